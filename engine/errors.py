@@ -1,0 +1,40 @@
+"""The errors users meet. Each says what was given, what was expected and what to do; each is also the built-in error that
+NumPy users catch for the same mistake."""
+
+from __future__ import annotations
+
+
+class UlpgradError(Exception):
+    """Base of every error that ulpgrad raises on purpose."""
+
+
+class ShapeError(UlpgradError, ValueError):
+    """Shapes or axes that do not fit together."""
+
+
+class AxisError(ShapeError, IndexError):
+    """An axis outside the tensor's dimensions."""
+
+
+class FormatError(UlpgradError, TypeError):
+    """A number format that is unknown, or that an operation does not take."""
+
+
+class ArgumentError(UlpgradError, ValueError):
+    """An argument outside its domain."""
+
+
+class DeviceError(UlpgradError, RuntimeError):
+    """A device that is not there, or tensors on different devices."""
+
+
+class KernelError(UlpgradError, RuntimeError):
+    """No kernel can run a call, or a pinned kernel refuses it."""
+
+
+class GradientError(UlpgradError, RuntimeError):
+    """A gradient that does not exist, a freed graph, or a saved tensor that was written to."""
+
+
+class DataError(UlpgradError, ValueError):
+    """A data or weight file that is missing, corrupt, truncated or of another kind."""

@@ -1,0 +1,36 @@
+"""The environment variables ulpgrad reads, in one table. They are read once, when first needed."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+VARIABLES: Final = {
+    "ULPGRAD_NATIVE": ("1", "0 leaves the C++ extension unused; Numba and NumPy kernels carry everything"),
+    "ULPGRAD_ISA": ("", "highest instruction set the C++ kernels may use: portable, avx2 or avx512"),
+    "ULPGRAD_NUM_THREADS": ("", "threads for C++ and Numba kernels; default: the cores this process may use"),
+    "ULPGRAD_LOG": ("", "'kernels' prints a line per kernel call: op, rung, shapes, formats, time"),
+    "ULPGRAD_CACHE": ("", "folder for downloaded data sets; default: ~/.cache/ulpgrad"),
+}
+
+
+def get(name: str) -> str:
+    """The value of a variable of the table, or its default."""
+    return os.environ.get(name, VARIABLES[name][0]).strip()
+
+
+def cores() -> int:
+    """CPU cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def num_threads() -> int:
+    """Threads that kernels use: ULPGRAD_NUM_THREADS, else every core this process may run on."""
+    given = get("ULPGRAD_NUM_THREADS")
+    if not given:
+        return cores()
+    if not given.isdecimal() or int(given) < 1:
+        from ulpgrad.errors import ArgumentError
+
+        raise ArgumentError(f"ULPGRAD_NUM_THREADS={given!r}: expected a whole number of at least 1")
+    return int(given)

@@ -1,0 +1,35 @@
+"""The C++ extension, if it was built and is wanted. Rungs call `native.module().function(...)`."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+
+from ulpgrad import settings
+
+
+@cache
+def _load() -> tuple[ModuleType | None, str | None]:
+    if settings.get("ULPGRAD_NATIVE") == "0":
+        return None, "ULPGRAD_NATIVE=0 leaves the C++ extension unused"
+    try:
+        from ulpgrad import _native
+    except ImportError as error:
+        return (
+            None,
+            f"the C++ extension was not built ({error}): install a C++ compiler, then `pip install --force-reinstall ulpgrad`",
+        )
+    _native.set_num_threads(settings.num_threads())
+    return _native, None
+
+
+def missing() -> str | None:
+    """None if the extension is usable, else why not."""
+    return _load()[1]
+
+
+def module() -> ModuleType:
+    """The extension module. Only for rungs that declare requires=("native",)."""
+    loaded = _load()[0]
+    assert loaded is not None, _load()[1]
+    return loaded

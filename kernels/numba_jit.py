@@ -1,0 +1,73 @@
+"""`jit`: numba.njit that is not imported before the first call, so that a rung can be listed, explained and refused at no cost.
+
+Kernels write `prange` and call other `@jit` functions of the same file as usual. Compiled code is cached on disk; since
+Numba's cache does not see changes in imported helpers, a kernel's helpers stand in its own file.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from ulpgrad import settings
+
+prange = range  # the name kernels use; the real one takes its place when a kernel is compiled
+
+
+class Jit:
+    """A function that becomes a Numba dispatcher when first called."""
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.function, self.options = function, options
+        self.compiled: Callable[..., Any] | None = None
+
+    def compile(self) -> Callable[..., Any]:
+        """Import Numba, compile what this function calls, and return its dispatcher."""
+        if self.compiled is None:
+            numba = _numba()
+            scope = self.function.__globals__
+            for name in self.function.__code__.co_names:
+                if isinstance(scope.get(name), Jit):
+                    scope[name] = scope[name].compile()
+                elif scope.get(name) is range and name == "prange":
+                    scope[name] = numba.prange
+            self.compiled = numba.njit(**self.options)(self.function)
+        return self.compiled
+
+    def __call__(self, *args: Any) -> Any:
+        return (self.compiled or self.compile())(*args)
+
+
+@functools.cache
+def _numba() -> Any:
+    import numba
+
+    if "THREADING_LAYER" not in numba.config.__dict__ or numba.config.THREADING_LAYER == "default":
+        numba.config.THREADING_LAYER = (
+            "omp"  # shares its threads with the C++ kernels; safe from several Python threads
+        )
+    numba.set_num_threads(min(settings.num_threads(), numba.config.NUMBA_NUM_THREADS))
+    return numba
+
+
+def jit(
+    *, parallel: bool = False, fastmath: bool | set[str] = False, cache: bool = True, **options: Any
+) -> Callable[[Callable[..., Any]], Jit]:
+    """Decorator: compile with Numba at the first call. Options are numba.njit's; compiled code is cached on disk."""
+
+    def wrap(function: Callable[..., Any]) -> Jit:
+        return Jit(
+            function,
+            {
+                "parallel": parallel,
+                "fastmath": fastmath,
+                "cache": cache,
+                "nogil": True,
+                "error_model": "numpy",
+                **options,
+            },
+        )
+
+    return wrap
