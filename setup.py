@@ -1,8 +1,43 @@
-"""Maps the folders of the repository onto the one installed package, `ulpgrad`, and builds its C++ extension."""
+"""Maps the folders of the repository onto the one installed package, `ulpgrad`, and builds its C++ extension.
 
-from setuptools import find_packages, setup
+The extension is optional: without a compiler the install succeeds and the Numba kernels carry everything. Files in
+csrc/cpu/ are compiled once, files in csrc/cpu/isa/ once per instruction set; only what is stale is compiled again.
+ULPGRAD_SANITIZE=address,undefined builds with sanitizers (see `make test-sanitize`).
+"""
+
+import fcntl
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 ROOTS = {"ulpgrad": "engine", "ulpgrad.kernels": "kernels", "ulpgrad.bench": "bench"}
+
+SOURCES = Path("csrc/cpu")
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+ON_X86 = platform.machine() in ("x86_64", "AMD64")
+ISAS = {"portable": [], **({"avx2": AVX2, "avx512": AVX512} if ON_X86 else {})}
+FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-ffp-contract=fast", "-fno-math-errno",
+         "-fno-trapping-math"]  # fmt: skip
+SANITIZE = os.environ.get("ULPGRAD_SANITIZE", "")
+OPTIMIZE = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g", "-O1"] if SANITIZE else ["-O3"]
+
+WITHOUT_EXTENSION = """
+ulpgrad: the C++ kernels were not built ({reason}).
+ulpgrad works without them: Numba kernels take over. Slower are matmul and convolution (2x to 4x), attention, casts and
+row operations; integer and 16-bit kernels most. With g++ or clang++ on the PATH (or in CXX), install again to get them.
+"""
 
 
 def packages() -> list[str]:
@@ -10,4 +45,100 @@ def packages() -> list[str]:
     return [name for root, folder in ROOTS.items() for name in [root, *(f"{root}.{p}" for p in find_packages(folder))]]
 
 
-setup(packages=packages(), package_dir=ROOTS, package_data={"": ["py.typed", "*.json", "*.html", "*.css"]})
+def find_compiler() -> list[str]:
+    """CXX, else the first C++ compiler on the PATH."""
+    given = shlex.split(os.environ.get("CXX", ""))
+    for command in [given] if given else [["c++"], ["g++"], ["clang++"]]:
+        if shutil.which(command[0]):
+            return command
+    raise CompileError(f"no C++ compiler: {given[0]} is not there" if given else "no C++ compiler on the PATH")
+
+
+def run(command: list[str]) -> None:
+    """Run a compiler command; its complaints become a CompileError, its warnings are shown."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise CompileError(f"{shlex.join(command)}\n{done.stdout}{done.stderr}")
+    sys.stderr.write(done.stderr)
+
+
+def is_stale(built: Path, command: str) -> bool:
+    """Whether an object is missing, was built by another command, or is older than what it was built from."""
+    needs, stamp = built.with_suffix(".d"), built.with_suffix(".command")
+    if not (built.exists() and needs.exists() and stamp.exists() and stamp.read_text() == command):
+        return True
+    files = needs.read_text().replace("\\\n", " ").split(":", 1)[1].split()
+    return any(not os.path.exists(f) or os.path.getmtime(f) > built.stat().st_mtime for f in files)
+
+
+def compile_object(command: list[str], source: Path, built: Path) -> Path:
+    """Compile one file if it is stale; the object appears only when it is whole."""
+    built.parent.mkdir(parents=True, exist_ok=True)
+    fresh = built.with_suffix(".new")
+    full = [*command, "-MMD", "-MF", str(built.with_suffix(".d")), "-c", str(source), "-o", str(fresh)]
+    if is_stale(built, shlex.join(full)):
+        began = os.stat(source).st_mtime
+        run(full)
+        fresh.replace(built)
+        if os.stat(source).st_mtime == began:  # an edit during compilation leaves the object stale
+            built.with_suffix(".command").write_text(shlex.join(full))
+    return built
+
+
+class BuildNative(build_ext):
+    """Compiles csrc/cpu in parallel, with one set of flags per instruction set."""
+
+    def build_extension(self, ext: Extension) -> None:
+        try:
+            self.build_native(Path(self.get_ext_fullpath(ext.name)))
+        except CompileError as error:
+            if "build_ext" in sys.argv:  # asked for by name: a failure is a failure
+                raise
+            sys.stderr.write(f"{error}\n{WITHOUT_EXTENSION.format(reason=str(error).splitlines()[0])}\n")
+
+    def build_native(self, target: Path) -> None:
+        compiler = find_compiler()
+        import pybind11  # only now: installs without a compiler do without it
+
+        kind = hashlib.sha256(shlex.join([*compiler, SANITIZE, sys.version]).encode()).hexdigest()[:8]
+        folder = Path("build/native") / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            openmp = self.openmp_flags(compiler, folder)
+            includes = ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_paths()["include"], "-Icsrc/cpu"]
+            common = [*compiler, *FLAGS, *OPTIMIZE, *openmp, *includes, *(["-DULPGRAD_X86"] if ON_X86 else [])]
+            told = f'-DULPGRAD_FLAGS="{shlex.join([*FLAGS, *OPTIMIZE, *openmp])}"'
+            jobs = []
+            for source in sorted(SOURCES.glob("isa/*.cpp")):
+                for level, (isa, flags) in enumerate(ISAS.items()):
+                    defines = [f"-DULPGRAD_ISA={isa}", f"-DULPGRAD_ISA_LEVEL={level}"]
+                    jobs.append(([*common, *flags, *defines], source, folder / isa / f"{source.stem}.o"))
+            for source in sorted(SOURCES.glob("*.cpp")):
+                defines = [told] if source.stem == "module" else []
+                jobs.append(([*common, *defines], source, folder / f"{source.stem}.o"))
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = list(pool.map(lambda job: compile_object(*job), jobs))
+            fresh = folder / "_native.new"
+            shared = ["-bundle", "-undefined", "dynamic_lookup"] if sys.platform == "darwin" else ["-shared"]
+            run([*compiler, *OPTIMIZE, *openmp, *shared, *map(str, objects), "-o", str(fresh)])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(fresh, target.with_suffix(".new"))
+            target.with_suffix(".new").replace(target)  # in one step: running processes keep the old file
+
+    @staticmethod
+    def openmp_flags(compiler: list[str], folder: Path) -> list[str]:
+        """-fopenmp where the compiler has it; kernels run on one thread otherwise."""
+        probe = folder / "probe.cpp"
+        probe.write_text("#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n")
+        works = subprocess.run([*compiler, "-fopenmp", str(probe), "-o", str(folder / "probe")], capture_output=True)
+        return ["-fopenmp"] if works.returncode == 0 else []
+
+
+setup(
+    packages=packages(),
+    package_dir=ROOTS,
+    package_data={"": ["py.typed", "*.json", "*.html", "*.css"]},
+    ext_modules=[Extension("ulpgrad._native", sources=[], optional=True)],
+    cmdclass={"build_ext": BuildNative},
+)
