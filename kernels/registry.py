@@ -103,7 +103,8 @@ def enter(op: Op) -> None:
     _rungs.setdefault(op.name, [])
 
     def build_reference(request: Request) -> Callable[..., Any]:
-        return lambda *arrays, **params: op.run_reference(arrays, request.formats, params)
+        run = op.run_reference_in_place if op.mutates else op.run_reference
+        return lambda *arrays, **params: run(arrays, request.formats, params)
 
     _rungs[op.name].insert(0, Rung(op, "cpu/reference", build_reference, 0, op.formats, (), None, False, True,
                                    "The definition, in float64 NumPy.", op.reference.__module__))  # fmt: skip

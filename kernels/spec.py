@@ -51,7 +51,8 @@ class Op:
     - `samples()`: example calls, edges included. `ulps`: allowed error per result format, in units in the last place of
       `magnitude(*arrays, **params)` (default: the reference result itself).
     - `key(*arrays, **params)`: what selection depends on beside device and formats (sizes, layouts); hashable.
-    - `mutates`: positions of operands that are written in place; such an op returns them.
+    - `mutates`: positions of operands that are written in place. Such an op returns those that are present, and so does
+      its reference (as new values); one alone is returned bare, not in a tuple.
     """
 
     name: str
@@ -109,6 +110,18 @@ class Op:
             if len(outs) == 1:
                 return outs[0].encode(_array(values))
             return tuple(f.encode(_array(v)) for f, v in zip(outs, values, strict=True))
+
+    def run_reference_in_place(self, arrays: Arrays, formats: Sequence[Format | None], params: Mapping[str, Any]) -> Any:
+        """The reference of an op that mutates: its results are written into the operands, which are returned."""
+        targets = self.mutated(arrays)
+        values = self.run_reference(arrays, formats, params)
+        for target, value in zip(targets, [values] if len(targets) == 1 else values, strict=True):
+            target[...] = value
+        return targets[0] if len(targets) == 1 else targets
+
+    def mutated(self, arrays: Arrays) -> tuple[Array, ...]:
+        """The operands that a call writes in place: those of `mutates` that are present."""
+        return tuple(a for a in (arrays[i] for i in self.mutates) if a is not None)
 
     def allowed_ulps(self, form: Format) -> float:
         """Allowed error of a rung in this result format, in ULPs; 0.5 rounding is in it. Default 1."""
