@@ -77,10 +77,10 @@ class Op:
         from ulpgrad.kernels import registry
 
         if not self.family:
-            frame = inspect.currentframe()
-            while frame is not None and not frame.f_globals.get("__name__", "").endswith(".spec"):
-                frame = frame.f_back
-            module = frame.f_globals["__name__"] if frame is not None else "unknown.spec"
+            frame, module = inspect.currentframe(), __name__
+            while frame is not None and (module == __name__ or not module.endswith(".spec")):
+                frame, module = frame.f_back, frame.f_globals.get("__name__", "")
+            module = module if module.endswith(".spec") else "unknown.spec"
             self.family = module.rsplit(".", 2)[-2]
         registry.enter(self)
 
