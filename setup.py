@@ -93,6 +93,7 @@ class BuildNative(build_ext):
             self.build_native(Path(self.get_ext_fullpath(ext.name)))
         except CompileError as error:
             if "build_ext" in sys.argv:  # asked for by name: a failure is a failure
+                ext.optional = False
                 raise
             sys.stderr.write(f"{error}\n{WITHOUT_EXTENSION.format(reason=str(error).splitlines()[0])}\n")
 

@@ -10,7 +10,8 @@
 //                  static void run(const float* x, float* y, int64_t n) { ... }
 //                  extern const FooTable foo_table = {run};
 //                  }
-//   foo.cpp      baseline code: checks, allocates, releases the GIL, calls table<FooTable>(isa).run(...):
+//   foo.cpp      baseline code: checks, allocates, releases the GIL (in a block of its own that ends before any Python
+//                object is copied or returned), calls table<FooTable>(isa).run(...):
 //                  #include "bind.h"
 //                  static void bind_foo(py::module_& m) { m.def("foo", &foo, py::arg("x"), py::arg("isa") = ""); }
 //                  static const ulpgrad::Binder binder(bind_foo);

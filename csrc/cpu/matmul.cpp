@@ -1,0 +1,105 @@
+// Binds matmul and linear: batches, strides and threads; the work is gemm's.
+#include "bind.h"
+#include "gemm.h"
+#include "threads.h"
+
+namespace ulpgrad {
+namespace {
+
+// Work below which the batches of one call are not worth sharing out (multiply-adds).
+constexpr int64_t kBatchGrain = int64_t{1} << 18;
+
+// Elements from the start of operand `x` to its matrix of each batch; axes of size 1 are repeated.
+template <typename T>
+std::vector<int64_t> batch_offsets(const py::array& x, const std::vector<py::ssize_t>& batch) {
+  std::vector<int64_t> offsets{0};
+  const int64_t missing = static_cast<int64_t>(batch.size()) - (x.ndim() - 2);
+  for (int64_t axis = 0; axis < static_cast<int64_t>(batch.size()); ++axis) {
+    const bool moves = axis >= missing && x.shape(axis - missing) != 1;
+    const int64_t step = moves ? stride<T>(x, axis - missing) : 0;
+    std::vector<int64_t> finer;
+    finer.reserve(offsets.size() * batch[axis]);
+    for (const int64_t from : offsets)
+      for (int64_t i = 0; i < batch[axis]; ++i) finer.push_back(from + i * step);
+    offsets = std::move(finer);
+  }
+  return offsets;
+}
+
+std::vector<py::ssize_t> batch_shape(const py::array& a, const py::array& b) {
+  const int64_t na = a.ndim() - 2, nb = b.ndim() - 2, n = std::max(na, nb);
+  std::vector<py::ssize_t> shape(n);
+  for (int64_t axis = 0; axis < n; ++axis) {
+    const int64_t x = axis - (n - na) >= 0 ? a.shape(axis - (n - na)) : 1;
+    const int64_t y = axis - (n - nb) >= 0 ? b.shape(axis - (n - nb)) : 1;
+    if (x != y && x != 1 && y != 1)
+      throw py::value_error("matmul: batches do not broadcast: " + shape_text(a) + " @ " + shape_text(b));
+    shape[axis] = x == 1 ? y : x;
+  }
+  return shape;
+}
+
+// Strides must be whole values; NumPy allows others (fields of structured arrays).
+void expect_whole_strides(const py::array& x, const char* name) {
+  for (int64_t axis = 0; axis < x.ndim(); ++axis)
+    if (x.strides(axis) % x.itemsize()) throw py::value_error(std::string(name) + ": strides are not whole values");
+}
+
+template <typename T>
+void run(Isa isa, const Gemm<T>& g) {
+  if constexpr (sizeof(T) == 4) {
+    table<GemmTable>(isa).f32(g);
+  } else {
+    table<GemmTable>(isa).f64(g);
+  }
+}
+
+template <typename T>
+py::array matmul_as(const py::array& a, const py::array& b, Isa isa) {
+  expect_type<T>(a, "a");
+  expect_type<T>(b, "b");
+  expect_whole_strides(a, "a");
+  expect_whole_strides(b, "b");
+  const int64_t da = a.ndim(), db = b.ndim();
+  if (da < 2 || db < 2 || a.shape(da - 1) != b.shape(db - 2))
+    throw py::value_error("matmul: inner sizes differ: " + shape_text(a) + " @ " + shape_text(b));
+  std::vector<py::ssize_t> shape = batch_shape(a, b);
+  const std::vector<int64_t> at_a = batch_offsets<T>(a, shape), at_b = batch_offsets<T>(b, shape);
+  Gemm<T> g;
+  g.m = a.shape(da - 2), g.n = b.shape(db - 1), g.k = a.shape(da - 1);
+  g.a_row = stride<T>(a, da - 2), g.a_col = stride<T>(a, da - 1);
+  g.b_row = stride<T>(b, db - 2), g.b_col = stride<T>(b, db - 1);
+  g.c_row = g.n;
+  shape.push_back(g.m), shape.push_back(g.n);
+  py::array_t<T> out = empty<T>(shape);
+  const T *from_a = static_cast<const T*>(a.data()), *from_b = static_cast<const T*>(b.data());
+  T* c = out.mutable_data();
+
+  {
+    py::gil_scoped_release released;
+    const int64_t batches = static_cast<int64_t>(at_a.size()), work = g.m * g.n * std::max<int64_t>(1, g.k);
+    const int threads = threads_for(batches * work, kBatchGrain);
+    const bool shared = batches >= 2 * threads;  // else each product is shared out by itself
+    g.threaded = !shared;
+    parallel_tasks(batches, shared ? threads : 1, [&](int64_t i) {
+      Gemm<T> one = g;
+      one.a = from_a + at_a[i], one.b = from_b + at_b[i], one.c = c + i * g.m * g.n;
+      run(isa, one);
+    });
+  }
+  return out;
+}
+
+py::array matmul(const py::array& a, const py::array& b, const char* isa) {
+  return a.itemsize() == 8 ? matmul_as<double>(a, b, isa_named(isa)) : matmul_as<float>(a, b, isa_named(isa));
+}
+
+void bind_matmul(py::module_& m) {
+  m.def("matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("isa") = "",
+        "a[..., m, k] @ b[..., k, n] of float32 or float64 with any strides; batches broadcast.");
+}
+
+const Binder binder(bind_matmul);
+
+}  // namespace
+}  // namespace ulpgrad
