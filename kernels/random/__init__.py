@@ -1,1 +1,1 @@
-"""Random numbers from a counter: every value is a function of (key, counter, index), whoever computes it and in what order."""
+"""Random numbers from a counter: every value is a function of key, counter and index, whoever computes it and when."""

@@ -1,8 +1,8 @@
-"""One Philox block a loop turn, computed in 64-bit registers: nothing is stored but the result, and any thread can start anywhere.
+"""One Philox block a loop turn, computed in 64-bit registers: only results are stored, any thread can start anywhere.
 
 The logarithm, sine and cosine of the normal distribution are written out as series, since Numba's own are scalar calls:
-the loop becomes vector code, and the values are those of the C++ rung bit for bit. Next limit: the 32 x 32 bit products,
-of which a vector unit does half as many a cycle as it has lanes.
+the loop becomes vector code, and the values are those of the C++ rung bit for bit. Next limit: the 32 x 32 bit
+products, of which a vector unit does half as many a cycle as it has lanes.
 """
 
 from __future__ import annotations
@@ -71,7 +71,10 @@ def _uniform53(out: Array, low: Any, high: Any, key: Any) -> None:
             out[2 * j], out[2 * j + 1] = _integer53(w0, w1) * 2.0**-53, _integer53(w2, w3) * 2.0**-53
 
 
-LN2_HIGH, LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10  # the upper part has 32 bits: its small multiples are exact
+LN2_HIGH, LN2_LOW = (
+    0.6931471803691238,
+    1.9082149292705877e-10,
+)  # the upper one has 32 bits, so small multiples are exact
 ROUNDER = 1.5 * 2.0**52  # added and taken off again, rounds to the nearest integer and leaves it in the lowest bits
 HALF_SQRT_BITS = np.int64(0x3FE6A09E667F3BCD)  # the code of sqrt(1/2): mantissas are taken from [sqrt(1/2), sqrt(2))
 QUARTER_TURN = math.pi / 2

@@ -1,7 +1,7 @@
 """Philox4x32-10 in NumPy: ten rounds of two 32 x 32 -> 64 bit products turn a 128-bit counter into 128 random bits.
 
-Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011; the constants and the order of
-words are those of the authors' Random123 library, whose known-answer vectors the tests hold.
+Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011; the constants and the order
+of words are those of the authors' Random123 library, whose known-answer vectors the tests hold.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ LOW64 = 0xFFFFFFFFFFFFFFFF
 def words(key: int, counter: int, size: int) -> Array:
     """The first `size` 32-bit words of the stream that starts at block `counter`, as uint32[size].
 
-    Word i is word i % 4 of block counter + i // 4. The key's low half is Philox's first key word, the counter's lowest 32
-    bits its first counter word; the counter wraps at 2^128.
+    Word i is word i % 4 of block counter + i // 4. The key's low half is Philox's first key word, the counter's
+    lowest 32 bits its first counter word; the counter wraps at 2^128.
     """
     count = -(-size // WORDS_PER_BLOCK)
     low = np.arange(count, dtype=np.uint64) + np.uint64(counter & LOW64)
@@ -50,7 +50,7 @@ def words_per_value(dtype: Float) -> int:
 
 
 def integers53(pairs: Array) -> Array:
-    """Pairs of words [n, 2] to 53-bit integers as float64[n]: the upper 27 bits of the first, then the upper 26 of the second."""
+    """Pairs of words [n, 2] to 53-bit integers as float64[n]: the upper 27 bits of one, then the upper 26 of the other."""
     return (pairs[:, 0] >> np.uint32(5)) * 2.0**26 + (pairs[:, 1] >> np.uint32(6))
 
 
@@ -65,8 +65,8 @@ def uniform(*, key: int, counter: int, size: int, dtype: Float) -> Array:
 def normal(*, key: int, counter: int, size: int, dtype: Float) -> Array:
     """Box and Muller: values 2j and 2j + 1 are r cos(t) and r sin(t) with r = sqrt(-2 ln u), t = 2 pi v.
 
-    u in (0, 1] and v in [0, 1) are the next two integers of the stream plus one, and as they are, over their range: 32-bit
-    words for formats of up to 32 bits (|value| <= 6.67), 53 bits of two words each for float64 (|value| <= 8.58).
+    u in (0, 1] and v in [0, 1) are the next two integers of the stream plus one, and as they are, over their range:
+    32-bit words for formats of up to 32 bits (|value| <= 6.67), 53 bits of two words each for float64 (|value| <= 8.58).
     """
     pairs = -(-size // 2)
     if words_per_value(dtype) == 2:
@@ -78,7 +78,7 @@ def normal(*, key: int, counter: int, size: int, dtype: Float) -> Array:
     radius = np.sqrt(-2 * np.log((drawn[:, 0] + 1) * scale))
     turns = 4 * (drawn[:, 1] * scale)
     quarter = np.rint(turns)
-    angle = np.pi / 2 * (turns - quarter)  # the nearest axis is taken off exactly, so values near zero keep their digits
+    angle = np.pi / 2 * (turns - quarter)  # the nearest axis is taken off exactly: values near zero keep their digits
     sine, cosine, axis = np.sin(angle), np.cos(angle), quarter.astype(np.int64) % 4
     x = np.choose(axis, [cosine, -sine, -cosine, sine])
     y = np.choose(axis, [sine, cosine, -sine, -cosine])

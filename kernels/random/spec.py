@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.errors import ArgumentError, FormatError
-from ulpgrad.formats import FLOATS, Array, Float, Format, bfloat16, float16, float32, float64, uint32
+from ulpgrad.formats import FLOATS, Array, Format, bfloat16, float16, float32, float64, uint32
 from ulpgrad.kernels.random import philox
 from ulpgrad.kernels.spec import Op, Sample, first
 
@@ -48,12 +48,16 @@ def _dtype_result(*, dtype: Format, **_: Any) -> Format:
     return dtype
 
 
+def _dtype_key(*, dtype: Format, **_: Any) -> Format:
+    return dtype
+
+
 EDGES = (
-    dict(key=0, counter=0, size=9),
-    dict(key=0xFFFFFFFFFFFFFFFF, counter=2**128 - 2, size=17),  # the counter wraps
-    dict(key=0x299F31D0A4093822, counter=2**64 - 3, size=4097),  # the carry into the upper half; several chunks
-    dict(key=1, counter=5, size=1),
-    dict(key=1, counter=0, size=0),
+    {"key": 0, "counter": 0, "size": 9},
+    {"key": 0xFFFFFFFFFFFFFFFF, "counter": 2**128 - 2, "size": 17},  # the counter wraps
+    {"key": 0x299F31D0A4093822, "counter": 2**64 - 3, "size": 4097},  # the carry into the upper half; several chunks
+    {"key": 1, "counter": 5, "size": 1},
+    {"key": 1, "counter": 0, "size": 0},
 )
 
 
@@ -80,7 +84,7 @@ def _dropout_samples() -> Iterator[Sample]:
 random_bits = Op(
     "random_bits",
     signature="(*, key, counter, size) -> uint32[size]",
-    doc="Words of the Philox4x32-10 stream `key` from block `counter` on: word i is word i % 4 of block counter + i // 4.",
+    doc="The Philox4x32-10 stream of `key` from block `counter` on: word i is word i % 4 of block counter + i // 4.",
     reference=lambda *, key, counter, size: philox.words(key, counter, size),
     check=_check_bits,
     result=lambda **_: uint32,
@@ -92,24 +96,26 @@ random_bits = Op(
 random_uniform = Op(
     "random_uniform",
     signature="(*, key, counter, size, dtype) -> [size]",
-    doc="Uniform in [0, 1): multiples of 2^-24 (float32), 2^-53 (float64, two words a value), 2^-11 (float16), 2^-8 (bfloat16)."
-    " The same bits on every rung.",
+    doc="Uniform in [0, 1): multiples of 2^-24 (float32), 2^-53 (float64, two words a value), 2^-11 (float16) or 2^-8"
+    " (bfloat16). The same bits on every rung.",
     reference=philox.uniform,
     check=lambda **params: _check_values("random_uniform", **params),
     result=_dtype_result,
+    key=_dtype_key,
     flops=lambda *, size, dtype, **_: size * philox.words_per_value(dtype) / 4 * OPERATIONS_PER_BLOCK,
     samples=_value_samples,
-    ulps={f: 0 for f in FLOATS},
+    ulps=dict.fromkeys(FLOATS, 0),
 )
 
 random_normal = Op(
     "random_normal",
     signature="(*, key, counter, size, dtype) -> [size]",
-    doc="Standard normal by Box-Muller, two values from two uniforms; computed in float64 and rounded (float16 and bfloat16"
-    " by way of float32). Rungs agree within the ULPs stated here.",
+    doc="Standard normal by Box-Muller, two values from two uniforms; computed in float64 and rounded (16-bit formats by way"
+    " of float32). Rungs agree within the ULPs stated here.",
     reference=philox.normal,
     check=lambda **params: _check_values("random_normal", **params),
     result=_dtype_result,
+    key=_dtype_key,
     flops=lambda *, size, dtype, **_: size * (philox.words_per_value(dtype) / 4 * OPERATIONS_PER_BLOCK + 30),
     samples=_value_samples,
     ulps={float64: 4, float32: 1, float16: 1, bfloat16: 1},
@@ -118,8 +124,8 @@ random_normal = Op(
 dropout = Op(
     "dropout",
     signature="(x: [...], *, p, key, counter) -> [...]",
-    doc="Zero with probability p, else x / (1 - p). Element i (in C order) is dropped where word i of the stream is below"
-    " p 2^32, so the gradient is the same call on g. A dropped NaN or infinity is dropped: the result there is 0.",
+    doc="Zero with probability p, else x / (1 - p). Element i (in C order) is dropped where word i of the stream is"
+    " below p 2^32, so the gradient is the same call on g. A dropped NaN or infinity is dropped: the result there is 0.",
     reference=lambda x, *, p, key, counter: np.where(philox.kept(x.shape, p, key, counter), x * scale(p), 0.0),
     check=_check_dropout,
     result=first,

@@ -1,0 +1,100 @@
+// Philox random numbers: checks, then chunks of blocks over threads. Every value depends on its index alone.
+#include "random.h"
+
+#include "bind.h"
+#include "threads.h"
+
+namespace ulpgrad {
+namespace {
+
+constexpr int64_t kGrain = 4096;  // blocks, about 10 us: less does not pay for a thread
+
+int64_t checked(int64_t size) {
+  if (size < 0) throw py::value_error("size: expected at least 0, got " + std::to_string(size));
+  return size;
+}
+
+// Calls body(begin, end), without the GIL, on ranges of blocks that begin at multiples of sixteen.
+template <typename Body>
+void over_blocks(int64_t size, int64_t per_block, const Body& body) {
+  const int64_t blocks = (size + per_block - 1) / per_block, groups = (blocks + 15) / 16;
+  py::gil_scoped_release free;
+  parallel_for(groups, kGrain / 16,
+               [&](int64_t begin, int64_t end) { body(16 * begin, 16 * end < blocks ? 16 * end : blocks); });
+}
+
+py::array random_bits(uint64_t key, uint64_t low, uint64_t high, int64_t size, const char* isa) {
+  const RandomTable& run = table<RandomTable>(isa_named(isa));
+  py::array_t<uint32_t> out = empty<uint32_t>({checked(size)});
+  uint32_t* to = out.mutable_data();
+  over_blocks(size, 4, [&](int64_t b, int64_t e) { run.bits({key, low, high}, to, size, b, e); });
+  return out;
+}
+
+py::array random_uniform(uint64_t key, uint64_t low, uint64_t high, int64_t size, int bits, const char* isa) {
+  if (bits < 1 || (bits > 24 && bits != 53))
+    throw py::value_error("bits: expected 1 to 24 for float32, or 53 for float64; got " + std::to_string(bits));
+  const RandomTable& run = table<RandomTable>(isa_named(isa));
+  const Stream stream{key, low, high};
+  if (bits == 53) {
+    py::array_t<double> out = empty<double>({checked(size)});
+    double* to = out.mutable_data();
+    over_blocks(size, 2, [&](int64_t b, int64_t e) { run.uniform53(stream, to, size, b, e); });
+    return out;
+  }
+  py::array_t<float> out = empty<float>({checked(size)});
+  float* to = out.mutable_data();
+  const float scale = 1.0f / static_cast<float>(1 << bits);
+  over_blocks(size, 4, [&](int64_t b, int64_t e) { run.uniform(stream, to, size, b, e, 32 - bits, scale); });
+  return out;
+}
+
+py::array random_normal(uint64_t key, uint64_t low, uint64_t high, int64_t size, bool is_double, const char* isa) {
+  const RandomTable& run = table<RandomTable>(isa_named(isa));
+  const Stream stream{key, low, high};
+  if (is_double) {
+    py::array_t<double> out = empty<double>({checked(size)});
+    double* to = out.mutable_data();
+    over_blocks(size, 2, [&](int64_t b, int64_t e) { run.normal53(stream, to, size, b, e); });
+    return out;
+  }
+  py::array_t<float> out = empty<float>({checked(size)});
+  float* to = out.mutable_data();
+  over_blocks(size, 4, [&](int64_t b, int64_t e) { run.normal(stream, to, size, b, e); });
+  return out;
+}
+
+template <typename T, typename Run>
+py::array dropout_of(const py::array& x, const Stream& stream, uint64_t limit, double scale, Run run) {
+  const T* from = contiguous<T>(x, "x");
+  py::array_t<T> out = empty<T>({x.shape(), x.shape() + x.ndim()});
+  T* to = out.mutable_data();
+  const int64_t size = x.size();
+  over_blocks(size, 4, [&](int64_t b, int64_t e) { run(stream, from, to, size, b, e, limit, static_cast<T>(scale)); });
+  return out;
+}
+
+py::array dropout(const py::array& x, uint64_t key, uint64_t low, uint64_t high, uint64_t limit, double scale,
+                  const char* isa) {
+  const RandomTable& run = table<RandomTable>(isa_named(isa));
+  const Stream stream{key, low, high};
+  if (limit > uint64_t{1} << 32) throw py::value_error("limit: expected at most 2^32");
+  if (py::isinstance<py::array_t<double>>(x)) return dropout_of<double>(x, stream, limit, scale, run.dropout64);
+  return dropout_of<float>(x, stream, limit, scale, run.dropout32);
+}
+
+void bind_random(py::module_& m) {
+  m.def("random_bits", &random_bits, py::arg("key"), py::arg("low"), py::arg("high"), py::arg("size"),
+        py::arg("isa") = "", "Words of the Philox4x32-10 stream of a key from block (high, low) on: uint32[size].");
+  m.def("random_uniform", &random_uniform, py::arg("key"), py::arg("low"), py::arg("high"), py::arg("size"),
+        py::arg("bits"), py::arg("isa") = "", "Uniform multiples of 2^-bits: float32[size], or float64[size] for 53.");
+  m.def("random_normal", &random_normal, py::arg("key"), py::arg("low"), py::arg("high"), py::arg("size"),
+        py::arg("is_double"), py::arg("isa") = "", "Standard normal values: float32[size] or float64[size].");
+  m.def("dropout", &dropout, py::arg("x"), py::arg("key"), py::arg("low"), py::arg("high"), py::arg("limit"),
+        py::arg("scale"), py::arg("isa") = "", "x * scale where the element's word is at least limit, else 0.");
+}
+
+const Binder binder(bind_random);
+
+}  // namespace
+}  // namespace ulpgrad

@@ -1,0 +1,313 @@
+"""Random tensors from Philox4x32-10: a generator is a seed and a position, and draws are a function of the two.
+
+The seed is Philox's key, the position its 128-bit block counter; every draw takes the next whole blocks of four 32-bit
+words. The same seed and the same calls give the same bits on every machine, instruction set and number of threads
+(normal values: as exactly as `random_normal` states). Source: Salmon et al., "Parallel random numbers: as easy as
+1, 2, 3", SC 2011.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import threading
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+
+from ulpgrad import dispatch
+from ulpgrad.errors import ArgumentError, FormatError, ShapeError
+from ulpgrad.formats import Array, Float, Format, Integer, as_format, compute_format, get_default_dtype, int64
+from ulpgrad.kernels.random import spec
+from ulpgrad.kernels.spec import Op
+from ulpgrad.tensor import Tensor
+
+BLOCK = 4  # words
+Shape = int | Sequence[int]
+
+
+class State(TypedDict):
+    """A generator's whole state: plain integers, fit for a checkpoint."""
+
+    seed: int
+    position: int
+
+
+def _whole(op: str, name: str, value: Any, bits: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if isinstance(value, bool) or not 0 <= number < 2**bits:
+        raise ArgumentError(f"{op}: {name}={value!r}: expected a whole number from 0 to 2^{bits} - 1")
+    return number
+
+
+class Generator:
+    """A stream of random words. Its methods return NumPy storage arrays; the functions of this module return Tensors.
+
+    `seed` is a whole number below 2^64, `position` (below 2^128) the block the next draw starts at: generators with
+    different seeds, or whose positions stay apart, share no words. Draws from several threads do not overlap either.
+    Raises ArgumentError for a seed or position out of range.
+    """
+
+    def __init__(self, seed: int = 0, position: int = 0) -> None:
+        self._lock = threading.Lock()
+        self._seed = _whole("Generator", "seed", seed, 64)
+        self._position = _whole("Generator", "position", position, 128)
+
+    @property
+    def seed(self) -> int:
+        return self._seed
+
+    @property
+    def position(self) -> int:
+        """The block that the next draw starts at."""
+        return self._position
+
+    def __repr__(self) -> str:
+        return f"Generator(seed={self.seed}, position={self.position})"
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Start again at block 0 of another seed's stream; returns self."""
+        self._seed, self._position = _whole("manual_seed", "seed", seed, 64), 0
+        return self
+
+    def get_state(self) -> State:
+        return {"seed": self.seed, "position": self.position}
+
+    def set_state(self, state: State) -> None:
+        """Go back to what `get_state` gave. Raises ArgumentError for anything else."""
+        if not isinstance(state, dict) or state.keys() != {"seed", "position"}:
+            raise ArgumentError(f"set_state: expected a dict of seed and position, as from get_state(); got {state!r}")
+        seed = _whole("set_state", "seed", state["seed"], 64)
+        self._position = _whole("set_state", "position", state["position"], 128)
+        self._seed = seed
+
+    def reserve(self, words: int) -> tuple[int, int]:
+        """Take the next `words` words out of the stream, in whole blocks; returns (key, counter) for an op that draws
+        them itself, as dropout does."""
+        with self._lock:
+            counter = self._position
+            self._position = (counter + -(-words // BLOCK)) % 2**128
+            return self._seed, counter
+
+    def _draw(self, op: Op, words: int, size: int, **params: Any) -> Array:
+        key, counter = self.reserve(words)
+        params = {"key": key, "counter": counter, "size": size, **params}
+        out: Array = dispatch.call(op, (), (), params)[0]
+        return out
+
+    def words(self, size: int) -> Array:
+        """uint32[size], every value equally likely."""
+        return self._draw(spec.random_bits, size, size)
+
+    def words64(self, size: int) -> Array:
+        """uint64[size]: word 2i is the low half of value i."""
+        words = self.words(2 * size).astype(np.uint64)
+        return words[0::2] | (words[1::2] << np.uint64(32))
+
+    def uniform(self, size: int, dtype: Any = None) -> Array:
+        """Storage [size] of values in [0, 1), as `random_uniform` makes them."""
+        form = _float("uniform", dtype)
+        words = spec.philox.words_per_value(form) * size
+        return self._draw(spec.random_uniform, words, size, dtype=form)
+
+    def normal(self, size: int, dtype: Any = None) -> Array:
+        """Storage [size] of standard normal values, as `random_normal` makes them."""
+        form = _float("normal", dtype)
+        words = spec.philox.words_per_value(form) * (size + size % 2)
+        return self._draw(spec.random_normal, words, size, dtype=form)
+
+    def integers(self, low: int, high: int, size: int, dtype: Any = None) -> Array:
+        """Whole numbers in [low, high), each exactly equally likely: int64[size], or another integer format.
+
+        A word at or above the largest multiple of high - low is drawn again; the rest is taken modulo high - low.
+        Ranges above 2^32 take two words a value. Raises ArgumentError where the range is empty or does not fit.
+        """
+        form = int64 if dtype is None else as_format(dtype)
+        if not isinstance(form, Integer):
+            raise FormatError(f"randint: dtype={form}: expected an integer format")
+        low, high = operator.index(low), operator.index(high)
+        if not low < high:
+            raise ArgumentError(f"randint: low={low}, high={high}: the range [low, high) is empty")
+        if low < form.min or high - 1 > form.max:
+            raise ArgumentError(f"randint: [{low}, {high}) does not fit {form}, which holds {form.min} to {form.max}")
+        span = high - low
+        draw, top = (self.words, 2**32) if span <= 2**32 else (self.words64, 2**64)
+        values = draw(size)
+        if top % span:
+            limit = values.dtype.type(top - top % span)
+            while (rejected := np.flatnonzero(values >= limit)).size:
+                values[rejected] = draw(rejected.size)
+        if span < top:
+            values %= values.dtype.type(span)
+        return (values.astype(np.uint64) + np.uint64(low % 2**64)).astype(form.storage)
+
+    def permutation(self, n: int) -> Array:
+        """The numbers 0 to n - 1 in random order, every order exactly equally likely: int64[n].
+
+        They are sorted by 64-bit random keys, drawn anew in the rare case (n^2 in 2^65) that two keys are equal.
+        """
+        while True:
+            keys = self.words64(n)
+            order = np.argsort(keys)
+            ranked = keys[order]
+            if not (ranked[1:] == ranked[:-1]).any():
+                return order.astype(np.int64, copy=False)
+
+    def bernoulli(self, p: Any, size: int) -> Array:
+        """bool[size], True with probability p: a number, or float64[size]; p is taken to the next multiple of 2^-32."""
+        return np.asarray(self.words(size) < np.ceil(np.asarray(p, dtype=np.float64) * 2.0**32))
+
+
+default_generator = Generator()
+
+
+def manual_seed(seed: int) -> Generator:
+    """Seed the default generator, which everything random draws from unless given another; returns it."""
+    return default_generator.manual_seed(seed)
+
+
+def get_state() -> State:
+    """The state of the default generator."""
+    return default_generator.get_state()
+
+
+def set_state(state: State) -> None:
+    """Set the default generator to a state from `get_state`."""
+    default_generator.set_state(state)
+
+
+def rand(*shape: Any, dtype: Any = None, generator: Generator | None = None, requires_grad: bool = False) -> Tensor:
+    """Uniform in [0, 1): `rand(2, 3)` or `rand((2, 3))`. float32 values are multiples of 2^-24, float64 ones of 2^-53,
+    16-bit ones of half their eps; 1.0 is never reached. Raises FormatError where dtype is no float, ShapeError for a bad
+    shape."""
+    return _tensor(
+        (generator or default_generator).uniform, _float("rand", dtype), _shape("rand", shape), requires_grad
+    )
+
+
+def randn(*shape: Any, dtype: Any = None, generator: Generator | None = None, requires_grad: bool = False) -> Tensor:
+    """Standard normal values (Box-Muller): `randn(2, 3)` or `randn((2, 3))`. Raises as `rand` does."""
+    return _tensor(
+        (generator or default_generator).normal, _float("randn", dtype), _shape("randn", shape), requires_grad
+    )
+
+
+def uniform(
+    low: float = 0.0,
+    high: float = 1.0,
+    shape: Shape = (),
+    *,
+    dtype: Any = None,
+    generator: Generator | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Uniform in [low, high), computed as low + (high - low) u in float32 or float64; 16-bit formats are rounded from
+    float32 and may reach high. Raises ArgumentError unless low <= high, both finite."""
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise ArgumentError(f"uniform: low={low}, high={high}: expected finite numbers, low not above high")
+    form, sizes = _float("uniform", dtype), _shape("uniform", (shape,))
+    wide = compute_format(form)
+    values = (generator or default_generator).uniform(math.prod(sizes), wide)
+    values *= wide.storage.type(high - low)
+    values += wide.storage.type(low)
+    if low < high:  # a value that rounding brought to high goes to its neighbour
+        np.minimum(values, np.nextafter(wide.storage.type(high), wide.storage.type(low)), out=values)
+    return _finish(form.encode(values), form, sizes, requires_grad)
+
+
+def normal(
+    mean: float = 0.0,
+    std: float = 1.0,
+    shape: Shape = (),
+    *,
+    dtype: Any = None,
+    generator: Generator | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Normal values, computed as mean + std z in float32 or float64 and rounded from float32 to 16-bit formats.
+    Raises ArgumentError unless both are finite and std is not negative."""
+    if not (math.isfinite(mean) and math.isfinite(std) and std >= 0):
+        raise ArgumentError(f"normal: mean={mean}, std={std}: expected finite numbers, std not negative")
+    form, sizes = _float("normal", dtype), _shape("normal", (shape,))
+    wide = compute_format(form)
+    values = (generator or default_generator).normal(math.prod(sizes), wide)
+    values *= wide.storage.type(std)
+    values += wide.storage.type(mean)
+    return _finish(form.encode(values), form, sizes, requires_grad)
+
+
+def randint(low: int, high: int, shape: Shape = (), *, dtype: Any = None, generator: Generator | None = None) -> Tensor:
+    """Whole numbers in [low, high), each exactly equally likely; int64 unless dtype says otherwise. Raises
+    ArgumentError where the range is empty or does not fit the format."""
+    form = int64 if dtype is None else as_format(dtype)
+    sizes = _shape("randint", (shape,))
+    values = (generator or default_generator).integers(low, high, math.prod(sizes), form)
+    return _finish(values, form, sizes, False)
+
+
+def randperm(n: int, *, generator: Generator | None = None) -> Tensor:
+    """The numbers 0 to n - 1 in random order, every order exactly equally likely: int64[n]."""
+    (size,) = _shape("randperm", (n,))
+    return _finish((generator or default_generator).permutation(size), int64, (size,), False)
+
+
+def bernoulli(p: Any, shape: Shape | None = None, *, dtype: Any = None, generator: Generator | None = None) -> Tensor:
+    """1 with probability p, else 0, in the default format unless dtype says otherwise (a Tensor p: in p's format).
+
+    `p` is a number, or a floating Tensor of probabilities whose shape is the result's unless `shape` (to which it then
+    broadcasts) is given. Probabilities are taken to the next multiple of 2^-32. Raises ArgumentError for p outside
+    [0, 1].
+    """
+    if isinstance(p, Tensor):
+        chances = p.dtype.exact(p.storage)
+        form = p.dtype if dtype is None else as_format(dtype)
+    else:
+        chances = np.asarray(p, dtype=np.float64)
+        form = get_default_dtype() if dtype is None else as_format(dtype)
+    if not ((chances >= 0) & (chances <= 1)).all():
+        raise ArgumentError("bernoulli: expected probabilities from 0 to 1, got one outside or NaN")
+    sizes = chances.shape if shape is None else _shape("bernoulli", (shape,))
+    try:
+        spread = np.broadcast_to(chances, sizes).reshape(-1) if chances.ndim else chances
+    except ValueError:
+        raise ShapeError(f"bernoulli: p of shape {chances.shape} does not broadcast to {sizes}") from None
+    hits = (generator or default_generator).bernoulli(spread, math.prod(sizes))
+    return _finish(form.encode(hits.astype(np.float32) if form.kind == "float" else hits), form, sizes, False)
+
+
+def _float(op: str, dtype: Any) -> Float:
+    form: Format = get_default_dtype() if dtype is None else as_format(dtype)
+    if not isinstance(form, Float):
+        raise FormatError(f"{op}: dtype={form}: expected a floating format")
+    return form
+
+
+def _shape(op: str, given: tuple[Any, ...]) -> tuple[int, ...]:
+    """A shape from rand(2, 3), rand((2, 3)) or rand(2)."""
+    sizes = tuple(given[0]) if len(given) == 1 and isinstance(given[0], (tuple, list)) else given
+    try:
+        shape = tuple(operator.index(size) for size in sizes)
+    except TypeError:
+        raise ShapeError(f"{op}: shape {sizes}: expected whole numbers") from None
+    if any(size < 0 for size in shape):
+        raise ShapeError(f"{op}: shape {shape}: sizes must not be negative")
+    return shape
+
+
+def _tensor(draw: Any, form: Float, shape: tuple[int, ...], requires_grad: bool) -> Tensor:
+    return _finish(draw(math.prod(shape), form), form, shape, requires_grad)
+
+
+def _finish(values: Array, form: Format, shape: tuple[int, ...], requires_grad: bool) -> Tensor:
+    out = Tensor(values.reshape(shape), form)
+    return out.requires_grad_() if requires_grad else out
+
+
+__all__ = [
+    "Generator", "bernoulli", "default_generator", "get_state", "manual_seed", "normal", "rand", "randint", "randn",
+    "randperm", "set_state", "uniform",
+]  # fmt: skip
