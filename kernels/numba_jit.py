@@ -52,6 +52,12 @@ def _numba() -> Any:
     return numba
 
 
+def set_num_threads(count: int) -> None:
+    """Threads that parallel Numba kernels use."""
+    numba = _numba()
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+
+
 def jit(
     *, parallel: bool = False, fastmath: bool | set[str] = False, cache: bool = True, **options: Any
 ) -> Callable[[Callable[..., Any]], Jit]:

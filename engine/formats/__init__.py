@@ -42,8 +42,8 @@ def as_format(given: Any) -> Format:
     """
     if isinstance(given, Format):
         return given
-    if given in (bool, int, float):
-        return {bool: bool_, int: int64, float: float32}[given]
+    if isinstance(given, type) and given in (bool, int, float):
+        return {bool: bool_, int: int64, float: _default}[given]
     if isinstance(given, str) and given in FORMATS:
         return FORMATS[given]
     try:

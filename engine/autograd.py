@@ -1,0 +1,264 @@
+"""Reverse-mode differentiation: nodes recorded by ops, walked from the newest to the oldest.
+
+A node is made after the nodes of its inputs, so walking in falling order of creation meets every consumer before its
+producer: a heap is all the scheduling there is. Gradients are computed with the ops themselves, so `create_graph=True`
+records them in turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import weakref
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from ulpgrad.errors import GradientError, ShapeError
+from ulpgrad.formats import Format
+
+if TYPE_CHECKING:
+    from ulpgrad.tensor import Tensor
+
+Edge = Any  # None, a leaf Tensor, or (Node, output index)
+Hook = Callable[["Tensor"], "Tensor | None"]
+
+_recording: ContextVar[bool] = ContextVar("recording", default=True)
+is_grad_enabled = _recording.get
+_sequence = itertools.count()
+
+
+class _GradMode(contextlib.ContextDecorator):
+    """Context manager and decorator that sets whether ops are recorded."""
+
+    def __init__(self, on: bool) -> None:
+        self.on = on
+        self.tokens: list[Any] = []
+
+    def __enter__(self) -> None:
+        self.tokens.append(_recording.set(self.on))
+
+    def __exit__(self, *_: object) -> None:
+        _recording.reset(self.tokens.pop())
+
+
+def no_grad() -> _GradMode:
+    """Nothing inside is recorded: `with no_grad(): ...`, or as a decorator."""
+    return _GradMode(False)
+
+
+def enable_grad() -> _GradMode:
+    """Record again inside a `no_grad` block."""
+    return _GradMode(True)
+
+
+class Saved:
+    """A tensor kept for backward. The graph is held without a reference cycle; writes since saving are noticed."""
+
+    __slots__ = ("cell", "count", "tensor")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.cell = tensor._version_cell()
+        self.count = self.cell[0]
+
+    def get(self, name: str) -> Tensor:
+        if self.cell[0] != self.count:
+            raise GradientError(
+                f"backward of {name}: a tensor of shape {tuple(self.tensor.shape)} saved for the gradient was written to "
+                f"in place {self.cell[0] - self.count} time(s) since; write to a copy, or call backward first"
+            )
+        return self.tensor
+
+
+class Node:
+    """One recorded operation. Subclasses say how gradients of the outputs become gradients of the inputs."""
+
+    __slots__ = ("__weakref__", "edges", "hooks", "name", "operands", "retained", "sequence")
+
+    def __init__(self, name: str, inputs: Sequence[Tensor | None]) -> None:
+        self.name = name
+        self.sequence = next(_sequence)
+        self.edges: list[Edge] = [None if t is None else t._edge() for t in inputs]
+        self.operands = [(None, None) if t is None else (t.shape, t.dtype) for t in inputs]
+        self.hooks: dict[int, list[Hook]] | None = None
+        self.retained: dict[int, weakref.ref[Tensor]] | None = None
+
+    def vjp(self, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:
+        """Gradients of the inputs from those of the outputs (None: zero)."""
+        raise GradientError(f"{self.name} has no gradient: wrap it in ulpgrad.Function to give it one")
+
+    def free(self) -> None:
+        """Let go of what was saved."""
+
+
+def _fit(gradient: Tensor, shape: tuple[int, ...], form: Format, name: str) -> Tensor:
+    """A gradient as its operand wants it: broadcast axes summed, in the operand's format."""
+    from ulpgrad import ops
+
+    if gradient.shape != shape:
+        extra = gradient.ndim - len(shape)
+        if extra < 0 or any(s not in (1, g) for s, g in zip(shape, gradient.shape[extra:], strict=True)):
+            raise ShapeError(f"backward of {name}: gradient of shape {gradient.shape} for an input of shape {shape}")
+        axes = (*range(extra), *(i + extra for i, s in enumerate(shape) if s == 1 and gradient.shape[i + extra] != 1))
+        gradient = ops.reshape(ops.sum(gradient, axis=axes, dtype=gradient.dtype), shape)
+    return gradient if gradient.dtype is form else ops.astype(gradient, form)
+
+
+def _run(
+    roots: Sequence[tuple[Tensor, Tensor]],
+    wanted: dict[Any, int] | None,
+    create_graph: bool,
+    retain_graph: bool,
+) -> list[Tensor | None]:
+    """Walk back from the roots. `wanted` maps an edge's key to a position in the result; None accumulates into leaves."""
+    from ulpgrad import ops
+
+    heap: list[tuple[int, Node]] = []
+    pending: dict[Node, list[Tensor | None]] = {}
+    leaves: dict[int, tuple[Tensor, Tensor]] = {}
+    results: list[Tensor | None] = [None] * len(wanted or ())
+
+    def add(a: Tensor | None, b: Tensor) -> Tensor:
+        return b if a is None else ops.add(a, b)
+
+    def send(edge: Edge, gradient: Tensor) -> None:
+        if not isinstance(edge, tuple):
+            known = leaves.get(id(edge))
+            leaves[id(edge)] = (edge, add(known[1] if known else None, gradient))
+            return
+        node, index = edge
+        slots = pending.get(node)
+        if slots is None:
+            slots = pending[node] = []
+            heapq.heappush(heap, (-node.sequence, node))
+        slots.extend([None] * (index + 1 - len(slots)))
+        slots[index] = add(slots[index], gradient)
+
+    needed = None if wanted is None else _ancestors_of_wanted(roots, wanted)
+    with _GradMode(create_graph):
+        for tensor, gradient in roots:
+            send(tensor._edge(), gradient)
+        while heap:
+            _, node = heapq.heappop(heap)
+            gradients = pending.pop(node)
+            for index, g in enumerate(gradients):
+                if g is None:
+                    continue
+                for hook in node.hooks.get(index, ()) if node.hooks else ():
+                    g = gradients[index] = _hooked(hook, g)
+                if node.retained and (kept := node.retained.get(index, lambda: None)()) is not None:
+                    kept.grad = add(kept.grad, g)
+                if wanted is not None and (node, index) in wanted:
+                    results[wanted[node, index]] = g
+            if needed is not None and node not in needed:
+                continue
+            for edge, g, (shape, form) in zip(node.edges, node.vjp(gradients), node.operands, strict=True):
+                if edge is not None and g is not None:
+                    send(edge, _fit(g, shape, form, node.name))
+            if not retain_graph:
+                node.free()
+        for leaf, total in leaves.values():
+            for hook in leaf._hooks or ():
+                total = _hooked(hook, total)
+            if wanted is None:
+                leaf.grad = add(leaf.grad, total)
+            elif id(leaf) in wanted:
+                results[wanted[id(leaf)]] = total
+    return results
+
+
+def _ancestors_of_wanted(roots: Sequence[tuple[Tensor, Tensor]], wanted: dict[Any, int]) -> set[Node]:
+    """The nodes that lie between the roots and something wanted: only these need to run."""
+    useful: set[Node] = set()
+    nodes: dict[int, Node] = {}
+    stack = [edge[0] for tensor, _ in roots if isinstance(edge := tensor._edge(), tuple)]
+    while stack:
+        node = stack.pop()
+        if node.sequence not in nodes:
+            nodes[node.sequence] = node
+            stack.extend(edge[0] for edge in node.edges if isinstance(edge, tuple))
+    for sequence in sorted(nodes):
+        for edge in nodes[sequence].edges:
+            if isinstance(edge, tuple):
+                hit = edge in wanted or edge[0] in useful
+            else:
+                hit = edge is not None and id(edge) in wanted
+            if hit:
+                useful.add(nodes[sequence])
+    return useful
+
+
+def _hooked(hook: Hook, gradient: Tensor) -> Tensor:
+    replaced = hook(gradient)
+    return gradient if replaced is None else replaced
+
+
+def _seed(tensor: Tensor, gradient: Tensor | None, what: str) -> Tensor:
+    from ulpgrad import ops
+
+    if tensor._edge() is None:
+        raise GradientError(f"{what}: the tensor does not require a gradient and was not computed from one that does")
+    if gradient is None:
+        if tensor.storage.size != 1:
+            raise GradientError(
+                f"{what}: a tensor of shape {tensor.shape} needs an explicit gradient of that shape; only a single "
+                "value can do without (take .sum() or .mean() first)"
+            )
+        return ops.ones_like(tensor)
+    gradient = ops.as_tensor(gradient)
+    if gradient.shape != tensor.shape:
+        raise ShapeError(f"{what}: gradient of shape {gradient.shape} for a tensor of shape {tensor.shape}")
+    return gradient if gradient.dtype is tensor.dtype else ops.astype(gradient, tensor.dtype)
+
+
+def backward(
+    tensor: Tensor, gradient: Tensor | None = None, *, retain_graph: bool | None = None, create_graph: bool = False
+) -> None:
+    """Add d tensor / d leaf to the `.grad` of every leaf that requires a gradient.
+
+    `gradient` (the tensor's shape) may be left out for a single value. The graph is freed as it is walked, unless
+    `retain_graph` (default: `create_graph`).
+    """
+    keep = create_graph if retain_graph is None else retain_graph
+    _run([(tensor, _seed(tensor, gradient, "backward"))], None, create_graph, keep)
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
+    *,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> Any:
+    """Gradients of the (summed) outputs with respect to the inputs, in their order; `.grad` is left alone.
+
+    Returns a Tensor for a single Tensor input, else a tuple. An input that the outputs do not depend on raises
+    GradientError, or gives None with `allow_unused`.
+    """
+    from ulpgrad.tensor import Tensor
+
+    one = isinstance(inputs, Tensor)
+    outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    ins: list[Tensor] = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    seeds = [grad_outputs] * len(outs) if grad_outputs is None or isinstance(grad_outputs, Tensor) else list(grad_outputs)
+    if len(seeds) != len(outs):
+        raise ShapeError(f"grad: {len(outs)} outputs but {len(seeds)} grad_outputs")
+    wanted: dict[Any, int] = {}
+    positions = []
+    for i, t in enumerate(ins):
+        edge = t._edge()
+        if edge is None:
+            raise GradientError(f"grad: input {i} of shape {t.shape} does not require a gradient")
+        positions.append(wanted.setdefault(edge if isinstance(edge, tuple) else id(edge), len(wanted)))
+    keep = create_graph if retain_graph is None else retain_graph
+    roots = [(t, _seed(t, s, "grad")) for t, s in zip(outs, seeds, strict=True)]
+    found = _run(roots, wanted, create_graph, keep)
+    results = tuple(found[p] for p in positions)
+    if not allow_unused and None in [r if r is None else 0 for r in results]:
+        missing = next(i for i, r in enumerate(results) if r is None)
+        raise GradientError(f"grad: the outputs do not depend on input {missing}; allow_unused=True gives None for it")
+    return results[0] if one else results

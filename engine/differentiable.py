@@ -1,0 +1,304 @@
+"""Where dispatch and autograd meet: an op with its gradient rules, data movement with its way back, and `Function`.
+
+A gradient rule says by its parameter names what it needs: `g` (the gradient of the result), operands, `y` and further
+outputs, `x_shape` for the shape of operand x, and the call's parameters. Only what some needed rule names is kept:
+
+    multiply = Primitive(spec.multiply, "a b", gradients={"a": lambda g, b: g * b, "b": lambda g, a: g * a})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ulpgrad import autograd, dispatch
+from ulpgrad.autograd import Node, Saved, is_grad_enabled
+from ulpgrad.errors import GradientError
+from ulpgrad.kernels.spec import Op
+from ulpgrad.tensor import Tensor
+
+Rule = Callable[..., Any]
+
+
+class Primitive:
+    """An op that can be called on tensors. The first output is differentiable; further ones are saved statistics.
+
+    - `gradients`: operand name -> rule giving that operand's gradient.
+    - `joint`: one rule that gives all operands' gradients as a tuple, where they share work.
+    - `composite`: the same function written with other differentiable ops. Needed where the rules use kernels that have
+      no gradient of their own: second derivatives then go through it.
+    """
+
+    def __init__(
+        self,
+        op: Op,
+        operands: str,
+        outputs: str = "y",
+        *,
+        gradients: Mapping[str, Rule] | None = None,
+        joint: Rule | None = None,
+        composite: Callable[..., Tensor] | None = None,
+    ) -> None:
+        self.op = op
+        self.operands = tuple(operands.split())
+        self.outputs = tuple(outputs.split())
+        self.joint = joint
+        self.composite = composite
+        self.rules = dict(gradients or {})
+        self.reads = {name: _parameters(rule) for name, rule in self.rules.items()}
+        self._needs: dict[tuple[bool, ...], frozenset[str]] = {}
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether gradients are given as rules, and not only through the composite."""
+        return bool(self.rules) or self.joint is not None
+
+    def __repr__(self) -> str:
+        return f"<Primitive {self.op.name}>"
+
+    def __call__(self, *tensors: Tensor | None, **params: Any) -> Any:
+        """Run the op. Returns a Tensor, or a tuple of Tensors for an op with several outputs."""
+        arrays = tuple([None if t is None else t.storage for t in tensors])
+        formats = tuple([None if t is None else t.dtype for t in tensors])
+        result, forms = dispatch.call(self.op, formats, arrays, params)
+        if len(forms) == 1:
+            out = Tensor(result, forms[0])
+            self.record(tensors, (out,), params)
+            return out
+        outs = tuple([Tensor(r, f) for r, f in zip(result, forms, strict=True)])
+        self.record(tensors, outs, params)
+        return outs
+
+    def record(self, tensors: Sequence[Tensor | None], outs: tuple[Tensor, ...], params: dict[str, Any]) -> None:
+        """Tie the first output to a new node if an input requires a gradient."""
+        for t in tensors:
+            if t is not None and t.requires_grad:
+                break
+        else:
+            return
+        if outs[0].dtype.kind == "float" and is_grad_enabled():
+            outs[0]._node = (_OpNode(self, tensors, outs, params), 0)
+            outs[0].requires_grad = True
+
+    def needs(self, mask: tuple[bool, ...]) -> frozenset[str]:
+        """Names that the rules of the operands in `mask` read."""
+        found = self._needs.get(mask)
+        if found is None:
+            names: set[str] = set(_parameters(self.joint)) if self.joint is not None else set()
+            for name, wanted in zip(self.operands, mask, strict=False):
+                if wanted and name in self.reads:
+                    names.update(self.reads[name])
+            if self.composite is not None:
+                names.update(self.operands)
+            found = self._needs[mask] = frozenset(names)
+        return found
+
+
+def _parameters(rule: Rule) -> tuple[str, ...]:
+    return rule.__code__.co_varnames[: rule.__code__.co_argcount]
+
+
+class _OpNode(Node):
+    """A recorded call of a Primitive."""
+
+    __slots__ = ("params", "primitive", "saved")
+
+    def __init__(
+        self, primitive: Primitive, tensors: Sequence[Tensor | None], outs: tuple[Tensor, ...], params: dict[str, Any]
+    ) -> None:
+        super().__init__(primitive.op.name, tensors)
+        self.primitive, self.params = primitive, params
+        needs = primitive.needs(tuple([e is not None for e in self.edges]))
+        self.saved: dict[str, Saved | None] | None = {
+            name: None if t is None else Saved(t)
+            for name, t in zip(primitive.operands, tensors, strict=False)
+            if name in needs
+        }
+        for name, out in zip(primitive.outputs, outs, strict=False):
+            if name in needs:
+                self.saved[name] = Saved(out.detach())  # not the output itself: it holds this node
+
+    def value(self, name: str, gradient: Tensor | None) -> Any:
+        """What a rule's parameter of that name stands for."""
+        if name == "g":
+            return gradient
+        if name in self.params:
+            return self.params[name]
+        if name.endswith("_shape"):
+            return self.operands[self.primitive.operands.index(name[:-6])][0]
+        assert self.saved is not None
+        saved = self.saved[name]
+        if saved is None:
+            return None
+        tensor = saved.get(self.name)
+        if name == self.primitive.outputs[0] and is_grad_enabled():
+            tensor = tensor.detach()
+            tensor._node, tensor.requires_grad = (self, 0), True
+        return tensor
+
+    def vjp(self, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:
+        primitive, g = self.primitive, gradients[0]
+        if self.saved is None:
+            raise GradientError(
+                f"backward of {self.name}: the graph has been freed by an earlier backward; pass retain_graph=True there"
+            )
+        if primitive.composite is not None and (is_grad_enabled() or not primitive.has_rules):
+            return self._through_composite(g)
+        if primitive.joint is not None:
+            return tuple(primitive.joint(*[self.value(n, g) for n in _parameters(primitive.joint)]))
+        for name, edge in zip(primitive.operands, self.edges, strict=False):
+            if edge is not None and name not in primitive.rules:
+                raise GradientError(
+                    f"{self.name} has no gradient for {name!r}: detach it, or wrap the call in ulpgrad.Function"
+                )
+        return [
+            None if edge is None else primitive.rules[name](*[self.value(n, g) for n in primitive.reads[name]])
+            for name, edge in zip(primitive.operands, self.edges, strict=False)
+        ]
+
+    def _through_composite(self, g: Tensor | None) -> Sequence[Tensor | None]:
+        """Gradients that can be differentiated again: of the composite, on stand-ins so that inputs which depend on each
+        other are told apart."""
+        assert self.primitive.composite is not None
+        inputs = [self.value(name, g) for name in self.primitive.operands[: len(self.edges)]]
+        again = is_grad_enabled()
+        with autograd.enable_grad():
+            stand_ins = [t if edge is None else alias(t) for t, edge in zip(inputs, self.edges, strict=True)]
+            result = self.primitive.composite(*stand_ins, **self.params)
+        wanted = [s for s, edge in zip(stand_ins, self.edges, strict=True) if edge is not None]
+        found = iter(autograd.grad(result, wanted, g, create_graph=again, allow_unused=True))
+        return [None if edge is None else next(found) for edge in self.edges]
+
+    def free(self) -> None:
+        self.saved = None
+
+
+class _MoveNode(Node):
+    """A recorded movement of data: values change place, not themselves. `back` moves a gradient to the inputs."""
+
+    __slots__ = ("back",)
+
+    def __init__(self, name: str, inputs: Sequence[Tensor | None], back: Callable[[Tensor], Any]) -> None:
+        super().__init__(name, inputs)
+        self.back = back
+
+    def vjp(self, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:
+        found = self.back(gradients[0])  # type: ignore[arg-type]
+        return found if isinstance(found, (tuple, list)) else (found,)
+
+
+def moved(name: str, inputs: Sequence[Tensor], storage: Any, back: Callable[[Tensor], Any], *, view: bool = False) -> Tensor:
+    """The result of moving data: `storage` in the format of the inputs, with `back` from its gradient to theirs.
+
+    `view` says that the storage may share memory with the (single) input, so that writes are seen through both.
+    """
+    out = Tensor(storage, inputs[0].dtype)
+    if view:
+        out._cell = inputs[0]._version_cell()
+    if any(t.requires_grad for t in inputs) and out.dtype.kind == "float" and is_grad_enabled():
+        out._node = (_MoveNode(name, inputs, back), 0)
+        out.requires_grad = True
+    return out
+
+
+def alias(x: Tensor) -> Tensor:
+    """The same values as a new place in the graph."""
+    return moved("alias", [x], x.storage, lambda g: g, view=True)
+
+
+class Context:
+    """What a Function keeps between forward and backward: `save_for_backward(*tensors)`, and any attribute."""
+
+    def __init__(self) -> None:
+        self._saved: list[Saved | Tensor] = []
+        self._name = "Function"
+        self.needs_input_grad: tuple[bool, ...] = ()
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        """Keep tensors; writing to them in place before backward raises GradientError."""
+        self._saved = [Saved(t) for t in tensors]
+
+    @property
+    def saved_tensors(self) -> tuple[Tensor, ...]:
+        return tuple(s.get(self._name) if isinstance(s, Saved) else s for s in self._saved)
+
+
+class Function:
+    """A differentiable function of one's own.
+
+    Subclass it with two static methods and call `apply`:
+
+        class Square(Function):
+            @staticmethod
+            def forward(ctx, x):
+                ctx.save_for_backward(x)
+                return x * x
+
+            @staticmethod
+            def backward(ctx, g):
+                (x,) = ctx.saved_tensors
+                return 2 * g * x
+
+    `forward` runs unrecorded and returns a Tensor or a tuple of them; `backward` gets one gradient per output (zeros where
+    an output was not used) and returns one per argument of `apply`, None for those without. Written with ulpgrad ops,
+    `backward` can itself be differentiated.
+    """
+
+    @staticmethod
+    def forward(ctx: Context, *args: Any) -> Any:
+        raise NotImplementedError("a Function needs a static forward(ctx, *args)")
+
+    @staticmethod
+    def backward(ctx: Context, *gradients: Tensor) -> Any:
+        raise GradientError("this Function has no gradient: give it a static backward(ctx, *gradients)")
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Run `forward` and record the call."""
+        ctx = Context()
+        ctx._name = cls.__name__
+        tensors = [a if isinstance(a, Tensor) else None for a in args]
+        ctx.needs_input_grad = tuple(t is not None and t.requires_grad for t in tensors)
+        with autograd.no_grad():
+            result = cls.forward(ctx, *args)
+        outs = result if isinstance(result, tuple) else (result,)
+        for out in outs:
+            if not isinstance(out, Tensor):
+                raise GradientError(f"{cls.__name__}.forward must return tensors, got {type(out).__name__}")
+        if any(ctx.needs_input_grad) and is_grad_enabled():
+            outs = tuple(alias_of.detach() for alias_of in outs)  # an input returned as it is gets a place of its own
+            node = _FunctionNode(cls, ctx, tensors, outs)
+            for index, out in enumerate(outs):
+                if out.dtype.kind == "float":
+                    out._node, out.requires_grad = (node, index), True
+        return outs if isinstance(result, tuple) else outs[0]
+
+
+class _FunctionNode(Node):
+    """A recorded call of a user's Function."""
+
+    __slots__ = ("ctx", "function", "outs")
+
+    def __init__(
+        self, function: type[Function], ctx: Context, inputs: Sequence[Tensor | None], outs: tuple[Tensor, ...]
+    ) -> None:
+        super().__init__(function.__name__, inputs)
+        self.function = function
+        self.ctx: Context | None = ctx
+        self.outs = [(o.shape, o.dtype) for o in outs]
+
+    def vjp(self, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:
+        from ulpgrad import ops
+
+        if self.ctx is None:
+            raise GradientError(f"backward of {self.name}: the graph has been freed; pass retain_graph=True before")
+        gradients = [*gradients, *[None] * (len(self.outs) - len(gradients))]
+        filled = [ops.zeros(s, dtype=f) if g is None else g for g, (s, f) in zip(gradients, self.outs, strict=True)]
+        found = self.function.backward(self.ctx, *filled)
+        found = found if isinstance(found, tuple) else (found,)
+        if len(found) != len(self.edges):
+            raise GradientError(f"{self.name}.backward returned {len(found)} gradients for {len(self.edges)} arguments")
+        return found
+
+    def free(self) -> None:
+        self.ctx = None

@@ -1,0 +1,192 @@
+"""From a call on stored arrays to the rung that runs it: promotion, selection (memoised), widening, pinning and logging."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ulpgrad import settings
+from ulpgrad.device import device_of
+from ulpgrad.errors import DeviceError, UlpgradError
+from ulpgrad.formats import Array, Format, compute_format
+from ulpgrad.formats.promotion import result_format
+from ulpgrad.kernels import registry
+from ulpgrad.kernels.registry import Request
+from ulpgrad.kernels.spec import Op
+
+Formats = tuple[Format | None, ...]
+
+
+class Plan(NamedTuple):
+    """What a kind of call comes down to: one function over stored arrays, and the formats of its results."""
+
+    run: Callable[..., Any]
+    formats: tuple[Format, ...]
+    rung: registry.Rung
+    widened: bool
+
+
+_plans: dict[tuple[Any, ...], Plan] = {}
+_pins: ContextVar[dict[str, str]] = ContextVar("pins", default={})
+
+
+@dataclass
+class _State:
+    """`special` is true while a pin or the log is active anywhere; the fast roads look at nothing else."""
+
+    special: bool = False
+    log: bool = False
+    pinned: int = 0
+
+
+state = _State()
+
+
+def _convert(array: Array, source: Format, target: Format) -> Array:
+    from ulpgrad.kernels.cast import convert
+
+    return convert(array, source, target)
+
+
+def device_type(arrays: tuple[Any, ...]) -> str:
+    """The device that all arrays lie on: "cpu" or "cuda". DeviceError if they differ."""
+    for a in arrays:
+        if a is not None and a.__class__ is not np.ndarray:
+            break
+    else:
+        return "cpu"
+    devices = {device_of(a) for a in arrays if a is not None}
+    if len(devices) > 1:
+        names = ", ".join(sorted(map(str, devices)))
+        raise DeviceError(f"operands lie on different devices ({names}): move them with .to(device)")
+    return devices.pop().type
+
+
+def _promoted(op: Op, formats: Formats) -> Formats:
+    """The formats operands are converted to before the kernel."""
+    if op.promote is False:
+        return formats
+    chosen = range(len(formats)) if op.promote is True else op.promote
+    part = [formats[i] for i in chosen if i < len(formats) and formats[i] is not None]
+    if len(part) < 2 or all(f is part[0] for f in part):
+        return formats
+    target = result_format(*(f for f in part if f is not None))
+    return tuple(target if f is not None and i in chosen else f for i, f in enumerate(formats))
+
+
+def make_plan(op: Op, device: str, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any]) -> Plan:
+    """Select a rung and wrap it with the conversions that the call needs, outermost first."""
+    op.takes(formats)
+    common = _promoted(op, formats)
+    outs = op.result_formats(common, params)
+    request = Request(op, device, common, arrays, params)
+    rung, widened = registry.select(request, _pins.get().get(op.name))
+    wide = tuple(None if f is None else compute_format(f) for f in common) if widened else common
+    run = rung.run(request.with_formats(wide)) if rung.build else rung.run
+    if rung.contiguous:
+        run = _contiguous(run)
+    wide_outs = op.result_formats(wide, params)
+    if wide != formats or wide_outs != outs:
+        run = _converting(run, tuple(zip(formats, wide, strict=True)), tuple(zip(wide_outs, outs, strict=True)))
+    return Plan(run, outs, rung, widened)
+
+
+def _contiguous(run: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arrays: Array | None, **params: Any) -> Any:
+        return run(*(a if a is None or a.flags.c_contiguous else a.copy() for a in arrays), **params)
+
+    return call
+
+
+def _converting(
+    run: Callable[..., Any],
+    ins: tuple[tuple[Format | None, Format | None], ...],
+    outs: tuple[tuple[Format, Format], ...],
+) -> Callable[..., Any]:
+    def call(*arrays: Array | None, **params: Any) -> Any:
+        given = [
+            a if a is None or source is target or source is None or target is None else _convert(a, source, target)
+            for a, (source, target) in zip(arrays, ins, strict=True)
+        ]
+        results = run(*given, **params)
+        if len(outs) == 1:
+            return results if outs[0][0] is outs[0][1] else _convert(np.asarray(results), *outs[0])
+        return tuple(r if s is t else _convert(np.asarray(r), s, t) for r, (s, t) in zip(results, outs, strict=True))
+
+    return call
+
+
+def plan(op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any]) -> Plan:
+    """The memoised plan of a call."""
+    device = device_type(arrays)
+    key = (op, device, formats, None if op.key is None else op.key(*arrays, **params))
+    if state.special and _pins.get():
+        return make_plan(op, device, formats, arrays, params)
+    found = _plans.get(key)
+    if found is None:
+        found = _plans[key] = make_plan(op, device, formats, arrays, params)
+    return found
+
+
+def call(op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any]) -> tuple[Any, tuple[Format, ...]]:
+    """Check the arguments, choose a rung, run it. Returns the stored result (a tuple for several) and the formats."""
+    if op.check is not None:
+        op.check(*arrays, **params)
+    chosen = plan(op, formats, arrays, params)
+    if state.log:
+        return _logged(chosen, op, formats, arrays, params), chosen.formats
+    return chosen.run(*arrays, **params), chosen.formats
+
+
+def _logged(chosen: Plan, op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    start = time.perf_counter()
+    out = chosen.run(*arrays, **params)
+    elapsed = (time.perf_counter() - start) * 1e6
+    operands = " ".join(
+        f"{f}{list(a.shape)}".replace(" ", "") for f, a in zip(formats, arrays, strict=True) if a is not None
+    )
+    wide = " widened" if chosen.widened else ""
+    print(f"{op.name:<22} {chosen.rung.name:<22} {elapsed:9.1f} us  {operands}{wide}", file=sys.stderr)
+    return out
+
+
+@contextlib.contextmanager
+def use(**pins: str) -> Iterator[None]:
+    """Pin ops to rungs inside the block: `with use(matmul="cpu/numba-tiled"): ...`.
+
+    Holds for this thread (context) only. Raises KernelError for an unknown op or rung at once, and at the call if the
+    pinned rung cannot run it.
+    """
+    for name, rung in pins.items():
+        op = registry.find(name)
+        registry.scan(op.family, rung.split("/")[0])
+        if not any(r.name == rung for r in registry.ladder(op, rung.split("/")[0])):
+            registry.select(Request(op, "cpu", (), (), {}), rung)  # raises, with the names there are
+    token = _pins.set({**_pins.get(), **pins})
+    state.pinned += 1
+    state.special = True
+    try:
+        yield
+    finally:
+        _pins.reset(token)
+        state.pinned -= 1
+        state.special = state.log or state.pinned > 0
+
+
+def log_kernels(on: bool = True) -> None:
+    """Print a line per kernel call to standard error (also: ULPGRAD_LOG=kernels)."""
+    state.log = on
+    state.special = on or state.pinned > 0
+
+
+if settings.get("ULPGRAD_LOG") == "kernels":
+    log_kernels()
+elif settings.get("ULPGRAD_LOG"):
+    raise UlpgradError(f"ULPGRAD_LOG={settings.get('ULPGRAD_LOG')!r}: expected 'kernels' or nothing")

@@ -1,0 +1,140 @@
+"""What the functions of this package share: turning arguments into tensors and axes into positions."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ulpgrad.errors import ArgumentError, AxisError, FormatError, ShapeError
+from ulpgrad.formats import Array, Format, Integer, as_format, get_default_dtype
+from ulpgrad.tensor import Tensor
+
+Axis = int | tuple[int, ...] | None
+
+
+def as_tensor(given: Any, dtype: Format | None = None) -> Tensor:
+    """A Tensor from a Tensor (unchanged), an array of any library, or Python numbers."""
+    if isinstance(given, Tensor):
+        return given
+    from ulpgrad.ops.creation import asarray
+
+    return asarray(given, dtype=dtype)
+
+
+def scalar(value: bool | int | float, form: Format) -> Tensor:
+    """A 0-d tensor of a Python number in a format."""
+    return _scalar(value, type(value), form) if value else _make_scalar(value, form)  # -0.0 and 0.0 hash alike
+
+
+def _make_scalar(value: Any, form: Format) -> Tensor:
+    if isinstance(form, Integer) and not form.min <= value <= form.max:
+        raise FormatError(f"{value} does not fit {form.name}, which holds {form.min} to {form.max}")
+    kind = np.float64 if form.kind == "float" else form.storage
+    return Tensor(form.encode(np.asarray(value, dtype=kind)), form)
+
+
+@lru_cache(1024)
+def _scalar(value: Any, _: type, form: Format) -> Tensor:
+    return _make_scalar(value, form)
+
+
+def weak_format(value: bool | int | float, other: Format) -> Format:
+    """The format a Python number takes beside a tensor: the tensor's own, unless it cannot hold that kind of number."""
+    if isinstance(value, bool) or other.kind == "float":
+        return other
+    if isinstance(value, int):
+        return other if other.kind == "integer" else as_format(int)
+    return get_default_dtype()
+
+
+def operands(name: str, x1: Any, x2: Any) -> tuple[Tensor, Tensor]:
+    """Both operands of a binary function as tensors; a Python number takes the format of the other."""
+    first, second = isinstance(x1, Tensor), isinstance(x2, Tensor)
+    if first and second:
+        return x1, x2
+    if not first and not second:
+        x1 = as_tensor(x1)
+        first = True
+    tensor, other = (x1, x2) if first else (x2, x1)
+    if isinstance(other, (bool, int, float)):
+        other = scalar(other, weak_format(other, tensor.dtype) if not isinstance(other, bool) else as_format(bool))
+    else:
+        try:
+            other = as_tensor(other)
+        except FormatError as error:
+            raise FormatError(f"{name}: cannot take an operand of type {type(other).__name__}: {error}") from None
+    return (tensor, other) if first else (other, tensor)
+
+
+def normalize_axis(name: str, axis: Any, ndim: int) -> int:
+    """A non-negative axis. AxisError if it is outside, ArgumentError if it is no integer."""
+    try:
+        position = operator.index(axis)
+    except TypeError:
+        raise ArgumentError(f"{name}: axis must be an integer, got {axis!r}") from None
+    if not -ndim <= position < ndim:
+        expected = f"expected {-ndim} to {ndim - 1}" if ndim else "a 0-d tensor has no axes"
+        raise AxisError(f"{name}: axis {position} is outside a tensor of {ndim} dimensions; {expected}")
+    return position % ndim
+
+
+def normalize_axes(name: str, axis: Any, ndim: int) -> tuple[int, ...]:
+    """Non-negative axes from one, several or None (all). ArgumentError if one is given twice."""
+    if axis is None:
+        return tuple(range(ndim))
+    given = axis if isinstance(axis, (tuple, list)) else (axis,)
+    axes = tuple(normalize_axis(name, a, ndim) for a in given)
+    if len(set(axes)) != len(axes):
+        raise ArgumentError(f"{name}: axis {axis!r} names an axis twice")
+    return axes
+
+
+def normalize_shape(name: str, shape: Any) -> tuple[int, ...]:
+    """A shape from an integer or a sequence of them."""
+    try:
+        return (operator.index(shape),)
+    except TypeError:
+        pass
+    try:
+        return tuple(operator.index(s) for s in shape)
+    except TypeError:
+        raise ArgumentError(f"{name}: a shape is an integer or a sequence of integers, got {shape!r}") from None
+
+
+def checked_shape(name: str, shape: Any) -> tuple[int, ...]:
+    """`normalize_shape` for a new tensor: no negative size, and not more than memory can be asked for."""
+    sizes = normalize_shape(name, shape)
+    if any(s < 0 for s in sizes):
+        raise ShapeError(f"{name}: sizes must not be negative, got {sizes}")
+    return sizes
+
+
+def broadcast_shapes(name: str, *shapes: Sequence[int]) -> tuple[int, ...]:
+    """The common shape, or a ShapeError that names the shapes and the axis."""
+    try:
+        return np.broadcast_shapes(*map(tuple, shapes))
+    except ValueError:
+        ndim = max(map(len, shapes))
+        for axis in range(-1, -ndim - 1, -1):
+            sizes = {s[axis] for s in shapes if len(s) >= -axis} - {1}
+            if len(sizes) > 1:
+                break
+        listed = " and ".join(str(tuple(s)) for s in shapes)
+        differ = " != ".join(map(str, sorted(sizes)))
+        raise ShapeError(f"{name}: shapes {listed} do not broadcast: {differ} on axis {axis}") from None
+
+
+def pair(name: str, what: str, value: Any, least: int = 0) -> tuple[int, int]:
+    """(vertical, horizontal) from one integer or two."""
+    given = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(given) != 2 or not all(isinstance(v, (int, np.integer)) and v >= least for v in given):
+        raise ArgumentError(f"{name}: {what} must be an integer of at least {least} or a pair of them, got {value!r}")
+    return int(given[0]), int(given[1])
+
+
+__all__ = ["Array", "Axis", "as_tensor", "broadcast_shapes", "checked_shape", "normalize_axes", "normalize_axis",
+           "normalize_shape", "operands", "pair", "scalar", "weak_format"]  # fmt: skip

@@ -1,0 +1,263 @@
+"""Creation functions of the array API standard (2024.12), and conversion between formats."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ulpgrad.device import as_device
+from ulpgrad.differentiable import Primitive
+from ulpgrad.errors import ArgumentError, FormatError, ShapeError
+from ulpgrad.formats import Array, Format, as_format, bool_, get_default_dtype, int64
+from ulpgrad.kernels.cast import spec as cast_spec
+from ulpgrad.ops.common import checked_shape
+from ulpgrad.tensor import Tensor
+
+_cast = Primitive(cast_spec.cast, "x", gradients={"x": lambda g: g})  # the graph converts g to the operand's format
+
+
+def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None, requires_grad: bool = False) -> Tensor:
+    """A Tensor from a Tensor, an array of NumPy, ml_dtypes or any DLPack library, or (nested) Python numbers.
+
+    Python floats become the default format (float32), ints int64, bools bool; arrays keep their format unless `dtype` is
+    given. Memory is shared where that is possible and `copy` is not True; `copy=False` raises where it is not.
+    Raises FormatError for data that is not numeric and ShapeError for ragged lists.
+    """
+    as_device(device)
+    form = None if dtype is None else as_format(dtype)
+    if isinstance(obj, Tensor):
+        out = obj
+    else:
+        storage, found = _stored(obj, form)
+        if copy is False and not (isinstance(storage, np.ndarray) and isinstance(obj, np.ndarray) and np.may_share_memory(storage, obj)):
+            if not hasattr(obj, "__dlpack__") and not isinstance(obj, np.ndarray):
+                raise ArgumentError(f"asarray: {type(obj).__name__} cannot become a tensor without a copy; drop copy=False")
+        shared = isinstance(obj, np.ndarray) or hasattr(obj, "__dlpack__")
+        out = Tensor(storage.copy() if copy and shared else storage, found)
+    if form is not None and out.dtype is not form:
+        if copy is False:
+            raise ArgumentError(f"asarray: {out.dtype.name} cannot become {form.name} without a copy; drop copy=False")
+        out = astype(out, form)
+    elif isinstance(obj, Tensor) and copy:
+        out = astype(out, out.dtype, copy=True)
+    if requires_grad:
+        out = (out.detach() if out is obj else out).requires_grad_()
+    return out
+
+
+def _stored(obj: Any, form: Format | None) -> tuple[Array, Format]:
+    """Storage and Format of foreign data. Python numbers go straight to `form` if given, with one rounding."""
+    if isinstance(obj, (np.ndarray, np.generic)):
+        found = _format_of(obj.dtype)
+        values = np.asarray(obj)
+        if not values.dtype.isnative:
+            values = values.astype(values.dtype.newbyteorder("="))
+        return (values if found.is_native else values.view(found.storage)), found
+    if hasattr(obj, "__dlpack__") and not isinstance(obj, (list, tuple)):
+        return _stored(_from_dlpack(obj), form)
+    if hasattr(obj, "__array__"):
+        return _stored(np.asarray(obj.__array__()), form)
+    if isinstance(obj, (list, tuple)) and any(isinstance(o, Tensor) for o in obj):
+        from ulpgrad.ops.manipulation import stack
+
+        joined = stack([o if isinstance(o, Tensor) else asarray(o) for o in obj])
+        return joined.storage, joined.dtype
+    try:
+        values = np.asarray(obj)
+    except OverflowError as error:
+        raise FormatError(f"asarray: a number does not fit any format: {error}") from None
+    except (ValueError, TypeError) as error:
+        if isinstance(obj, (list, tuple)):
+            raise ShapeError(f"asarray: nested lists must have equal lengths (ragged data?): {error}") from None
+        raise FormatError(f"asarray: cannot make numbers of {type(obj).__name__}") from None
+    if values.dtype.kind not in "biuf":
+        raise FormatError(
+            f"asarray: cannot make a tensor of {type(obj).__name__} holding {values.dtype}; expected numbers or bools"
+        )
+    if values.dtype == np.float64 or (values.size == 0 and isinstance(obj, (list, tuple))):
+        target = form if form is not None and form.kind == "float" else get_default_dtype()
+        return target.encode(values.astype(np.float64, copy=False)), target
+    found = _format_of(values.dtype)
+    if found.kind == "integer" and form is not None and form.kind == "integer":
+        return _integers_that_fit(values, form), form
+    return values, found
+
+
+def _integers_that_fit(values: Array, form: Format) -> Array:
+    low, high = int(form.min), int(form.max)  # type: ignore[attr-defined]
+    if values.size and (int(values.min()) < low or int(values.max()) > high):
+        raise FormatError(f"asarray: numbers from {values.min()} to {values.max()} do not fit {form.name} ({low} to {high})")
+    return values.astype(form.storage)
+
+
+def _format_of(dtype: np.dtype[Any]) -> Format:
+    try:
+        return as_format(dtype)
+    except FormatError:
+        raise FormatError(f"asarray: arrays of {dtype} are not taken; expected a real number type or bool") from None
+
+
+def _from_dlpack(obj: Any) -> Array:
+    if getattr(obj, "requires_grad", False):
+        raise ArgumentError("from_dlpack: the other library's tensor requires a gradient, which would be lost; detach it there")
+    try:
+        return np.from_dlpack(obj)
+    except (RuntimeError, BufferError, TypeError) as error:
+        raise FormatError(f"from_dlpack: {type(obj).__name__} cannot be read: {error}") from None
+
+
+def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
+    """A Tensor on the memory of any object that speaks DLPack (read-only memory is copied)."""
+    as_device(device)
+    array = x.storage if isinstance(x, Tensor) else _from_dlpack(x)
+    if not array.flags.writeable or copy:
+        array = array.copy()
+    return Tensor(array, x.dtype if isinstance(x, Tensor) else _format_of(array.dtype))
+
+
+def astype(x: Tensor, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Tensor:
+    """`x` in another format, each value rounded once to nearest even. Differentiable between floats.
+
+    NaN and infinity do not convert to integers: FormatError. With `copy=False` a tensor already in the format is returned.
+    """
+    as_device(device)
+    form = as_format(dtype)
+    if x.dtype is form:
+        return _copy(x) if copy else x
+    return _cast(x, dtype=form)  # type: ignore[no-any-return]
+
+
+def _copy(x: Tensor) -> Tensor:
+    from ulpgrad.differentiable import moved
+
+    return moved("copy", [x], x.storage.copy(), lambda g: g)
+
+
+def copy(x: Tensor, /) -> Tensor:
+    """The same values in memory of their own. Differentiable."""
+    return _copy(x)
+
+
+def _new(storage: Array, form: Format, requires_grad: bool) -> Tensor:
+    out = Tensor(storage, form)
+    return out.requires_grad_() if requires_grad else out
+
+
+def _float_or(dtype: Any) -> Format:
+    return get_default_dtype() if dtype is None else as_format(dtype)
+
+
+def empty(shape: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor whose values are whatever was in memory."""
+    as_device(device)
+    form = _float_or(dtype)
+    return _new(np.empty(checked_shape("empty", shape), form.storage), form, requires_grad)
+
+
+def zeros(shape: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of zeros."""
+    as_device(device)
+    form = _float_or(dtype)
+    return _new(np.zeros(checked_shape("zeros", shape), form.storage), form, requires_grad)
+
+
+def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of one value; its format follows the value as in `asarray` unless given."""
+    as_device(device)
+    value = asarray(fill_value, dtype=dtype)
+    if value.ndim:
+        raise ShapeError(f"full: the fill value must be a single number, got shape {value.shape}")
+    return _new(np.full(checked_shape("full", shape), value.storage), value.dtype, requires_grad)
+
+
+def ones(shape: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of ones."""
+    return full(shape, 1, dtype=_float_or(dtype), device=device, requires_grad=requires_grad)
+
+
+def empty_like(x: Tensor, /, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """`empty` in the shape and format of x."""
+    return empty(x.shape, dtype=dtype or x.dtype, device=device)
+
+
+def zeros_like(x: Tensor, /, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """`zeros` in the shape and format of x."""
+    return zeros(x.shape, dtype=dtype or x.dtype, device=device)
+
+
+def ones_like(x: Tensor, /, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """`ones` in the shape and format of x."""
+    return ones(x.shape, dtype=dtype or x.dtype, device=device)
+
+
+def full_like(x: Tensor, /, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """`full` in the shape and format of x."""
+    return full(x.shape, fill_value, dtype=dtype or x.dtype, device=device)
+
+
+def arange(start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """start, start + step, ... up to but without stop: int64 for integers, else the default format."""
+    as_device(device)
+    if stop is None:
+        start, stop = 0, start
+    if step == 0:
+        raise ArgumentError("arange: step must not be 0")
+    whole = all(isinstance(v, (int, np.integer)) for v in (start, stop, step))
+    form = (int64 if whole else get_default_dtype()) if dtype is None else as_format(dtype)
+    count = max(0, math.ceil((stop - start) / step))
+    values = np.arange(count, dtype=np.int64) * step + start if whole else np.arange(count, dtype=np.float64) * step + start
+    return Tensor(form.encode(values if form.kind == "integer" or not whole else values.astype(np.float64)), form)
+
+
+def linspace(start: float, stop: float, /, num: int, *, dtype: Any = None, device: Any = None, endpoint: bool = True) -> Tensor:
+    """`num` evenly spaced values from start to stop."""
+    as_device(device)
+    if num < 0:
+        raise ArgumentError(f"linspace: num must not be negative, got {num}")
+    form = _float_or(dtype)
+    return Tensor(form.encode(np.linspace(start, stop, num, endpoint=endpoint)), form)
+
+
+def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = None, device: Any = None) -> Tensor:
+    """Ones on the k-th diagonal of an (n_rows, n_cols) matrix of zeros."""
+    as_device(device)
+    form = _float_or(dtype)
+    return Tensor(form.encode(np.eye(n_rows, n_cols, k=k)), form)
+
+
+def tril(x: Tensor, /, *, k: int = 0) -> Tensor:
+    """The lower triangle of each matrix, zeros above the k-th diagonal."""
+    return _triangle("tril", x, lambda m, n: np.tri(m, n, k, dtype=np.bool_))
+
+
+def triu(x: Tensor, /, *, k: int = 0) -> Tensor:
+    """The upper triangle of each matrix, zeros below the k-th diagonal."""
+    return _triangle("triu", x, lambda m, n: ~np.tri(m, n, k - 1, dtype=np.bool_))
+
+
+def _triangle(name: str, x: Tensor, mask: Any) -> Tensor:
+    from ulpgrad.ops.elementwise import where
+
+    if x.ndim < 2:
+        raise ShapeError(f"{name}: expected at least two dimensions, got shape {x.shape}")
+    return where(Tensor(mask(*x.shape[-2:]), bool_), x, zeros((), dtype=x.dtype))
+
+
+def meshgrid(*arrays: Tensor, indexing: str = "xy") -> tuple[Tensor, ...]:
+    """Coordinate grids of 1-d tensors, with Cartesian ("xy") or matrix ("ij") indexing."""
+    from ulpgrad.ops.manipulation import broadcast_to, permute_dims, reshape
+
+    if indexing not in ("xy", "ij"):
+        raise ArgumentError(f"meshgrid: indexing must be 'xy' or 'ij', got {indexing!r}")
+    if any(a.ndim != 1 for a in arrays):
+        raise ShapeError(f"meshgrid: expected 1-d tensors, got shapes {[a.shape for a in arrays]}")
+    shape = tuple(a.size for a in arrays)
+    grids = []
+    for i, a in enumerate(arrays):
+        grid = broadcast_to(reshape(a, tuple(-1 if j == i else 1 for j in range(len(arrays)))), shape)
+        if indexing == "xy" and len(arrays) > 1:
+            grid = permute_dims(grid, (1, 0, *range(2, len(arrays))))
+        grids.append(grid)
+    return tuple(grids)

@@ -1,0 +1,122 @@
+"""Products of matrices, vectors and tensors; all of them come down to the `matmul` ladder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ulpgrad.autograd import is_grad_enabled
+from ulpgrad.differentiable import Primitive
+from ulpgrad.errors import ArgumentError, ShapeError
+from ulpgrad.kernels.matmul import spec
+from ulpgrad.ops import elementwise as ew
+from ulpgrad.ops.common import as_tensor, normalize_axes, normalize_axis, operands
+from ulpgrad.ops.manipulation import matrix_transpose, moveaxis, permute_dims, reshape
+from ulpgrad.tensor import Tensor
+
+_matmul = Primitive(
+    spec.matmul,
+    "a b",
+    gradients={
+        "a": lambda g, b: _matmul(g, matrix_transpose(b)),
+        "b": lambda g, a: _matmul(matrix_transpose(a), g),
+    },
+)
+_linear = Primitive(
+    spec.linear,
+    "x weight bias",
+    gradients={
+        "x": lambda g, weight: matmul(g, weight),
+        "weight": lambda g, x: _matmul(matrix_transpose(_rows(g)), _rows(x)),
+        "bias": lambda g: g,
+    },
+)
+ACTIVATIONS = {"relu": ew.relu, "gelu": ew.gelu, "silu": ew.silu, "tanh": ew.tanh, "sigmoid": ew.sigmoid}
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x if x.ndim == 2 else reshape(x, (-1, x.shape[-1]))
+
+
+def matmul(x1: Any, x2: Any, /) -> Tensor:
+    """The matrix product of (..., m, k) and (..., k, n): (..., m, n). Leading axes broadcast; a 1-d operand counts as a
+    row on the left, a column on the right. Raises ShapeError where the inner sizes differ."""
+    a, b = operands("matmul", x1, x2)
+    if a.ndim == 0 or b.ndim == 0:
+        raise ShapeError(f"matmul: expected at least one dimension each, got {a.shape} @ {b.shape}; use * for scalars")
+    if a.ndim > 1 and b.ndim > 1:
+        return _matmul(a, b)  # type: ignore[no-any-return]
+    if a.shape[-1] != b.shape[max(b.ndim - 2, 0)]:
+        raise ShapeError(
+            f"matmul: inner sizes differ: {a.shape} @ {b.shape}: {a.shape[-1]} != {b.shape[max(b.ndim - 2, 0)]}"
+        )
+    if a.ndim == 1 and b.ndim == 1:
+        return reshape(_matmul(reshape(a, (1, -1)), reshape(b, (-1, 1))), ())
+    if a.ndim == 1:
+        out = _matmul(reshape(a, (1, -1)), b)
+        return reshape(out, (*out.shape[:-2], out.shape[-1]))
+    out = _matmul(a, reshape(b, (-1, 1)))
+    return reshape(out, out.shape[:-1])
+
+
+def linear(x: Any, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:
+    """activation(x @ weight.T + bias) in one kernel: x (..., in), weight (out, in), bias (out,) -> (..., out).
+
+    `activation`: None, "relu", "gelu", "silu", "tanh" or "sigmoid". While a gradient is recorded the activation is a
+    step of its own, since its gradient needs what goes into it.
+    """
+    x = as_tensor(x)
+    if activation is not None and activation not in ACTIVATIONS:
+        raise ArgumentError(f"linear: unknown activation {activation!r}; expected None or one of {', '.join(ACTIVATIONS)}")
+    if activation and is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+        return ACTIVATIONS[activation](_linear(x, weight, bias, activation=None))  # type: ignore[operator,no-any-return]
+    return _linear(x, weight, bias, activation=activation)  # type: ignore[no-any-return]
+
+
+def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
+    """The sum of products along an axis that both operands have, counted from the end; the others broadcast."""
+    a, b = operands("vecdot", x1, x2)
+    smaller = min(a.ndim, b.ndim)
+    if axis >= 0 or axis < -smaller:
+        raise ShapeError(f"vecdot: axis must be negative and at least {-smaller} for shapes {a.shape} and {b.shape}")
+    if a.shape[axis] != b.shape[axis]:
+        raise ShapeError(f"vecdot: sizes differ on axis {axis}: {a.shape[axis]} != {b.shape[axis]}")
+    a, b = moveaxis(a, axis, -1), moveaxis(b, axis, -1)
+    out = _matmul(reshape(a, (*a.shape[:-1], 1, a.shape[-1])), reshape(b, (*b.shape, 1)))
+    return reshape(out, out.shape[:-2])
+
+
+def tensordot(x1: Any, x2: Any, /, *, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> Tensor:
+    """The sum of products over several axes: the last `axes` of x1 with the first of x2, or the axes named for each."""
+    a, b = operands("tensordot", x1, x2)
+    if isinstance(axes, int):
+        if not 0 <= axes <= min(a.ndim, b.ndim):
+            raise ShapeError(f"tensordot: {axes} axes do not fit shapes {a.shape} and {b.shape}")
+        left, right = tuple(range(a.ndim - axes, a.ndim)), tuple(range(axes))
+    else:
+        left = tuple(normalize_axis("tensordot", i, a.ndim) for i in axes[0])
+        right = tuple(normalize_axis("tensordot", i, b.ndim) for i in axes[1])
+    sizes = [a.shape[i] for i in left], [b.shape[i] for i in right]
+    if sizes[0] != sizes[1]:
+        raise ShapeError(f"tensordot: contracted sizes differ: {sizes[0]} of {a.shape}, {sizes[1]} of {b.shape}")
+    normalize_axes("tensordot", left, a.ndim)
+    keep_a = [i for i in range(a.ndim) if i not in left]
+    keep_b = [i for i in range(b.ndim) if i not in right]
+    outer = (*(a.shape[i] for i in keep_a), *(b.shape[i] for i in keep_b))
+    inner = math.prod(sizes[0])
+    rows, columns = math.prod(a.shape[i] for i in keep_a), math.prod(b.shape[i] for i in keep_b)
+    flat_a = reshape(permute_dims(a, (*keep_a, *left)), (rows, inner))
+    flat_b = reshape(permute_dims(b, (*right, *keep_b)), (inner, columns))
+    return reshape(_matmul(flat_a, flat_b), outer)
+
+
+def outer(x1: Any, x2: Any, /) -> Tensor:
+    """The products of all pairs of two 1-d tensors: (m,), (n,) -> (m, n)."""
+    a, b = operands("outer", x1, x2)
+    if a.ndim != 1 or b.ndim != 1:
+        raise ShapeError(f"outer: expected two 1-d tensors, got shapes {a.shape} and {b.shape}")
+    return ew.multiply(reshape(a, (-1, 1)), reshape(b, (1, -1)))
+
+
+__all__ = ["ACTIVATIONS", "linear", "matmul", "outer", "tensordot", "vecdot"]

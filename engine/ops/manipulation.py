@@ -1,0 +1,220 @@
+"""Manipulation functions of the array API standard (2024.12). Values only change place: each function says how, and how a
+gradient finds its way back. Views share memory with their input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ulpgrad.differentiable import moved
+from ulpgrad.errors import ArgumentError, ShapeError
+from ulpgrad.formats.promotion import result_format
+from ulpgrad.ops.common import as_tensor, broadcast_shapes, checked_shape, normalize_axes, normalize_axis, normalize_shape
+from ulpgrad.tensor import Tensor
+
+
+def reshape(x: Tensor, /, shape: Any, *, copy: bool | None = None) -> Tensor:
+    """The same elements in row-major order in another shape; one size may be -1. A view where the layout allows it."""
+    x = as_tensor(x)
+    target, sizes = _resolve(x, shape)
+    storage = x.storage.reshape(target)
+    shared = np.may_share_memory(storage, x.storage) if x.size else True
+    if copy is False and not shared:
+        raise ArgumentError(f"reshape: {sizes} cannot be a view of this layout of {x.shape}; drop copy=False")
+    if copy and shared:
+        storage, shared = storage.copy(), False
+    original = x.shape
+    return moved("reshape", [x], storage, lambda g: reshape(g, original), view=shared)
+
+
+def _resolve(x: Tensor, shape: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    sizes = normalize_shape("reshape", shape)
+    known = math.prod(s for s in sizes if s != -1)
+    if sizes.count(-1) > 1 or any(s < -1 for s in sizes):
+        raise ShapeError(f"reshape: at most one size may be -1 and none less, got {sizes}")
+    if -1 in sizes and known and x.size % known == 0:
+        sizes_out = tuple(x.size // known if s == -1 else s for s in sizes)
+    else:
+        sizes_out = sizes
+    if -1 in sizes_out or math.prod(sizes_out) != x.size:
+        raise ShapeError(f"reshape: {x.size} elements of shape {x.shape} do not fit shape {sizes}")
+    return sizes_out, sizes
+
+
+def permute_dims(x: Tensor, /, axes: Sequence[int]) -> Tensor:
+    """The axes in another order: a view."""
+    x = as_tensor(x)
+    order = normalize_axes("permute_dims", tuple(axes), x.ndim)
+    if len(order) != x.ndim:
+        raise ShapeError(f"permute_dims: axes {tuple(axes)} must name each of the {x.ndim} dimensions of {x.shape} once")
+    inverse = tuple(sorted(range(x.ndim), key=order.__getitem__))
+    return moved("permute_dims", [x], x.storage.transpose(order), lambda g: permute_dims(g, inverse), view=True)
+
+
+def matrix_transpose(x: Tensor, /) -> Tensor:
+    """The last two axes exchanged: a view."""
+    x = as_tensor(x)
+    if x.ndim < 2:
+        raise ShapeError(f"matrix_transpose: expected at least two dimensions, got shape {x.shape}")
+    return permute_dims(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
+
+
+def moveaxis(x: Tensor, source: int | Sequence[int], destination: int | Sequence[int], /) -> Tensor:
+    """Axes moved to other places, the rest in their order: a view."""
+    x = as_tensor(x)
+    sources = normalize_axes("moveaxis", source, x.ndim)
+    targets = normalize_axes("moveaxis", destination, x.ndim)
+    if len(sources) != len(targets):
+        raise ShapeError(f"moveaxis: {len(sources)} source axes but {len(targets)} destinations")
+    order = [i for i in range(x.ndim) if i not in sources]
+    for target, axis in sorted(zip(targets, sources, strict=True)):
+        order.insert(target, axis)
+    return permute_dims(x, order)
+
+
+def squeeze(x: Tensor, /, axis: int | tuple[int, ...]) -> Tensor:
+    """Without the axes named, which must have size 1: a view."""
+    x = as_tensor(x)
+    axes = normalize_axes("squeeze", axis, x.ndim)
+    if any(x.shape[a] != 1 for a in axes):
+        raise ShapeError(f"squeeze: axis {axis} of shape {x.shape} does not have size 1")
+    return reshape(x, tuple(s for i, s in enumerate(x.shape) if i not in axes))
+
+
+def expand_dims(x: Tensor, /, *, axis: int = 0) -> Tensor:
+    """A new axis of size 1 at `axis`: a view."""
+    x = as_tensor(x)
+    position = normalize_axis("expand_dims", axis, x.ndim + 1)
+    return reshape(x, (*x.shape[:position], 1, *x.shape[position:]))
+
+
+def flatten(x: Tensor, /, start: int = 0, end: int = -1) -> Tensor:
+    """The axes from start to end (inclusive) as one."""
+    x = as_tensor(x)
+    if x.ndim == 0:
+        return reshape(x, (1,))
+    first, last = normalize_axis("flatten", start, x.ndim), normalize_axis("flatten", end, x.ndim)
+    if first > last:
+        raise ArgumentError(f"flatten: start axis {start} lies behind end axis {end}")
+    return reshape(x, (*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :]))
+
+
+def broadcast_to(x: Tensor, /, shape: Any) -> Tensor:
+    """x repeated without copying to a larger shape: a view, to be read only."""
+    x = as_tensor(x)
+    target = checked_shape("broadcast_to", shape)
+    if broadcast_shapes("broadcast_to", x.shape, target) != target:
+        raise ShapeError(f"broadcast_to: shape {x.shape} is larger than the target {target}")
+    return moved("broadcast_to", [x], np.broadcast_to(x.storage, target), lambda g: g, view=True)
+
+
+def broadcast_arrays(*arrays: Tensor) -> list[Tensor]:
+    """All tensors in their common shape."""
+    tensors = [as_tensor(a) for a in arrays]
+    shape = broadcast_shapes("broadcast_arrays", *(t.shape for t in tensors))
+    return [broadcast_to(t, shape) for t in tensors]
+
+
+def _together(name: str, arrays: Sequence[Any]) -> list[Tensor]:
+    """Tensors in one promoted format."""
+    from ulpgrad.ops.creation import astype
+
+    if isinstance(arrays, Tensor):
+        arrays = list(arrays)
+    if not arrays:
+        raise ArgumentError(f"{name}: expected at least one tensor")
+    tensors = [as_tensor(a) for a in arrays]
+    form = result_format(*(t.dtype for t in tensors))
+    return [astype(t, form, copy=False) for t in tensors]
+
+
+def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
+    """Tensors joined along an axis (None: flattened first). All other sizes must be equal."""
+    tensors = _together("concat", arrays)
+    if axis is None:
+        tensors, axis = [reshape(t, (-1,)) for t in tensors], 0
+    where = normalize_axis("concat", axis, tensors[0].ndim)
+    for t in tensors[1:]:
+        same = t.ndim == tensors[0].ndim
+        if not same or any(s != r for i, (s, r) in enumerate(zip(t.shape, tensors[0].shape, strict=True)) if i != where):
+            raise ShapeError(f"concat: shapes {tensors[0].shape} and {t.shape} differ elsewhere than on axis {where}")
+    ends = np.cumsum([t.shape[where] for t in tensors]).tolist()
+
+    def back(g: Tensor) -> tuple[Tensor, ...]:
+        starts = [0, *ends[:-1]]
+        return tuple(g[(slice(None),) * where + (slice(s, e),)] for s, e in zip(starts, ends, strict=True))
+
+    return moved("concat", tensors, np.concatenate([t.storage for t in tensors], axis=where), back)
+
+
+def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
+    """Tensors of one shape joined along a new axis."""
+    tensors = _together("stack", arrays)
+    if any(t.shape != tensors[0].shape for t in tensors):
+        raise ShapeError(f"stack: all shapes must be equal, got {', '.join(str(t.shape) for t in tensors)}")
+    where = normalize_axis("stack", axis, tensors[0].ndim + 1)
+    return moved(
+        "stack", tensors, np.stack([t.storage for t in tensors], axis=where), lambda g: unstack(g, axis=where)
+    )
+
+
+def unstack(x: Tensor, /, *, axis: int = 0) -> tuple[Tensor, ...]:
+    """The slices along an axis: views."""
+    x = as_tensor(x)
+    where = normalize_axis("unstack", axis, x.ndim)
+    return tuple(x[(slice(None),) * where + (i,)] for i in range(x.shape[where]))
+
+
+def flip(x: Tensor, /, *, axis: int | tuple[int, ...] | None = None) -> Tensor:
+    """The order of elements reversed along axes (None: all): a view."""
+    x = as_tensor(x)
+    axes = normalize_axes("flip", axis, x.ndim)
+    return moved("flip", [x], np.flip(x.storage, axes), lambda g: flip(g, axis=axes), view=True)
+
+
+def roll(x: Tensor, /, shift: int | tuple[int, ...], *, axis: int | tuple[int, ...] | None = None) -> Tensor:
+    """Elements shifted along axes, those pushed out coming in at the other end (None: in flattened order)."""
+    x = as_tensor(x)
+    if axis is not None:
+        axis = normalize_axes("roll", axis, x.ndim)
+    shifts = shift if isinstance(shift, tuple) else (shift,)
+    if axis is not None and len(shifts) not in (1, len(axis)):
+        raise ArgumentError(f"roll: {len(shifts)} shifts for {len(axis)} axes")
+    opposite = tuple(-s for s in shifts) if isinstance(shift, tuple) else -shift
+    return moved("roll", [x], np.roll(x.storage, shift, axis), lambda g: roll(g, opposite, axis=axis))
+
+
+def tile(x: Tensor, repetitions: Sequence[int], /) -> Tensor:
+    """x repeated whole, `repetitions` times along each axis."""
+    from ulpgrad.ops.reduction import sum as total
+
+    x = as_tensor(x)
+    counts = checked_shape("tile", repetitions)
+    ndim = max(x.ndim, len(counts))
+    counts = (1,) * (ndim - len(counts)) + counts
+    shape = (1,) * (ndim - x.ndim) + x.shape
+
+    def back(g: Tensor) -> Tensor:
+        split = reshape(g, tuple(v for c, s in zip(counts, shape, strict=True) for v in (c, s)))
+        return reshape(total(split, axis=tuple(range(0, 2 * ndim, 2))), x.shape)
+
+    return moved("tile", [x], np.tile(x.storage, counts), back)
+
+
+def repeat(x: Tensor, repeats: int | Tensor, /, *, axis: int | None = None) -> Tensor:
+    """Each element repeated in place, `repeats` times (a number, or one per position) along an axis (None: flattened)."""
+    from ulpgrad.ops.indexing import take
+
+    x = as_tensor(x)
+    if axis is None:
+        x, axis = reshape(x, (-1,)), 0
+    where = normalize_axis("repeat", axis, x.ndim)
+    counts = repeats.numpy() if isinstance(repeats, Tensor) else np.asarray(repeats)
+    if counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise ArgumentError(f"repeat: repeats must be integers of at least 0, got {repeats!r}")
+    if counts.ndim and counts.shape not in ((1,), (x.shape[where],)):
+        raise ShapeError(f"repeat: {counts.shape} repeats for {x.shape[where]} positions on axis {where}")
+    return take(x, as_tensor(np.repeat(np.arange(x.shape[where]), counts)), axis=where)

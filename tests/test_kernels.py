@@ -1,0 +1,169 @@
+"""Every rung of every op, in every format it claims and every layout, against the reference: stamped out from the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from ulpgrad import dispatch
+from ulpgrad.errors import KernelError
+from ulpgrad.formats import FORMATS, Float, Format, Integer, as_format
+from ulpgrad.kernels import registry
+from ulpgrad.kernels.registry import Request, Rung
+from ulpgrad.kernels.spec import Op, Sample
+from ulpgrad.testing import ulp_error
+
+OPS = registry.ops()
+RUNGS = [(op, rung) for op in OPS.values() for rung in registry.ladder(op)]
+LAYOUTS = ("contiguous", "strided", "reversed", "transposed", "broadcast")
+
+
+def takes_part(op: Op, position: int, array: np.ndarray) -> bool:
+    """Whether an operand of a sample is given in the format under test (indices, masks and targets are not)."""
+    if op.promote is True:
+        return True
+    return array.dtype.kind == "f" if op.promote is False else position in op.promote
+
+
+def cast_sample(values: np.ndarray, form: Format) -> np.ndarray | None:
+    """Sample values in a format, or None where they do not fit it."""
+    if isinstance(form, Float):
+        return form.encode(values.astype(np.float64))
+    if isinstance(form, Integer):
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            return None
+        return np.clip(np.rint(values), form.min, form.max).astype(form.storage) if values.dtype.kind == "f" else values.astype(form.storage)
+    return values > 0 if values.dtype.kind == "f" else values.astype(np.bool_)
+
+
+def lay_out(array: np.ndarray, layout: str) -> np.ndarray:
+    """The same values (for "broadcast": the first slice repeated) in another memory layout."""
+    if array.ndim == 0 or array.size == 0:
+        return array
+    if layout == "strided":
+        wide = np.zeros((*array.shape[:-1], array.shape[-1] * 2), array.dtype)
+        wide[..., ::2] = array
+        return wide[..., ::2]
+    if layout == "reversed":
+        return np.flip(np.ascontiguousarray(np.flip(array)))
+    if layout == "transposed":
+        return np.asfortranarray(array)
+    if layout == "broadcast":
+        return np.broadcast_to(array[:1], array.shape)
+    return np.ascontiguousarray(array)
+
+
+def operands(op: Op, sample: Sample, form: Format, layout: str) -> tuple[tuple[Any, ...], tuple[Format | None, ...]] | None:
+    arrays: list[Any] = []
+    formats: list[Format | None] = []
+    for i, a in enumerate(sample.arrays):
+        if a is None:
+            arrays.append(None)
+            formats.append(None)
+            continue
+        a = np.asarray(a)
+        target = form if takes_part(op, i, a) else as_format(a.dtype)
+        stored = cast_sample(a, target)
+        if stored is None:
+            return None
+        mutable = i in op.mutates
+        arrays.append(lay_out(stored, "contiguous" if mutable else layout).copy() if mutable else lay_out(stored, layout))
+        formats.append(target)
+    return tuple(arrays), tuple(formats)
+
+
+def check(op: Op, arrays: tuple[Any, ...], formats: tuple[Format | None, ...], params: dict[str, Any], run: Any) -> None:
+    """Run, and compare each result with the reference within the op's allowance."""
+    before = [None if a is None else a.copy() for a in arrays]
+    exact = [a if a is None or f is None else f.exact(a.copy()) for a, f in zip(arrays, formats, strict=True)]
+    common = dispatch._promoted(op, formats)
+    outs = op.result_formats(common, params)
+    with np.errstate(all="ignore"):
+        expected = op.reference(*[None if e is None else e.copy() for e in exact], **params)
+        magnitude = None if op.magnitude is None else op.magnitude(*exact, **params)
+    got = run(*arrays, **params)
+    single = len(outs) == 1
+    gots, wants = ((got,), (expected,)) if single else (got, expected)
+    sizes = (magnitude,) if single else (magnitude if isinstance(magnitude, tuple) else (magnitude,) * len(outs))
+    for i, (g, w, form, size) in enumerate(zip(gots, wants, outs, sizes, strict=True)):
+        g, w = np.asarray(g), np.asarray(w)
+        assert g.shape == w.shape, f"result {i} has shape {g.shape}, reference {w.shape}"
+        assert g.dtype == form.storage, f"result {i} is stored as {g.dtype}, expected {form.storage}"
+        if not isinstance(form, Float):
+            w = w.astype(form.storage)
+        error = ulp_error(g, w, form, None if size is None or not isinstance(form, Float) else np.asarray(size))
+        allowed = op.allowed_ulps(form) if isinstance(form, Float) else 0
+        if error.size and not error.max() <= allowed:
+            at = np.unravel_index(np.nanargmax(np.where(np.isnan(error), np.inf, error)), error.shape)
+            raise AssertionError(
+                f"result {i} at {tuple(map(int, at))}: {form.exact(g)[at]!r}, reference {w[at]!r}: {error[at]:.3g} ULP of {form}, allowed {allowed}"
+            )
+    for i, (b, a) in enumerate(zip(before, arrays, strict=True)):
+        if b is not None and i not in op.mutates:
+            assert b.tobytes() == a.tobytes(), f"operand {i} was changed"
+
+
+def claimed(op: Op, rung: Rung) -> Iterator[Format]:
+    return (f for f in FORMATS.values() if f in rung.formats and f in op.formats)
+
+
+CASES = [pytest.param(op, rung, f, id=f"{op.name}-{rung.name}-{f.name}") for op, rung in RUNGS for f in claimed(op, rung)]
+
+
+@pytest.mark.parametrize(("op", "rung", "form"), CASES)
+def test_rung(op: Op, rung: Rung, form: Format) -> None:
+    """A rung on every sample and layout. It must take at least one of them (where the machine can run it at all)."""
+    if rung.unavailable():
+        pytest.skip(rung.unavailable())
+    ran = fitting = 0
+    for sample in op.samples():
+        for layout in LAYOUTS:
+            given = operands(op, sample, form, layout)
+            if given is None:
+                continue
+            arrays, formats = given
+            params = dict(sample.params)
+            fitting += 1
+            if op.check is not None:
+                op.check(*arrays, **params)
+            common = dispatch._promoted(op, formats)
+            request = Request(op, "cpu", common, arrays, params)
+            if any(c is not f for c, f in zip(common, formats, strict=True)) or rung.refusal(request):
+                continue
+            ran += 1
+            try:
+                with dispatch.use(**{op.name: rung.name}), np.errstate(all="ignore"):
+                    check(op, arrays, formats, params, dispatch.make_plan(op, "cpu", formats, arrays, params).run)
+            except AssertionError as error:
+                raise AssertionError(f"{op.name} by {rung.name}, sample {sample.name or params}, {layout}: {error}") from None
+    assert fitting == 0 or ran > 0, f"{rung.name} claims {form.name} but took none of {fitting} samples"
+
+
+@pytest.mark.parametrize(("op", "form"), [pytest.param(o, f, id=f"{o.name}-{f.name}") for o in OPS.values() for f in o.formats])
+def test_choice(op: Op, form: Format) -> None:
+    """The rung that dispatch takes by itself, widening included, in every format of the op."""
+    for sample in op.samples():
+        given = operands(op, sample, form, "contiguous")
+        if given is None:
+            continue
+        arrays, formats = given
+        params = dict(sample.params)
+        try:
+            check(op, arrays, formats, params, lambda *a, f=formats, **p: dispatch.call(op, f, a, p)[0])
+        except AssertionError as error:
+            raise AssertionError(f"{op.name}, sample {sample.name or params}: {error}") from None
+
+
+def test_every_op_has_samples_and_a_document() -> None:
+    for op in OPS.values():
+        assert list(op.samples()), f"{op.name} has no samples"
+        assert op.signature, f"{op.name} has no signature"
+        for rung in registry.ladder(op):
+            assert len(rung.idea) > 10, f"{op.name} {rung.name} does not say its idea"
+
+
+def test_unknown_rung_is_named() -> None:
+    with pytest.raises(KernelError, match=r"expected one of .*cpu/reference"), dispatch.use(add="cpu/nonsense"):
+        pass
