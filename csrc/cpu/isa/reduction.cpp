@@ -1,0 +1,162 @@
+#include "reduction.h"
+
+#include <limits>
+
+#include "simd.h"
+
+namespace ulpgrad::ULPGRAD_ISA {
+
+// How two partial results join, on vectors and on single values alike; `start` changes nothing it is joined with.
+template <typename T>
+struct Sum {
+  static constexpr T start = 0;
+  template <typename V>
+  ULPGRAD_INLINE V join(V a, V b) { return a + b; }
+};
+
+template <typename T>
+struct Prod {
+  static constexpr T start = 1;
+  template <typename V>
+  ULPGRAD_INLINE V join(V a, V b) { return a * b; }
+};
+
+// A NaN stays: it is not equal to itself, and no comparison with it is true.
+template <typename T>
+struct Max {
+  static constexpr T start = -std::numeric_limits<T>::infinity();
+  template <typename V>
+  ULPGRAD_INLINE V join(V a, V b) { return ((b > a) | (b != b)) ? b : a; }
+};
+
+template <typename T>
+struct Min {
+  static constexpr T start = std::numeric_limits<T>::infinity();
+  template <typename V>
+  ULPGRAD_INLINE V join(V a, V b) { return ((b < a) | (b != b)) ? b : a; }
+};
+
+// What is reduced: the values, or their squared distances from a center.
+struct Plain {
+  template <typename V>
+  ULPGRAD_INLINE V of(V x, V) { return x; }
+};
+
+struct Squares {
+  template <typename V>
+  ULPGRAD_INLINE V of(V x, V center) { return (x - center) * (x - center); }
+};
+
+constexpr int kVectors = 256 / kVectorBytes;  // accumulators: 256 bytes of lanes whatever the instruction set
+
+template <typename T, typename Op, typename Value>
+static T reduce_block(const T* x, int64_t n, T center) {
+  constexpr int lanes = kLanes<T>, width = kVectors * lanes;
+  Vec<T> acc[kVectors];
+  const Vec<T> c = broadcast(center);
+  for (int k = 0; k < kVectors; ++k) acc[k] = broadcast(Op::start);
+  int64_t i = 0;
+  for (; i + width <= n; i += width) {
+#pragma GCC unroll 16
+    for (int k = 0; k < kVectors; ++k) acc[k] = Op::join(acc[k], Value::of(load(x + i + k * lanes), c));
+  }
+  alignas(64) T lane[width];
+  for (int k = 0; k < kVectors; ++k) store(lane + k * lanes, acc[k]);
+  for (int k = 0; i + k < n; ++k) lane[k] = Op::join(lane[k], Value::of(x[i + k], center));
+  for (int half = width / 2; half > 0; half /= 2)
+    for (int k = 0; k < half; ++k) lane[k] = Op::join(lane[k], lane[k + half]);
+  return lane[0];
+}
+
+// Joins results in pairs as they come, like the carries of a binary counter: no array of them is needed.
+template <typename T, typename Op>
+class Pairwise {
+ public:
+  void add(T value) {
+    for (int64_t i = count_++; i & 1; i >>= 1) value = Op::join(pending_[--top_], value);
+    pending_[top_++] = value;
+  }
+  T result() const {
+    if (!top_) return Op::start;
+    T value = pending_[top_ - 1];
+    for (int i = top_ - 2; i >= 0; --i) value = Op::join(pending_[i], value);
+    return value;
+  }
+
+ private:
+  T pending_[64];
+  int top_ = 0;
+  int64_t count_ = 0;
+};
+
+template <typename T, typename Op, typename Value>
+static T reduce_run(const T* x, int64_t n, T center) {
+  if (n <= kBlock) return reduce_block<T, Op, Value>(x, n, center);
+  Pairwise<T, Op> parts;
+  for (int64_t i = 0; i < n; i += kBlock)
+    parts.add(reduce_block<T, Op, Value>(x + i, n - i < kBlock ? n - i : kBlock, center));
+  return parts.result();
+}
+
+template <typename T, typename Op>
+static T reduce_tree(const T* values, int64_t n) {
+  Pairwise<T, Op> parts;
+  for (int64_t i = 0; i < n; ++i) parts.add(values[i]);
+  return parts.result();
+}
+
+// Four rows are joined before the accumulators are touched: they lie in the cache, not in registers.
+template <typename T, typename Op, typename Value>
+static void reduce_rows(const T* x, int64_t n, int64_t width, int64_t stride, const T* center, T* out) {
+  for (int64_t j = 0; j < width; ++j) out[j] = Op::start;
+  int64_t i = 0;
+  for (; i + 4 <= n; i += 4, x += 4 * stride) {
+    const T *a = x, *b = a + stride, *c = b + stride, *d = c + stride;
+    for (int64_t j = 0; j < width; ++j) {
+      const T m = center ? center[j] : T(0);
+      out[j] = Op::join(out[j], Op::join(Op::join(Value::of(a[j], m), Value::of(b[j], m)),
+                                         Op::join(Value::of(c[j], m), Value::of(d[j], m))));
+    }
+  }
+  for (; i < n; ++i, x += stride)
+    for (int64_t j = 0; j < width; ++j) out[j] = Op::join(out[j], Value::of(x[j], center ? center[j] : T(0)));
+}
+
+template <typename T, typename Body>
+static auto with_kind(Reduce kind, const Body& body) {
+  switch (kind) {
+    case Reduce::prod: return body(Prod<T>{}, Plain{});
+    case Reduce::max: return body(Max<T>{}, Plain{});
+    case Reduce::min: return body(Min<T>{}, Plain{});
+    case Reduce::squares: return body(Sum<T>{}, Squares{});
+    default: return body(Sum<T>{}, Plain{});
+  }
+}
+
+template <typename T>
+static T block(Reduce kind, const T* x, int64_t n, T center) {
+  return with_kind<T>(kind, [&](auto op, auto value) { return reduce_block<T, decltype(op), decltype(value)>(x, n, center); });
+}
+
+template <typename T>
+static T run(Reduce kind, const T* x, int64_t n, T center) {
+  return with_kind<T>(kind, [&](auto op, auto value) { return reduce_run<T, decltype(op), decltype(value)>(x, n, center); });
+}
+
+template <typename T>
+static void rows(Reduce kind, const T* x, int64_t n, int64_t width, int64_t stride, const T* center, T* out) {
+  with_kind<T>(kind, [&](auto op, auto value) {
+    reduce_rows<T, decltype(op), decltype(value)>(x, n, width, stride, center, out);
+    return 0;
+  });
+}
+
+template <typename T>
+static T tree(Reduce kind, const T* parts, int64_t n) {
+  return with_kind<T>(kind, [&](auto op, auto) { return reduce_tree<T, decltype(op)>(parts, n); });
+}
+
+extern const ReduceTable reduce_table = {{block<float>, run<float>, rows<float>, tree<float>},
+                                         {block<double>, run<double>, rows<double>, tree<double>}};
+
+}  // namespace ulpgrad::ULPGRAD_ISA

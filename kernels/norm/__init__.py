@@ -1,0 +1,1 @@
+"""Normalisation: layer, root-mean-square and batch norm, each with its gradient."""

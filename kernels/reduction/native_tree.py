@@ -1,0 +1,73 @@
+"""C++: one fixed tree of additions, in vector lanes, blocks and pairs, shared out over threads.
+
+The tree depends on the shape alone, so sums have the same bits on any number of threads and any instruction set, and the
+error grows with the logarithm of n beyond a block. Next limit: memory bandwidth.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ulpgrad.formats import Array, float32, float64
+from ulpgrad.kernels import native
+from ulpgrad.kernels.reduction import spec
+from ulpgrad.kernels.registry import Request, kernel
+from ulpgrad.kernels.spec import Op
+
+
+def _where(request: Request) -> str | None:
+    beside = spec.side_by_side(request.arrays[0], axis=request.params["axis"])
+    return None if beside else "takes axes that lie side by side"
+
+
+def split(shape: tuple[int, ...], axis: spec.Axes) -> tuple[int, int, int]:
+    """The shape as (outer, n, inner) around reduced axes that lie side by side."""
+    axes = [a for a in axis if shape[a] != 1]
+    if not axes:
+        return 1, 1, math.prod(shape)
+    low, high = min(axes), max(axes) + 1
+    return math.prod(shape[:low]), math.prod(shape[low:high]), math.prod(shape[high:])
+
+
+def result_shape(shape: tuple[int, ...], axis: spec.Axes, keepdims: bool) -> tuple[int, ...]:
+    if keepdims:
+        return tuple(1 if i in axis else n for i, n in enumerate(shape))
+    return tuple(n for i, n in enumerate(shape) if i not in axis)
+
+
+def reduce(kind: str, x: Array, axis: spec.Axes, center: Array | None = None) -> Array:
+    """The reduction, one value per result, not yet in its shape."""
+    values: Array = native.module().reduce(x, kind, *split(x.shape, axis), center)
+    return values
+
+
+def _simple(op: Op) -> None:
+    def run(x: Array, *, axis: spec.Axes, keepdims: bool) -> Array:
+        return reduce(op.name, x, axis).reshape(result_shape(x.shape, axis, keepdims))
+
+    kernel(op, "cpu/native-tree", rank=50, formats=[float32, float64], contiguous=True, where=_where)(run)
+
+
+for _op in (spec.sum_, spec.prod, spec.max_, spec.min_):
+    _simple(_op)
+
+
+@kernel(spec.mean, "cpu/native-tree", rank=50, formats=[float32, float64], contiguous=True, where=_where)
+def mean(x: Array, *, axis: spec.Axes, keepdims: bool) -> Array:
+    total = reduce("sum", x, axis)
+    with np.errstate(all="ignore"):
+        total /= x.dtype.type(spec.count(x, axis))
+    return total.reshape(result_shape(x.shape, axis, keepdims))
+
+
+@kernel(spec.var, "cpu/native-tree", rank=50, formats=[float32, float64], contiguous=True, where=_where)
+def var(x: Array, *, axis: spec.Axes, keepdims: bool, correction: float) -> Array:
+    kind, n = x.dtype.type, spec.count(x, axis)
+    with np.errstate(all="ignore"):
+        center = reduce("sum", x, axis)
+        center /= kind(n)
+        squares = reduce("squares", x, axis, center)
+        squares /= kind(max(n - correction, 0))
+    return squares.reshape(result_shape(x.shape, axis, keepdims))

@@ -1,0 +1,1 @@
+"""Softmax and its logarithm along one axis, with their gradients."""
