@@ -182,8 +182,8 @@ def set_state(state: State) -> None:
 
 def rand(*shape: Any, dtype: Any = None, generator: Generator | None = None, requires_grad: bool = False) -> Tensor:
     """Uniform in [0, 1): `rand(2, 3)` or `rand((2, 3))`. float32 values are multiples of 2^-24, float64 ones of 2^-53,
-    16-bit ones of half their eps; 1.0 is never reached. Raises FormatError where dtype is no float, ShapeError for a bad
-    shape."""
+    16-bit ones of half their eps; 1.0 is never reached. Raises FormatError where dtype is no float, ShapeError for a
+    bad shape."""
     return _tensor(
         (generator or default_generator).uniform, _float("rand", dtype), _shape("rand", shape), requires_grad
     )

@@ -50,7 +50,7 @@ def words_per_value(dtype: Float) -> int:
 
 
 def integers53(pairs: Array) -> Array:
-    """Pairs of words [n, 2] to 53-bit integers as float64[n]: the upper 27 bits of one, then the upper 26 of the other."""
+    """Pairs of words [n, 2] to 53-bit integers as float64[n]: the upper 27 of one, then the upper 26 of the other."""
     return (pairs[:, 0] >> np.uint32(5)) * 2.0**26 + (pairs[:, 1] >> np.uint32(6))
 
 
@@ -66,7 +66,7 @@ def normal(*, key: int, counter: int, size: int, dtype: Float) -> Array:
     """Box and Muller: values 2j and 2j + 1 are r cos(t) and r sin(t) with r = sqrt(-2 ln u), t = 2 pi v.
 
     u in (0, 1] and v in [0, 1) are the next two integers of the stream plus one, and as they are, over their range:
-    32-bit words for formats of up to 32 bits (|value| <= 6.67), 53 bits of two words each for float64 (|value| <= 8.58).
+    32-bit words for formats of up to 32 bits (|value| <= 6.67), two words' 53 bits for float64 (|value| <= 8.58).
     """
     pairs = -(-size // 2)
     if words_per_value(dtype) == 2:

@@ -110,8 +110,8 @@ random_uniform = Op(
 random_normal = Op(
     "random_normal",
     signature="(*, key, counter, size, dtype) -> [size]",
-    doc="Standard normal by Box-Muller, two values from two uniforms; computed in float64 and rounded (16-bit formats by way"
-    " of float32). Rungs agree within the ULPs stated here.",
+    doc="Standard normal by Box-Muller, two values from two uniforms; computed in float64 and rounded (16-bit formats"
+    " by way of float32). Rungs agree within the ULPs stated here.",
     reference=philox.normal,
     check=lambda **params: _check_values("random_normal", **params),
     result=_dtype_result,
@@ -125,7 +125,7 @@ dropout = Op(
     "dropout",
     signature="(x: [...], *, p, key, counter) -> [...]",
     doc="Zero with probability p, else x / (1 - p). Element i (in C order) is dropped where word i of the stream is"
-    " below p 2^32, so the gradient is the same call on g. A dropped NaN or infinity is dropped: the result there is 0.",
+    " below p 2^32, so the gradient is the same call on g. Where a NaN or an infinity is dropped the result is 0.",
     reference=lambda x, *, p, key, counter: np.where(philox.kept(x.shape, p, key, counter), x * scale(p), 0.0),
     check=_check_dropout,
     result=first,
