@@ -1,0 +1,85 @@
+"""ulpgrad: a tensor engine in which every bit is accounted for.
+
+    import ulpgrad as ug
+
+    x = ug.asarray([[1.0, 2.0]], dtype=ug.bfloat16)
+    y = (x @ ug.ones((2, 3), dtype=ug.bfloat16)).numpy()
+
+Array functions follow the Python array API standard (2024.12), layers and training torch's names.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from typing import TYPE_CHECKING, Any
+
+# Kernels meet overflow and NaN as values, not as events: NumPy's warnings about them are silenced, for our own calls only.
+warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"ulpgrad\.")
+
+from ulpgrad import errors as errors
+from ulpgrad.autograd import (
+    enable_grad as enable_grad,
+    grad as grad,
+    is_grad_enabled as is_grad_enabled,
+    no_grad as no_grad,
+)
+from ulpgrad.device import (
+    Device as Device,
+)
+from ulpgrad.differentiable import (
+    Function as Function,
+)
+from ulpgrad.dispatch import (
+    log_kernels as log_kernels,
+    use as use,
+)
+from ulpgrad.formats import (
+    Format as Format,
+    as_format as as_format,
+    bfloat16 as bfloat16,
+    float16 as float16,
+    float32 as float32,
+    float64 as float64,
+    get_default_dtype as get_default_dtype,
+    int8 as int8,
+    int16 as int16,
+    int32 as int32,
+    int64 as int64,
+    set_default_dtype as set_default_dtype,
+    uint8 as uint8,
+    uint16 as uint16,
+    uint32 as uint32,
+    uint64 as uint64,
+)
+from ulpgrad.formats import (
+    bool_ as bool,
+)
+from ulpgrad.kernels.threads import (
+    get_num_threads as get_num_threads,
+    set_num_threads as set_num_threads,
+)
+from ulpgrad.ops import *
+from ulpgrad.tensor import (
+    Tensor as Tensor,
+)
+
+__version__ = "0.1.0"
+__array_api_version__ = "2024.12"
+
+_LAZY = ("bench", "data", "io", "nn", "optim", "policy", "random", "testing")
+
+if TYPE_CHECKING:
+    from ulpgrad import data as data
+    from ulpgrad import io as io
+    from ulpgrad import nn as nn
+    from ulpgrad import optim as optim
+    from ulpgrad import random as random
+    from ulpgrad import testing as testing
+
+
+def __getattr__(name: str) -> Any:
+    """Packages for training and the laboratory are imported when first named."""
+    if name in _LAZY:
+        return importlib.import_module(f"ulpgrad.{name}")
+    raise AttributeError(f"module 'ulpgrad' has no attribute {name!r}")

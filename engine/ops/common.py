@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-
 from ulpgrad.errors import ArgumentError, AxisError, FormatError, ShapeError
 from ulpgrad.formats import Array, Format, Integer, as_format, get_default_dtype
 from ulpgrad.tensor import Tensor

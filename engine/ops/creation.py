@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-
 from ulpgrad.device import as_device
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
@@ -15,10 +14,33 @@ from ulpgrad.kernels.cast import spec as cast_spec
 from ulpgrad.ops.common import checked_shape
 from ulpgrad.tensor import Tensor
 
+__all__ = [
+    "arange",
+    "asarray",
+    "astype",
+    "copy",
+    "empty",
+    "empty_like",
+    "eye",
+    "from_dlpack",
+    "full",
+    "full_like",
+    "linspace",
+    "meshgrid",
+    "ones",
+    "ones_like",
+    "tril",
+    "triu",
+    "zeros",
+    "zeros_like",
+]
+
 _cast = Primitive(cast_spec.cast, "x", gradients={"x": lambda g: g})  # the graph converts g to the operand's format
 
 
-def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None, requires_grad: bool = False) -> Tensor:
+def asarray(
+    obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None, requires_grad: bool = False
+) -> Tensor:
     """A Tensor from a Tensor, an array of NumPy, ml_dtypes or any DLPack library, or (nested) Python numbers.
 
     Python floats become the default format (float32), ints int64, bools bool; arrays keep their format unless `dtype` is
@@ -31,9 +53,13 @@ def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | 
         out = obj
     else:
         storage, found = _stored(obj, form)
-        if copy is False and not (isinstance(storage, np.ndarray) and isinstance(obj, np.ndarray) and np.may_share_memory(storage, obj)):
+        if copy is False and not (
+            isinstance(storage, np.ndarray) and isinstance(obj, np.ndarray) and np.may_share_memory(storage, obj)
+        ):
             if not hasattr(obj, "__dlpack__") and not isinstance(obj, np.ndarray):
-                raise ArgumentError(f"asarray: {type(obj).__name__} cannot become a tensor without a copy; drop copy=False")
+                raise ArgumentError(
+                    f"asarray: {type(obj).__name__} cannot become a tensor without a copy; drop copy=False"
+                )
         shared = isinstance(obj, np.ndarray) or hasattr(obj, "__dlpack__")
         out = Tensor(storage.copy() if copy and shared else storage, found)
     if form is not None and out.dtype is not form:
@@ -88,7 +114,9 @@ def _stored(obj: Any, form: Format | None) -> tuple[Array, Format]:
 def _integers_that_fit(values: Array, form: Format) -> Array:
     low, high = int(form.min), int(form.max)  # type: ignore[attr-defined]
     if values.size and (int(values.min()) < low or int(values.max()) > high):
-        raise FormatError(f"asarray: numbers from {values.min()} to {values.max()} do not fit {form.name} ({low} to {high})")
+        raise FormatError(
+            f"asarray: numbers from {values.min()} to {values.max()} do not fit {form.name} ({low} to {high})"
+        )
     return values.astype(form.storage)
 
 
@@ -101,7 +129,9 @@ def _format_of(dtype: np.dtype[Any]) -> Format:
 
 def _from_dlpack(obj: Any) -> Array:
     if getattr(obj, "requires_grad", False):
-        raise ArgumentError("from_dlpack: the other library's tensor requires a gradient, which would be lost; detach it there")
+        raise ArgumentError(
+            "from_dlpack: the other library's tensor requires a gradient, which would be lost; detach it there"
+        )
     try:
         return np.from_dlpack(obj)
     except (RuntimeError, BufferError, TypeError) as error:
@@ -207,11 +237,15 @@ def arange(start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None,
     whole = all(isinstance(v, (int, np.integer)) for v in (start, stop, step))
     form = (int64 if whole else get_default_dtype()) if dtype is None else as_format(dtype)
     count = max(0, math.ceil((stop - start) / step))
-    values = np.arange(count, dtype=np.int64) * step + start if whole else np.arange(count, dtype=np.float64) * step + start
+    values = (
+        np.arange(count, dtype=np.int64) * step + start if whole else np.arange(count, dtype=np.float64) * step + start
+    )
     return Tensor(form.encode(values if form.kind == "integer" or not whole else values.astype(np.float64)), form)
 
 
-def linspace(start: float, stop: float, /, num: int, *, dtype: Any = None, device: Any = None, endpoint: bool = True) -> Tensor:
+def linspace(
+    start: float, stop: float, /, num: int, *, dtype: Any = None, device: Any = None, endpoint: bool = True
+) -> Tensor:
     """`num` evenly spaced values from start to stop."""
     as_device(device)
     if num < 0:

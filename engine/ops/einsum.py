@@ -14,6 +14,10 @@ from ulpgrad.ops.manipulation import permute_dims, reshape
 from ulpgrad.ops.reduction import sum as total
 from ulpgrad.tensor import Tensor
 
+__all__ = [
+    "einsum",
+]
+
 
 def einsum(equation: str, /, *operands: Any) -> Tensor:
     """Einstein summation: `einsum("bij,bjk->bik", a, b)`.

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-
 from ulpgrad import dispatch
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, FormatError
@@ -20,6 +19,81 @@ from ulpgrad.kernels.elementwise import spec
 from ulpgrad.ops.common import as_tensor, operands, scalar
 from ulpgrad.ops.creation import astype
 from ulpgrad.tensor import Tensor
+
+__all__ = [
+    "abs",
+    "acos",
+    "acosh",
+    "add",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
+    "bitwise_and",
+    "bitwise_invert",
+    "bitwise_left_shift",
+    "bitwise_or",
+    "bitwise_right_shift",
+    "bitwise_xor",
+    "ceil",
+    "clip",
+    "copysign",
+    "cos",
+    "cosh",
+    "divide",
+    "equal",
+    "erf",
+    "exp",
+    "expm1",
+    "floor",
+    "floor_divide",
+    "gelu",
+    "greater",
+    "greater_equal",
+    "hypot",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "leaky_relu",
+    "less",
+    "less_equal",
+    "log",
+    "log10",
+    "log1p",
+    "log2",
+    "logaddexp",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "maximum",
+    "minimum",
+    "multiply",
+    "negative",
+    "nextafter",
+    "not_equal",
+    "positive",
+    "pow",
+    "reciprocal",
+    "relu",
+    "remainder",
+    "round",
+    "sigmoid",
+    "sign",
+    "signbit",
+    "silu",
+    "sin",
+    "sinh",
+    "softplus",
+    "sqrt",
+    "square",
+    "subtract",
+    "tan",
+    "tanh",
+    "trunc",
+    "where",
+]
 
 Unary = Callable[[Any], Tensor]
 Binary = Callable[[Any, Any], Tensor]
@@ -91,8 +165,14 @@ pow = _binary(
         "x2": lambda g, y, x1: g * where(x1 > 0, y * log(where(x1 > 0, x1, 1.0)), 0.0),
     },
 )
-maximum = _binary("maximum", {"x1": lambda g, x1, x2: g * _share(x1 > x2, x1, x2), "x2": lambda g, x1, x2: g * _share(x2 > x1, x1, x2)})
-minimum = _binary("minimum", {"x1": lambda g, x1, x2: g * _share(x1 < x2, x1, x2), "x2": lambda g, x1, x2: g * _share(x2 < x1, x1, x2)})
+maximum = _binary(
+    "maximum",
+    {"x1": lambda g, x1, x2: g * _share(x1 > x2, x1, x2), "x2": lambda g, x1, x2: g * _share(x2 > x1, x1, x2)},
+)
+minimum = _binary(
+    "minimum",
+    {"x1": lambda g, x1, x2: g * _share(x1 < x2, x1, x2), "x2": lambda g, x1, x2: g * _share(x2 < x1, x1, x2)},
+)
 atan2 = _binary(
     "atan2",
     {"x1": lambda g, x1, x2: g * x2 / (x1 * x1 + x2 * x2), "x2": lambda g, x1, x2: -g * x1 / (x1 * x1 + x2 * x2)},
@@ -167,16 +247,25 @@ bitwise_right_shift = _binary("bitwise_right_shift")
 # Activations; their gradients are ops of their own, so that backward is one pass
 
 _tanh_gradient = Primitive(
-    spec.OPS["tanh_gradient"], "g0 y0", gradients={"g0": lambda g, y0: _tanh_gradient(g, y0), "y0": lambda g, g0, y0: g * g0 * y0 * -2.0}
+    spec.OPS["tanh_gradient"],
+    "g0 y0",
+    gradients={"g0": lambda g, y0: _tanh_gradient(g, y0), "y0": lambda g, g0, y0: g * g0 * y0 * -2.0},
 )
 _sigmoid_gradient = Primitive(
-    spec.OPS["sigmoid_gradient"], "g0 y0", gradients={"g0": lambda g, y0: _sigmoid_gradient(g, y0), "y0": lambda g, g0, y0: g * g0 * (1.0 - y0 * 2.0)}
+    spec.OPS["sigmoid_gradient"],
+    "g0 y0",
+    gradients={"g0": lambda g, y0: _sigmoid_gradient(g, y0), "y0": lambda g, g0, y0: g * g0 * (1.0 - y0 * 2.0)},
 )
-_relu_gradient = Primitive(spec.OPS["relu_gradient"], "g0 y0", gradients={"g0": lambda g, y0: _relu_gradient(g, y0), "y0": _zero})
+_relu_gradient = Primitive(
+    spec.OPS["relu_gradient"], "g0 y0", gradients={"g0": lambda g, y0: _relu_gradient(g, y0), "y0": _zero}
+)
 _leaky_relu_gradient = Primitive(
     spec.OPS["leaky_relu_gradient"],
     "g0 x0",
-    gradients={"g0": lambda g, x0, negative_slope: _leaky_relu_gradient(g, x0, negative_slope=negative_slope), "x0": _zero},
+    gradients={
+        "g0": lambda g, x0, negative_slope: _leaky_relu_gradient(g, x0, negative_slope=negative_slope),
+        "x0": _zero,
+    },
 )
 _silu_gradient = Primitive(spec.OPS["silu_gradient"], "g0 x0", composite=lambda g0, x0: g0 * _silu_slope(x0))
 _gelu_gradient = Primitive(
@@ -206,7 +295,9 @@ _leaky_relu = Primitive(
     "x",
     gradients={"x": lambda g, x, negative_slope: _leaky_relu_gradient(g, x, negative_slope=negative_slope)},
 )
-_gelu = Primitive(spec.OPS["gelu"], "x", gradients={"x": lambda g, x, approximate: _gelu_gradient(g, x, approximate=approximate)})
+_gelu = Primitive(
+    spec.OPS["gelu"], "x", gradients={"x": lambda g, x, approximate: _gelu_gradient(g, x, approximate=approximate)}
+)
 
 
 def leaky_relu(x: Any, /, negative_slope: float = 0.01) -> Tensor:
@@ -240,7 +331,9 @@ def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:
     """x1 where the condition is true, x2 elsewhere; the three broadcast. The condition must be bool."""
     condition = as_tensor(condition)
     if condition.dtype is not bool_:
-        raise FormatError(f"where: the condition must be bool, got {condition.dtype.name}; compare it first, as in x != 0")
+        raise FormatError(
+            f"where: the condition must be bool, got {condition.dtype.name}; compare it first, as in x != 0"
+        )
     a, b = operands("where", x1, x2)
     return _where(condition, a, b)  # type: ignore[no-any-return]
 

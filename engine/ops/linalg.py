@@ -15,6 +15,14 @@ from ulpgrad.ops.common import as_tensor, normalize_axes, normalize_axis, operan
 from ulpgrad.ops.manipulation import matrix_transpose, moveaxis, permute_dims, reshape
 from ulpgrad.tensor import Tensor
 
+__all__ = [
+    "linear",
+    "matmul",
+    "outer",
+    "tensordot",
+    "vecdot",
+]
+
 _matmul = Primitive(
     spec.matmul,
     "a b",
@@ -68,7 +76,9 @@ def linear(x: Any, weight: Tensor, bias: Tensor | None = None, activation: str |
     """
     x = as_tensor(x)
     if activation is not None and activation not in ACTIVATIONS:
-        raise ArgumentError(f"linear: unknown activation {activation!r}; expected None or one of {', '.join(ACTIVATIONS)}")
+        raise ArgumentError(
+            f"linear: unknown activation {activation!r}; expected None or one of {', '.join(ACTIVATIONS)}"
+        )
     if activation and is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         return ACTIVATIONS[activation](_linear(x, weight, bias, activation=None))  # type: ignore[operator,no-any-return]
     return _linear(x, weight, bias, activation=activation)  # type: ignore[no-any-return]
@@ -117,6 +127,3 @@ def outer(x1: Any, x2: Any, /) -> Tensor:
     if a.ndim != 1 or b.ndim != 1:
         raise ShapeError(f"outer: expected two 1-d tensors, got shapes {a.shape} and {b.shape}")
     return ew.multiply(reshape(a, (-1, 1)), reshape(b, (1, -1)))
-
-
-__all__ = ["ACTIVATIONS", "linear", "matmul", "outer", "tensordot", "vecdot"]

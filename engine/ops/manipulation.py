@@ -8,12 +8,37 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
 from ulpgrad.differentiable import moved
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats.promotion import result_format
-from ulpgrad.ops.common import as_tensor, broadcast_shapes, checked_shape, normalize_axes, normalize_axis, normalize_shape
+from ulpgrad.ops.common import (
+    as_tensor,
+    broadcast_shapes,
+    checked_shape,
+    normalize_axes,
+    normalize_axis,
+    normalize_shape,
+)
 from ulpgrad.tensor import Tensor
+
+__all__ = [
+    "broadcast_arrays",
+    "broadcast_to",
+    "concat",
+    "expand_dims",
+    "flatten",
+    "flip",
+    "matrix_transpose",
+    "moveaxis",
+    "permute_dims",
+    "repeat",
+    "reshape",
+    "roll",
+    "squeeze",
+    "stack",
+    "tile",
+    "unstack",
+]
 
 
 def reshape(x: Tensor, /, shape: Any, *, copy: bool | None = None) -> Tensor:
@@ -49,7 +74,9 @@ def permute_dims(x: Tensor, /, axes: Sequence[int]) -> Tensor:
     x = as_tensor(x)
     order = normalize_axes("permute_dims", tuple(axes), x.ndim)
     if len(order) != x.ndim:
-        raise ShapeError(f"permute_dims: axes {tuple(axes)} must name each of the {x.ndim} dimensions of {x.shape} once")
+        raise ShapeError(
+            f"permute_dims: axes {tuple(axes)} must name each of the {x.ndim} dimensions of {x.shape} once"
+        )
     inverse = tuple(sorted(range(x.ndim), key=order.__getitem__))
     return moved("permute_dims", [x], x.storage.transpose(order), lambda g: permute_dims(g, inverse), view=True)
 
@@ -139,7 +166,9 @@ def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
     where = normalize_axis("concat", axis, tensors[0].ndim)
     for t in tensors[1:]:
         same = t.ndim == tensors[0].ndim
-        if not same or any(s != r for i, (s, r) in enumerate(zip(t.shape, tensors[0].shape, strict=True)) if i != where):
+        if not same or any(
+            s != r for i, (s, r) in enumerate(zip(t.shape, tensors[0].shape, strict=True)) if i != where
+        ):
             raise ShapeError(f"concat: shapes {tensors[0].shape} and {t.shape} differ elsewhere than on axis {where}")
     ends = np.cumsum([t.shape[where] for t in tensors]).tolist()
 
@@ -156,9 +185,7 @@ def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
     if any(t.shape != tensors[0].shape for t in tensors):
         raise ShapeError(f"stack: all shapes must be equal, got {', '.join(str(t.shape) for t in tensors)}")
     where = normalize_axis("stack", axis, tensors[0].ndim + 1)
-    return moved(
-        "stack", tensors, np.stack([t.storage for t in tensors], axis=where), lambda g: unstack(g, axis=where)
-    )
+    return moved("stack", tensors, np.stack([t.storage for t in tensors], axis=where), lambda g: unstack(g, axis=where))
 
 
 def unstack(x: Tensor, /, *, axis: int = 0) -> tuple[Tensor, ...]:

@@ -18,6 +18,23 @@ from ulpgrad.ops.creation import astype, ones
 from ulpgrad.ops.manipulation import broadcast_to, concat, flip, permute_dims, reshape
 from ulpgrad.tensor import Tensor
 
+__all__ = [
+    "all",
+    "any",
+    "argmax",
+    "argmin",
+    "cumulative_prod",
+    "cumulative_sum",
+    "logsumexp",
+    "max",
+    "mean",
+    "min",
+    "prod",
+    "std",
+    "sum",
+    "var",
+]
+
 Shape = tuple[int, ...]
 
 

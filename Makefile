@@ -1,0 +1,68 @@
+# `make demo` and `make test` each set everything up by themselves; the rest is for daily work.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h')
+CODE   := engine kernels bench tests examples setup.py
+
+.PHONY: demo test dev bench lint format types test-portable test-sanitize clean
+
+demo: $(VENV)/.lab  ## train networks on handwritten digits in several precisions, and write a report
+	$(BIN)/ulpgrad study
+
+test: $(VENV)/.dev lint types  ## every check: lint, types, tests
+	$(BIN)/python -m pytest -n 2
+
+dev: $(VENV)/.dev types-links  ## a development environment, with links for type checkers and pre-commit hooks
+	@if [ -d .git ]; then $(BIN)/pre-commit install >/dev/null; fi
+	@echo "ready: source $(BIN)/activate"
+
+bench: $(VENV)/.dev  ## the benchmark suite
+	$(BIN)/python -m pytest bench --benchmark-only -n 0
+
+lint: $(VENV)/.dev  ## ruff and clang-format
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+format: $(VENV)/.dev  ## rewrite sources in the project's format
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+# Type checkers cannot follow an editable install that maps folders; a folder of links shows them the installed layout.
+types-links:
+	@rm -rf .types && mkdir -p .types/ulpgrad
+	@for f in engine/*; do ln -s ../../$$f .types/ulpgrad/; done
+	@ln -s ../../kernels ../../bench .types/ulpgrad/
+
+types: $(VENV)/.dev types-links  ## mypy --strict over the package
+	MYPYPATH=.types $(BIN)/mypy -p ulpgrad
+
+test-portable: $(VENV)/.dev  ## the tests without the C++ extension, and again with each lower instruction set
+	ULPGRAD_NATIVE=0 $(BIN)/python -m pytest -n 2
+	ULPGRAD_ISA=portable $(BIN)/python -m pytest -n 2 tests/test_kernels.py
+	ULPGRAD_ISA=avx2 $(BIN)/python -m pytest -n 2 tests/test_kernels.py
+
+test-sanitize: $(VENV)/.dev  ## the kernel tests with the C++ code under address and undefined-behaviour sanitizers
+	ULPGRAD_SANITIZE=address,undefined $(BIN)/python setup.py -q build_ext --inplace --build-temp build/sanitize
+	status=0; LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	  $(BIN)/python -m pytest -n 2 tests/test_kernels.py -k native || status=$$?; \
+	  $(BIN)/python setup.py -q build_ext --inplace; exit $$status
+
+clean:  ## remove everything that was built
+	rm -rf $(VENV) .types build dist reports *.egg-info engine/*.so
+
+# The environment. Editable, so that sources are used where they stand; C++ is rebuilt when it changes.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip "setuptools>=77" "pybind11>=3.0"
+
+$(VENV)/.lab: $(BIN)/python pyproject.toml setup.py $(CXX_SOURCES)
+	$(BIN)/python -m pip install -q --no-build-isolation -e '.[lab]'
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml setup.py $(CXX_SOURCES)
+	$(BIN)/python -m pip install -q --no-build-isolation -e '.[lab,test]'
+	@touch $@ $(VENV)/.lab
