@@ -1,4 +1,8 @@
 // Binds matmul and linear: batches, strides and threads; the work is gemm's.
+#include <pybind11/stl.h>
+
+#include <optional>
+
 #include "bind.h"
 #include "gemm.h"
 #include "threads.h"
@@ -39,10 +43,12 @@ std::vector<py::ssize_t> batch_shape(const py::array& a, const py::array& b) {
   return shape;
 }
 
-// Strides must be whole values; NumPy allows others (fields of structured arrays).
-void expect_whole_strides(const py::array& x, const char* name) {
-  for (int64_t axis = 0; axis < x.ndim(); ++axis)
-    if (x.strides(axis) % x.itemsize()) throw py::value_error(std::string(name) + ": strides are not whole values");
+// The array itself, or a copy where its values are not aligned or not a whole number of values apart (as in the fields
+// of a structured array).
+py::array usable(const py::array& x) {
+  bool whole = x.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  for (int64_t axis = 0; axis < x.ndim(); ++axis) whole = whole && x.strides(axis) % x.itemsize() == 0;
+  return whole ? x : py::array(x.attr("copy")());
 }
 
 template <typename T>
@@ -55,11 +61,10 @@ void run(Isa isa, const Gemm<T>& g) {
 }
 
 template <typename T>
-py::array matmul_as(const py::array& a, const py::array& b, Isa isa) {
+py::array matmul_as(const py::array& given_a, const py::array& given_b, Isa isa) {
+  const py::array a = usable(given_a), b = usable(given_b);
   expect_type<T>(a, "a");
   expect_type<T>(b, "b");
-  expect_whole_strides(a, "a");
-  expect_whole_strides(b, "b");
   const int64_t da = a.ndim(), db = b.ndim();
   if (da < 2 || db < 2 || a.shape(da - 1) != b.shape(db - 2))
     throw py::value_error("matmul: inner sizes differ: " + shape_text(a) + " @ " + shape_text(b));
@@ -94,9 +99,52 @@ py::array matmul(const py::array& a, const py::array& b, const char* isa) {
   return a.itemsize() == 8 ? matmul_as<double>(a, b, isa_named(isa)) : matmul_as<float>(a, b, isa_named(isa));
 }
 
+Activation activation_named(const std::string& name) {
+  const char* names[] = {"", "relu", "gelu", "silu", "tanh", "sigmoid"};
+  for (int i = 0; i < 6; ++i)
+    if (name == names[i]) return static_cast<Activation>(i);
+  throw py::value_error("linear: activation='" + name + "': expected relu, gelu, silu, tanh or sigmoid");
+}
+
+template <typename T>
+py::array linear_as(const py::array& given_x, const py::array& given_weight, const std::optional<py::array>& bias,
+                    Activation activation, Isa isa) {
+  const py::array x = usable(given_x), weight = usable(given_weight);
+  expect_type<T>(x, "x");
+  expect_type<T>(weight, "weight");
+  expect_ndim(x, 2, "x");
+  expect_ndim(weight, 2, "weight");
+  Gemm<T> g;
+  g.m = x.shape(0), g.n = weight.shape(0), g.k = x.shape(1);
+  expect_shape(weight, {g.n, g.k}, "weight");
+  if (bias) {
+    g.bias = contiguous<T>(*bias, "bias");
+    expect_shape(*bias, {g.n}, "bias");
+  }
+  g.a = static_cast<const T*>(x.data()), g.a_row = stride<T>(x, 0), g.a_col = stride<T>(x, 1);
+  g.b = static_cast<const T*>(weight.data()), g.b_row = stride<T>(weight, 1), g.b_col = stride<T>(weight, 0);
+  py::array_t<T> out = empty<T>({g.m, g.n});
+  g.c = out.mutable_data(), g.c_row = g.n;
+  g.activation = activation;
+  {
+    py::gil_scoped_release released;
+    run(isa, g);
+  }
+  return out;
+}
+
+py::array linear(const py::array& x, const py::array& weight, const std::optional<py::array>& bias,
+                 const std::string& activation, const char* isa) {
+  const Activation after = activation_named(activation);
+  return x.itemsize() == 8 ? linear_as<double>(x, weight, bias, after, isa_named(isa))
+                           : linear_as<float>(x, weight, bias, after, isa_named(isa));
+}
+
 void bind_matmul(py::module_& m) {
   m.def("matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("isa") = "",
         "a[..., m, k] @ b[..., k, n] of float32 or float64 with any strides; batches broadcast.");
+  m.def("linear", &linear, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("activation") = "",
+        py::arg("isa") = "", "activation(x[m, k] @ weight[n, k].T + bias[n]) of float32 or float64 in one sweep.");
 }
 
 const Binder binder(bind_matmul);

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 
+#include "activation.h"
 #include "gemm_pack.h"
 #include "gemm_tile.h"
+#include "gemv.h"
 #include "scratch.h"
 #include "threads.h"
 
@@ -19,6 +21,7 @@ constexpr int64_t kBlockN = 1024;            // packed B: in the L3 cache
 
 // Multiply-adds that make one more thread worth its start.
 constexpr int64_t kGrain = int64_t{1} << 19;
+constexpr int64_t kVectorGrain = int64_t{1} << 16;
 
 ULPGRAD_INLINE int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -63,6 +66,13 @@ static void pack_a(const Gemm<T>& g, int64_t i0, int64_t m, int64_t p0, int64_t 
   }
 }
 
+// Bias and activation on a block of C whose sums are complete.
+template <typename T>
+static void finish_block(const Gemm<T>& g, int64_t i0, int64_t m, int64_t j0, int64_t n) {
+  if (!g.bias && g.activation == Activation::none) return;
+  for (int64_t i = i0; i < i0 + m; ++i) finish(g.c + i * g.c_row + j0, n, g.bias ? g.bias + j0 : nullptr, g.activation);
+}
+
 // Rows [i0, i1) and columns [j0, j1) of C, on the calling thread.
 template <typename T>
 static void multiply_range(const Gemm<T>& g, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
@@ -81,6 +91,7 @@ static void multiply_range(const Gemm<T>& g, int64_t i0, int64_t i1, int64_t j0,
         const int64_t m = std::min(kBlockM, i1 - i);
         pack_a(g, i, m, p, k, a);
         multiply_block(g, i, m, j, n, p, k, a, b, g.accumulate || p > 0);
+        if (p + k == g.k) finish_block(g, i, m, j, n);
       }
     }
   }
@@ -103,9 +114,49 @@ static int row_parts(const Gemm<T>& g, int threads) {
   return best;
 }
 
+// One row of C, or one column that is contiguous: the rows of B, or of A, are shared out. False if the matrix runs
+// along neither axis.
+template <typename T>
+static bool multiply_vector(const Gemm<T>& g) {
+  const bool row = g.m == 1;
+  const int64_t n = row ? g.n : g.m;
+  const T *matrix = row ? g.b : g.a, *vector = row ? g.a : g.b;
+  const int64_t out_step = row ? g.b_col : g.a_row, k_step = row ? g.b_row : g.a_col;
+  const int64_t x_step = row ? g.a_col : g.b_row, y_step = row ? 1 : g.c_row;
+  const bool dots = k_step == 1, rows = out_step == 1 && y_step == 1;
+  if (!dots && !rows) return false;
+  if (dots && x_step != 1) {
+    T* x = static_cast<T*>(scratch(Slot::gemm_a, g.k * sizeof(T)));
+    for (int64_t p = 0; p < g.k; ++p) x[p] = vector[p * x_step];
+    vector = x;
+  }
+  constexpr int64_t unit = 2 * kLanes<T>;  // parts begin at whole vectors
+  const int64_t units = (n + unit - 1) / unit;
+  const auto part = [&](int64_t begin, int64_t end) {
+    const int64_t first = begin * unit, count = std::min(end * unit, n) - first;
+    if (dots) {
+      gemv_dots(count, g.k, matrix + first * out_step, out_step, vector, g.c + first * y_step, y_step, g.accumulate);
+    } else {
+      gemv_rows(count, g.k, matrix + first, k_step, vector, x_step, g.c + first, g.accumulate);
+    }
+    if (row) {
+      finish_block(g, 0, 1, first, count);
+    } else {
+      finish_block(g, first, count, 0, 1);
+    }
+  };
+  if (g.threaded) {
+    parallel_for(units, 1 + kVectorGrain / (unit * std::max<int64_t>(1, g.k)), part);
+  } else {
+    part(0, units);
+  }
+  return true;
+}
+
 template <typename T>
 static void gemm(const Gemm<T>& g) {
   if (g.m <= 0 || g.n <= 0) return;
+  if ((g.m == 1 || g.n == 1) && multiply_vector(g)) return;
   const int threads = g.threaded ? threads_for(g.m * g.n * std::max<int64_t>(1, g.k), kGrain) : 1;
   if (threads == 1) return multiply_range(g, 0, g.m, 0, g.n);
   const int64_t rows = row_parts(g, threads), cols = threads / rows;

@@ -1,0 +1,124 @@
+"""Four rows of C take four steps of k at once: twelve loads and stores for sixteen multiply-adds instead of forty-
+eight; and threads share out the rows. Next limit: C still goes through the L1 cache, since Numba cannot keep a tile in
+registers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from ulpgrad.formats import Array, float32, float64
+from ulpgrad.kernels.matmul import layout, spec
+from ulpgrad.kernels.numba_jit import jit, prange
+from ulpgrad.kernels.registry import kernel
+
+BLOCK_K = 256
+BLOCK_N = 256
+ACTIVATIONS = (None, *spec.ACTIVATIONS)
+
+
+@jit(fastmath={"contract"})
+def four_rows(left: Array, right: Array, c0: Array, c1: Array, c2: Array, c3: Array) -> None:
+    """Rows c0 to c3 += the four rows of `left` times `right`."""
+    k, n = right.shape
+    whole = k // 4 * 4
+    for p in range(0, whole, 4):
+        b0, b1, b2, b3 = right[p], right[p + 1], right[p + 2], right[p + 3]
+        a00, a01, a02, a03 = left[0, p], left[0, p + 1], left[0, p + 2], left[0, p + 3]
+        a10, a11, a12, a13 = left[1, p], left[1, p + 1], left[1, p + 2], left[1, p + 3]
+        a20, a21, a22, a23 = left[2, p], left[2, p + 1], left[2, p + 2], left[2, p + 3]
+        a30, a31, a32, a33 = left[3, p], left[3, p + 1], left[3, p + 2], left[3, p + 3]
+        for j in range(n):
+            v0, v1, v2, v3 = b0[j], b1[j], b2[j], b3[j]
+            c0[j] = (((c0[j] + a00 * v0) + a01 * v1) + a02 * v2) + a03 * v3
+            c1[j] = (((c1[j] + a10 * v0) + a11 * v1) + a12 * v2) + a13 * v3
+            c2[j] = (((c2[j] + a20 * v0) + a21 * v1) + a22 * v2) + a23 * v3
+            c3[j] = (((c3[j] + a30 * v0) + a31 * v1) + a32 * v2) + a33 * v3
+    for p in range(whole, k):
+        line = right[p]
+        for j in range(n):
+            c0[j] += left[0, p] * line[j]
+            c1[j] += left[1, p] * line[j]
+            c2[j] += left[2, p] * line[j]
+            c3[j] += left[3, p] * line[j]
+
+
+@jit(fastmath={"contract"})
+def one_row(left: Array, right: Array, row: Array) -> None:
+    """row += left times `right`."""
+    for p in range(len(left)):
+        scale, line = left[p], right[p]
+        for j in range(len(row)):
+            row[j] += scale * line[j]
+
+
+@jit(parallel=True, fastmath={"contract"})
+def multiply(a: Array, b: Array, c: Array, height: int) -> None:
+    """c += a b; a task is `height` rows of one matrix."""
+    stack, m, n = c.shape
+    k = a.shape[2]
+    tasks = (m + height - 1) // height
+    for task in prange(stack * tasks):
+        s, first = task // tasks, task % tasks * height
+        left, right, out = a[min(s, len(a) - 1)], b[min(s, len(b) - 1)], c[s]
+        last = min(m, first + height)
+        whole = first + (last - first) // 4 * 4
+        for p0 in range(0, k, BLOCK_K):
+            p1 = min(k, p0 + BLOCK_K)
+            for j0 in range(0, n, BLOCK_N):
+                j1 = min(n, j0 + BLOCK_N)
+                block = right[p0:p1, j0:j1]
+                for i in range(first, whole, 4):
+                    four_rows(left[i : i + 4, p0:p1], block, out[i, j0:j1], out[i + 1, j0:j1], out[i + 2, j0:j1],
+                              out[i + 3, j0:j1])  # fmt: skip
+                for i in range(whole, last):
+                    one_row(left[i, p0:p1], block, out[i, j0:j1])
+
+
+@jit(parallel=True)
+def finish(c: Array, bias: Array, activation: int) -> None:
+    """c = activation(c + bias), row by row."""
+    one, half, root = c.dtype.type(1), c.dtype.type(0.5), c.dtype.type(math.sqrt(0.5))
+    for i in prange(len(c)):
+        row = c[i]
+        for j in range(len(row)):
+            x = row[j] + bias[j]
+            if activation == 1:
+                x = x if not x < 0 else x - x
+            elif activation == 2:
+                x = half * x * math.erfc(-x * root)
+            elif activation == 3:
+                x = x / (one + math.exp(-x))
+            elif activation == 4:
+                x = math.tanh(x)
+            elif activation == 5:
+                x = one / (one + math.exp(-x))
+            row[j] = x
+
+
+def task_height(m: int) -> int:
+    """Rows per task: up to 64, and fewer where that leaves less than eight tasks."""
+    return max(4, min(64, m // 32 * 4))
+
+
+@kernel(spec.matmul, "cpu/numba-parallel", rank=40, formats=[float32, float64], contiguous=True)
+def matmul(a: Array, b: Array) -> Array:
+    a, b, shape = layout.stacks(a, b)
+    c = layout.product(a, b, shape)
+    multiply(a, b, c, task_height(a.shape[1]))
+    return c.reshape(*shape, *c.shape[1:])
+
+
+@kernel(
+    spec.linear,
+    "cpu/numba-parallel",
+    rank=40,
+    formats=[float32, float64],
+    contiguous=True,
+    idea="matmul's rung of this name on the transposed weight, then one sweep for bias and activation.",
+)
+def linear(x: Array, weight: Array, bias: Array | None, *, activation: str | None = None) -> Array:
+    out = matmul(layout.rows(x), np.ascontiguousarray(weight.T))
+    if bias is not None or activation is not None:
+        finish(out, np.zeros(len(weight), x.dtype) if bias is None else bias, ACTIVATIONS.index(activation))
+    return out.reshape(*x.shape[:-1], len(weight))

@@ -1,0 +1,152 @@
+"""Matrix products: what they are, what they cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from ulpgrad.errors import ArgumentError, ShapeError
+from ulpgrad.formats import FLOATS, REALS, Array, bfloat16, float16, float32, float64
+from ulpgrad.kernels.spec import Op, Sample
+
+ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "sigmoid")
+
+# Of |a| @ |b|: the rounding of each product and each sum can add up, but by far not to the bound of k / 2.
+ULPS = {float64: 4.0, float32: 4.0, float16: 1.0, bfloat16: 1.0}
+
+
+def check_matmul(a: Any, b: Any) -> None:
+    if a.ndim < 2 or b.ndim < 2:
+        raise ShapeError(f"matmul: expected two matrices or stacks of them, got {a.shape} @ {b.shape}")
+    if a.shape[-1] != b.shape[-2]:
+        raise ShapeError(f"matmul: inner sizes differ: {a.shape} @ {b.shape}: {a.shape[-1]} != {b.shape[-2]}")
+    try:
+        np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    except ValueError:
+        raise ShapeError(
+            f"matmul: stacks do not broadcast: {a.shape} @ {b.shape}: {a.shape[:-2]} with {b.shape[:-2]}"
+        ) from None
+
+
+def check_linear(x: Any, weight: Any, bias: Any, *, activation: str | None = None) -> None:
+    if weight.ndim != 2:
+        raise ShapeError(f"linear: expected a weight of shape (outputs, inputs), got {weight.shape}")
+    if x.ndim < 1 or x.shape[-1] != weight.shape[1]:
+        given = f"{x.shape[-1]} != {weight.shape[1]}" if x.ndim else "x has no axes"
+        raise ShapeError(f"linear: input sizes differ: x {x.shape}, weight {weight.shape}: {given}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(f"linear: expected a bias of shape {weight.shape[:1]}, got {bias.shape}")
+    if activation is not None and activation not in ACTIVATIONS:
+        raise ArgumentError(f"linear: activation={activation!r}: expected None or one of {', '.join(ACTIVATIONS)}")
+
+
+def activate(x: Array, activation: str | None) -> Array:
+    """The activation's definition, in the format x is in."""
+    match activation:
+        case "relu":
+            return np.where(x < 0, 0.0, x)
+        case "gelu":
+            erfc = np.frompyfunc(math.erfc, 1, 1)
+            return np.asarray(0.5 * x * erfc(-x / math.sqrt(2)).astype(np.float64))
+        case "silu":
+            return np.asarray(x / (1 + np.exp(-x)))
+        case "tanh":
+            return np.asarray(np.tanh(x))
+        case "sigmoid":
+            return np.asarray(1 / (1 + np.exp(-x)))
+    return x
+
+
+def linear_reference(x: Array, weight: Array, bias: Array | None, *, activation: str | None = None) -> Array:
+    product = np.matmul(x, weight.T)
+    return activate(product if bias is None else product + bias, activation)
+
+
+def linear_magnitude(x: Array, weight: Array, bias: Array | None, *, activation: str | None = None) -> Array:
+    """The terms' sizes; and the result's, which may be larger (sigmoid(0) = 0.5)."""
+    terms = linear_reference(abs(x), abs(weight), None if bias is None else abs(bias))
+    return np.asarray(terms + abs(linear_reference(x, weight, bias, activation=activation)))
+
+
+def matmul_flops(a: Any, b: Any) -> float:
+    stack = math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
+    return 2.0 * stack * a.shape[-2] * a.shape[-1] * b.shape[-1]
+
+
+def matmul_samples() -> Iterable[Sample]:
+    rng = np.random.default_rng(0)
+
+    def pair(a: tuple[int, ...], b: tuple[int, ...], name: str) -> Sample:
+        return Sample((rng.integers(-8, 9, a) / 4, rng.integers(-8, 9, b) / 4), name=name)
+
+    yield pair((2, 3), (3, 4), "small")
+    yield pair((1, 1), (1, 1), "one value")
+    yield pair((0, 3), (3, 4), "no rows")
+    yield pair((3, 4), (4, 0), "no columns")
+    yield pair((3, 0), (0, 4), "nothing to sum")
+    yield pair((1, 37), (37, 21), "one row")
+    yield pair((21, 37), (37, 1), "one column")
+    yield pair((16, 64), (64, 32), "whole tiles")
+    yield pair((17, 33), (33, 35), "odd sizes")
+    yield pair((2, 3, 5, 7), (3, 7, 4), "stacks broadcast")
+    yield pair((1, 5, 7), (4, 7, 3), "one matrix for a stack")
+    yield pair((0, 5, 7), (7, 3), "empty stack")
+    yield Sample((rng.standard_normal((70, 300)), rng.standard_normal((300, 130))), name="across blocks")
+    yield Sample((rng.standard_normal((5, 1100)) * 100, rng.standard_normal((1100, 40))), name="long sums")
+    yield Sample((np.arange(-60, 60).reshape(8, 15), np.arange(-60, 60).reshape(15, 8)), name="integers")
+    yield Sample((np.full((3, 40), 127), np.full((40, 3), 127)), name="integers that wrap")
+    yield Sample((np.array([[np.inf, 1.0], [np.nan, 1.0], [0.0, 1.0]]), np.array([[2.0, 1.0], [1.0, 0.0]])),
+                 name="inf and nan")  # fmt: skip
+
+
+def linear_samples() -> Iterable[Sample]:
+    rng = np.random.default_rng(0)
+
+    def sample(x: tuple[int, ...], outputs: int, activation: str | None, *, bias: bool, name: str) -> Sample:
+        weight = rng.standard_normal((outputs, x[-1])) / max(1, x[-1]) ** 0.5
+        arrays = (rng.standard_normal(x), weight, rng.standard_normal(outputs) if bias else None)
+        return Sample(arrays, {"activation": activation}, name)
+
+    yield sample((2, 3), 4, None, bias=False, name="small")
+    yield sample((5, 7), 3, None, bias=True, name="bias")
+    yield sample((37,), 21, None, bias=True, name="one vector")
+    yield sample((2, 3, 17), 35, None, bias=True, name="leading axes")
+    yield sample((0, 4), 3, "relu", bias=True, name="no rows")
+    yield sample((3, 0), 4, None, bias=True, name="nothing to sum")
+    yield sample((3, 4), 0, None, bias=True, name="no outputs")
+    yield sample((64, 300), 130, "relu", bias=True, name="across blocks")
+    for activation in ACTIVATIONS:
+        yield sample((19, 33), 37, activation, bias=True, name=activation)
+        yield sample((1, 600), 5, activation, bias=False, name=f"one row, {activation}")
+    wide = np.linspace(-30, 30, 121).reshape(-1, 1)
+    for activation in ACTIVATIONS:
+        yield Sample((wide, np.ones((1, 1)), None), {"activation": activation}, f"wide range, {activation}")
+
+
+matmul = Op(
+    "matmul",
+    "(a: [..., m, k], b: [..., k, n]) -> [..., m, n]",
+    doc="Matrix product; stacks of matrices broadcast. Integers wrap, as all integer arithmetic here does.",
+    reference=lambda a, b: np.matmul(a, b),
+    check=check_matmul,
+    formats=REALS,
+    flops=matmul_flops,
+    samples=matmul_samples,
+    ulps=ULPS,
+    magnitude=lambda a, b: np.matmul(abs(a), abs(b)),
+)
+
+linear = Op(
+    "linear",
+    "(x: [..., k], weight: [n, k], bias: [n] | None, *, activation=None) -> [..., n]",
+    doc="activation(x @ weight.T + bias) in one pass; gelu is the exact one, by erf.",
+    reference=linear_reference,
+    check=check_linear,
+    formats=FLOATS,
+    flops=lambda x, weight, bias, *, activation=None: 2.0 * x.size * weight.shape[0],
+    samples=linear_samples,
+    ulps=ULPS,
+    magnitude=linear_magnitude,
+)
