@@ -244,7 +244,9 @@ def grad(
     one = isinstance(inputs, Tensor)
     outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     ins: list[Tensor] = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    seeds = [grad_outputs] * len(outs) if grad_outputs is None or isinstance(grad_outputs, Tensor) else list(grad_outputs)
+    seeds = (
+        [grad_outputs] * len(outs) if grad_outputs is None or isinstance(grad_outputs, Tensor) else list(grad_outputs)
+    )
     if len(seeds) != len(outs):
         raise ShapeError(f"grad: {len(outs)} outputs but {len(seeds)} grad_outputs")
     wanted: dict[Any, int] = {}

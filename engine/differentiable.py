@@ -187,7 +187,9 @@ class _MoveNode(Node):
         return found if isinstance(found, (tuple, list)) else (found,)
 
 
-def moved(name: str, inputs: Sequence[Tensor], storage: Any, back: Callable[[Tensor], Any], *, view: bool = False) -> Tensor:
+def moved(
+    name: str, inputs: Sequence[Tensor], storage: Any, back: Callable[[Tensor], Any], *, view: bool = False
+) -> Tensor:
     """The result of moving data: `storage` in the format of the inputs, with `back` from its gradient to theirs.
 
     `view` says that the storage may share memory with the (single) input, so that writes are seen through both.

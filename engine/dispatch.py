@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-
 from ulpgrad import settings
 from ulpgrad.device import device_of
 from ulpgrad.errors import DeviceError, UlpgradError

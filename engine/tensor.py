@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
 from ulpgrad import autograd
 from ulpgrad.device import CPU, Device, as_device, device_of
 from ulpgrad.errors import ArgumentError, FormatError, GradientError
@@ -42,7 +41,9 @@ class Tensor:
     _hooks: list[Hook] | None
 
     def __init__(self, storage: Any, dtype: Format) -> None:
-        self.storage = storage if storage.__class__ is np.ndarray or not isinstance(storage, np.generic) else np.asarray(storage)
+        self.storage = (
+            storage if storage.__class__ is np.ndarray or not isinstance(storage, np.generic) else np.asarray(storage)
+        )
         self.dtype = dtype
         self.requires_grad = False
         self.grad = None
@@ -115,7 +116,9 @@ class Tensor:
 
     def __bool__(self) -> bool:
         if self.size != 1:
-            raise ArgumentError(f"the truth of a tensor of shape {self.shape} is ambiguous; use ulpgrad.any or ulpgrad.all")
+            raise ArgumentError(
+                f"the truth of a tensor of shape {self.shape} is ambiguous; use ulpgrad.any or ulpgrad.all"
+            )
         return bool(self.item())
 
     def __len__(self) -> int:
@@ -172,7 +175,9 @@ class Tensor:
     def requires_grad_(self, on: bool = True) -> Tensor:
         """Ask for a gradient (of a floating leaf), in place; returns self."""
         if on and self.dtype.kind != "float":
-            raise GradientError(f"requires_grad_: only floating formats have gradients, this tensor is {self.dtype.name}")
+            raise GradientError(
+                f"requires_grad_: only floating formats have gradients, this tensor is {self.dtype.name}"
+            )
         if not on and self._node is not None:
             raise GradientError("requires_grad_: this tensor was computed; use x.detach() to cut it off")
         self.requires_grad = on

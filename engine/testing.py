@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-
 from ulpgrad import autograd
 from ulpgrad.errors import FormatError, GradientError
 from ulpgrad.formats import Array, Float, Format
@@ -70,7 +69,15 @@ def gradcheck(
             )
             return tuple(g for g in found if g is not None and g._edge() is not None)
 
-        _check_once(gradient, [*inputs, *(s.requires_grad_() for s in seeds)], eps * 10, rtol * 10, atol * 10, rng, "second gradient")
+        _check_once(
+            gradient,
+            [*inputs, *(s.requires_grad_() for s in seeds)],
+            eps * 10,
+            rtol * 10,
+            atol * 10,
+            rng,
+            "second gradient",
+        )
     return True
 
 

@@ -34,7 +34,11 @@ def cast_sample(values: np.ndarray, form: Format) -> np.ndarray | None:
     if isinstance(form, Integer):
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             return None
-        return np.clip(np.rint(values), form.min, form.max).astype(form.storage) if values.dtype.kind == "f" else values.astype(form.storage)
+        return (
+            np.clip(np.rint(values), form.min, form.max).astype(form.storage)
+            if values.dtype.kind == "f"
+            else values.astype(form.storage)
+        )
     return values > 0 if values.dtype.kind == "f" else values.astype(np.bool_)
 
 
@@ -55,7 +59,9 @@ def lay_out(array: np.ndarray, layout: str) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def operands(op: Op, sample: Sample, form: Format, layout: str) -> tuple[tuple[Any, ...], tuple[Format | None, ...]] | None:
+def operands(
+    op: Op, sample: Sample, form: Format, layout: str
+) -> tuple[tuple[Any, ...], tuple[Format | None, ...]] | None:
     arrays: list[Any] = []
     formats: list[Format | None] = []
     for i, a in enumerate(sample.arrays):
@@ -69,12 +75,16 @@ def operands(op: Op, sample: Sample, form: Format, layout: str) -> tuple[tuple[A
         if stored is None:
             return None
         mutable = i in op.mutates
-        arrays.append(lay_out(stored, "contiguous" if mutable else layout).copy() if mutable else lay_out(stored, layout))
+        arrays.append(
+            lay_out(stored, "contiguous" if mutable else layout).copy() if mutable else lay_out(stored, layout)
+        )
         formats.append(target)
     return tuple(arrays), tuple(formats)
 
 
-def check(op: Op, arrays: tuple[Any, ...], formats: tuple[Format | None, ...], params: dict[str, Any], run: Any) -> None:
+def check(
+    op: Op, arrays: tuple[Any, ...], formats: tuple[Format | None, ...], params: dict[str, Any], run: Any
+) -> None:
     """Run, and compare each result with the reference within the op's allowance."""
     before = [None if a is None else a.copy() for a in arrays]
     exact = [a if a is None or f is None else f.exact(a.copy()) for a, f in zip(arrays, formats, strict=True)]
@@ -109,7 +119,9 @@ def claimed(op: Op, rung: Rung) -> Iterator[Format]:
     return (f for f in FORMATS.values() if f in rung.formats and f in op.formats)
 
 
-CASES = [pytest.param(op, rung, f, id=f"{op.name}-{rung.name}-{f.name}") for op, rung in RUNGS for f in claimed(op, rung)]
+CASES = [
+    pytest.param(op, rung, f, id=f"{op.name}-{rung.name}-{f.name}") for op, rung in RUNGS for f in claimed(op, rung)
+]
 
 
 @pytest.mark.parametrize(("op", "rung", "form"), CASES)
@@ -137,11 +149,15 @@ def test_rung(op: Op, rung: Rung, form: Format) -> None:
                 with dispatch.use(**{op.name: rung.name}), np.errstate(all="ignore"):
                     check(op, arrays, formats, params, dispatch.make_plan(op, "cpu", formats, arrays, params).run)
             except AssertionError as error:
-                raise AssertionError(f"{op.name} by {rung.name}, sample {sample.name or params}, {layout}: {error}") from None
+                raise AssertionError(
+                    f"{op.name} by {rung.name}, sample {sample.name or params}, {layout}: {error}"
+                ) from None
     assert fitting == 0 or ran > 0, f"{rung.name} claims {form.name} but took none of {fitting} samples"
 
 
-@pytest.mark.parametrize(("op", "form"), [pytest.param(o, f, id=f"{o.name}-{f.name}") for o in OPS.values() for f in o.formats])
+@pytest.mark.parametrize(
+    ("op", "form"), [pytest.param(o, f, id=f"{o.name}-{f.name}") for o in OPS.values() for f in o.formats]
+)
 def test_choice(op: Op, form: Format) -> None:
     """The rung that dispatch takes by itself, widening included, in every format of the op."""
     for sample in op.samples():

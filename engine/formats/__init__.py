@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-
 from ulpgrad.errors import FormatError
 from ulpgrad.formats.format import Array, Boolean, Float, Format, Integer
 
