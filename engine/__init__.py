@@ -60,6 +60,7 @@ from ulpgrad.kernels.threads import (
     set_num_threads as set_num_threads,
 )
 from ulpgrad.ops import *
+from ulpgrad.ops import __array_namespace_info__ as __array_namespace_info__
 from ulpgrad.tensor import (
     Tensor as Tensor,
 )

@@ -3,6 +3,7 @@ layers; each differentiable function stands beside its gradient."""
 
 from ulpgrad.ops.common import as_tensor as as_tensor
 from ulpgrad.ops.creation import *
+from ulpgrad.ops.dtypes import *
 from ulpgrad.ops.einsum import *
 from ulpgrad.ops.elementwise import *
 from ulpgrad.ops.indexing import *
