@@ -1,0 +1,93 @@
+// Row by row and tap by tap: for one tap of the window, the outputs of a row read every stride-th value of one image
+// row, so the innermost loop has no branches and becomes vector code.
+#include "pool.h"
+
+namespace ulpgrad::ULPGRAD_ISA {
+
+// The taps [begin, end) whose image row is inside, for a window that starts at `start`.
+ULPGRAD_INLINE int64_t first_inside(int64_t start, int64_t step) { return start < 0 ? (-start + step - 1) / step : 0; }
+ULPGRAD_INLINE int64_t end_inside(int64_t start, int64_t step, int64_t count, int64_t size) {
+  const int64_t end = start < size ? (size - start + step - 1) / step : 0;
+  return end < count ? end : count;
+}
+
+// Calls body(image row, first image column, begin, end) for each tap of a row of windows: outputs [begin, end) read
+// every stride-th value of the row, from where output 0 would.
+template <typename Body>
+ULPGRAD_INLINE void for_taps(const PoolGeometry& p, int64_t row, const Body& body) {
+  const int64_t top = row * p.stride[0] - p.padding[0];
+  const int64_t last = end_inside(top, p.dilation[0], p.kernel[0], p.height);
+  for (int64_t i = first_inside(top, p.dilation[0]); i < last; ++i) {
+    for (int64_t j = 0; j < p.kernel[1]; ++j) {
+      const int64_t left = j * p.dilation[1] - p.padding[1];
+      body((top + i * p.dilation[0]), left, first_inside(left, p.stride[1]),
+           end_inside(left, p.stride[1], p.columns, p.width));
+    }
+  }
+}
+
+// step: the stride where it is known to the compiler, else 0.
+template <typename T, typename Place, int step>
+static void max_rows(const PoolGeometry& p, const T* x, T* y, int64_t* indices, void* memory) {
+  Place* const __restrict places = static_cast<Place*>(memory);
+  const int64_t stride = step ? step : p.stride[1];
+  for (int64_t row = 0; row < p.rows; ++row, y += p.columns, indices += p.columns) {
+    T* const __restrict best = y;
+    for (int64_t i = 0; i < p.columns; ++i) best[i] = 0, places[i] = -1;
+    for_taps(p, row, [&](int64_t h, int64_t left, int64_t begin, int64_t end) {
+      const Place base = static_cast<Place>(h * p.width + left);
+      const T* const from = x + base;
+      for (int64_t i = begin; i < end; ++i) {
+        const T value = from[i * stride], old = best[i];
+        const bool take = (places[i] < 0) | (value > old) | ((value != value) & (old == old));
+        best[i] = take ? value : old;
+        places[i] = take ? base + static_cast<Place>(i) * static_cast<Place>(stride) : places[i];
+      }
+    });
+    for (int64_t i = 0; i < p.columns; ++i) indices[i] = places[i];
+  }
+}
+
+template <typename T, typename Place>
+static void max(const PoolGeometry& p, const T* x, T* y, int64_t* indices, void* memory) {
+  const auto run = p.stride[1] == 1   ? max_rows<T, Place, 1>
+                   : p.stride[1] == 2 ? max_rows<T, Place, 2>
+                                      : max_rows<T, Place, 0>;
+  run(p, x, y, indices, memory);
+}
+
+// What the sum of a window is divided by.
+ULPGRAD_INLINE int64_t count(const PoolGeometry& p, int64_t row, int64_t column) {
+  if (p.include_padding) return p.kernel[0] * p.kernel[1];
+  const int64_t top = row * p.stride[0] - p.padding[0], left = column * p.stride[1] - p.padding[1];
+  return (end_inside(top, 1, p.kernel[0], p.height) - first_inside(top, 1)) *
+         (end_inside(left, 1, p.kernel[1], p.width) - first_inside(left, 1));
+}
+
+template <typename T>
+static void avg(const PoolGeometry& p, const T* x, T* y) {
+  for (int64_t row = 0; row < p.rows; ++row, y += p.columns) {
+    T* const __restrict sum = y;
+    for (int64_t i = 0; i < p.columns; ++i) sum[i] = 0;
+    for_taps(p, row, [&](int64_t h, int64_t left, int64_t begin, int64_t end) {
+      const T* const from = x + h * p.width + left;
+      for (int64_t i = begin; i < end; ++i) sum[i] += from[i * p.stride[1]];
+    });
+    for (int64_t i = 0; i < p.columns; ++i) sum[i] /= static_cast<T>(count(p, row, i));
+  }
+}
+
+template <typename T>
+static void avg_gradient(const PoolGeometry& p, const T* g, T* dx) {
+  for (int64_t row = 0; row < p.rows; ++row, g += p.columns) {
+    for_taps(p, row, [&](int64_t h, int64_t left, int64_t begin, int64_t end) {
+      T* const to = dx + h * p.width + left;
+      for (int64_t i = begin; i < end; ++i) to[i * p.stride[1]] += g[i] / static_cast<T>(count(p, row, i));
+    });
+  }
+}
+
+extern const PoolTable pool_table = {{max<float, int32_t>, avg<float>, avg_gradient<float>},
+                                     {max<double, int64_t>, avg<double>, avg_gradient<double>}};
+
+}  // namespace ulpgrad::ULPGRAD_ISA

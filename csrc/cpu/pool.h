@@ -1,0 +1,32 @@
+// Pooling of contiguous planes: windows of images and their gradients.
+#pragma once
+
+#include <cstdint>
+
+#include "isa.h"
+
+namespace ulpgrad {
+
+struct PoolGeometry {
+  int64_t height, width;  // of an image
+  int64_t rows, columns;  // of the result
+  int64_t kernel[2], stride[2], padding[2], dilation[2];
+  bool include_padding;  // in the count an average is divided by
+};
+
+template <typename T>
+struct PoolKernels {
+  // Each takes one plane. `places` is working memory for 8 * columns bytes.
+  void (*max)(const PoolGeometry&, const T* x, T* y, int64_t* indices, void* places);
+  void (*avg)(const PoolGeometry&, const T* x, T* y);
+  void (*avg_gradient)(const PoolGeometry&, const T* g, T* dx);  // adds to dx
+};
+
+struct PoolTable {
+  PoolKernels<float> f32;
+  PoolKernels<double> f64;
+};
+
+ULPGRAD_TABLE(PoolTable, pool_table)
+
+}  // namespace ulpgrad
