@@ -1,5 +1,5 @@
-"""Four rows of C take four steps of k at once: twelve loads and stores for sixteen multiply-adds instead of forty-
-eight; and threads share out the rows. Next limit: C still goes through the L1 cache, since Numba cannot keep a tile in
+"""Four rows of A share each load of four rows of B: sixteen multiply-adds for twelve loads and stores instead of
+twenty-four; and threads share out the rows. Next limit: C goes through the L1 cache, since Numba cannot keep a tile in
 registers."""
 
 from __future__ import annotations
@@ -17,37 +17,36 @@ BLOCK_N = 256
 ACTIVATIONS = (None, *spec.ACTIVATIONS)
 
 
+# Blocks are given by their bounds: a slice of both axes would not be known as contiguous, and not vectorise.
+
+
 @jit(fastmath={"contract"})
-def four_rows(left: Array, right: Array, c0: Array, c1: Array, c2: Array, c3: Array) -> None:
-    """Rows c0 to c3 += the four rows of `left` times `right`."""
-    k, n = right.shape
-    whole = k // 4 * 4
-    for p in range(0, whole, 4):
-        b0, b1, b2, b3 = right[p], right[p + 1], right[p + 2], right[p + 3]
-        a00, a01, a02, a03 = left[0, p], left[0, p + 1], left[0, p + 2], left[0, p + 3]
-        a10, a11, a12, a13 = left[1, p], left[1, p + 1], left[1, p + 2], left[1, p + 3]
-        a20, a21, a22, a23 = left[2, p], left[2, p + 1], left[2, p + 2], left[2, p + 3]
-        a30, a31, a32, a33 = left[3, p], left[3, p + 1], left[3, p + 2], left[3, p + 3]
-        for j in range(n):
+def four_rows(a: Array, b: Array, c: Array, i: int, p0: int, p1: int, j0: int, j1: int) -> None:
+    """c[i : i + 4, j0:j1] += a[i : i + 4, p0:p1] @ b[p0:p1, j0:j1]."""
+    c0, c1, c2, c3 = c[i, j0:j1], c[i + 1, j0:j1], c[i + 2, j0:j1], c[i + 3, j0:j1]
+    whole = p0 + (p1 - p0) // 4 * 4
+    for p in range(p0, whole, 4):
+        b0, b1, b2, b3 = b[p, j0:j1], b[p + 1, j0:j1], b[p + 2, j0:j1], b[p + 3, j0:j1]
+        a00, a01, a02, a03 = a[i, p], a[i, p + 1], a[i, p + 2], a[i, p + 3]
+        a10, a11, a12, a13 = a[i + 1, p], a[i + 1, p + 1], a[i + 1, p + 2], a[i + 1, p + 3]
+        a20, a21, a22, a23 = a[i + 2, p], a[i + 2, p + 1], a[i + 2, p + 2], a[i + 2, p + 3]
+        a30, a31, a32, a33 = a[i + 3, p], a[i + 3, p + 1], a[i + 3, p + 2], a[i + 3, p + 3]
+        for j in range(j1 - j0):
             v0, v1, v2, v3 = b0[j], b1[j], b2[j], b3[j]
             c0[j] = (((c0[j] + a00 * v0) + a01 * v1) + a02 * v2) + a03 * v3
             c1[j] = (((c1[j] + a10 * v0) + a11 * v1) + a12 * v2) + a13 * v3
             c2[j] = (((c2[j] + a20 * v0) + a21 * v1) + a22 * v2) + a23 * v3
             c3[j] = (((c3[j] + a30 * v0) + a31 * v1) + a32 * v2) + a33 * v3
-    for p in range(whole, k):
-        line = right[p]
-        for j in range(n):
-            c0[j] += left[0, p] * line[j]
-            c1[j] += left[1, p] * line[j]
-            c2[j] += left[2, p] * line[j]
-            c3[j] += left[3, p] * line[j]
+    for row in range(i, i + 4):
+        one_row(a, b, c, row, whole, p1, j0, j1)
 
 
 @jit(fastmath={"contract"})
-def one_row(left: Array, right: Array, row: Array) -> None:
-    """row += left times `right`."""
-    for p in range(len(left)):
-        scale, line = left[p], right[p]
+def one_row(a: Array, b: Array, c: Array, i: int, p0: int, p1: int, j0: int, j1: int) -> None:
+    """c[i, j0:j1] += a[i, p0:p1] @ b[p0:p1, j0:j1]."""
+    row = c[i, j0:j1]
+    for p in range(p0, p1):
+        scale, line = a[i, p], b[p, j0:j1]
         for j in range(len(row)):
             row[j] += scale * line[j]
 
@@ -67,12 +66,10 @@ def multiply(a: Array, b: Array, c: Array, height: int) -> None:
             p1 = min(k, p0 + BLOCK_K)
             for j0 in range(0, n, BLOCK_N):
                 j1 = min(n, j0 + BLOCK_N)
-                block = right[p0:p1, j0:j1]
                 for i in range(first, whole, 4):
-                    four_rows(left[i : i + 4, p0:p1], block, out[i, j0:j1], out[i + 1, j0:j1], out[i + 2, j0:j1],
-                              out[i + 3, j0:j1])  # fmt: skip
+                    four_rows(left, right, out, i, p0, p1, j0, j1)
                 for i in range(whole, last):
-                    one_row(left[i, p0:p1], block, out[i, j0:j1])
+                    one_row(left, right, out, i, p0, p1, j0, j1)
 
 
 @jit(parallel=True)

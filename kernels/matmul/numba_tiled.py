@@ -1,5 +1,5 @@
-"""The same three loops on blocks of B that fit the L2 cache, so that a block is fetched once for all rows of A. Next
-limit: each multiply-add loads and stores its C value, and one core does it all."""
+"""Blocks of B that stay in the L2 cache serve all rows of A, and each C value takes four steps of k between its load
+and its store. Next limit: each B value is loaded once per row of A, and one core does it all."""
 
 from __future__ import annotations
 
@@ -18,14 +18,21 @@ def multiply(a: Array, b: Array, c: Array) -> None:
         left, right = a[min(s, len(a) - 1)], b[min(s, len(b) - 1)]
         (m, k), n = left.shape, right.shape[1]
         for p0 in range(0, k, BLOCK_K):
+            p1 = min(k, p0 + BLOCK_K)
+            whole = p0 + (p1 - p0) // 4 * 4
             for j0 in range(0, n, BLOCK_N):
                 j1 = min(n, j0 + BLOCK_N)
                 for i in range(m):
                     row = c[s, i, j0:j1]
-                    for p in range(p0, min(k, p0 + BLOCK_K)):
-                        scale, line = left[i, p], right[p, j0:j1]
+                    for p in range(p0, whole, 4):
+                        a0, a1, a2, a3 = left[i, p], left[i, p + 1], left[i, p + 2], left[i, p + 3]
+                        b0, b1, b2, b3 = right[p, j0:j1], right[p + 1, j0:j1], right[p + 2, j0:j1], right[p + 3, j0:j1]
                         for j in range(len(row)):
-                            row[j] += scale * line[j]
+                            row[j] = (((row[j] + a0 * b0[j]) + a1 * b1[j]) + a2 * b2[j]) + a3 * b3[j]
+                    for p in range(whole, p1):
+                        a0, b0 = left[i, p], right[p, j0:j1]
+                        for j in range(len(row)):
+                            row[j] += a0 * b0[j]
 
 
 @kernel(spec.matmul, "cpu/numba-tiled", rank=30, formats=[float32, float64], contiguous=True)
