@@ -55,7 +55,7 @@ def cifar10(
         ]
     images = np.concatenate([images for images, _ in parts])
     labels = np.concatenate([labels for _, labels in parts])
-    transform = Normalize(1 / 255, MEAN, STD) if standardize else Normalize(1 / 255)
+    transform = Normalize(255, MEAN, STD) if standardize else Normalize(255)
     return ArrayDataset(images, labels.astype(np.int64), transform=transform)
 
 

@@ -56,18 +56,18 @@ class ArrayDataset:
 
 @dataclass(frozen=True)
 class Normalize:
-    """The transform (x scale - mean) / std in float32, mean and std a value or one per channel of [n, channels, h,
-    w]."""
+    """The transform (x / full_scale - mean) / std in float32; mean and std have a value, or one for each channel of
+    [n, channels, h, w]."""
 
-    scale: float
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    full_scale: float
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     def __call__(self, x: Array) -> Array:
-        factor = (self.scale / np.array(self.std)).astype(np.float32).reshape(1, -1, 1, 1)
-        offset = (np.array(self.mean) / np.array(self.std)).astype(np.float32).reshape(1, -1, 1, 1)
-        out = x * factor
-        out -= offset
+        out = np.divide(x, self.full_scale, dtype=np.float32)
+        if self.mean:
+            out -= np.array(self.mean, np.float32).reshape(-1, 1, 1)
+            out /= np.array(self.std, np.float32).reshape(-1, 1, 1)
         return out
 
 

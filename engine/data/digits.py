@@ -36,9 +36,9 @@ def digits(split: str = "train", *, standardize: bool = False) -> ArrayDataset:
     rows = train if split == "train" else test
     if standardize:
         known = images[train] / FULL_SCALE
-        transform = Normalize(1 / FULL_SCALE, (float(known.mean()),), (float(known.std()),))
+        transform = Normalize(FULL_SCALE, (float(known.mean()),), (float(known.std()),))
     else:
-        transform = Normalize(1 / FULL_SCALE)
+        transform = Normalize(FULL_SCALE)
     return ArrayDataset(transform(images[rows]), labels[rows])
 
 

@@ -56,7 +56,7 @@ def mnist(
         raise DataError(f"{labels_path}: {labels.dtype}{list(labels.shape)}: expected one label from 0 to 9 per image")
     if len(images) != len(labels):
         raise DataError(f"{where}: {len(images)} images but {len(labels)} labels: the files do not belong together")
-    transform = Normalize(1 / 255, MEAN, STD) if standardize else Normalize(1 / 255)
+    transform = Normalize(255, MEAN, STD) if standardize else Normalize(255)
     return ArrayDataset(images[:, None], labels.astype(np.int64), transform=transform)
 
 

@@ -108,10 +108,13 @@ def _stored(name: str, value: Any) -> tuple[Array, Format]:
         array, form = value.to("cpu").storage, value.dtype
     else:
         array = np.asarray(value)
-        form = as_format(array.dtype)
+        try:
+            form = as_format(array.dtype)
+        except FormatError as error:
+            raise FormatError(f"save: {name!r} is {array.dtype}: expected one of {', '.join(NAMES)}") from error
         array = array if form.is_native else array.view(form.storage)
     if form.name not in NAMES:
-        raise FormatError(f"{name}: safetensors has no code for {form}: expected one of {', '.join(NAMES)}")
+        raise FormatError(f"save: {name!r}: safetensors has no code for {form}: expected one of {', '.join(NAMES)}")
     return array, form
 
 
@@ -138,7 +141,7 @@ def _header(path: Any, file: IO[bytes]) -> tuple[dict[str, Entry], dict[str, str
         raise DataError(f"{path}: byte 0: a header of {length} bytes is announced, over the limit; not safetensors")
     start = LENGTH_BYTES + length
     if start > size:
-        raise DataError(f"{path}: truncated at byte {size}: the header reaches to byte {start}")
+        raise DataError(f"{path}: truncated at byte {size}: the header reaches to byte {start}; or not safetensors")
     header = _json(path, file.read(length))
     metadata = header.pop(METADATA, {})
     if not (isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())):
