@@ -26,6 +26,8 @@ Hook = Callable[["Tensor"], "Tensor | None"]
 
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 is_grad_enabled = _recording.get
+_in_backward: ContextVar[bool] = ContextVar("in_backward", default=False)
+is_in_backward = _in_backward.get
 _sequence = itertools.count()
 
 
@@ -107,6 +109,19 @@ def _fit(gradient: Tensor, shape: tuple[int, ...], form: Format, name: str) -> T
 
 
 def _run(
+    roots: Sequence[tuple[Tensor, Tensor]],
+    wanted: dict[Any, int] | None,
+    create_graph: bool,
+    retain_graph: bool,
+) -> list[Tensor | None]:
+    token = _in_backward.set(True)
+    try:
+        return _walk(roots, wanted, create_graph, retain_graph)
+    finally:
+        _in_backward.reset(token)
+
+
+def _walk(
     roots: Sequence[tuple[Tensor, Tensor]],
     wanted: dict[Any, int] | None,
     create_graph: bool,

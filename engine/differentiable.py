@@ -58,6 +58,8 @@ class Primitive:
 
     def __call__(self, *tensors: Tensor | None, **params: Any) -> Any:
         """Run the op. Returns a Tensor, or a tuple of Tensors for an op with several outputs."""
+        if dispatch.state.special:
+            tensors = prepared(self.op.name, *tensors)
         arrays = tuple([None if t is None else t.storage for t in tensors])
         formats = tuple([None if t is None else t.dtype for t in tensors])
         result, forms = dispatch.call(self.op, formats, arrays, params)
@@ -92,6 +94,12 @@ class Primitive:
                 names.update(self.operands)
             found = self._needs[mask] = frozenset(names)
         return found
+
+
+def prepared(name: str, *tensors: Tensor | None) -> tuple[Any, ...]:
+    """Operands in the formats that the active policy wants for an op, or a function made of several, of this name."""
+    policy = dispatch.operand_policy.get() if dispatch.state.special else None
+    return tensors if policy is None else policy(name, tensors)
 
 
 def _parameters(rule: Rule) -> tuple[str, ...]:

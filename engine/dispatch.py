@@ -36,13 +36,24 @@ _plans: dict[tuple[Any, ...], Plan] = {}
 _pins: ContextVar[dict[str, str]] = ContextVar("pins", default={})
 
 
+operand_policy: ContextVar[Callable[[str, tuple[Any, ...]], tuple[Any, ...]] | None] = ContextVar("policy", default=None)
+
+
 @dataclass
 class _State:
-    """`special` is true while a pin or the log is active anywhere; the fast roads look at nothing else."""
+    """`special` is true while a pin, the log or an operand policy (autocast) is active anywhere; the fast roads look at
+    nothing else."""
 
     special: bool = False
     log: bool = False
     pinned: int = 0
+    policies: int = 0
+
+    def count(self, *, pinned: int = 0, policies: int = 0) -> None:
+        """Note pins and policies that begin (1) or end (-1)."""
+        self.pinned += pinned
+        self.policies += policies
+        self.special = self.log or self.pinned > 0 or self.policies > 0
 
 
 state = _State()
@@ -141,7 +152,11 @@ def call(op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, An
     chosen = plan(op, formats, arrays, params)
     if state.log:
         return _logged(chosen, op, formats, arrays, params), chosen.formats
-    return chosen.run(*arrays, **params), chosen.formats
+    try:
+        return chosen.run(*arrays, **params), chosen.formats
+    except (FloatingPointError, RuntimeWarning):  # the caller has made errors of NumPy's events; here they are values
+        with np.errstate(all="ignore"):
+            return chosen.run(*arrays, **params), chosen.formats
 
 
 def _logged(chosen: Plan, op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any]) -> Any:
@@ -169,20 +184,18 @@ def use(**pins: str) -> Iterator[None]:
         if not any(r.name == rung for r in registry.ladder(op, rung.split("/")[0])):
             registry.select(Request(op, "cpu", (), (), {}), rung)  # raises, with the names there are
     token = _pins.set({**_pins.get(), **pins})
-    state.pinned += 1
-    state.special = True
+    state.count(pinned=1)
     try:
         yield
     finally:
         _pins.reset(token)
-        state.pinned -= 1
-        state.special = state.log or state.pinned > 0
+        state.count(pinned=-1)
 
 
 def log_kernels(on: bool = True) -> None:
     """Print a line per kernel call to standard error (also: ULPGRAD_LOG=kernels)."""
     state.log = on
-    state.special = on or state.pinned > 0
+    state.count()
 
 
 if settings.get("ULPGRAD_LOG") == "kernels":
