@@ -1,0 +1,32 @@
+"""Three matrix products and a softmax, each by the array library: fast while the scores fit in the cache.
+
+Next limit: the matrix of scores is written and read several times, and grows with the square of the length.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from ulpgrad.formats import Array, bool_, float32, float64
+from ulpgrad.kernels.attention import spec
+from ulpgrad.kernels.registry import kernel
+
+FORMATS = (float32, float64, bool_)
+
+
+@kernel(spec.attention, "cpu/numpy-unfused", rank=10, formats=FORMATS)
+def attention(
+    q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float
+) -> tuple[Array, Array]:
+    with np.errstate(all="ignore"):
+        weights, lse = spec.softmax(spec.scores(q, k, mask, is_causal, scale))
+    return (weights @ v).astype(q.dtype, copy=False), lse.astype(q.dtype, copy=False)
+
+
+@kernel(spec.attention_gradient, "cpu/numpy-unfused", rank=10, formats=FORMATS)
+def attention_gradient(
+    g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, *, is_causal: bool, scale: float
+) -> tuple[Array, Array, Array]:
+    with np.errstate(all="ignore"):
+        weights = spec.weights_again(spec.scores(q, k, mask, is_causal, scale), lse).astype(q.dtype, copy=False)
+    wanted = weights * (g @ v.swapaxes(-1, -2) - (g * y).sum(axis=-1, keepdims=True)) * q.dtype.type(scale)
+    return wanted @ k, wanted.swapaxes(-1, -2) @ q, weights.swapaxes(-1, -2) @ g

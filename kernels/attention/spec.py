@@ -1,0 +1,231 @@
+"""Scaled dot-product attention and its gradient, defined by the full matrix of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod, sqrt
+from typing import Any
+
+import numpy as np
+from ulpgrad.errors import FormatError, ShapeError
+from ulpgrad.formats import FLOATS, Array, Format, bool_, float32, float64
+from ulpgrad.formats.promotion import result_format
+from ulpgrad.kernels.spec import Op, Sample
+
+LEAST_WEIGHT = 2.0**-100  # weights far below this are subnormal in float32, or flushed to zero
+
+
+def scores(q: Array, k: Array, mask: Array | None, is_causal: bool, scale: float) -> Array:
+    """How much each query wants each key: [..., l, s], minus infinity where it may not attend."""
+    out: Array = q @ k.swapaxes(-1, -2) * q.dtype.type(scale)
+    if is_causal:
+        out = np.where(np.tri(*out.shape[-2:], dtype=bool), out, -np.inf)
+    if mask is not None:
+        out = np.where(mask, out, -np.inf) if mask.dtype == bool else out + mask
+    return out
+
+
+def softmax(s: Array) -> tuple[Array, Array]:
+    """(weights, lse) of each row: weights sum to 1, or are all 0 where every score is minus infinity."""
+    largest = s.max(axis=-1, keepdims=True, initial=-np.inf)
+    e = np.exp(s - np.where(largest == -np.inf, 0, largest))
+    total = e.sum(axis=-1, keepdims=True)
+    return e / np.where(total == 0, 1, total), (largest + np.log(total))[..., 0]
+
+
+def weights_again(s: Array, lse: Array) -> Array:
+    """The weights from the scores and the lse that the forward pass kept."""
+    return np.exp(s - np.where(lse == -np.inf, np.inf, lse)[..., None])
+
+
+def _attention(
+    q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float
+) -> tuple[Array, Array]:
+    weights, lse = softmax(scores(q, k, mask, is_causal, scale))
+    return weights @ v, lse
+
+
+def _attention_gradient(
+    g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, *, is_causal: bool, scale: float
+) -> tuple[Array, Array, Array]:
+    weights = weights_again(scores(q, k, mask, is_causal, scale), lse)
+    wanted = weights * (g @ v.swapaxes(-1, -2) - (g * y).sum(axis=-1, keepdims=True)) * scale
+    return wanted @ k, wanted.swapaxes(-1, -2) @ q, weights.swapaxes(-1, -2) @ g
+
+
+def _conditioning(q: Array, k: Array, mask: Array | None, scale: float) -> Array:
+    """By how much a relative error of 1 in the terms of a score moves its exponential: [..., l, 1]."""
+    size = np.abs(q) @ np.abs(k).swapaxes(-1, -2) * abs(scale)
+    if mask is not None and mask.dtype != bool:
+        size = size + np.where(np.isfinite(mask), np.abs(mask), 0)
+    return np.asarray(1 + size.max(axis=-1, keepdims=True, initial=0))
+
+
+def _magnitude(
+    q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float
+) -> tuple[Array, Array]:
+    weights, lse = softmax(scores(q, k, mask, is_causal, scale))
+    size = _conditioning(q, k, mask, scale)
+    return weights @ np.abs(v) * size, np.maximum(np.abs(np.where(np.isfinite(lse), lse, 0)), size[..., 0])
+
+
+def _gradient_magnitude(
+    g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, *, is_causal: bool, scale: float
+) -> tuple[Array, Array, Array]:
+    size = _conditioning(q, k, mask, scale)
+    weights = np.maximum(weights_again(scores(q, k, mask, is_causal, scale), lse) * size, LEAST_WEIGHT)
+    g, q, k, v, y = (np.abs(a) for a in (g, q, k, v, y))
+    wanted = weights * (g @ v.swapaxes(-1, -2) + (g * y).sum(axis=-1, keepdims=True)) * abs(scale)
+    return wanted @ k, wanted.swapaxes(-1, -2) @ q, weights.swapaxes(-1, -2) @ g
+
+
+def _check(op: str, q: Array, k: Array, v: Array, mask: Array | None) -> None:
+    for name, a in (("q", q), ("k", k), ("v", v)):
+        if a.ndim < 2:
+            raise ShapeError(f"{op}: {name} has shape {a.shape}: expected [..., length, features]")
+        if a.shape[:-2] != q.shape[:-2]:
+            raise ShapeError(
+                f"{op}: leading axes differ: q {q.shape}, {name} {a.shape}: {q.shape[:-2]} != {a.shape[:-2]}; "
+                "broadcast them to one shape"
+            )
+    if q.shape[-1] != k.shape[-1]:
+        raise ShapeError(f"{op}: features (axis -1) differ: q {q.shape}, k {k.shape}: {q.shape[-1]} != {k.shape[-1]}")
+    if k.shape[-2] != v.shape[-2]:
+        raise ShapeError(f"{op}: lengths (axis -2) differ: k {k.shape}, v {v.shape}: {k.shape[-2]} != {v.shape[-2]}")
+    if mask is not None:
+        wanted = (*q.shape[:-1], k.shape[-2])
+        try:
+            fits = np.broadcast_shapes(mask.shape, wanted) == wanted
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ShapeError(f"{op}: mask {mask.shape} does not broadcast to the scores {wanted} of q and k")
+
+
+def _check_attention(q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float) -> None:
+    _check("attention", q, k, v, mask)
+
+
+def _check_gradient(
+    g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, *, is_causal: bool, scale: float
+) -> None:
+    op = "attention_gradient"
+    _check(op, q, k, v, mask)
+    for name, a, wanted in (("g", g, (*q.shape[:-1], v.shape[-1])), ("y", y, (*q.shape[:-1], v.shape[-1])),
+                            ("lse", lse, q.shape[:-1])):  # fmt: skip
+        if a.shape != wanted:
+            raise ShapeError(f"{op}: {name} has shape {a.shape}: q {q.shape} and v {v.shape} give {wanted}")
+
+
+def _floats(op: str, **formats: Format) -> Format:
+    for name, f in formats.items():
+        if not f.is_floating:
+            raise FormatError(f"{op}: {name} is {f.name}: expected a float; only mask may be bool")
+    return result_format(*formats.values())
+
+
+def _attention_result(q: Format, k: Format, v: Format, _: Format | None, **__: Any) -> tuple[Format, Format]:
+    y = _floats("attention", q=q, k=k, v=v)
+    return y, float64 if y is float64 else float32
+
+
+def _gradient_result(
+    g: Format, q: Format, k: Format, v: Format, _: Format | None, y: Format, lse: Format, **__: Any
+) -> tuple[Format, Format, Format]:
+    form = _floats("attention_gradient", g=g, q=q, k=k, v=v, y=y)
+    _floats("attention_gradient", lse=lse)
+    return form, form, form
+
+
+#       leading l    s    d   e    mask      causal  what it is
+CASES = (
+    ((1, 2), 5, 5, 4, 4, None, False, "small"),
+    ((2, 3), 7, 7, 8, 8, None, True, "causal"),
+    ((2,), 3, 9, 5, 6, None, False, "more keys, other values"),
+    ((2,), 3, 9, 5, 6, None, True, "causal, more keys"),
+    ((2,), 9, 3, 5, 6, None, True, "causal, more queries"),
+    ((), 6, 4, 3, 2, None, False, "no leading axes"),
+    ((2, 3), 6, 7, 4, 4, (6, 7), False, "bool mask"),
+    ((2, 3), 6, 7, 4, 4, (2, 1, 1, 7), False, "bool mask of keys"),
+    ((2, 3), 6, 7, 4, 4, (3, 6, 1), True, "bool mask of queries, causal"),
+    ((1, 2), 70, 200, 24, 17, (2, 70, 200), False, "several blocks, bool mask"),
+    ((1, 2), 131, 131, 64, 64, None, True, "several blocks, causal"),
+    ((1, 1), 300, 290, 20, 33, None, False, "several blocks"),
+    ((1, 1), 1, 1, 1, 1, None, True, "one of each"),
+    ((2, 1), 4, 0, 3, 2, None, False, "no keys"),
+    ((2, 1), 0, 4, 3, 2, None, False, "no queries"),
+    ((0, 2), 4, 4, 3, 3, None, False, "empty batch"),
+)  # fmt: skip
+
+
+def _attention_samples() -> Iterator[Sample]:
+    random = np.random.default_rng(0)
+    for leading, length, keys, d, e, mask, is_causal, name in CASES:
+        q, k, v = (random.normal(size=(*leading, *shape)) for shape in ((length, d), (keys, d), (keys, e)))
+        params = {"is_causal": is_causal, "scale": 1 / sqrt(d)}
+        allowed = None if mask is None else random.random(mask) < 0.6
+        yield Sample((q, k, v, allowed), params, name)
+        if allowed is not None:
+            added = np.where(allowed, random.normal(size=allowed.shape), -np.inf)
+            yield Sample((q, k, v, added), params, name.replace("bool", "float"))
+    q, k, v = (random.normal(size=(1, 2, 150, 16)) * size for size in (8, 4, 100))
+    yield Sample((q, k, v, None), {"is_causal": False, "scale": 1.0}, "sharp")
+    yield Sample((q, k, v, np.zeros((150, 150), bool)), {"is_causal": False, "scale": 1.0}, "nothing to attend to")
+    yield Sample((-q, k, v, None), {"is_causal": True, "scale": -0.5}, "negative scale")
+
+
+def _gradient_samples() -> Iterator[Sample]:
+    random = np.random.default_rng(1)
+    for sample in _attention_samples():
+        q, k, v, mask = sample.arrays
+        assert q is not None
+        assert k is not None
+        assert v is not None
+        with np.errstate(all="ignore"):
+            y, lse = _attention(q, k, v, mask, **sample.params)
+        yield Sample((random.normal(size=y.shape), q, k, v, mask, y, lse), sample.params, sample.name)
+
+
+def _pairs(q: Array, k: Array, is_causal: bool) -> float:
+    """How many (query, key) pairs there are to compute."""
+    length, keys = q.shape[-2], k.shape[-2]
+    seen = min(length, keys)
+    in_rows = seen * (seen + 1) / 2 + (length - seen) * keys if is_causal else length * keys
+    return float(prod(q.shape[:-2]) * in_rows)
+
+
+attention = Op(
+    "attention",
+    "(q: [..., l, d], k: [..., s, d], v: [..., s, e], mask: [..., l, s] | None, *, is_causal, scale) "
+    "-> ([..., l, e], lse: [..., l])",
+    _attention,
+    doc="softmax(q k^T * scale + mask) v, and the logarithm of each row's sum of exponentials. A bool mask says where a "
+    "query attends, a float mask is added; with is_causal, query i sees keys 0 to i. Rows that attend to nothing give "
+    "zeros. Leading axes are equal; the mask's broadcast.",
+    check=_check_attention,
+    result=_attention_result,
+    promote=(0, 1, 2),
+    formats=(*FLOATS, bool_),
+    flops=lambda q, k, v, _, *, is_causal, **__: 2 * _pairs(q, k, is_causal) * (q.shape[-1] + v.shape[-1]),
+    samples=_attention_samples,
+    ulps={float32: 16, float64: 16},
+    magnitude=_magnitude,
+)
+
+attention_gradient = Op(
+    "attention_gradient",
+    "(g: [..., l, e], q: [..., l, d], k: [..., s, d], v: [..., s, e], mask: [..., l, s] | None, y: [..., l, e], "
+    "lse: [..., l], *, is_causal, scale) -> (dq, dk, dv)",
+    _attention_gradient,
+    doc="The gradients of attention with respect to q, k and v, from its results y and lse.",
+    check=_check_gradient,
+    result=_gradient_result,
+    promote=(0, 1, 2, 3, 5),
+    formats=(*FLOATS, bool_),
+    flops=lambda g, q, k, v, *_, is_causal, **__: 2 * _pairs(q, k, is_causal) * (3 * q.shape[-1] + 2 * v.shape[-1]),
+    samples=_gradient_samples,
+    ulps={float32: 16, float64: 16},
+    magnitude=_gradient_magnitude,
+)
+
+__all__ = ["attention", "attention_gradient", "scores", "softmax", "weights_again"]
