@@ -74,6 +74,7 @@ def operands(
         stored = cast_sample(a, target)
         if stored is None:
             return None
+        stored = np.asarray(stored)
         mutable = i in op.mutates
         arrays.append(
             lay_out(stored, "contiguous" if mutable else layout).copy() if mutable else lay_out(stored, layout)
