@@ -1,0 +1,81 @@
+"""Scaled dot-product attention in one kernel, which never holds the whole matrix of weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from ulpgrad.autograd import is_grad_enabled
+from ulpgrad.differentiable import Primitive
+from ulpgrad.errors import ShapeError
+from ulpgrad.formats import bool_
+from ulpgrad.kernels.attention import spec
+from ulpgrad.ops import elementwise as ew
+from ulpgrad.ops.common import as_tensor, broadcast_shapes
+from ulpgrad.ops.linalg import matmul
+from ulpgrad.ops.manipulation import broadcast_to, matrix_transpose
+from ulpgrad.ops.reduction import max as largest
+from ulpgrad.ops.reduction import sum as total
+from ulpgrad.tensor import Tensor
+
+__all__ = ["scaled_dot_product_attention"]
+
+
+def _composite(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float) -> Tensor:
+    """The same, step by step. A row that attends to nothing gives zeros."""
+    scores = matmul(q, matrix_transpose(k)) * scale
+    if is_causal:
+        scores = ew.where(Tensor(np.tri(*scores.shape[-2:], dtype=np.bool_), bool_), scores, -math.inf)
+    if mask is not None:
+        scores = ew.where(mask, scores, -math.inf) if mask.dtype is bool_ else scores + mask
+    top = largest(scores.detach(), axis=-1, keepdims=True)
+    weights = ew.exp(scores - ew.where(ew.isinf(top), 0.0, top))
+    norm = total(weights, axis=-1, keepdims=True)
+    return matmul(weights, v) / ew.where(norm == 0.0, 1.0, norm)
+
+
+def _joint(
+    g: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    y: Tensor,
+    lse: Tensor,
+    is_causal: bool,
+    scale: float,
+) -> tuple[Tensor | None, ...]:
+    return (*_attention_gradient(g, q, k, v, mask, y, lse, is_causal=is_causal, scale=scale), None)
+
+
+_attention = Primitive(spec.attention, "q k v mask", "y lse", joint=_joint, composite=_composite)
+_attention_gradient = Primitive(spec.attention_gradient, "g0 q k v mask y lse", "dq dk dv")
+
+
+def scaled_dot_product_attention(
+    q: Any, k: Any, v: Any, mask: Any = None, is_causal: bool = False, scale: float | None = None
+) -> Tensor:
+    """softmax(scale q kᵀ + mask) v over the last two axes (Vaswani et al. 2017).
+
+    q (..., l, d), k (..., s, d), v (..., s, e) -> (..., l, e), usually with (batch, heads) in front; leading axes
+    broadcast. `mask` broadcasts to (..., l, s): bool (True: attend) or a float added to the scores. `is_causal` lets row i
+    attend to columns 0 to i. `scale` is 1 / sqrt(d) unless given. A row that may attend to nothing gives zeros.
+    Raises ShapeError where shapes do not fit.
+    """
+    q, k, v = as_tensor(q), as_tensor(k), as_tensor(v)
+    mask = None if mask is None else as_tensor(mask)
+    name = "scaled_dot_product_attention"
+    for what, t in (("q", q), ("k", k), ("v", v)):
+        if t.ndim < 2:
+            raise ShapeError(f"{name}: {what} has shape {t.shape}: expected at least (length, size)")
+    if not q.shape[:-2] == k.shape[:-2] == v.shape[:-2]:
+        lead = broadcast_shapes(name, q.shape[:-2], k.shape[:-2], v.shape[:-2])
+        q, k, v = (broadcast_to(t, (*lead, *t.shape[-2:])) for t in (q, k, v))
+    if scale is None:
+        scale = 1.0 / math.sqrt(q.shape[-1]) if q.shape[-1] else 1.0
+    params = {"is_causal": bool(is_causal), "scale": float(scale)}
+    if mask is not None and mask.requires_grad and is_grad_enabled():  # the fused gradient gives none for the mask
+        return _composite(q, k, v, mask, **params)
+    out: Tensor = _attention(q, k, v, mask, **params)[0]
+    return out

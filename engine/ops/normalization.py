@@ -1,0 +1,170 @@
+"""Layer, RMS and batch normalization. The fused kernels keep mean and 1 / deviation for one fused gradient; second
+derivatives go through the formulas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ulpgrad.differentiable import Primitive, prepared
+from ulpgrad.errors import ArgumentError, FormatError, ShapeError
+from ulpgrad.formats import Float
+from ulpgrad.formats.promotion import result_format
+from ulpgrad.kernels.norm import spec
+from ulpgrad.ops import elementwise as ew
+from ulpgrad.ops.common import as_tensor, normalize_shape
+from ulpgrad.ops.creation import astype
+from ulpgrad.ops.manipulation import reshape
+from ulpgrad.ops.reduction import mean as average
+from ulpgrad.tensor import Tensor
+
+__all__ = ["batch_norm", "layer_norm", "rms_norm"]
+
+
+def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    y = x if weight is None else x * weight
+    return y if bias is None else y + bias
+
+
+def _layer_norm_formula(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    centred = x - average(x, axis=-1, keepdims=True)
+    return _scaled(centred / ew.sqrt(average(centred * centred, axis=-1, keepdims=True) + eps), weight, bias)
+
+
+def _rms_norm_formula(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    return _scaled(x / ew.sqrt(average(x * x, axis=-1, keepdims=True) + eps), weight, None)
+
+
+def _batch_norm_formula(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    centred = x - average(x, axis=(0, 2), keepdims=True)
+    normal = centred / ew.sqrt(average(centred * centred, axis=(0, 2), keepdims=True) + eps)
+    return _scaled(normal, *(None if t is None else reshape(t, (-1, 1)) for t in (weight, bias)))
+
+
+_layer_norm_gradient = Primitive(spec.layer_norm_gradient, "g0 x weight mean rstd", "dx dweight dbias")
+_layer_norm = Primitive(
+    spec.layer_norm,
+    "x weight bias",
+    "y mean rstd",
+    joint=lambda g, x, weight, mean, rstd: _layer_norm_gradient(g, x, weight, mean, rstd),
+    composite=_layer_norm_formula,
+)
+_rms_norm_gradient = Primitive(spec.rms_norm_gradient, "g0 x weight rstd", "dx dweight")
+_rms_norm = Primitive(
+    spec.rms_norm,
+    "x weight",
+    "y rstd",
+    joint=lambda g, x, weight, rstd: _rms_norm_gradient(g, x, weight, rstd),
+    composite=_rms_norm_formula,
+)
+_batch_norm_gradient = Primitive(spec.batch_norm_gradient, "g0 x weight mean rstd", "dx dweight dbias")
+_batch_norm = Primitive(
+    spec.batch_norm,
+    "x weight bias",
+    "y mean rstd",
+    joint=lambda g, x, weight, mean, rstd: _batch_norm_gradient(g, x, weight, mean, rstd),
+    composite=_batch_norm_formula,
+)
+
+
+def _over_last_axes(
+    name: str,
+    x: Any,
+    normalized_shape: int | Sequence[int],
+    parameters: tuple[Any, ...],
+    run: Callable[..., Tensor],
+) -> Tensor:
+    """Run with the normalized axes as one, the last."""
+    x, shape = as_tensor(x), normalize_shape(name, normalized_shape)
+    if not shape or x.shape[-len(shape) :] != shape:
+        raise ShapeError(f"{name}: x has shape {x.shape}: its last axes must be normalized_shape {shape}")
+    given = [None if p is None else as_tensor(p) for p in parameters]
+    for what, p in zip(("weight", "bias"), given, strict=False):
+        if p is not None and p.shape != shape:
+            raise ShapeError(f"{name}: {what} has shape {p.shape}: expected normalized_shape {shape}")
+    if len(shape) == 1:
+        return run(x, *given)
+    flat = [None if p is None else reshape(p, (-1,)) for p in given]
+    return reshape(run(reshape(x, (*x.shape[: -len(shape)], math.prod(shape))), *flat), x.shape)
+
+
+def layer_norm(
+    x: Any, normalized_shape: int | Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last axes, whose shape is `normalized_shape` (Ba et al.
+    2016). The variance is the biased one; weight and bias have the normalized shape."""
+    return _over_last_axes(
+        "layer_norm", x, normalized_shape, (weight, bias), lambda x, w, b: _layer_norm(x, w, b, eps=float(eps))[0]
+    )
+
+
+def rms_norm(x: Any, normalized_shape: int | Sequence[int], weight: Any = None, eps: float | None = None) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last axes (Zhang and Sennrich 2019); `eps` is that of x's format unless
+    given."""
+    x = as_tensor(x)
+    if not isinstance(x.dtype, Float):
+        raise FormatError(f"rms_norm: expected a floating format, got {x.dtype.name}")
+    small = x.dtype.eps if eps is None else float(eps)
+    return _over_last_axes("rms_norm", x, normalized_shape, (weight,), lambda x, w: _rms_norm(x, w, eps=small)[0])
+
+
+def batch_norm(
+    x: Any,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) * weight + bias per channel (axis 1) of (n, c) or (n, c, ...) (Ioffe and Szegedy
+    2015).
+
+    In training, with the batch's own statistics (biased variance); running_mean and running_var, if given, then move in
+    place by `momentum` towards them (unbiased variance). Otherwise with the running statistics.
+    Raises ShapeError for a batch that has only one value per channel to train on.
+    """
+    x = as_tensor(x)
+    if x.ndim < 2:
+        raise ShapeError(f"batch_norm: x has shape {x.shape}: expected (batch, channels, ...)")
+    weight, bias = (None if p is None else as_tensor(p) for p in (weight, bias))
+    named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for what, p in named.items():
+        if p is not None and p.shape != x.shape[1:2]:
+            raise ShapeError(f"batch_norm: {what} has shape {p.shape}: expected {x.shape[1:2]}, one value per channel")
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ArgumentError("batch_norm: running_mean and running_var are needed out of training")
+        return _with_running_statistics(x, running_mean, running_var, weight, bias, eps)
+    count = x.size // max(x.shape[1], 1)
+    if count == 1:
+        raise ShapeError(f"batch_norm: x {x.shape} has one value per channel: training needs at least two")
+    y, mean, rstd = _batch_norm(reshape(x, (*x.shape[:2], -1)), weight, bias, eps=float(eps))
+    if running_mean is not None:
+        _move(running_mean, mean.storage, momentum)
+    if running_var is not None:
+        _move(running_var, (1.0 / rstd.storage**2 - eps) * (count / max(count - 1, 1)), momentum)
+    return reshape(y, x.shape)
+
+
+def _move(running: Tensor, towards: Any, momentum: float) -> None:
+    """Move a running statistic in place."""
+    form = running.dtype
+    running.storage[...] = form.encode(form.decode(running.storage) * (1 - momentum) + towards * momentum)
+    running._written()
+
+
+def _with_running_statistics(
+    x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """One multiplication and one addition per value."""
+    x, mean, variance, weight, bias = prepared("batch_norm", x, mean, variance, weight, bias)
+    form = result_format(*(t.dtype for t in (x, weight, bias) if t is not None))
+    scale = ew.reciprocal(ew.sqrt(variance + eps))
+    scale = scale if weight is None else scale * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
+    wide = (-1, *(1,) * (x.ndim - 2))
+    y = x * reshape(scale, wide) + reshape(shift, wide)
+    return astype(y, form, copy=False)
