@@ -56,8 +56,9 @@ def cross_entropy_reference(
     top = logits.max(axis=1, initial=-np.inf)
     lse = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
     weights = _weights(logits, target, ignore_index, label_smoothing)
-    losses = np.where(weights > 0, weights * (lse[:, None] - logits), 0).sum(axis=1)
-    return losses, lse
+    parts = np.zeros_like(logits)  # where a class has no weight, even an infinite logit costs nothing
+    np.multiply(weights, lse[:, None] - logits, where=weights > 0, out=parts)
+    return parts.sum(axis=1), lse
 
 
 def cross_entropy_gradient_reference(

@@ -50,7 +50,7 @@ def _simple(op: Op) -> None:
     kernel(op, "cpu/native-tree", rank=50, formats=[float32, float64], contiguous=True, where=_where)(run)
 
 
-for _op in (spec.sum_, spec.prod, spec.max_, spec.min_):
+for _op in (spec.sum, spec.prod, spec.max, spec.min):
     _simple(_op)
 
 

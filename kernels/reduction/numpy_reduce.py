@@ -31,7 +31,7 @@ def blocked_sum(x: Array, axis: spec.Axes, keepdims: bool) -> Array:
     return np.asarray(x.sum(axis=axis, keepdims=keepdims))
 
 
-@kernel(spec.sum_, "cpu/numpy-reduce", rank=10, formats=ALL)
+@kernel(spec.sum, "cpu/numpy-reduce", rank=10, formats=ALL)
 def sum_(x: Array, *, axis: spec.Axes, keepdims: bool) -> Array:
     with np.errstate(all="ignore"):
         if x.dtype.kind == "f":
@@ -63,7 +63,7 @@ def _plain(op: Op, method: Callable[..., Any]) -> None:
     kernel(op, "cpu/numpy-reduce", rank=10, formats=ALL)(run)
 
 
-for _op, _method in ((spec.prod, np.prod), (spec.max_, np.max), (spec.min_, np.min), (spec.all_, np.all),
-                     (spec.any_, np.any), (spec.argmax, np.argmax), (spec.argmin, np.argmin),
+for _op, _method in ((spec.prod, np.prod), (spec.max, np.max), (spec.min, np.min), (spec.all, np.all),
+                     (spec.any, np.any), (spec.argmax, np.argmax), (spec.argmin, np.argmin),
                      (spec.cumulative_sum, np.cumsum), (spec.cumulative_prod, np.cumprod)):  # fmt: skip
     _plain(_op, _method)

@@ -21,8 +21,8 @@ def count(x: Array, axis: Axes) -> int:
 
 def side_by_side(x: Array, *, axis: Axes, **_: Any) -> bool:
     """Whether no kept axis lies between reduced ones, so that x is [outer, n, inner] and n is what is reduced."""
-    axes = [a for a in axis if x.shape[a] != 1]
-    return not axes or all(a in axes or x.shape[a] == 1 for a in range(min(axes), max(axes)))
+    axes = sorted(a for a in axis if x.shape[a] != 1)
+    return not axes or {a for a in range(axes[0], axes[-1]) if x.shape[a] != 1} <= set(axes)
 
 
 # What is right. NumPy's long double has 64 bits of precision on x86, so float64 sums have a better one to be held against.
@@ -174,7 +174,7 @@ def _values_in(x: Array, **_: Any) -> float:
 
 SUM_ULPS = {float32: 8, float64: 8}  # of sum |x|: sequential additions of up to 300 values lie well within
 
-sum_ = Op(
+sum = Op(
     "sum",
     signature="(x: [...], *, axis: (int, ...), keepdims) -> [...]",
     doc="Sum over axes; booleans and integers are counted in 64 bits. The sum of nothing is 0.",
@@ -230,7 +230,7 @@ var = Op(
     key=side_by_side,
 )
 
-max_ = Op(
+max = Op(
     "max",
     signature="(x: [...], *, axis: (int, ...), keepdims) -> [...]",
     doc="Largest value; NaN if there is one. An empty axis has none and raises.",
@@ -243,7 +243,7 @@ max_ = Op(
     key=side_by_side,
 )
 
-min_ = Op(
+min = Op(
     "min",
     signature="(x: [...], *, axis: (int, ...), keepdims) -> [...]",
     doc="Smallest value; NaN if there is one. An empty axis has none and raises.",
@@ -256,7 +256,7 @@ min_ = Op(
     key=side_by_side,
 )
 
-all_ = Op(
+all = Op(
     "all",
     signature="(x: [...], *, axis: (int, ...), keepdims) -> bool[...]",
     doc="Whether every value is true, that is, not zero; true for nothing. NaN is not zero.",
@@ -267,7 +267,7 @@ all_ = Op(
     samples=_samples(integers=2),
 )
 
-any_ = Op(
+any = Op(
     "any",
     signature="(x: [...], *, axis: (int, ...), keepdims) -> bool[...]",
     doc="Whether some value is true, that is, not zero; false for nothing. NaN is not zero.",

@@ -1,0 +1,163 @@
+// Row kernels: checks, then rows over threads. A row belongs to one thread, so results do not depend on their number.
+#include "rows.h"
+
+#include <algorithm>
+
+#include "bind.h"
+#include "threads.h"
+
+namespace ulpgrad {
+namespace {
+
+constexpr int64_t kGrain = 1 << 14;  // values, about 10 us: less does not pay for a thread
+
+template <typename Body>
+void over_rows(int64_t rows, int64_t n, const Body& body) {
+  const py::gil_scoped_release free;
+  parallel_for(rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, n)), body);
+}
+
+bool is_double(const py::array& a) { return py::isinstance<py::array_t<double>>(a); }
+
+template <typename T>
+const T* rows_of(const py::array& a, int64_t rows, int64_t n, const char* name) {
+  expect_shape(a, {rows, n}, name);
+  return contiguous<T>(a, name);
+}
+
+template <typename T>
+const T* values_of(const py::array& a, int64_t size, const char* name) {
+  expect_shape(a, {size}, name);
+  return contiguous<T>(a, name);
+}
+
+// One row function of one array.
+template <typename T>
+using Unary = void (*)(const T*, T*, int64_t, int64_t);
+
+template <typename T>
+py::array unary(Unary<T> run, const py::array& x) {
+  expect_ndim(x, 2, "x");
+  const int64_t rows = x.shape(0), n = x.shape(1);
+  const T* from = contiguous<T>(x, "x");
+  py::array_t<T> out = empty<T>({rows, n});
+  T* to = out.mutable_data();
+  over_rows(rows, n, [&](int64_t b, int64_t e) { run(from + b * n, to + b * n, e - b, n); });
+  return out;
+}
+
+template <typename T>
+using Binary = void (*)(const T*, const T*, T*, int64_t, int64_t);
+
+template <typename T>
+py::array binary(Binary<T> run, const py::array& g, const py::array& y) {
+  expect_ndim(y, 2, "y");
+  const int64_t rows = y.shape(0), n = y.shape(1);
+  const T *gradient = rows_of<T>(g, rows, n, "g"), *from = contiguous<T>(y, "y");
+  py::array_t<T> out = empty<T>({rows, n});
+  T* to = out.mutable_data();
+  over_rows(rows, n, [&](int64_t b, int64_t e) { run(gradient + b * n, from + b * n, to + b * n, e - b, n); });
+  return out;
+}
+
+py::array softmax(const py::array& x, const char* isa) {
+  const RowTable& t = table<RowTable>(isa_named(isa));
+  return is_double(x) ? unary<double>(t.f64.softmax, x) : unary<float>(t.f32.softmax, x);
+}
+
+py::array log_softmax(const py::array& x, const char* isa) {
+  const RowTable& t = table<RowTable>(isa_named(isa));
+  return is_double(x) ? unary<double>(t.f64.log_softmax, x) : unary<float>(t.f32.log_softmax, x);
+}
+
+py::array softmax_gradient(const py::array& g, const py::array& y, const char* isa) {
+  const RowTable& t = table<RowTable>(isa_named(isa));
+  return is_double(y) ? binary<double>(t.f64.softmax_gradient, g, y) : binary<float>(t.f32.softmax_gradient, g, y);
+}
+
+py::array log_softmax_gradient(const py::array& g, const py::array& y, const char* isa) {
+  const RowTable& t = table<RowTable>(isa_named(isa));
+  return is_double(y) ? binary<double>(t.f64.log_softmax_gradient, g, y)
+                      : binary<float>(t.f32.log_softmax_gradient, g, y);
+}
+
+// The first position whose index is neither below `limit` nor `ignored`, or -1.
+int64_t first_outside(const py::array& indices, int64_t limit, int64_t ignored) {
+  const int64_t* index = contiguous<int64_t>(indices, "indices");
+  const int64_t size = indices.size();
+  for (int64_t i = 0; i < size; ++i)
+    if (static_cast<uint64_t>(index[i]) >= static_cast<uint64_t>(limit) && index[i] != ignored) return i;
+  return -1;
+}
+
+Targets targets_of(const py::array& target, int64_t rows, int64_t classes, int64_t ignored, double smoothing) {
+  const int64_t* index = values_of<int64_t>(target, rows, "target");
+  if (const int64_t i = first_outside(target, classes, ignored); i >= 0)
+    throw py::value_error("target[" + std::to_string(i) + "] is not a class");
+  return {index, ignored, smoothing};
+}
+
+template <typename T>
+py::tuple cross_entropy_of(const RowFunctions<T>& f, const py::array& x, const py::array& target, int64_t ignored,
+                           double smoothing) {
+  expect_ndim(x, 2, "logits");
+  const int64_t rows = x.shape(0), n = x.shape(1);
+  const T* from = contiguous<T>(x, "logits");
+  const Targets all = targets_of(target, rows, n, ignored, smoothing);
+  py::array_t<T> losses = empty<T>({rows}), lse = empty<T>({rows});
+  T *to = losses.mutable_data(), *log = lse.mutable_data();
+  over_rows(rows, n, [&](int64_t b, int64_t e) {
+    f.cross_entropy(from + b * n, {all.index + b, ignored, smoothing}, to + b, log + b, e - b, n);
+  });
+  return py::make_tuple(losses, lse);
+}
+
+py::tuple cross_entropy(const py::array& x, const py::array& target, int64_t ignored, double smoothing,
+                        const char* isa) {
+  const RowTable& t = table<RowTable>(isa_named(isa));
+  return is_double(x) ? cross_entropy_of(t.f64, x, target, ignored, smoothing)
+                      : cross_entropy_of(t.f32, x, target, ignored, smoothing);
+}
+
+template <typename T>
+py::array cross_entropy_gradient_of(const RowFunctions<T>& f, const py::array& g, const py::array& x,
+                                    const py::array& target, const py::array& lse, int64_t ignored, double smoothing) {
+  expect_ndim(x, 2, "logits");
+  const int64_t rows = x.shape(0), n = x.shape(1);
+  const T *from = contiguous<T>(x, "logits"), *gradient = values_of<T>(g, rows, "g"), *log = values_of<T>(lse, rows, "lse");
+  const Targets all = targets_of(target, rows, n, ignored, smoothing);
+  py::array_t<T> out = empty<T>({rows, n});
+  T* to = out.mutable_data();
+  over_rows(rows, n, [&](int64_t b, int64_t e) {
+    f.cross_entropy_gradient(gradient + b, from + b * n, {all.index + b, ignored, smoothing}, log + b, to + b * n, e - b,
+                             n);
+  });
+  return out;
+}
+
+py::array cross_entropy_gradient(const py::array& g, const py::array& x, const py::array& target, const py::array& lse,
+                                 int64_t ignored, double smoothing, const char* isa) {
+  const RowTable& t = table<RowTable>(isa_named(isa));
+  return is_double(x) ? cross_entropy_gradient_of(t.f64, g, x, target, lse, ignored, smoothing)
+                      : cross_entropy_gradient_of(t.f32, g, x, target, lse, ignored, smoothing);
+}
+
+void bind_rows(py::module_& m) {
+  using py::arg;
+  m.def("softmax", &softmax, arg("x"), arg("isa") = "", "Softmax of each row of x[rows, n].");
+  m.def("log_softmax", &log_softmax, arg("x"), arg("isa") = "", "Logarithm of the softmax of each row of x[rows, n].");
+  m.def("softmax_gradient", &softmax_gradient, arg("g"), arg("y"), arg("isa") = "", "y (g - sum(g y)) in each row.");
+  m.def("log_softmax_gradient", &log_softmax_gradient, arg("g"), arg("y"), arg("isa") = "",
+        "g - exp(y) sum(g) in each row.");
+  m.def("first_outside", &first_outside, arg("indices"), arg("limit"), arg("ignored"),
+        "The first position of int64 indices outside [0, limit) and not `ignored`, or -1.");
+  m.def("cross_entropy", &cross_entropy, arg("logits"), arg("target"), arg("ignored"), arg("smoothing"),
+        arg("isa") = "", "(losses, log-sum-exp) of each row of logits[rows, n] against int64 targets.");
+  m.def("cross_entropy_gradient", &cross_entropy_gradient, arg("g"), arg("logits"), arg("target"), arg("lse"),
+        arg("ignored"), arg("smoothing"), arg("isa") = "", "Gradient of the row losses.");
+}
+
+const Binder binder(bind_rows);
+
+}  // namespace
+}  // namespace ulpgrad

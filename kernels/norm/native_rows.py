@@ -1,0 +1,61 @@
+"""C++: each row (or channel) is read from memory once and swept in the cache for its mean, variance and result.
+
+The parameters' gradients are added up in the sweep that takes the row's sums, over fixed runs of rows whose results are
+then added in order: no atomics, the same bits on any number of threads. Next limit: memory.
+"""
+
+from __future__ import annotations
+
+from ulpgrad.formats import Array, float32, float64
+from ulpgrad.kernels import native
+from ulpgrad.kernels.norm import spec
+from ulpgrad.kernels.norm.spec import Present
+from ulpgrad.kernels.registry import kernel
+
+FORMATS = [float32, float64]
+
+
+def as_rows(x: Array) -> Array:
+    """[..., n] as [rows, n]; also where there are no rows."""
+    return x.reshape(x.size // x.shape[-1] if x.size else 0, x.shape[-1])
+
+
+@kernel(spec.layer_norm, "cpu/native-rows", rank=50, formats=FORMATS, contiguous=True)
+def layer_norm(x: Array, weight: Present, bias: Present, *, eps: float) -> tuple[Array, Array, Array]:
+    y, mean, rstd = native.module().row_norm(as_rows(x), weight, bias, eps, True)
+    return y.reshape(x.shape), mean.reshape(x.shape[:-1]), rstd.reshape(x.shape[:-1])
+
+
+@kernel(
+    spec.layer_norm_gradient, "cpu/native-rows", rank=50, formats=FORMATS, contiguous=True, where=spec.one_format
+)
+def layer_norm_gradient(g: Array, x: Array, weight: Present, mean: Array, rstd: Array) -> tuple[Array, Array, Array]:
+    run = native.module().row_norm_gradient
+    dx, dweight, dbias = run(as_rows(g), as_rows(x), weight, mean.reshape(-1), rstd.reshape(-1))
+    return dx.reshape(x.shape), dweight, dbias
+
+
+@kernel(spec.rms_norm, "cpu/native-rows", rank=50, formats=FORMATS, contiguous=True)
+def rms_norm(x: Array, weight: Present, *, eps: float) -> tuple[Array, Array]:
+    y, rstd = native.module().row_norm(as_rows(x), weight, None, eps, False)
+    return y.reshape(x.shape), rstd.reshape(x.shape[:-1])
+
+
+@kernel(spec.rms_norm_gradient, "cpu/native-rows", rank=50, formats=FORMATS, contiguous=True, where=spec.one_format)
+def rms_norm_gradient(g: Array, x: Array, weight: Present, rstd: Array) -> tuple[Array, Array]:
+    dx, dweight = native.module().row_norm_gradient(as_rows(g), as_rows(x), weight, None, rstd.reshape(-1))
+    return dx.reshape(x.shape), dweight
+
+
+@kernel(spec.batch_norm, "cpu/native-channels", rank=50, formats=FORMATS, contiguous=True)
+def batch_norm(x: Array, weight: Present, bias: Present, *, eps: float) -> tuple[Array, Array, Array]:
+    y, mean, rstd = native.module().batch_norm(x, weight, bias, eps)
+    return y, mean, rstd
+
+
+@kernel(
+    spec.batch_norm_gradient, "cpu/native-channels", rank=50, formats=FORMATS, contiguous=True, where=spec.one_format
+)
+def batch_norm_gradient(g: Array, x: Array, weight: Present, mean: Array, rstd: Array) -> tuple[Array, Array, Array]:
+    dx, dweight, dbias = native.module().batch_norm_gradient(g, x, weight, mean, rstd)
+    return dx, dweight, dbias
