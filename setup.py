@@ -15,6 +15,8 @@ import subprocess
 import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -54,6 +56,14 @@ def find_compiler() -> list[str]:
     raise CompileError(f"no C++ compiler: {given[0]} is not there" if given else "no C++ compiler on the PATH")
 
 
+def generate_loops(folder: Path) -> None:
+    """Write the elementwise loops, which follow from the table in kernels/elementwise."""
+    package = Path("kernels/elementwise")
+    found = spec_from_file_location("elementwise", package / "__init__.py", submodule_search_locations=[str(package)])
+    sys.modules[found.name] = module_from_spec(found)
+    import_module("elementwise.cpp_loops").generate(folder)
+
+
 def run(command: list[str]) -> None:
     """Run a compiler command; its complaints become a CompileError, its warnings are shown."""
     done = subprocess.run(command, capture_output=True, text=True)
@@ -85,14 +95,23 @@ def compile_object(command: list[str], source: Path, built: Path) -> Path:
     return built
 
 
+def leaks(built: Path, isa: str) -> list[str]:
+    """Inline functions in an object of one instruction set that the linker may merge with another's: there must be none."""
+    listing = subprocess.run(["nm", "--defined-only", str(built)], capture_output=True, text=True).stdout
+    symbols = [line.split()[-2:] for line in listing.splitlines() if line.strip()]
+    return [name for kind, name in symbols if kind in "WVu" and f"{len(isa)}{isa}" not in name and "DW.ref" not in name]
+
+
 class BuildNative(build_ext):
     """Compiles csrc/cpu in parallel, with one set of flags per instruction set."""
+
+    is_asked_for = "build_ext" in sys.argv  # by name, so a failure is a failure; an install goes on without
 
     def build_extension(self, ext: Extension) -> None:
         try:
             self.build_native(Path(self.get_ext_fullpath(ext.name)))
         except CompileError as error:
-            if "build_ext" in sys.argv:  # asked for by name: a failure is a failure
+            if self.is_asked_for:
                 ext.optional = False
                 raise
             sys.stderr.write(f"{error}\n{WITHOUT_EXTENSION.format(reason=str(error).splitlines()[0])}\n")
@@ -106,8 +125,11 @@ class BuildNative(build_ext):
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            generated = folder / "generated"
+            generate_loops(generated)
             openmp = self.openmp_flags(compiler, folder)
-            includes = ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_paths()["include"], "-Icsrc/cpu"]
+            includes = ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_paths()["include"], "-Icsrc/cpu",
+                        f"-I{generated}"]  # fmt: skip
             common = [*compiler, *FLAGS, *OPTIMIZE, *openmp, *includes, *(["-DULPGRAD_X86"] if ON_X86 else [])]
             told = f'-DULPGRAD_FLAGS="{shlex.join([*FLAGS, *OPTIMIZE, *openmp])}"'
             jobs = []
@@ -120,6 +142,12 @@ class BuildNative(build_ext):
                 jobs.append(([*common, *defines], source, folder / f"{source.stem}.o"))
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 objects = list(pool.map(lambda job: compile_object(*job), jobs))
+            if self.is_asked_for and not SANITIZE and shutil.which("nm"):
+                for built in objects:
+                    if built.parent.name in ISAS and (names := leaks(built, built.parent.name)):
+                        raise CompileError(
+                            f"{built}: not in its own namespace (see csrc/cpu/isa.h): {', '.join(names)}"
+                        )
             fresh = folder / "_native.new"
             shared = ["-bundle", "-undefined", "dynamic_lookup"] if sys.platform == "darwin" else ["-shared"]
             run([*compiler, *OPTIMIZE, *openmp, *shared, *map(str, objects), "-o", str(fresh)])

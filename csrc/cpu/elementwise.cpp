@@ -1,0 +1,73 @@
+#include "elementwise.h"
+
+#include <cstring>
+
+#include "elementwise_callable.h"
+
+namespace ulpgrad {
+namespace {
+
+constexpr int64_t grain_of_cheap = 1 << 15, grain_of_costly = 1 << 13;
+
+const ElementwiseKernel* find(const char* name, Isa isa) {
+  const ElementwiseTable& all = table<ElementwiseTable>(isa);
+  for (int i = 0; i < all.count; ++i)
+    if (!std::strcmp(all.kernels[i].name, name)) return all.kernels + i;
+  throw py::value_error(std::string("elementwise: there is no loop '") + name + "'");
+}
+
+// A floating format by name: how it is stored, and its conversions to and from the type that computes for it.
+struct Stored {
+  ElementType operand, result;
+  bool is_double;
+};
+
+Stored stored(const std::string& format, Isa isa) {
+  const CastTable& cast = table<CastTable>(isa);
+  if (format == "float32") return {{py::dtype::num_of<float>(), 4}, {py::dtype::num_of<float>(), 4}, false};
+  if (format == "float64") return {{py::dtype::num_of<double>(), 8}, {py::dtype::num_of<double>(), 8}, true};
+  if (format == "bfloat16") {
+    const int number = py::dtype::num_of<uint16_t>();
+    return {{number, 2, cast.b_s}, {number, 2, cast.s_b}, false};
+  }
+  if (format == "float16") {
+    const int number = py::dtype("float16").num();
+    return {{number, 2, cast.h_s}, {number, 2, cast.s_h}, false};
+  }
+  throw py::value_error("elementwise: format '" + format + "': expected float16, bfloat16, float32 or float64");
+}
+
+py::object elementwise(const char* name, const std::string& format, const char* isa_name) {
+  const Isa isa = isa_named(isa_name);
+  const ElementwiseKernel* kernel = find(name, isa);
+  const Stored type = stored(format, isa);
+  const ElementType boolean = {py::dtype::num_of<bool>(), 1};
+  auto call = std::make_unique<ElementwiseCall>();
+  call->name = name;
+  for (const char* kind = kernel->operands; *kind; ++kind) call->operands.push_back(*kind == 'b' ? boolean : type.operand);
+  call->result = kernel->gives_bool ? boolean : type.result;
+  call->computed_size = type.is_double ? 8 : 4;
+  call->params = kernel->params;
+  call->grain = kernel->flops < 8 ? grain_of_cheap : grain_of_costly;
+  call->loop = type.is_double ? kernel->float64 : kernel->float32;
+  if (!call->loop) throw py::value_error(std::string("elementwise: '") + name + "' has no loop for " + format);
+  return make_callable(std::move(call));
+}
+
+py::dict loops() {
+  py::dict names;
+  const ElementwiseTable& all = table<ElementwiseTable>();
+  for (int i = 0; i < all.count; ++i) names[all.kernels[i].name] = all.kernels[i].float64 != nullptr;
+  return names;
+}
+
+void bind(py::module_& m) {
+  m.def("elementwise", &elementwise, py::arg("name"), py::arg("format"), py::arg("isa") = "",
+        "The loop of that name as a function over arrays of a floating format.");
+  m.def("elementwise_loops", &loops, "Names of all loops, and whether each takes float64.");
+}
+
+const Binder binder(bind);
+
+}  // namespace
+}  // namespace ulpgrad

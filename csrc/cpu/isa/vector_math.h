@@ -1,0 +1,280 @@
+// Elementary functions that vectorise: straight-line code without calls or branches, for float and double.
+//
+// Each is within about 2 ULP (bounds are held by tests/test_vector_math.py) over the whole range, with infinities, NaN,
+// signed zeros and subnormals as C has them. Polynomials come from kernels/elementwise/coefficients.py by way of setup.py.
+// `c ? a : b` compiles to a blend; comparisons are written so that NaN takes the branch that keeps it.
+#pragma once
+
+#include <cstdint>
+
+#include "elementwise_polynomials.h"
+#include "isa.h"
+
+namespace ulpgrad::ULPGRAD_ISA::vm {
+
+template <typename T>
+struct Real;
+
+template <>
+struct Real<float> {
+  using Bits = uint32_t;
+  static constexpr int mantissa = 23, bias = 127;
+  static constexpr float round = 12582912.0f;  // 1.5 * 2^23: adding it rounds to whole numbers
+  static constexpr float infinity = __builtin_inff(), nan = __builtin_nanf(""), smallest_normal = 0x1p-126f;
+  static constexpr float exp_low = -104.0f, exp_high = 89.0f, expm1_low = -18.0f, tanh_high = 10.0f;
+  static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;  // high * 255 is exact
+  static constexpr float tail_high = 15.0f, tail_center = 4.0f;
+  static constexpr Bits sqrt_half = 0x3f3504f3u, half_width = 0x800u;  // half_width: rounds to 12 bits
+  static constexpr const auto& exp_terms = polynomial::EXP_F32;
+  static constexpr const auto& tail_terms = polynomial::TAIL_F32;
+  static constexpr const auto& erf_terms = polynomial::ERF_F32;
+};
+
+template <>
+struct Real<double> {
+  using Bits = uint64_t;
+  static constexpr int mantissa = 52, bias = 1023;
+  static constexpr double round = 6755399441055744.0;
+  static constexpr double infinity = __builtin_inf(), nan = __builtin_nan(""), smallest_normal = 0x1p-1022;
+  static constexpr double exp_low = -746.0, exp_high = 710.0, expm1_low = -40.0, tanh_high = 20.0;
+  static constexpr double ln2_high = 0x1.62e42feep-1, ln2_low = 0x1.a39ef35793c76p-33;
+  static constexpr double tail_high = 40.0, tail_center = 5.0;
+  static constexpr Bits sqrt_half = 0x3fe6a09e667f3bcdu, half_width = 0x4000000u;
+  static constexpr const auto& exp_terms = polynomial::EXP_F64;
+  static constexpr const auto& tail_terms = polynomial::TAIL_F64;
+  static constexpr const auto& erf_terms = polynomial::ERF_F64;
+};
+
+template <typename To, typename From>
+ULPGRAD_INLINE To as(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+template <typename T>
+ULPGRAD_INLINE typename Real<T>::Bits bits(T x) {
+  return as<typename Real<T>::Bits>(x);
+}
+
+template <typename T, int N>
+ULPGRAD_INLINE T evaluate(const T (&terms)[N], T x) {
+  T sum = terms[N - 1];
+#pragma GCC unroll 32
+  for (int i = N - 2; i >= 0; --i) sum = sum * x + terms[i];
+  return sum;
+}
+
+// --- exact functions
+
+ULPGRAD_INLINE float abs(float x) { return __builtin_fabsf(x); }
+ULPGRAD_INLINE double abs(double x) { return __builtin_fabs(x); }
+ULPGRAD_INLINE float sqrt(float x) { return __builtin_sqrtf(x); }
+ULPGRAD_INLINE double sqrt(double x) { return __builtin_sqrt(x); }
+ULPGRAD_INLINE float floor(float x) { return __builtin_floorf(x); }
+ULPGRAD_INLINE double floor(double x) { return __builtin_floor(x); }
+ULPGRAD_INLINE float ceil(float x) { return __builtin_ceilf(x); }
+ULPGRAD_INLINE double ceil(double x) { return __builtin_ceil(x); }
+ULPGRAD_INLINE float trunc(float x) { return __builtin_truncf(x); }
+ULPGRAD_INLINE double trunc(double x) { return __builtin_trunc(x); }
+ULPGRAD_INLINE float rint(float x) { return __builtin_rintf(x); }
+ULPGRAD_INLINE double rint(double x) { return __builtin_rint(x); }
+ULPGRAD_INLINE float copysign(float x, float y) { return __builtin_copysignf(x, y); }
+ULPGRAD_INLINE double copysign(double x, double y) { return __builtin_copysign(x, y); }
+
+template <typename T>
+ULPGRAD_INLINE T maximum(T x, T y) {
+  return (x > y) | (x != x) ? x : y;
+}
+
+template <typename T>
+ULPGRAD_INLINE T minimum(T x, T y) {
+  return (x < y) | (x != x) ? x : y;
+}
+
+template <typename T>
+ULPGRAD_INLINE bool isnan(T x) {
+  return x != x;
+}
+
+template <typename T>
+ULPGRAD_INLINE bool isinf(T x) {
+  return abs(x) == Real<T>::infinity;
+}
+
+template <typename T>
+ULPGRAD_INLINE bool isfinite(T x) {
+  return abs(x) < Real<T>::infinity;
+}
+
+template <typename T>
+ULPGRAD_INLINE bool signbit(T x) {
+  return bits(x) >> (sizeof(T) * 8 - 1);
+}
+
+// --- exponentials
+
+// 2^n for a whole n with -bias < n <= bias.
+template <typename T>
+ULPGRAD_INLINE T power_of_two(T n) {
+  return as<T>(bits(n + (Real<T>::round + Real<T>::bias)) << Real<T>::mantissa);
+}
+
+template <typename T>
+ULPGRAD_INLINE T nearest(T x) {
+  return (x + Real<T>::round) - Real<T>::round;
+}
+
+// x = n ln 2 + rest, |rest| <= ln 2 / 2.
+template <typename T>
+ULPGRAD_INLINE T reduce(T x, T& n) {
+  n = nearest(x * T(1.4426950408889634));
+  return (x - n * Real<T>::ln2_high) - n * Real<T>::ln2_low;
+}
+
+// exp(x + small). The power of two is applied in two steps, so that subnormal results round once.
+template <typename T>
+ULPGRAD_INLINE T exp_sum(T x, T small) {
+  x = x < Real<T>::exp_low ? Real<T>::exp_low : x;
+  x = x > Real<T>::exp_high ? Real<T>::exp_high : x;
+  T n;
+  const T r = reduce(x, n) + small;
+  const T p = T(1) + (r + r * r * evaluate(Real<T>::exp_terms, r));
+  const T half = nearest(n * T(0.5));
+  return p * power_of_two(half) * power_of_two(n - half);
+}
+
+template <typename T>
+ULPGRAD_INLINE T exp(T x) {
+  return exp_sum(x, T(0));
+}
+
+template <typename T>
+ULPGRAD_INLINE T expm1(T given) {
+  T x = given < Real<T>::expm1_low ? Real<T>::expm1_low : given;
+  x = x > Real<T>::exp_high ? Real<T>::exp_high : x;
+  T n;
+  const T r = reduce(x, n);
+  const T p = r + r * r * evaluate(Real<T>::exp_terms, r);
+  const T half = nearest(n * T(0.5)), rest = n - half;
+  const T scale = power_of_two(half);
+  return copysign((scale * p + (scale - power_of_two(-rest))) * power_of_two(rest), given);
+}
+
+template <typename T>
+ULPGRAD_INLINE T tanh(T x) {
+  const T size = abs(x) > Real<T>::tanh_high ? Real<T>::tanh_high : abs(x);
+  const T e = expm1(size + size);
+  return copysign(e / (e + T(2)), x);
+}
+
+// The exponential of whichever sign does not overflow.
+template <typename T>
+ULPGRAD_INLINE T sigmoid(T x) {
+  const T e = exp(-abs(x));
+  return (x < T(0) ? e : T(1)) / (T(1) + e);
+}
+
+// --- logarithms
+
+// x = 2^n (1 + f), 1 + f between sqrt(1/2) and sqrt(2); x positive, finite and normal.
+template <typename T>
+ULPGRAD_INLINE T split(T x, T& n) {
+  using Bits = typename Real<T>::Bits;
+  constexpr int mantissa = Real<T>::mantissa, bias = Real<T>::bias;
+  const Bits shifted = bits(x) - Real<T>::sqrt_half;
+  const Bits exponent = (shifted + (Bits(bias) << mantissa)) >> mantissa;  // never negative: no arithmetic shift is needed
+  // whole number to floating point by its bits, since AVX2 converts no 64-bit integers
+  constexpr T unit = T(Bits(1) << mantissa);
+  n = as<T>(bits(unit) | exponent) - (unit + T(bias));
+  return as<T>((shifted & ((Bits(1) << mantissa) - 1)) + Real<T>::sqrt_half) - T(1);
+}
+
+// log(1 + f) + n ln 2
+ULPGRAD_INLINE float join_log(float f, float n) {
+  const float rest = f * f * (f * evaluate(polynomial::LOG_F32, f) - 0.5f) + n * Real<float>::ln2_low;
+  return n * Real<float>::ln2_high + (f + rest);
+}
+
+ULPGRAD_INLINE double join_log(double f, double n) {
+  const double s = f / (2.0 + f), z = s * s, half_square = 0.5 * f * f;
+  const double tail = s * (half_square + z * evaluate(polynomial::LOG_F64, z)) + n * Real<double>::ln2_low;
+  return n * Real<double>::ln2_high + (f - (half_square - tail));
+}
+
+template <typename T>
+ULPGRAD_INLINE T log(T x) {
+  const bool tiny = x < Real<T>::smallest_normal;
+  constexpr T up = T(typename Real<T>::Bits(1) << Real<T>::mantissa);
+  T n;
+  const T f = split(tiny ? x * up : x, n);
+  T y = join_log(f, tiny ? n - T(Real<T>::mantissa) : n);
+  y = x > T(0) ? y : (x == T(0) ? -Real<T>::infinity : Real<T>::nan);
+  return x == Real<T>::infinity ? x : y;
+}
+
+// What rounding 1 + x lost is put back into f.
+template <typename T>
+ULPGRAD_INLINE T log1p(T x) {
+  const T u = T(1) + x;
+  const T lost = x > T(1) ? T(1) - (u - x) : x - (u - T(1));
+  T n;
+  const T f = split(u, n);
+  T y = copysign(join_log(f + lost * power_of_two(-n), n), x);
+  y = x > T(-1) ? y : (x == T(-1) ? -Real<T>::infinity : Real<T>::nan);
+  return x == Real<T>::infinity ? x : y;
+}
+
+ULPGRAD_INLINE float log2(float x) { return float(log(double(x)) * 1.4426950408889634); }
+ULPGRAD_INLINE float log10(float x) { return float(log(double(x)) * 0.4342944819032518); }
+
+// exp(y log x) in double, which leaves the rounding to float as the only error; then C's special cases.
+ULPGRAD_INLINE float pow(float x, float y) {
+  constexpr float infinity = Real<float>::infinity;
+  float r = float(exp(double(y) * log(double(abs(x)))));
+  const bool whole = rint(y) == y, odd = whole & (rint(y * 0.5f) != y * 0.5f);
+  r = odd & signbit(x) ? -r : r;
+  r = (x < 0.0f) & (x > -infinity) & !whole ? Real<float>::nan : r;
+  return (y == 0.0f) | (x == 1.0f) | ((abs(x) == 1.0f) & (abs(y) == infinity)) ? 1.0f : r;
+}
+
+// --- the normal distribution
+
+// exp(-z^2 / 2) for 0 <= z <= tail_high: the square is exact in two parts.
+template <typename T>
+ULPGRAD_INLINE T bell(T z) {
+  constexpr typename Real<T>::Bits half_width = Real<T>::half_width;
+  const T high = as<T>((bits(z) + half_width) & ~(2 * half_width - 1));
+  return exp_sum(T(-0.5) * (high * high), T(-0.5) * ((z - high) * (z + high)));
+}
+
+// 1 - normal_cdf(z) for z >= 0.
+template <typename T>
+ULPGRAD_INLINE T upper_tail(T z) {
+  z = z > Real<T>::tail_high ? Real<T>::tail_high : z;
+  const T inverse = T(1) / (z + Real<T>::tail_center);
+  return bell(z) * (evaluate(Real<T>::tail_terms, (z - Real<T>::tail_center) * inverse) * inverse);
+}
+
+template <typename T>
+ULPGRAD_INLINE T normal_cdf(T x) {
+  const T tail = upper_tail(abs(x));
+  return x < T(0) ? tail : T(1) - tail;
+}
+
+template <typename T>
+ULPGRAD_INLINE T normal_density(T x) {
+  const T z = abs(x) > Real<T>::tail_high ? Real<T>::tail_high : abs(x);
+  return T(0.3989422804014327) * bell(z);
+}
+
+template <typename T>
+ULPGRAD_INLINE T erf(T x) {
+  const T size = abs(x);
+  const T near = x * evaluate(Real<T>::erf_terms, size > T(1) ? T(1) : size * size);
+  const T far = copysign(T(1) - T(2) * upper_tail(size * T(1.4142135623730951)), x);
+  return size > T(1) ? far : near;
+}
+
+}  // namespace ulpgrad::ULPGRAD_ISA::vm

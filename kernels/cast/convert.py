@@ -1,0 +1,107 @@
+"""`convert`: the plain function behind `cast`, which the dispatch calls to widen and to narrow. It takes the C++ loop where
+one is compiled, else NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ulpgrad.errors import FormatError
+from ulpgrad.formats import Array, Float, Format, Integer, bfloat16, float16, float32, float64
+from ulpgrad.kernels import native
+
+# Pairs of formats that C++ converts. NumPy is as fast at the rest.
+NATIVE = frozenset({
+    (float32, bfloat16), (bfloat16, float32), (float32, float16), (float16, float32), (float64, bfloat16), (float64, float16),
+    (bfloat16, float64), (float16, float64), (float32, float64), (float64, float32),
+})  # fmt: skip
+
+Converter = Callable[[Array], Array]
+
+
+def convert(array: Array, source: Format, target: Format) -> Array:
+    """Stored values of one format as stored values of another, in a new array; rounded once to nearest even.
+
+    Floats become integers by truncation; FormatError for NaN, infinities and values that the integer cannot hold.
+    """
+    return converter(source, target)(array)
+
+
+@cache
+def converter(source: Format, target: Format) -> Converter:
+    """The fastest function that converts one format to another on the CPU."""
+    if (source, target) in NATIVE and native.missing() is None:
+        loop: Converter = native.module().cast(source.name, target.name)
+        return loop
+    return numpy_converter(source, target)
+
+
+@cache
+def numpy_converter(source: Format, target: Format) -> Converter:
+    """The same in NumPy."""
+    if source is target:
+        return np.copy
+    if isinstance(target, Float):
+        return _to_float(source, target)
+    if isinstance(source, Float) and isinstance(target, Integer):
+        return lambda array: truncate(np.asarray(source.decode(array)), target)
+    if isinstance(source, Float):
+        return lambda array: np.asarray(source.decode(array) != 0)
+    return lambda array: array.astype(target.storage)
+
+
+def _to_float(source: Format, target: Float) -> Converter:
+    if target.is_native and source.storage.kind in "fbiu" and source.is_native:
+        return _quiet(lambda array: array.astype(target.storage))
+    if source.kind == "integer" and not target.is_native:
+        return _quiet(lambda array: target.encode(round_to_odd(array)))
+    return _quiet(lambda array: _encode(target, np.asarray(source.decode(array))))
+
+
+def _encode(target: Float, values: Array) -> Array:
+    if values.dtype.kind != "f":
+        values = values.astype(np.float32)
+    out = target.encode(values)
+    return out.copy() if out is values else out
+
+
+def round_to_odd(whole: Array) -> Array:
+    """Integers as float64 such that rounding once more is as good as rounding once: from 2^53 on, where float64 has gaps,
+    bits that would be lost leave one bit set."""
+    if whole.dtype.itemsize < 8:
+        return whole.astype(np.float64)
+    low = whole & whole.dtype.type(4095)
+    sticky = (whole - low) | ((low != 0).astype(whole.dtype) << whole.dtype.type(11))
+    exact = (whole < 2**53) & ((whole > -(2**53)) if whole.dtype.kind == "i" else True)
+    return np.where(exact, whole, sticky).astype(np.float64)
+
+
+def truncate(values: Array, target: Integer) -> Array:
+    """Floats as integers, toward zero; FormatError unless all are finite and in range."""
+    with np.errstate(invalid="ignore"):
+        whole = np.asarray(np.trunc(values.astype(np.float64, copy=False)))
+        inside = (whole >= float(target.min)) & (whole < float(target.max + 1))
+    if not inside.all():
+        raise FormatError(
+            f"cast: {float(values[~inside].flat[0])!r} has no value in {target.name}, which holds {target.min} to "
+            f"{target.max}: replace or clip such values first"
+        )
+    return whole.astype(target.storage)
+
+
+def _quiet(function: Converter) -> Converter:
+    def call(array: Array) -> Array:
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            return function(array)
+
+    return call
+
+
+def of_request(formats: tuple[Format | None, ...], params: dict[str, Any]) -> tuple[Format, Format]:
+    """Source and target of a call of `cast`."""
+    source = formats[0]
+    assert source is not None
+    return source, params["dtype"]

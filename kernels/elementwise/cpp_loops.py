@@ -1,0 +1,81 @@
+"""Writes the C++ of the table: a loop per formula, and the polynomials. setup.py calls `generate` before it compiles.
+
+Standard library only, with relative imports: setup.py loads it before the package is installed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .coefficients import POLYNOMIALS
+from .expression import called, to_cpp
+from .table import ROWS, Row
+
+ONLY_FLOAT32 = frozenset({"log2", "log10", "pow"})  # vector_math.h computes them in double
+
+_LOOP = """\
+// {formula}
+template <typename T>
+static void run_{name}(const void* const* in, void* out, int64_t n, [[maybe_unused]] const double* params) {{
+{declarations}
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {{
+{loads}
+    out_[i] = {expression};
+  }}
+}}
+"""
+
+
+def _is_bool(operand: str) -> bool:
+    return operand == "condition"
+
+
+def _loop(row: Row, name: str, formula: str) -> str:
+    names = row.names()
+    kinds = ["bool" if _is_bool(o) else "T" for o in names]
+    declarations = [
+        f"  const {kind}* __restrict {o}_ = static_cast<const {kind}*>(in[{i}]);"
+        for i, (o, kind) in enumerate(zip(names, kinds, strict=True))
+    ]
+    declarations += [f"  const T {p} = T(params[{i}]);" for i, p in enumerate(row.params)]
+    result = "bool" if row.gives == "bool" else "T"
+    declarations.append(f"  {result}* __restrict out_ = static_cast<{result}*>(out);")
+    loads = [f"    const {kind} {o} = {o}_[i];" for o, kind in zip(names, kinds, strict=True)]
+    return _LOOP.format(
+        formula=formula, name=name, declarations="\n".join(declarations), loads="\n".join(loads), expression=to_cpp(formula)
+    )
+
+
+def _entry(row: Row, name: str, formula: str) -> str:
+    operands = "".join("b" if _is_bool(o) else "t" for o in row.names())
+    double = "nullptr" if called(formula) & ONLY_FLOAT32 else f"run_{name}<double>"
+    gives_bool = "true" if row.gives == "bool" else "false"
+    flops = int(row.flops)
+    return f'    {{"{name}", "{operands}", {gives_bool}, {len(row.params)}, {flops}, run_{name}<float>, {double}}},'
+
+
+def loops() -> str:
+    """The loops of all formulas, and the table of them."""
+    formulas = [(row, name, formula) for row in ROWS.values() for name, formula in row.formulas().items()]
+    entries = "\n".join(_entry(*f) for f in formulas)
+    return f"{chr(10).join(_loop(*f) for f in formulas)}\nstatic constexpr ElementwiseKernel kernels[] = {{\n{entries}\n}};\n"
+
+
+def polynomials() -> str:
+    """The coefficients as constants, float for those whose name says so."""
+    lines = ["#pragma once", "namespace ulpgrad::polynomial {"]
+    for name, values in POLYNOMIALS.items():
+        kind, mark = ("float", "f") if name.endswith("F32") else ("double", "")
+        listed = ", ".join(f"{value!r}{mark}" for value in values)
+        lines.append(f"static constexpr {kind} {name}[] = {{{listed}}};")
+    return "\n".join([*lines, "}", ""])
+
+
+def generate(folder: Path) -> None:
+    """Write both headers into a folder, leaving alone what has not changed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("elementwise_loops.h", loops()), ("elementwise_polynomials.h", polynomials())):
+        path = folder / name
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)

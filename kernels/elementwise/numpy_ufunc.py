@@ -1,0 +1,101 @@
+"""NumPy's own ufunc where there is one, else the formula, one ufunc per step. Its limit: each step is a pass over memory,
+on one thread."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ulpgrad.errors import ArgumentError
+from ulpgrad.formats import Array, bfloat16, float16
+from ulpgrad.kernels.elementwise import reference, spec
+from ulpgrad.kernels.elementwise.coefficients import POLYNOMIALS
+from ulpgrad.kernels.elementwise.table import Row
+from ulpgrad.kernels.registry import Request, kernel
+from ulpgrad.kernels.spec import Op
+
+def _polynomial(name: str, x: Array) -> Array:
+    total = np.full_like(x, POLYNOMIALS[name][-1])
+    for coefficient in POLYNOMIALS[name][-2::-1]:
+        total *= x
+        total += coefficient
+    return total
+
+
+def _upper_tail(z: Array) -> Array:
+    """1 - normal_cdf(z) for z >= 0: exp(-z^2 / 2), its exponent split into an exact and a small part, times a polynomial."""
+    z = np.minimum(z, 40.0)  # beyond, the tail is 0
+    high = np.rint(z * 64) / 64
+    decay = np.exp(-0.5 * high * high) * np.exp(-0.5 * (z - high) * (z + high))
+    return np.asarray(decay * _polynomial("TAIL_F64", (z - 5) / (z + 5)) / (z + 5))
+
+
+def normal_cdf(x: Array) -> Array:
+    """The distribution function of the standard normal, in float64 within."""
+    wide = np.asarray(x, np.float64)
+    tail = _upper_tail(np.abs(wide))
+    return np.where(wide < 0, tail, 1 - tail).astype(x.dtype)
+
+
+def erf(x: Array) -> Array:
+    """The error function, in float64 within: a polynomial up to 1, the normal distribution's tail beyond."""
+    wide = np.asarray(x, np.float64)
+    size = np.abs(wide)
+    near = wide * _polynomial("ERF_F64", np.minimum(size, 1.0) ** 2)
+    far = np.copysign(1 - 2 * _upper_tail(size * math.sqrt(2)), wide)
+    return np.where(size <= 1, near, far).astype(x.dtype)
+
+
+FUNCTIONS = {**reference.FUNCTIONS, "erf": erf, "normal_cdf": normal_cdf}
+
+
+def _integer_power(x: Array, y: Array) -> Any:
+    try:
+        return np.power(x, y)
+    except ValueError:
+        raise ArgumentError("pow: integers to negative integer powers: convert to a float format first") from None
+
+
+def _clip(x: Array, low: Array | None, high: Array | None) -> Any:
+    return x.copy() if low is None and high is None else np.clip(x, low, high)
+
+
+def function_of(row: Row, request: Request) -> Callable[..., Any]:
+    """What computes a row in the formats of a request."""
+    form = request.formats[0]
+    assert form is not None
+    if row.name == "nextafter":
+        return np.nextafter if form.is_native else lambda x, y: spec.next_code(x, y, form)
+    if row.name == "clip":
+        return _clip
+    if row.ufunc:
+        if form.is_floating:
+            function: Callable[..., Any] = getattr(np, row.ufunc)
+            return function
+        if row.name == "pow":
+            return _integer_power
+        whole: Callable[..., Any] = getattr(np, row.on_integers or row.ufunc)
+        return whole
+    names = (*row.names(), *row.params)
+    if row.choice:
+        return spec.by_choice(row.choice, {
+            value: reference.evaluator(formula, names, FUNCTIONS) for value, formula in row.variants.items()
+        })  # fmt: skip
+    return reference.evaluator(row.formula, names, FUNCTIONS)
+
+
+def register(row: Row, op: Op) -> None:
+    """Enter the NumPy rung of a row; it takes every format that NumPy computes in."""
+    bits_are_enough = row.name in ("nextafter", "where")
+    formats = [f for f in op.formats if f not in (float16, bfloat16) or bits_are_enough]
+
+    @kernel(op, "cpu/numpy", rank=10, formats=formats, build=True)
+    def build(request: Request) -> Callable[..., Any]:
+        return function_of(row, request)
+
+
+for _row, _op in spec.rows():
+    register(_row, _op)

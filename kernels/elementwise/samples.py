@@ -1,0 +1,79 @@
+"""Example calls of elementwise ops: the special values of floats and integers, odd sizes, broadcasting, nothing at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ulpgrad.formats import Array
+from ulpgrad.kernels.elementwise.table import Row
+from ulpgrad.kernels.spec import Sample
+
+SPECIAL = np.array([
+    0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.5, -3.5, np.inf, -np.inf, np.nan, 1e-40, -1e-40, 3e-6, -3e-6, 1e-20, 88.5, -88.5, -103.0,
+    1e4, -1e4, 6e4, 1e30, -1e30, 3.3e38, 0.7071, 12.25, -14.0, 0.999, 1.001,
+])  # fmt: skip
+SHAPES: tuple[tuple[tuple[int, ...], ...], ...] = (((67,), (67,)), ((3, 5), (5,)), ((3, 1), (1, 5)), ((), (4,)),
+                                                   ((), ()), ((0,), (0,)), ((2, 0), (1,)), ((1,), (1,)))  # fmt: skip
+
+
+NOT_ZERO = ("floor_divide", "remainder", "pow", "bitwise_left_shift", "bitwise_right_shift")
+
+
+def _floats(rng: np.random.Generator, row: Row, index: int, shape: tuple[int, ...]) -> Array:
+    """Normal ones; as integers too they make no divisor 0 and no exponent negative."""
+    values = rng.normal(size=shape) * 3
+    return np.asarray(np.abs(values) + 1 if index == 1 and row.name in NOT_ZERO else values)
+
+
+def _integers(rng: np.random.Generator, row: Row, index: int, shape: tuple[int, ...]) -> Array:
+    """Small ones, of both signs; divisors are not 0, exponents and shifts not negative."""
+    return np.asarray(rng.integers(1, 4, shape) if index == 1 and row.name in NOT_ZERO else rng.integers(-5, 6, shape))
+
+
+def _params(row: Row) -> list[dict[str, Any]]:
+    if row.choice:
+        return [{row.choice: value} for value in row.variants]
+    return [dict.fromkeys(row.params, 0.125)]
+
+
+def samples(row: Row) -> Iterator[Sample]:
+    """Example calls of a row's op."""
+    rng = np.random.default_rng(0)
+    operands, gradient = len(row.names()), row.name.endswith("_gradient")
+    condition = row.name == "where"
+
+    def call(arrays: list[Array | None], params: dict[str, Any], name: str) -> Sample:
+        if condition:
+            arrays = [np.asarray(rng.random(arrays[0].shape if arrays[0] is not None else ()) < 0.5), *arrays[1:]]
+        return Sample(tuple(arrays), params, name)
+
+    for params in _params(row):
+        if row.takes not in ("bits", "integer"):
+            yield call(_special(operands), params, "special values")
+        for first, second in SHAPES:
+            shapes = [second if (i and not gradient) else first for i in range(operands)]
+            if row.takes not in ("bits", "integer"):
+                yield call([_floats(rng, row, i, s) for i, s in enumerate(shapes)], params, f"floats {first} {second}")
+            if row.takes != "float":
+                integers: list[Array | None] = [_integers(rng, row, i, s) for i, s in enumerate(shapes)]
+                yield call(integers, params, f"integers {first} {second}")
+            if row.takes in ("bits", "any"):
+                yield call([np.asarray(rng.random(s) < 0.5) for s in shapes], params, f"bools {first} {second}")
+        if row.is_fused:
+            yield call([rng.normal(size=40_000) * 3 for _ in range(operands)], params, "large")
+    if row.name == "clip":
+        x = np.linspace(-2, 2, 9)
+        yield Sample((x, None, np.array(0.5)), name="no lower bound")
+        yield Sample((x, np.array(-1.0), None), name="no upper bound")
+        yield Sample((x, None, None), name="no bounds")
+
+
+def _special(operands: int) -> list[Array | None]:
+    """Every special value, against every other where there are two operands."""
+    if operands == 1:
+        return [SPECIAL]
+    x, y = (np.ascontiguousarray(part).ravel() for part in np.meshgrid(SPECIAL, SPECIAL))
+    return [x, y] if operands == 2 else [x, y, y[::-1].copy()]
