@@ -96,7 +96,7 @@ def compile_object(command: list[str], source: Path, built: Path) -> Path:
 
 
 def leaks(built: Path, isa: str) -> list[str]:
-    """Inline functions in an object of one instruction set that the linker may merge with another's: there must be none."""
+    """Inline functions in an object of one instruction set, which the linker may merge with another's copy."""
     listing = subprocess.run(["nm", "--defined-only", str(built)], capture_output=True, text=True).stdout
     symbols = [line.split()[-2:] for line in listing.splitlines() if line.strip()]
     return [name for kind, name in symbols if kind in "WVu" and f"{len(isa)}{isa}" not in name and "DW.ref" not in name]

@@ -1,0 +1,154 @@
+"""The C++ extension as such: instruction sets, threads, forks, and arguments it must refuse rather than read."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from ulpgrad.kernels import native
+
+pytestmark = pytest.mark.skipif(native.missing() is not None, reason=native.missing() or "")
+
+ISAS = [] if native.missing() else native.module().cpu_isas()
+
+
+@pytest.fixture
+def module() -> Iterator[Any]:
+    """The extension, its number of threads put back afterwards."""
+    loaded = native.module()
+    threads = loaded.get_num_threads()
+    yield loaded
+    loaded.set_num_threads(threads)
+
+
+def normal(*shape: int, dtype: str = "float32") -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(dtype)
+
+
+def python(code: str, **variables: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **variables}, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_isas_rise(module: Any) -> None:
+    order = ["portable", "avx2", "avx512"]
+    assert module.cpu_isas() == order[: len(module.cpu_isas())]
+    assert set(module.cpu_isas()) <= set(module.build_info()["isas"])
+
+
+def test_isa_is_capped_by_the_environment() -> None:
+    code = "from ulpgrad.kernels import native; print(*native.module().cpu_isas())"
+    assert python(code, ULPGRAD_ISA="portable") == "portable"
+
+
+def test_unknown_isa_is_named() -> None:
+    code = "from ulpgrad.kernels import native; print(native.missing())"
+    assert "ULPGRAD_ISA='sse9': expected portable, avx2 or avx512" in python(code, ULPGRAD_ISA="sse9")
+
+
+def test_isa_that_is_not_allowed_is_refused() -> None:
+    code = """
+from ulpgrad.kernels import native
+import numpy as np
+try:
+    native.module().matmul(np.ones((2, 2)), np.ones((2, 2)), "avx2")
+except ValueError as error:
+    print(error)
+"""
+    assert "no more than portable" in python(code, ULPGRAD_ISA="portable")
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(300, 290, 310), (1500, 20, 110), (20, 1500, 110), (1, 3001, 500), (3001, 1, 500)]
+)
+def test_bits_do_not_depend_on_threads(module: Any, isa: str, dtype: str, m: int, n: int, k: int) -> None:
+    a, b = normal(m, k, dtype=dtype), normal(k, n, dtype=dtype)
+    module.set_num_threads(1)
+    once = module.matmul(a, b, isa)
+    for threads in (2, 3, 4):
+        module.set_num_threads(threads)
+        assert module.matmul(a, b, isa).tobytes() == once.tobytes()
+    assert module.matmul(np.asfortranarray(a), np.asfortranarray(b), isa).shape == (m, n)
+
+
+def test_stacks_do_not_depend_on_threads(module: Any) -> None:
+    a, b = normal(9, 60, 70), normal(70, 80)
+    module.set_num_threads(1)
+    once = module.matmul(a, b)
+    module.set_num_threads(3)
+    assert module.matmul(a, b).tobytes() == once.tobytes()
+    assert module.matmul(a[4], b).tobytes() == once[4].tobytes()
+
+
+def in_child(queue: Any, a: np.ndarray) -> None:
+    queue.put(native.module().matmul(a, a))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_forked_child_computes_the_same(module: Any) -> None:
+    a = normal(400, 400)
+    module.set_num_threads(2)
+    ours = module.matmul(a, a)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=in_child, args=(queue, a))
+    child.start()
+    theirs = queue.get(timeout=60)
+    child.join(60)
+    assert theirs.tobytes() == ours.tobytes()
+
+
+def test_fields_and_unaligned_arrays(module: Any) -> None:
+    records = np.zeros((5, 4), np.dtype([("tag", "u1"), ("value", "f4")]))
+    records["value"] = normal(5, 4)
+    field = records["value"]  # neither aligned nor a whole number of values apart
+    plain = np.ascontiguousarray(field)
+    assert module.matmul(field, field.T).tobytes() == module.matmul(plain, plain.T).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "error", "message"),
+    [
+        (np.ones((2, 3)), np.ones((4, 5)), ValueError, "inner sizes differ: (2, 3) @ (4, 5)"),
+        (np.ones(3), np.ones((3, 5)), ValueError, "inner sizes differ"),
+        (np.ones((2, 2, 3)), np.ones((4, 3, 5)), ValueError, "do not broadcast"),
+        (np.ones((2, 2), "i4"), np.ones((2, 2), "i4"), TypeError, "expected float32 values, got int32"),
+        (np.ones((2, 2), "f4"), np.ones((2, 2), "f8"), TypeError, "expected float32 values, got float64"),
+        (np.ones((2, 2), ">f4"), np.ones((2, 2), ">f4"), TypeError, "expected float32 values"),
+        (np.ones((2, 2), object), np.ones((2, 2), object), TypeError, "expected float64 values"),
+    ],
+)
+def test_matmul_refuses(module: Any, a: np.ndarray, b: np.ndarray, error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as raised:
+        module.matmul(a, b)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("bias", "activation", "error"),
+    [
+        (np.ones(3, "f4"), "", ValueError),
+        (np.ones(4, "f8"), "", TypeError),
+        (np.ones(8, "f4")[::2], "", ValueError),
+        (None, "relu6", ValueError),
+    ],
+)
+def test_linear_refuses(module: Any, bias: np.ndarray | None, activation: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        module.linear(np.ones((2, 5), "f4"), np.ones((4, 5), "f4"), bias, activation)
+
+
+def test_threads_must_be_positive(module: Any) -> None:
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        module.set_num_threads(0)
