@@ -1,4 +1,4 @@
-"""The functions of layers: values against plain NumPy, gradients of first and second order against differences, errors."""
+"""The functions of layers: values against plain NumPy, gradients of both orders against differences, errors."""
 
 from __future__ import annotations
 
@@ -358,15 +358,16 @@ def test_formats_are_kept(form: ug.Format) -> None:
     w = ug.asarray(RNG.standard_normal((2, 3, 3, 3))).to(form).requires_grad_()
     flat = ug.reshape(x, (6, 16))
     results = [
-        ug.conv2d(x, w), ug.max_pool2d(x, 2), ug.avg_pool2d(x, 2), ug.softmax(x), ug.log_softmax(x), ug.layer_norm(x, 4),
-        ug.rms_norm(x, 4), ug.batch_norm(x, None, None, training=True), ug.dropout(x), ug.mse_loss(x, x.detach()),
+        ug.conv2d(x, w), ug.max_pool2d(x, 2), ug.avg_pool2d(x, 2), ug.softmax(x), ug.log_softmax(x),
+        ug.layer_norm(x, 4), ug.rms_norm(x, 4), ug.batch_norm(x, None, None, training=True), ug.dropout(x), ug.mse_loss(x, x.detach()),
         ug.scaled_dot_product_attention(x, x, x), ug.cross_entropy(flat, ug.zeros(6, dtype=int)),
         ug.nll_loss(flat, ug.zeros(6, dtype=int)), ug.bce_with_logits(flat, ug.zeros((6, 16), dtype=form)),
     ]  # fmt: skip
     for result in results:
         assert result.dtype is form
         gradient = ug.grad(result, x, ug.ones_like(result))
-        assert gradient.dtype is form and gradient.shape == x.shape
+        assert gradient.dtype is form
+        assert gradient.shape == x.shape
 
 
 # Errors

@@ -117,12 +117,12 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """-log softmax(logits)[target]: logits (c,), (n, c) or (n, c, d1, ...), target the same without c, of class indices, or
-    with c, of probabilities.
+    """-log softmax(logits)[target]: logits (c,), (n, c) or (n, c, d1, ...); target the same without c, of class indices,
+    or with c, of probabilities.
 
     `weight` (c,) scales each class; targets equal to `ignore_index` lose nothing and do not count; `label_smoothing` s
-    mixes s / c of every class into the target (Szegedy et al. 2016). `reduction` is "mean" (over weights of what counts),
-    "sum" or "none". Raises ArgumentError for a class out of range.
+    mixes s / c of every class into the target (Szegedy et al. 2016). `reduction` is "mean" (over the weights of what
+    counts), "sum" or "none". Raises ArgumentError for a class out of range.
     """
     logits, target = as_tensor(logits), as_tensor(target)
     if target.dtype.kind == "float":
@@ -147,7 +147,7 @@ def _cross_entropy_of_chances(
 ) -> Tensor:
     if target.shape != logits.shape or not logits.ndim:
         raise ShapeError(
-            f"cross_entropy: target has shape {target.shape}: probabilities need the shape of the logits, {logits.shape}"
+            f"cross_entropy: target has shape {target.shape}: probabilities need the logits' shape, {logits.shape}"
         )
     axis = min(logits.ndim - 1, 1)
     classes = logits.shape[axis]
@@ -168,7 +168,7 @@ def _check_classes(name: str, target: Tensor, classes: int, ignore_index: int) -
 def nll_loss(
     log_probabilities: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean"
 ) -> Tensor:
-    """-log_probabilities[target]: what is left of `cross_entropy` after `log_softmax`; shapes and arguments as there."""
+    """-log_probabilities[target]: `cross_entropy` without its `log_softmax`; shapes and arguments as there."""
     x, target = as_tensor(log_probabilities), as_tensor(target)
     rows, classes = _rows("nll_loss", x, target)
     weight = _class_weights("nll_loss", weight, rows.shape[1])

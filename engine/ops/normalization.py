@@ -92,16 +92,20 @@ def _over_last_axes(
 def layer_norm(
     x: Any, normalized_shape: int | Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> Tensor:
-    """(x - mean) / sqrt(variance + eps) * weight + bias over the last axes, whose shape is `normalized_shape` (Ba et al.
-    2016). The variance is the biased one; weight and bias have the normalized shape."""
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last axes, whose shape is `normalized_shape`.
+
+    The variance is the biased one; weight and bias have the normalized shape. Source: Ba et al. 2016.
+    """
     return _over_last_axes(
         "layer_norm", x, normalized_shape, (weight, bias), lambda x, w, b: _layer_norm(x, w, b, eps=float(eps))[0]
     )
 
 
 def rms_norm(x: Any, normalized_shape: int | Sequence[int], weight: Any = None, eps: float | None = None) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the last axes (Zhang and Sennrich 2019); `eps` is that of x's format unless
-    given."""
+    """x / sqrt(mean(x^2) + eps) * weight over the last axes; `eps` is that of x's format unless given.
+
+    Source: Zhang and Sennrich 2019.
+    """
     x = as_tensor(x)
     if not isinstance(x.dtype, Float):
         raise FormatError(f"rms_norm: expected a floating format, got {x.dtype.name}")
@@ -119,12 +123,11 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """(x - mean) / sqrt(variance + eps) * weight + bias per channel (axis 1) of (n, c) or (n, c, ...) (Ioffe and Szegedy
-    2015).
+    """(x - mean) / sqrt(variance + eps) * weight + bias per channel (axis 1) of (n, c) or (n, c, ...).
 
     In training, with the batch's own statistics (biased variance); running_mean and running_var, if given, then move in
     place by `momentum` towards them (unbiased variance). Otherwise with the running statistics.
-    Raises ShapeError for a batch that has only one value per channel to train on.
+    Raises ShapeError for a batch that has only one value per channel to train on. Source: Ioffe and Szegedy 2015.
     """
     x = as_tensor(x)
     if x.ndim < 2:
