@@ -9,7 +9,7 @@ import numpy as np
 from ulpgrad.device import as_device
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
-from ulpgrad.formats import Array, Format, as_format, bool_, get_default_dtype, int64
+from ulpgrad.formats import Array, Format, as_format, bool_, float64, get_default_dtype, int64
 from ulpgrad.kernels.cast import spec as cast_spec
 from ulpgrad.ops.common import checked_shape
 from ulpgrad.tensor import Tensor
@@ -103,7 +103,9 @@ def _stored(obj: Any, form: Format | None) -> tuple[Array, Format]:
             f"asarray: cannot make a tensor of {type(obj).__name__} holding {values.dtype}; expected numbers or bools"
         )
     if values.dtype == np.float64 or (values.size == 0 and isinstance(obj, (list, tuple))):
-        target = form if form is not None and form.kind == "float" else get_default_dtype()
+        target = form or get_default_dtype()
+        if target.kind != "float" and values.size:
+            return values, float64  # exactly: the conversion that follows is the only one
         return target.encode(values.astype(np.float64, copy=False)), target
     found = _format_of(values.dtype)
     if found.kind == "integer" and form is not None and form.kind == "integer":

@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from ulpgrad.differentiable import Primitive
-from ulpgrad.errors import FormatError, ShapeError
+from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import as_format
 from ulpgrad.kernels.reduction import spec
 from ulpgrad.ops import elementwise as ew
@@ -25,6 +25,7 @@ __all__ = [
     "argmin",
     "cumulative_prod",
     "cumulative_sum",
+    "diff",
     "logsumexp",
     "max",
     "mean",
@@ -216,6 +217,22 @@ def cumulative_sum(x: Any, /, *, axis: int | None = None, dtype: Any = None, inc
 def cumulative_prod(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Tensor:
     """Running products along `axis` (needed unless x is 1-d), with a leading 1 if `include_initial`."""
     return _cumulative("cumulative_prod", _cumulative_prod, x, axis, dtype, include_initial)
+
+
+def diff(
+    x: Any, /, *, axis: int = -1, n: int = 1, prepend: Tensor | None = None, append: Tensor | None = None
+) -> Tensor:
+    """Differences of neighbours along `axis`, taken n times, with values joined on before and behind first."""
+    x = as_tensor(x)
+    where = normalize_axis("diff", axis, x.ndim)
+    if n < 0:
+        raise ArgumentError(f"diff: n must be at least 0, got {n}")
+    parts = [part for part in (prepend, x, append) if part is not None]
+    x = concat(parts, axis=where) if len(parts) > 1 else x
+    lead = (slice(None),) * where
+    for _ in range(n):
+        x = x[(*lead, slice(1, None))] - x[(*lead, slice(None, -1))]
+    return x
 
 
 def logsumexp(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:

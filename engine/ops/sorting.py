@@ -46,8 +46,8 @@ def sort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool
     where = normalize_axis("sort", axis, x.ndim)
     if x.requires_grad:
         return along_axis("sort", x, _order(x, where, descending, stable), where, True)
-    kind = "stable" if stable and x.dtype.kind == "float" else None  # equal integers cannot be told apart
-    keys = np.sort(_keys(x, descending), axis=where, kind=kind)  # type: ignore[call-overload]
+    kind: Any = "stable" if stable and x.dtype.kind == "float" else None  # equal integers cannot be told apart
+    keys = np.sort(_keys(x, descending), axis=where, kind=kind)
     return Tensor(x.dtype.encode(_turned(keys) if descending else keys), x.dtype)
 
 
