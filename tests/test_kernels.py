@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ulpgrad import dispatch
-from ulpgrad.errors import KernelError
+from ulpgrad.errors import FormatError, KernelError
 from ulpgrad.formats import FORMATS, Float, Format, Integer, as_format
 from ulpgrad.kernels import registry
 from ulpgrad.kernels.registry import Request, Rung
@@ -138,9 +138,9 @@ def test_rung(op: Op, rung: Rung, form: Format) -> None:
                 continue
             arrays, formats = given
             params = dict(sample.params)
+            if not meant(op, arrays, formats, params, form):
+                continue
             fitting += 1
-            if op.check is not None:
-                op.check(*arrays, **params)
             common = dispatch._promoted(op, formats)
             request = Request(op, "cpu", common, arrays, params)
             if any(c is not f for c, f in zip(common, formats, strict=True)) or rung.refusal(request):
@@ -167,6 +167,8 @@ def test_choice(op: Op, form: Format) -> None:
             continue
         arrays, formats = given
         params = dict(sample.params)
+        if not meant(op, arrays, formats, params, form):
+            continue
         try:
             check(op, arrays, formats, params, lambda *a, f=formats, **p: dispatch.call(op, f, a, p)[0])
         except AssertionError as error:
