@@ -359,7 +359,8 @@ def test_formats_are_kept(form: ug.Format) -> None:
     flat = ug.reshape(x, (6, 16))
     results = [
         ug.conv2d(x, w), ug.max_pool2d(x, 2), ug.avg_pool2d(x, 2), ug.softmax(x), ug.log_softmax(x),
-        ug.layer_norm(x, 4), ug.rms_norm(x, 4), ug.batch_norm(x, None, None, training=True), ug.dropout(x), ug.mse_loss(x, x.detach()),
+        ug.layer_norm(x, 4), ug.rms_norm(x, 4), ug.batch_norm(x, None, None, training=True), ug.dropout(x),
+        ug.mse_loss(x, x.detach()),
         ug.scaled_dot_product_attention(x, x, x), ug.cross_entropy(flat, ug.zeros(6, dtype=int)),
         ug.nll_loss(flat, ug.zeros(6, dtype=int)), ug.bce_with_logits(flat, ug.zeros((6, 16), dtype=form)),
     ]  # fmt: skip

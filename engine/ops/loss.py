@@ -117,7 +117,7 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """-log softmax(logits)[target]: logits (c,), (n, c) or (n, c, d1, ...); target the same without c, of class indices,
+    """-log softmax(logits)[target]: logits (c,), (n, c) or (n, c, d1, ...); target without c, of class indices,
     or with c, of probabilities.
 
     `weight` (c,) scales each class; targets equal to `ignore_index` lose nothing and do not count; `label_smoothing` s

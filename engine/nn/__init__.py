@@ -1,0 +1,43 @@
+"""Layers, models, losses and initial values, with torch's names."""
+
+from ulpgrad.nn import init
+from ulpgrad.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from ulpgrad.nn.container import ModuleList, Sequential
+from ulpgrad.nn.convolution import AvgPool2d, Conv2d, MaxPool2d
+from ulpgrad.nn.linear import Embedding, Flatten, Linear
+from ulpgrad.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, NLLLoss
+from ulpgrad.nn.module import Module, load, save
+from ulpgrad.nn.normalization import BatchNorm1d, BatchNorm2d, Dropout, LayerNorm, RMSNorm
+from ulpgrad.nn.parameter import Parameter
+
+__all__ = [
+    "GELU",
+    "AvgPool2d",
+    "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Conv2d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Embedding",
+    "Flatten",
+    "LayerNorm",
+    "LeakyReLU",
+    "Linear",
+    "MSELoss",
+    "MaxPool2d",
+    "Module",
+    "ModuleList",
+    "NLLLoss",
+    "Parameter",
+    "RMSNorm",
+    "ReLU",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
+    "init",
+    "load",
+    "save",
+]

@@ -1,0 +1,225 @@
+"""Module: a tree of parts. Parameters, buffers and sub-modules are simply the attributes that are such things, so that
+nothing has to be registered except buffers, which are tensors that are not learned."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from ulpgrad import io
+from ulpgrad.errors import ArgumentError, FormatError
+from ulpgrad.formats import as_format
+from ulpgrad.nn.parameter import Parameter
+from ulpgrad.ops import as_tensor, astype
+from ulpgrad.tensor import Tensor
+
+
+class Mismatch(NamedTuple):
+    """Names that `load_state_dict(strict=False)` passed over."""
+
+    missing: list[str]
+    unexpected: list[str]
+
+
+class Module:
+    """Base class of layers and models: assign parts to attributes in `__init__`, and define `forward`.
+
+        class Net(nn.Module):
+            def __init__(self):
+                self.body = nn.Linear(64, 32)
+                self.head = nn.Linear(32, 10)
+
+            def forward(self, x):
+                return self.head(ug.relu(self.body(x)))
+
+    Parts are found in the order in which the attributes were first set. Modules in plain lists and dicts are not parts:
+    use ModuleList or Sequential.
+    """
+
+    training: bool = True
+    _buffers: tuple[str, ...] = ()
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} needs a forward(...) method")
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self.forward(*args, **options)
+
+    # Its parts
+
+    def register_buffer(self, name: str, tensor: Tensor | None) -> None:
+        """Set an attribute that is saved and converted with the module but not learned."""
+        if "." in name or not name:
+            raise ArgumentError(f"register_buffer: {name!r} is no attribute name")
+        if name not in self._buffers:
+            self._buffers = (*self._buffers, name)
+        setattr(self, name, tensor)
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Direct sub-modules with their attribute names."""
+        for name, part in vars(self).items():
+            if isinstance(part, Module):
+                yield name, part
+
+    def children(self) -> Iterator[Module]:
+        for _, part in self.named_children():
+            yield part
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module ("") and all below it, each once, parents first; names are dotted."""
+        seen: set[int] = set()
+
+        def walk(module: Module, path: str) -> Iterator[tuple[str, Module]]:
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield path, module
+                for name, part in module.named_children():
+                    yield from walk(part, f"{path}.{name}" if path else name)
+
+        return walk(self, prefix)
+
+    def modules(self) -> Iterator[Module]:
+        for _, module in self.named_modules():
+            yield module
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Parameters with dotted names, each once even where modules share it."""
+        seen: set[int] = set()
+        for path, module in self.named_modules():
+            for name, part in vars(module).items():
+                if isinstance(part, Parameter) and id(part) not in seen:
+                    seen.add(id(part))
+                    yield f"{path}.{name}" if path else name, part
+
+    def parameters(self) -> Iterator[Parameter]:
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Buffers with dotted names."""
+        for path, module in self.named_modules():
+            for name in module._buffers:
+                tensor = getattr(module, name)
+                if tensor is not None:
+                    yield f"{path}.{name}" if path else name, tensor
+
+    def buffers(self) -> Iterator[Tensor]:
+        for _, tensor in self.named_buffers():
+            yield tensor
+
+    # What is done to all of them
+
+    def apply(self, function: Callable[[Module], Any]) -> Self:
+        """Call `function` on every sub-module and then on this one, as initialisers are."""
+        for part in self.children():
+            part.apply(function)
+        function(self)
+        return self
+
+    def train(self, on: bool = True) -> Self:
+        """Set every module's `training`, which dropout and batch norm look at."""
+        for module in self.modules():
+            module.training = on
+        return self
+
+    def eval(self) -> Self:
+        return self.train(False)
+
+    def requires_grad_(self, on: bool = True) -> Self:
+        """Ask for (or freeze) all parameters' gradients."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(on)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the parameters' gradients, or make them zeros."""
+        for parameter in self.parameters():
+            zero_grad(parameter, set_to_none)
+
+    def to(self, dtype: Any) -> Self:
+        """Convert all floating parameters, their gradients, and buffers to a floating format, in place."""
+        form = as_format(dtype)
+        if form.kind != "float":
+            raise FormatError(f"Module.to: expected a floating format, got {form.name}")
+        for tensor in (*self.parameters(), *self.buffers()):
+            if tensor.dtype.kind == "float" and tensor.dtype is not form:
+                tensor.storage = astype(tensor.detach(), form).storage
+                tensor.dtype = form
+                tensor._written()
+                if tensor.grad is not None:
+                    tensor.grad = astype(tensor.grad.detach(), form)
+        return self
+
+    # Saving and loading
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All parameters and buffers by dotted name: tensors outside the graph that share the module's memory."""
+        state: dict[str, Tensor] = {}
+
+        def collect(module: Module, prefix: str) -> None:
+            for name, part in vars(module).items():
+                if isinstance(part, Parameter) or (name in module._buffers and part is not None):
+                    state[prefix + name] = part.detach()
+            for name, child in module.named_children():
+                collect(child, f"{prefix}{name}.")
+
+        collect(self, "")
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Mismatch:
+        """Write values from a `state_dict` (of tensors or arrays) into this module, in its own formats.
+
+        Raises ArgumentError, before anything is written, with every name that is missing, unexpected or of another
+        shape; with `strict=False` only for shapes, and the other names are returned.
+        """
+        own = self.state_dict()
+        found = Mismatch([n for n in own if n not in state], [n for n in state if n not in own])
+        given = {name: as_tensor(state[name]).detach() for name in own if name in state}
+        problems = [
+            f"{name!r} has shape {tensor.shape}, expected {own[name].shape}"
+            for name, tensor in given.items()
+            if tensor.shape != own[name].shape
+        ]
+        if strict:
+            problems += [f"missing {name!r}" for name in found.missing]
+            problems += [f"unexpected {name!r}" for name in found.unexpected]
+        if problems:
+            raise ArgumentError(f"load_state_dict into {type(self).__name__}: {'; '.join(problems)}")
+        for name, tensor in given.items():
+            target = own[name]
+            np.copyto(target.storage, astype(tensor, target.dtype, copy=False).storage)
+            target._written()
+        return found
+
+    # What it looks like
+
+    def extra_repr(self) -> str:
+        """What stands in the brackets of the repr: the module's settings."""
+        return ""
+
+    def __repr__(self) -> str:
+        parts = [f"({name}): " + repr(part).replace("\n", "\n  ") for name, part in self.named_children()]
+        if not parts:
+            return f"{type(self).__name__}({self.extra_repr()})"
+        lines = [self.extra_repr(), *parts] if self.extra_repr() else parts
+        return "\n  ".join([f"{type(self).__name__}(", *lines]) + "\n)"
+
+
+def zero_grad(parameter: Tensor, set_to_none: bool) -> None:
+    """Forget a gradient, or make it zeros (new ones: the old tensor may be someone else's too)."""
+    if set_to_none or parameter.grad is None:
+        parameter.grad = None
+    else:
+        parameter.grad = Tensor(np.zeros(parameter.shape, parameter.grad.dtype.storage), parameter.grad.dtype)
+
+
+def save(module: Module, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a module's state to a safetensors file, whole or not at all. See `ulpgrad.io.save`."""
+    io.save(path, module.state_dict(), metadata)
+
+
+def load(module: Module, path: str | os.PathLike[str], strict: bool = True) -> Mismatch:
+    """Read a safetensors file into a module. See `ulpgrad.io.load` and `Module.load_state_dict`."""
+    return module.load_state_dict(io.load(path), strict)
