@@ -19,7 +19,7 @@ import numpy as np
 from ulpgrad import dispatch
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import Array, Float, Format, Integer, as_format, compute_format, get_default_dtype, int64
-from ulpgrad.kernels.random import spec
+from ulpgrad.kernels.random import philox, spec
 from ulpgrad.kernels.spec import Op
 from ulpgrad.tensor import Tensor
 
@@ -111,13 +111,13 @@ class Generator:
     def uniform(self, size: int, dtype: Any = None) -> Array:
         """Storage [size] of values in [0, 1), as `random_uniform` makes them."""
         form = _float("uniform", dtype)
-        words = spec.philox.words_per_value(form) * size
+        words = philox.words_per_value(form) * size
         return self._draw(spec.random_uniform, words, size, dtype=form)
 
     def normal(self, size: int, dtype: Any = None) -> Array:
         """Storage [size] of standard normal values, as `random_normal` makes them."""
         form = _float("normal", dtype)
-        words = spec.philox.words_per_value(form) * (size + size % 2)
+        words = philox.words_per_value(form) * (size + size % 2)
         return self._draw(spec.random_normal, words, size, dtype=form)
 
     def integers(self, low: int, high: int, size: int, dtype: Any = None) -> Array:
@@ -146,16 +146,8 @@ class Generator:
         return (values.astype(np.uint64) + np.uint64(low % 2**64)).astype(form.storage)
 
     def permutation(self, n: int) -> Array:
-        """The numbers 0 to n - 1 in random order, every order exactly equally likely: int64[n].
-
-        They are sorted by 64-bit random keys, drawn anew in the rare case (n^2 in 2^65) that two keys are equal.
-        """
-        while True:
-            keys = self.words64(n)
-            order = np.argsort(keys)
-            ranked = keys[order]
-            if not (ranked[1:] == ranked[:-1]).any():
-                return order.astype(np.int64, copy=False)
+        """The numbers 0 to n - 1 in random order, every order exactly equally likely: int64[n]."""
+        return self._draw(spec.random_permutation, 2 * n, n)
 
     def bernoulli(self, p: Any, size: int) -> Array:
         """bool[size], True with probability p: a number, or float64[size]; p is taken to the next multiple of 2^-32."""

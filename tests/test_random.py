@@ -194,12 +194,6 @@ def test_randperm_is_a_permutation_and_every_one_is_as_likely():
     assert stats.chisquare(counts).pvalue > 1e-6
 
 
-def test_randperm_draws_again_where_keys_are_equal(monkeypatch):
-    draws = iter([np.array([5, 1, 5], np.uint64), np.array([5, 1, 6], np.uint64)])
-    monkeypatch.setattr(Generator, "words64", lambda self, size: next(draws))
-    assert Generator().permutation(3).tolist() == [1, 0, 2]
-
-
 def test_bernoulli():
     n = 100_000
     x = random.bernoulli(0.3, (n,))

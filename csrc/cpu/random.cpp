@@ -64,6 +64,49 @@ py::array random_normal(uint64_t key, uint64_t low, uint64_t high, int64_t size,
   return out;
 }
 
+// Fisher and Yates, inside out: value i goes to a random place j <= i, and what was there to place i. Two words x give
+// j = floor(x span / 2^64), unless the product's lower half says that x would favour some j; then x is drawn again,
+// from the stream 2^96 blocks on. See philox.py.
+void permute(const RandomTable& run, const Stream& stream, int64_t* out, int64_t size) {
+  constexpr int64_t kChunk = 1024;  // values: eight kilobytes of words
+  uint32_t words[2 * kChunk];
+  for (int64_t start = 0; start < size; start += kChunk) {
+    const int64_t count = size - start < kChunk ? size - start : kChunk;
+    Stream part = stream;
+    part.counter_low += static_cast<uint64_t>(start / 2);
+    part.counter_high += part.counter_low < stream.counter_low;
+    run.bits(part, words, 2 * count, 0, (count + 1) / 2);
+    for (int64_t k = 0; k < count; ++k) {
+      const uint64_t span = static_cast<uint64_t>(start + k) + 1;
+      uint64_t x = words[2 * k] | uint64_t{words[2 * k + 1]} << 32;
+      Stream attempt = part;
+      while (x * span < span && x * span < (0 - span) % span) {
+        uint32_t again[4];
+        attempt.counter_high += uint64_t{1} << 32;
+        Stream block = attempt;
+        block.counter_low += static_cast<uint64_t>(k / 2);
+        block.counter_high += block.counter_low < attempt.counter_low;
+        run.bits(block, again, 4, 0, 1);
+        x = again[2 * (k % 2)] | uint64_t{again[2 * (k % 2) + 1]} << 32;
+      }
+      const int64_t j = static_cast<int64_t>((static_cast<unsigned __int128>(x) * span) >> 64);
+      out[start + k] = out[j];
+      out[j] = start + k;
+    }
+  }
+}
+
+py::array random_permutation(uint64_t key, uint64_t low, uint64_t high, int64_t size, const char* isa) {
+  const RandomTable& run = table<RandomTable>(isa_named(isa));
+  py::array_t<int64_t> out = empty<int64_t>({checked(size)});
+  int64_t* to = out.mutable_data();
+  {
+    py::gil_scoped_release free;
+    permute(run, {key, low, high}, to, size);
+  }
+  return out;
+}
+
 template <typename T, typename Run>
 py::array dropout_of(const py::array& x, const Stream& stream, uint64_t limit, double scale, Run run) {
   const T* from = contiguous<T>(x, "x");
@@ -90,6 +133,8 @@ void bind_random(py::module_& m) {
         py::arg("bits"), py::arg("isa") = "", "Uniform multiples of 2^-bits: float32[size], or float64[size] for 53.");
   m.def("random_normal", &random_normal, py::arg("key"), py::arg("low"), py::arg("high"), py::arg("size"),
         py::arg("is_double"), py::arg("isa") = "", "Standard normal values: float32[size] or float64[size].");
+  m.def("random_permutation", &random_permutation, py::arg("key"), py::arg("low"), py::arg("high"), py::arg("size"),
+        py::arg("isa") = "", "The numbers 0 to size - 1 in random order: int64[size].");
   m.def("dropout", &dropout, py::arg("x"), py::arg("key"), py::arg("low"), py::arg("high"), py::arg("limit"),
         py::arg("scale"), py::arg("isa") = "", "x * scale where the element's word is at least limit, else 0.");
 }

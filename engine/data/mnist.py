@@ -8,7 +8,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,6 +27,12 @@ SHA256 = {
 MEAN, STD = (0.1307,), (0.3081,)  # of the training images in [0, 1]
 GZIP = b"\x1f\x8b"
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+class Readable(Protocol):
+    """A file or what unpacks one."""
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 def mnist(
@@ -90,7 +96,7 @@ def read_idx(path: str | os.PathLike[str]) -> Array:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _idx(path: Any, file: IO[bytes]) -> Array:
+def _idx(path: Any, file: Readable) -> Array:
     head = file.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in TYPES:
         raise DataError(f"{path}: begins with {head!r}, expected two zero bytes and a type code: not an IDX file")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.formats import Array, Float, float32, float64
+from ulpgrad.kernels.cast.convert import convert
 from ulpgrad.kernels.numba_jit import jit, prange
 from ulpgrad.kernels.random import spec
 from ulpgrad.kernels.random.philox import LOW64, MULTIPLIERS, WEYL, threshold, uniform_bits, words_per_value
@@ -23,6 +24,7 @@ MASK, HALF, FIVE, SIX = (np.uint64(v) for v in (0xFFFFFFFF, 32, 5, 6))
 M0, M1 = (np.uint64(m) for m in MULTIPLIERS)
 W0, W1 = (np.uint64(w) for w in WEYL)
 ONE, ZERO = np.uint64(1), np.uint64(0)
+RETRY = np.uint64(1 << 32)  # philox.RETRY, in the upper half of the counter
 
 
 @jit(inline="always")
@@ -126,6 +128,32 @@ def _normal53(out: Array, low: Any, high: Any, key: Any) -> None:
             out[2 * j], out[2 * j + 1] = _pair(_integer53(w0, w1) + 1.0, 53, _integer53(w2, w3) * 2.0**-51)
 
 
+@jit(inline="always")
+def _place(x: Any, span: Any) -> Any:
+    """Upper and lower half of the 128-bit product x span."""
+    cross = (x & MASK) * (span >> HALF) + (((x & MASK) * (span & MASK)) >> HALF)
+    middle = (x >> HALF) * (span & MASK) + (cross & MASK)
+    return (x >> HALF) * (span >> HALF) + (cross >> HALF) + (middle >> HALF), x * span
+
+
+@jit()
+def _permutation(out: Array, low: Any, high: Any, key: Any) -> None:
+    for i in range(out.size):
+        if i % 2 == 0:
+            w0, w1, w2, w3 = _block(low, high, key, i // 2)
+        else:
+            w0, w1 = w2, w3
+        span = np.uint64(i) + ONE
+        place, rest = _place(w0 | (w1 << HALF), span)
+        attempt = high
+        while rest < span and rest < (ZERO - span) % span:
+            attempt += RETRY
+            b0, b1, b2, b3 = _block(low, attempt, key, i // 2)
+            place, rest = _place((b0 | (b1 << HALF)) if i % 2 == 0 else (b2 | (b3 << HALF)), span)
+        out[i] = out[place]
+        out[place] = i
+
+
 @jit(parallel=True)
 def _dropout(out: Array, x: Array, low: Any, high: Any, key: Any, limit: Any, scale: Any) -> None:
     blocks = (x.size + 3) // 4
@@ -168,7 +196,7 @@ def random_uniform(*, key: int, counter: int, size: int, dtype: Float) -> Array:
     out = _whole_blocks(size, 1, np.float32)
     bits = uniform_bits(dtype)
     _uniform(out, *_stream(key, counter), np.uint64(32 - bits), 2.0**-bits)
-    return dtype.encode(out[:size])
+    return convert(out[:size], float32, dtype) if dtype.bits < 32 else out[:size]
 
 
 @kernel(spec.random_normal, "cpu/numba-blocks", rank=20, formats=[])
@@ -176,7 +204,14 @@ def random_normal(*, key: int, counter: int, size: int, dtype: Float) -> Array:
     words = words_per_value(dtype)
     out = _whole_blocks(size, words, np.float64 if dtype is float64 else np.float32)
     (_normal53 if words == 2 else _normal)(out, *_stream(key, counter))
-    return dtype.encode(out[:size])
+    return convert(out[:size], float32, dtype) if dtype.bits < 32 else out[:size]
+
+
+@kernel(spec.random_permutation, "cpu/numba-blocks", rank=20, formats=[])
+def random_permutation(*, key: int, counter: int, size: int) -> Array:
+    out = np.empty(size, np.int64)
+    _permutation(out, *_stream(key, counter))
+    return out
 
 
 @kernel(spec.dropout, "cpu/numba-blocks", rank=20, formats=[float32, float64], contiguous=True)

@@ -85,6 +85,31 @@ def normal(*, key: int, counter: int, size: int, dtype: Float) -> Array:
     return np.asarray(np.stack([radius * x, radius * y], axis=1).reshape(-1)[:size])
 
 
+RETRY = 1 << 96  # blocks between a draw and its next attempt: no stream is that long
+
+
+def permutation(*, key: int, counter: int, size: int) -> Array:
+    """Fisher and Yates, inside out: value i goes to a random place j <= i, and what was there to place i.
+
+    j = floor(x s / 2^64) with s = i + 1 and x the two words 2i and 2i + 1 (low, high), unless x s mod 2^64 is below
+    2^64 mod s: those x would favour some j (Lemire, "Fast random integer generation in an interval", 2019). Then x is
+    drawn again, from the same place of the stream that starts 2^96 blocks on.
+    """
+    out = np.zeros(size, np.int64)
+    drawn = words(key, counter, 2 * size).reshape(-1, 2)
+    for i, (low, high) in enumerate(drawn.tolist()):
+        span, product, attempt = i + 1, (i + 1) * (low | high << 32), 0
+        while product % 2**64 < 2**64 % span:
+            attempt += 1
+            block = counter + attempt * RETRY + i // 2
+            again = words(key, block % 2**128, WORDS_PER_BLOCK).reshape(-1, 2)[i % 2].tolist()
+            product = span * (again[0] | again[1] << 32)
+        j = product >> 64
+        out[i] = out[j]
+        out[j] = i
+    return out
+
+
 def threshold(p: float) -> int:
     """Words below this are the share p of all: p in units of 2^-32, rounded to nearest."""
     return round(p * 2**32)

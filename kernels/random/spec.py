@@ -1,4 +1,4 @@
-"""Random bits, uniforms, normals and dropout, each a pure function of key, counter and index."""
+"""Random bits, uniforms, normals, permutations and dropout, each a pure function of key, counter and index."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.errors import ArgumentError, FormatError
-from ulpgrad.formats import FLOATS, Array, Format, bfloat16, float16, float32, float64, uint32
+from ulpgrad.formats import FLOATS, Array, Format, bfloat16, float16, float32, float64, int64, uint32
 from ulpgrad.kernels.random import philox
 from ulpgrad.kernels.spec import Op, Sample, first
 
@@ -29,6 +29,11 @@ def _check_size(op: str, size: Any) -> None:
 def _check_bits(*, key: int, counter: int, size: int) -> None:
     _check_stream("random_bits", key, counter)
     _check_size("random_bits", size)
+
+
+def _check_permutation(*, key: int, counter: int, size: int) -> None:
+    _check_stream("random_permutation", key, counter)
+    _check_size("random_permutation", size)
 
 
 def _check_values(op: str, key: int, counter: int, size: int, dtype: Any) -> None:
@@ -119,6 +124,19 @@ random_normal = Op(
     flops=lambda *, size, dtype, **_: size * (philox.words_per_value(dtype) / 4 * OPERATIONS_PER_BLOCK + 30),
     samples=_value_samples,
     ulps={float64: 4, float32: 1, float16: 1, bfloat16: 1},
+)
+
+random_permutation = Op(
+    "random_permutation",
+    signature="(*, key, counter, size) -> int64[size]",
+    doc="The numbers 0 to size - 1 in random order, every order exactly equally likely (Fisher-Yates). Takes two words"
+    " a value.",
+    reference=philox.permutation,
+    check=_check_permutation,
+    result=lambda **_: int64,
+    flops=lambda *, size, **_: size * OPERATIONS_PER_BLOCK / 2,
+    samples=_bits_samples,
+    ulps={int64: 0},
 )
 
 dropout = Op(
