@@ -1,7 +1,10 @@
 // Row kernels: checks, then rows over threads. A row belongs to one thread, so results do not depend on their number.
 #include "rows.h"
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
+#include <optional>
 
 #include "bind.h"
 #include "threads.h"
@@ -81,8 +84,8 @@ py::array log_softmax_gradient(const py::array& g, const py::array& y, const cha
                       : binary<float>(t.f32.log_softmax_gradient, g, y);
 }
 
-// The first position whose index is neither below `limit` nor `ignored`, or -1.
-int64_t first_outside(const py::array& indices, int64_t limit, int64_t ignored) {
+// The first position whose index is neither in [0, limit) nor the ignored one, or -1.
+int64_t first_outside(const py::array& indices, int64_t limit, std::optional<int64_t> ignored) {
   const int64_t* index = contiguous<int64_t>(indices, "indices");
   const int64_t size = indices.size();
   for (int64_t i = 0; i < size; ++i)
@@ -149,7 +152,7 @@ void bind_rows(py::module_& m) {
   m.def("softmax_gradient", &softmax_gradient, arg("g"), arg("y"), arg("isa") = "", "y (g - sum(g y)) in each row.");
   m.def("log_softmax_gradient", &log_softmax_gradient, arg("g"), arg("y"), arg("isa") = "",
         "g - exp(y) sum(g) in each row.");
-  m.def("first_outside", &first_outside, arg("indices"), arg("limit"), arg("ignored"),
+  m.def("first_outside", &first_outside, arg("indices"), arg("limit"), arg("ignored") = py::none(),
         "The first position of int64 indices outside [0, limit) and not `ignored`, or -1.");
   m.def("cross_entropy", &cross_entropy, arg("logits"), arg("target"), arg("ignored"), arg("smoothing"),
         arg("isa") = "", "(losses, log-sum-exp) of each row of logits[rows, n] against int64 targets.");

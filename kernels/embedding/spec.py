@@ -9,6 +9,7 @@ import numpy as np
 
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import ALL, Array, Format, float32, float64
+from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op, Sample
 
 
@@ -17,6 +18,12 @@ def validate(name: str, indices: Array, rows: int) -> None:
     if indices.size and (indices.min() < 0 or indices.max() >= rows):
         bad = indices[(indices < 0) | (indices >= rows)].flat[0]
         raise ArgumentError(f"{name}: index {int(bad)} is not a row: expected 0 to {rows - 1}")
+
+
+def floats(request: Request) -> str | None:
+    """Predicate of rungs that add floats only."""
+    form = request.formats[0]
+    return None if form is not None and form.kind == "float" else "adds floats only"
 
 
 def embedding_reference(weight: Array, indices: Array) -> Array:

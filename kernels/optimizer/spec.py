@@ -21,9 +21,14 @@ def one_format(request: Request) -> str | None:
     return None if len({f for f in request.formats if f is not None}) == 1 else "mixes float formats"
 
 
-def _present(*values: State) -> Any:
-    kept = tuple(v for v in values if v is not None)
-    return kept[0] if len(kept) == 1 else kept
+def are_flat(*arrays: State, **_: Any) -> bool:
+    """Whether all arrays are C-contiguous, so that one index runs through them side by side."""
+    return all(a is None or a.flags.c_contiguous for a in arrays)
+
+
+def flat_in_one_format(request: Request) -> str | None:
+    """Predicate of rungs that run through C-contiguous arrays of one format."""
+    return one_format(request) or (None if are_flat(*request.arrays) else "takes C-contiguous arrays")
 
 
 def sgd_reference(p: Array, g: Array, buf: State, *, lr: float, momentum: float, dampening: float, nesterov: bool,
@@ -156,6 +161,7 @@ sgd_step = Op(
         {**_SGD, "dampening": 0.5})),
     ulps=ULPS,
     magnitude=_absolute(sgd_reference),
+    key=are_flat,
     mutates=(0, 2),
 )  # fmt: skip
 
@@ -173,6 +179,7 @@ adam_step = Op(
                             {**_ADAM, "weight_decay": 0.1, "decoupled": True, "step": 100_000})),
     ulps=ULPS,
     magnitude=_absolute(adam_reference),
+    key=are_flat,
     mutates=(0, 2, 3),
 )  # fmt: skip
 
@@ -191,6 +198,7 @@ adagrad_step = Op(
     ),
     ulps=ULPS,
     magnitude=_absolute(adagrad_reference),
+    key=are_flat,
     mutates=(0, 2),
 )
 
@@ -208,5 +216,6 @@ rmsprop_step = Op(
                             {**_RMSPROP, "weight_decay": 0.1, "buffer": False})),
     ulps=ULPS,
     magnitude=_absolute(rmsprop_reference),
+    key=are_flat,
     mutates=(0, 2, 3),
 )  # fmt: skip
