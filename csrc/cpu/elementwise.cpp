@@ -54,17 +54,9 @@ py::object elementwise(const char* name, const std::string& format, const char* 
   return make_callable(std::move(call));
 }
 
-py::dict loops() {
-  py::dict names;
-  const ElementwiseTable& all = table<ElementwiseTable>();
-  for (int i = 0; i < all.count; ++i) names[all.kernels[i].name] = all.kernels[i].float64 != nullptr;
-  return names;
-}
-
 void bind(py::module_& m) {
   m.def("elementwise", &elementwise, py::arg("name"), py::arg("format"), py::arg("isa") = "",
         "The loop of that name as a function over arrays of a floating format.");
-  m.def("elementwise_loops", &loops, "Names of all loops, and whether each takes float64.");
 }
 
 const Binder binder(bind);

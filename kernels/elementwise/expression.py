@@ -26,7 +26,9 @@ _OPERATORS: dict[type[ast.AST], str] = {
 
 
 def called(formula: str) -> set[str]:
-    """The functions a formula calls."""
+    """The functions a formula calls; none for no formula."""
+    if not formula:
+        return set()
     nodes = ast.walk(ast.parse(formula, mode="eval"))
     return {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
 

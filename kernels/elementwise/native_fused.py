@@ -12,29 +12,11 @@ import numpy as np
 from ulpgrad.formats import FLOATS, Array, Format, bool_, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.elementwise import spec
+from ulpgrad.kernels.elementwise.cpp_loops import ONLY_FLOAT32
+from ulpgrad.kernels.elementwise.expression import called
 from ulpgrad.kernels.elementwise.table import Row
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.spec import Op
-
-
-def _refusal(row: Row) -> Callable[[Request], str | None]:
-    names = list(row.formulas())
-
-    def where(request: Request) -> str | None:
-        form = _computed(row, request)
-        if form is bool_:
-            return "its loop is for floats; NumPy's is as good for bool"
-        if form is float64 and not native.module().elementwise_loops()[names[0]]:
-            return "has no loop for float64"
-        return None
-
-    return where
-
-
-def _computed(row: Row, request: Request) -> Format:
-    form = request.formats[-1 if row.name == "where" else 0]
-    assert form is not None
-    return form
 
 
 def _clip(loop: Callable[..., Array], form: Format) -> Callable[..., Array]:
@@ -45,7 +27,11 @@ def _clip(loop: Callable[..., Array], form: Format) -> Callable[..., Array]:
 
 def function_of(row: Row, request: Request) -> Callable[..., Any]:
     """The loop of a row in the formats of a request; parameters follow the operands."""
-    form = _computed(row, request)
+    form = request.formats[-1]
+    if row.name == "where" and form is bool_:
+        return np.where  # one byte each: nothing to gain
+    form = request.formats[0] if form is None else form
+    assert form is not None
     make = cache(lambda name: native.module().elementwise(name, form.name))
     if row.choice:
         return lambda *arrays, **params: make(f"{row.name}_{params[row.choice]}")(*arrays)
@@ -59,9 +45,11 @@ def function_of(row: Row, request: Request) -> Callable[..., Any]:
 
 def register(row: Row, op: Op) -> None:
     """Enter the native rung of a row."""
-    formats = (bool_, *FLOATS) if row.name == "where" else FLOATS
+    formats: list[Format] = [bool_, *FLOATS] if row.name == "where" else [*FLOATS]
+    if called(row.formula) & ONLY_FLOAT32:
+        formats.remove(float64)
 
-    @kernel(op, "cpu/native-fused", rank=50, formats=formats, where=_refusal(row), build=True)
+    @kernel(op, "cpu/native-fused", rank=50, formats=formats, build=True)
     def build(request: Request) -> Callable[..., Any]:
         return function_of(row, request)
 

@@ -26,11 +26,10 @@ def _polynomial(name: str, x: Array) -> Array:
 
 
 def _upper_tail(z: Array) -> Array:
-    """1 - normal_cdf(z) for z >= 0: exp(-z^2 / 2), its exponent split into an exact and a small part, times a polynomial."""
+    """1 - normal_cdf(z) for z >= 0: the density times a polynomial."""
     z = np.minimum(z, 40.0)  # beyond, the tail is 0
-    high = np.rint(z * 64) / 64
-    decay = np.exp(-0.5 * high * high) * np.exp(-0.5 * (z - high) * (z + high))
-    return np.asarray(decay * _polynomial("TAIL_F64", (z - 5) / (z + 5)) / (z + 5))
+    density = reference.normal_density(z) * math.sqrt(2 * math.pi)
+    return np.asarray(density * _polynomial("TAIL_F64", (z - 5) / (z + 5)) / (z + 5))
 
 
 def normal_cdf(x: Array) -> Array:

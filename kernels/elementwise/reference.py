@@ -24,8 +24,32 @@ def sigmoid(x: Any) -> Any:
 
 
 def normal_density(x: Any) -> Any:
-    """exp(-x^2 / 2) / sqrt(2 pi)."""
-    return np.exp(-0.5 * (x * x)) * 0.3989422804014327
+    """exp(-x^2 / 2) / sqrt(2 pi), the exponent in an exact and a small part: rounding x^2 would be magnified by x^2."""
+    size = np.minimum(np.abs(x), 50)  # beyond, it is 0
+    high = np.rint(size * 64) / 64
+    return np.exp(-0.5 * high * high) * np.exp(-0.5 * (size - high) * (size + high)) * 0.3989422804014327
+
+
+def normal_cdf(x: Any) -> Any:
+    """erfc(-x / sqrt(2)) / 2, with the rounding of the argument taken back by the slope: it would be magnified by x^2."""
+    x = np.clip(x, -50, 50)
+    argument, lost = _times_sqrt_half(-x)
+    return 0.5 * _each(math.erfc)(argument) - lost * math.sqrt(2) * normal_density(x)
+
+
+def _times_sqrt_half(x: Any) -> tuple[Any, Any]:
+    """x sqrt(1/2), and what rounding it lost, by Dekker's product of halves that multiply exactly."""
+    factor, factor_rest = math.sqrt(0.5), -4.833646656726457e-17
+    product = x * factor
+    (x_high, x_low), (f_high, f_low) = _halves(x), _halves(factor)
+    lost = ((x_high * f_high - product) + x_high * f_low + x_low * f_high) + x_low * f_low
+    return product, lost + x * factor_rest
+
+
+def _halves(x: Any) -> tuple[Any, Any]:
+    scaled = x * 134217729.0  # 2^27 + 1
+    high = scaled - (scaled - x)
+    return high, x - high
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -37,7 +61,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "pow": np.power,
     "erf": _each(math.erf),
     "sigmoid": sigmoid,
-    "normal_cdf": _each(lambda x: 0.5 * math.erfc(-x * math.sqrt(0.5))),
+    "normal_cdf": normal_cdf,
     "normal_density": normal_density,
 }  # fmt: skip
 

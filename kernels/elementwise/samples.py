@@ -20,6 +20,7 @@ SHAPES: tuple[tuple[tuple[int, ...], ...], ...] = (((67,), (67,)), ((3, 5), (5,)
 
 
 NOT_ZERO = ("floor_divide", "remainder", "pow", "bitwise_left_shift", "bitwise_right_shift")
+RANGES = {"tanh_gradient": (-1.0, 1.0), "sigmoid_gradient": (0.0, 1.0)}
 
 
 def _floats(rng: np.random.Generator, row: Row, index: int, shape: tuple[int, ...]) -> Array:
@@ -51,8 +52,8 @@ def samples(row: Row) -> Iterator[Sample]:
         return Sample(tuple(arrays), params, name)
 
     for params in _params(row):
-        if row.takes not in ("bits", "integer"):
-            yield call(_special(operands), params, "special values")
+        if row.takes not in ("bits", "integer") and row.name != "nextafter":  # whose steps depend on the format
+            yield call(_special(row), params, "special values")
         for first, second in SHAPES:
             shapes = [second if (i and not gradient) else first for i in range(operands)]
             if row.takes not in ("bits", "integer"):
@@ -71,9 +72,13 @@ def samples(row: Row) -> Iterator[Sample]:
         yield Sample((x, None, None), name="no bounds")
 
 
-def _special(operands: int) -> list[Array | None]:
-    """Every special value, against every other where there are two operands."""
+def _special(row: Row) -> list[Array | None]:
+    """Every special value, against every other where there are two operands. Gradients are finite or NaN, and the results
+    that some are computed from lie where such results can."""
+    operands = len(row.names())
     if operands == 1:
         return [SPECIAL]
-    x, y = (np.ascontiguousarray(part).ravel() for part in np.meshgrid(SPECIAL, SPECIAL))
+    first = np.array([0.0, -0.0, 1.0, -0.5, 3.25, -1000.0, np.nan]) if row.name.endswith("_gradient") else SPECIAL
+    second = np.clip(SPECIAL, *RANGES[row.name]) if row.name in RANGES else SPECIAL
+    x, y = (np.ascontiguousarray(part).ravel() for part in np.meshgrid(first, second))
     return [x, y] if operands == 2 else [x, y, y[::-1].copy()]

@@ -101,6 +101,9 @@ def _transcendental() -> list[Row]:
     ]  # fmt: skip
 
 
+# Below float32's smallest normal number a factor has few digits left: what is multiplied by it has no more.
+_TINY = "1e-38"
+
 # gelu's tanh form: with u = sqrt(8 / pi) (x + 0.044715 x^3), x (1 + tanh(u / 2)) / 2 = x sigmoid(u), which cancels nothing
 # for negative x. Far out the result inherits the rounding of u, magnified by |u|. The slope of u stays finite, so that
 # it may meet a sigmoid of 0.
@@ -117,18 +120,20 @@ def _activations() -> list[Row]:
         Row("leaky_relu", "x", "where(x <= 0, negative_slope * x, x)", **slope, ulps=1, flops=2),
         Row("gelu", "x", choice="approximate", flops=24, ulps=4,
             variants={"none": "x * normal_cdf(x)", "tanh": f"x * sigmoid({_U})"},
-            magnitude={"none": "x * normal_cdf(x)", "tanh": f"x * sigmoid({_U}) * {_MAGNIFIED}"}),
-        Row("silu", "x", "x * sigmoid(x)", ulps=4, flops=13),
+            magnitude={"none": f"x * maximum(normal_cdf(x), {_TINY})",
+                       "tanh": f"x * maximum(sigmoid({_U}), {_TINY}) * {_MAGNIFIED}"}),
+        Row("silu", "x", "x * sigmoid(x)", ulps=4, flops=13, magnitude=f"x * maximum(sigmoid(x), {_TINY})"),
         Row("softplus", "x", "maximum(x, 0) + log1p(exp(-abs(x)))", ulps=4, flops=23),
         Row("relu_gradient", "g y", "where(y <= 0, 0, g)"),
         Row("leaky_relu_gradient", "g x", "where(x <= 0, negative_slope * g, g)", **slope, ulps=1, flops=2),
         Row("gelu_gradient", "g x", choice="approximate", flops=40, ulps=6,
             variants={"none": "g * (normal_cdf(x) + x * normal_density(x))",
                       "tanh": f"g * (sigmoid({_U}) + x * sigmoid({_U}) * sigmoid(-{_U}) * {_SLOPE})"},
-            magnitude={"none": "g * (normal_cdf(x) + abs(x) * normal_density(x))",
-                       "tanh": f"g * (sigmoid({_U}) + abs(x) * sigmoid({_U}) * sigmoid(-{_U}) * {_SLOPE}) * {_MAGNIFIED}"}),
+            magnitude={"none": f"g * (normal_cdf(x) + abs(x) * maximum(normal_density(x), {_TINY}) + {_TINY})",
+                       "tanh": f"g * (sigmoid({_U}) + abs(x) * sigmoid({_U}) * sigmoid(-{_U}) * {_SLOPE} + {_TINY} * abs(x * {_SLOPE})"
+                               f" + {_TINY}) * {_MAGNIFIED}"}),
         Row("silu_gradient", "g x", "g * (sigmoid(x) * (1 + x * sigmoid(-x)))", flops=28, ulps=6,
-            magnitude="g * sigmoid(x) * (1 + abs(x) * sigmoid(-x))"),
+            magnitude=f"g * maximum(sigmoid(x), {_TINY}) * (1 + abs(x) * sigmoid(-x))"),
         Row("tanh_gradient", "g y", "g * (1 - y * y)", flops=3, ulps=2, magnitude="g * (1 + y * y)"),
         Row("sigmoid_gradient", "g y", "g * (y * (1 - y))", flops=3, ulps=2),
     ]  # fmt: skip

@@ -1,6 +1,7 @@
 #include "cast.h"
 
 #ifdef __F16C__
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // in GCC's own header, which names undefined registers so
 #include <immintrin.h>
 #endif
 

@@ -214,14 +214,15 @@ ULPGRAD_INLINE T log(T x) {
   return x == Real<T>::infinity ? x : y;
 }
 
-// What rounding 1 + x lost is put back into f.
+// What rounding 1 + x lost is put back into f; it counts for nothing where 1 + x is large.
 template <typename T>
 ULPGRAD_INLINE T log1p(T x) {
   const T u = T(1) + x;
   const T lost = x > T(1) ? T(1) - (u - x) : x - (u - T(1));
   T n;
   const T f = split(u, n);
-  T y = copysign(join_log(f + lost * power_of_two(-n), n), x);
+  const T scale = power_of_two(n > T(Real<T>::mantissa + 8) ? T(-Real<T>::mantissa - 8) : -n);
+  T y = copysign(join_log(f + lost * scale, n), x);
   y = x > T(-1) ? y : (x == T(-1) ? -Real<T>::infinity : Real<T>::nan);
   return x == Real<T>::infinity ? x : y;
 }
