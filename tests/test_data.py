@@ -136,6 +136,8 @@ def test_array_dataset():
     assert (x.tolist(), y.tolist()) == ([1.0], 1)
     assert data[-1][1].tolist() == 3
     assert data[1:3][1].tolist() == [1, 2]
+    assert data[np.array([3, 0])][1].tolist() == [3, 0]
+    assert data[np.array([True, False, False, True])][1].tolist() == [0, 3]
     with pytest.raises(IndexError):
         data[4]
     data[0:2][0].storage[:] = 9

@@ -45,13 +45,20 @@ class ArrayDataset:
         return len(self.arrays[0])
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
-        rows = [Tensor(np.array(a.storage[index]), a.dtype) for a in self.arrays]
+        rows = [Tensor(_copied(a.storage, index), a.dtype) for a in self.arrays]
         if self.transform is not None:
             single = rows[0].ndim < self.arrays[0].ndim
             given = rows[0].numpy()
             made = self.transform(given[None])[0] if single else self.transform(given)
             rows[0] = to_tensor(made)
         return tuple(rows)
+
+
+def _copied(array: Array, index: Any) -> Array:
+    """The rows of an index, in memory of their own."""
+    if isinstance(index, np.ndarray) and index.dtype.kind in "iu":
+        return array.take(index, axis=0)
+    return np.array(array[index])
 
 
 @dataclass(frozen=True)
