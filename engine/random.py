@@ -143,7 +143,9 @@ class Generator:
                 values[rejected] = draw(rejected.size)
         if span < top:
             values %= values.dtype.type(span)
-        return (values.astype(np.uint64) + np.uint64(low % 2**64)).astype(form.storage)
+        shifted = values.astype(np.uint64, copy=False)
+        shifted += np.uint64(low % 2**64)  # wraps to the two's complement of what is negative
+        return shifted.view(np.int64) if form is int64 else shifted.astype(form.storage)
 
     def permutation(self, n: int) -> Array:
         """The numbers 0 to n - 1 in random order, every order exactly equally likely: int64[n]."""
