@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+
 from ulpgrad.device import as_device
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
@@ -35,7 +36,9 @@ __all__ = [
     "zeros_like",
 ]
 
-_cast = Primitive(cast_spec.cast, "x", gradients={"x": lambda g: g})  # the graph converts g to the operand's format
+_cast: Primitive = Primitive(
+    cast_spec.cast, "x", gradients={"x": lambda g: g}
+)  # the graph converts g to the operand's format
 
 
 def asarray(
@@ -49,18 +52,18 @@ def asarray(
     """
     as_device(device)
     form = None if dtype is None else as_format(dtype)
+    if isinstance(obj, (list, tuple)) and any(isinstance(o, Tensor) for o in obj):
+        from ulpgrad.ops.manipulation import stack
+
+        obj = stack([asarray(o) for o in obj])
     if isinstance(obj, Tensor):
         out = obj
     else:
         storage, found = _stored(obj, form)
-        if copy is False and not (
-            isinstance(storage, np.ndarray) and isinstance(obj, np.ndarray) and np.may_share_memory(storage, obj)
-        ):
-            if not hasattr(obj, "__dlpack__") and not isinstance(obj, np.ndarray):
-                raise ArgumentError(
-                    f"asarray: {type(obj).__name__} cannot become a tensor without a copy; drop copy=False"
-                )
-        shared = isinstance(obj, np.ndarray) or hasattr(obj, "__dlpack__")
+        swapped = isinstance(obj, np.ndarray) and not obj.dtype.isnative
+        shared = hasattr(obj, "__dlpack__") and not isinstance(obj, np.generic) and not swapped
+        if copy is False and not shared:
+            raise ArgumentError(f"asarray: {type(obj).__name__} cannot become a tensor without a copy; drop copy=False")
         out = Tensor(storage.copy() if copy and shared else storage, found)
     if form is not None and out.dtype is not form:
         if copy is False:
@@ -85,11 +88,6 @@ def _stored(obj: Any, form: Format | None) -> tuple[Array, Format]:
         return _stored(_from_dlpack(obj), form)
     if hasattr(obj, "__array__"):
         return _stored(np.asarray(obj.__array__()), form)
-    if isinstance(obj, (list, tuple)) and any(isinstance(o, Tensor) for o in obj):
-        from ulpgrad.ops.manipulation import stack
-
-        joined = stack([o if isinstance(o, Tensor) else asarray(o) for o in obj])
-        return joined.storage, joined.dtype
     try:
         values = np.asarray(obj)
     except OverflowError as error:

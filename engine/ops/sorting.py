@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from ulpgrad.errors import ArgumentError, ShapeError
+from ulpgrad.autograd import is_grad_enabled
+from ulpgrad.errors import ArgumentError, GradientError, ShapeError
 from ulpgrad.formats import Array, int64
 from ulpgrad.formats.promotion import promote
 from ulpgrad.ops.common import as_tensor, normalize_axis, operands
@@ -125,12 +126,20 @@ class UniqueInverse(NamedTuple):
     inverse_indices: Tensor
 
 
+def _distinct(name: str, x: Any, **wanted: bool) -> Any:
+    """NumPy's `unique` of the values of x, every NaN distinct."""
+    x = as_tensor(x)
+    if x.requires_grad and is_grad_enabled():
+        raise GradientError(f"{name} has no gradient: pass x.detach()")
+    return np.unique(x.dtype.decode(x.storage), equal_nan=False, **wanted)
+
+
 def unique_all(x: Tensor, /) -> UniqueAll:
     """The distinct values in rising order, the first position of each in the flattened x, for every element of x the
     position of its value, and how often each occurs. Every NaN is distinct."""
     x = as_tensor(x)
-    values, first, inverse, counts = np.unique(
-        x.dtype.decode(x.storage), return_index=True, return_inverse=True, return_counts=True, equal_nan=False
+    values, first, inverse, counts = _distinct(
+        "unique_all", x, return_index=True, return_inverse=True, return_counts=True
     )
     integers = (Tensor(a.astype(np.int64, copy=False), int64) for a in (first, inverse.reshape(x.shape), counts))
     return UniqueAll(Tensor(x.dtype.encode(values), x.dtype), *integers)
@@ -151,4 +160,4 @@ def unique_inverse(x: Tensor, /) -> UniqueInverse:
 def unique_values(x: Tensor, /) -> Tensor:
     """The distinct values in rising order."""
     x = as_tensor(x)
-    return Tensor(x.dtype.encode(np.unique(x.dtype.decode(x.storage), equal_nan=False)), x.dtype)
+    return Tensor(x.dtype.encode(_distinct("unique_values", x)), x.dtype)
