@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats import FLOATS, Array, float32, float64
 from ulpgrad.kernels.conv.geometry import Pair, check_image, check_pairs, check_windows, output_size
