@@ -38,6 +38,7 @@ from ulpgrad.formats import (
     Format as Format,
     as_format as as_format,
     bfloat16 as bfloat16,
+    bool_ as bool,  # noqa: F401
     float16 as float16,
     float32 as float32,
     float64 as float64,
@@ -51,9 +52,6 @@ from ulpgrad.formats import (
     uint16 as uint16,
     uint32 as uint32,
     uint64 as uint64,
-)
-from ulpgrad.formats import (
-    bool_ as bool,
 )
 from ulpgrad.kernels.threads import (
     get_num_threads as get_num_threads,
@@ -71,12 +69,7 @@ __array_api_version__ = "2024.12"
 _LAZY = ("bench", "data", "io", "nn", "optim", "policy", "random", "testing")
 
 if TYPE_CHECKING:
-    from ulpgrad import data as data
-    from ulpgrad import io as io
-    from ulpgrad import nn as nn
-    from ulpgrad import optim as optim
-    from ulpgrad import random as random
-    from ulpgrad import testing as testing
+    from ulpgrad import data as data, io as io, nn as nn, optim as optim, random as random, testing as testing
 
 
 def __getattr__(name: str) -> Any:

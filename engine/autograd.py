@@ -83,7 +83,7 @@ class Node:
         self.name = name
         self.sequence = next(_sequence)
         self.edges: list[Edge] = [None if t is None else t._edge() for t in inputs]
-        self.operands = [(None, None) if t is None else (t.shape, t.dtype) for t in inputs]
+        self.operands: list[Any] = [None if t is None else (t.shape, t.dtype) for t in inputs]
         self.hooks: dict[int, list[Hook]] | None = None
         self.retained: dict[int, weakref.ref[Tensor]] | None = None
 
@@ -169,9 +169,9 @@ def _walk(
                     results[wanted[node, index]] = g
             if needed is not None and node not in needed:
                 continue
-            for edge, g, (shape, form) in zip(node.edges, node.vjp(gradients), node.operands, strict=True):
+            for edge, g, operand in zip(node.edges, node.vjp(gradients), node.operands, strict=True):
                 if edge is not None and g is not None:
-                    send(edge, _fit(g, shape, form, node.name))
+                    send(edge, _fit(g, *operand, node.name))
             if not retain_graph:
                 node.free()
         for leaf, total in leaves.values():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from ulpgrad import settings
 from ulpgrad.device import device_of
 from ulpgrad.errors import DeviceError, UlpgradError
@@ -33,10 +35,12 @@ class Plan(NamedTuple):
 
 
 _plans: dict[tuple[Any, ...], Plan] = {}
-_pins: ContextVar[dict[str, str]] = ContextVar("pins", default={})
+_pins: ContextVar[Mapping[str, str]] = ContextVar("pins", default=MappingProxyType({}))
 
 
-operand_policy: ContextVar[Callable[[str, tuple[Any, ...]], tuple[Any, ...]] | None] = ContextVar("policy", default=None)
+operand_policy: ContextVar[Callable[[str, tuple[Any, ...]], tuple[Any, ...]] | None] = ContextVar(
+    "policy", default=None
+)
 
 
 @dataclass

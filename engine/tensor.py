@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from ulpgrad import autograd
 from ulpgrad.device import CPU, Device, as_device, device_of
 from ulpgrad.errors import ArgumentError, FormatError, GradientError

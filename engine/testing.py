@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
 from ulpgrad import autograd
 from ulpgrad.errors import FormatError, GradientError
 from ulpgrad.formats import Array, Float, Format

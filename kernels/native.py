@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import cache
-from types import ModuleType
+from typing import Any
 
 from ulpgrad import settings
 
 
 @cache
-def _load() -> tuple[ModuleType | None, str | None]:
+def _load() -> tuple[Any | None, str | None]:
     if settings.get("ULPGRAD_NATIVE") == "0":
         return None, "ULPGRAD_NATIVE=0 leaves the C++ extension unused"
     try:
-        from ulpgrad import _native
+        _native: Any = importlib.import_module("ulpgrad._native")
     except ImportError as error:
         return (
             None,
@@ -28,7 +29,7 @@ def missing() -> str | None:
     return _load()[1]
 
 
-def module() -> ModuleType:
+def module() -> Any:
     """The extension module. Only for rungs that declare requires=("native",)."""
     loaded = _load()[0]
     assert loaded is not None, _load()[1]

@@ -7,6 +7,7 @@ Numba's cache does not see changes in imported helpers, a kernel's helpers stand
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -42,8 +43,7 @@ class Jit:
 
 @functools.cache
 def _numba() -> Any:
-    import numba
-
+    numba: Any = importlib.import_module("numba")
     if "THREADING_LAYER" not in numba.config.__dict__ or numba.config.THREADING_LAYER == "default":
         numba.config.THREADING_LAYER = (
             "omp"  # shares its threads with the C++ kernels; safe from several Python threads

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,15 +72,10 @@ class Op:
     family: str = ""
 
     def __post_init__(self) -> None:
-        """Take the family (folder) from the file the op is declared in, and enter the op into the registry."""
+        """Take the family (folder) from the module of the reference, and enter the op into the registry."""
         from ulpgrad.kernels import registry
 
-        if not self.family:
-            frame, module = inspect.currentframe(), __name__
-            while frame is not None and (module == __name__ or not module.endswith(".spec")):
-                frame, module = frame.f_back, frame.f_globals.get("__name__", "")
-            module = module if module.endswith(".spec") else "unknown.spec"
-            self.family = module.rsplit(".", 2)[-2]
+        self.family = self.family or self.reference.__module__.removeprefix("ulpgrad.kernels.").split(".")[0]
         registry.enter(self)
 
     def __repr__(self) -> str:
@@ -111,7 +105,9 @@ class Op:
                 return outs[0].encode(_array(values))
             return tuple(f.encode(_array(v)) for f, v in zip(outs, values, strict=True))
 
-    def run_reference_in_place(self, arrays: Arrays, formats: Sequence[Format | None], params: Mapping[str, Any]) -> Any:
+    def run_reference_in_place(
+        self, arrays: Arrays, formats: Sequence[Format | None], params: Mapping[str, Any]
+    ) -> Any:
         """The reference of an op that mutates: its results are written into the operands, which are returned."""
         targets = self.mutated(arrays)
         values = self.run_reference(arrays, formats, params)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from ulpgrad import dispatch
 from ulpgrad.errors import FormatError, KernelError
 from ulpgrad.formats import FORMATS, Float, Format, Integer, as_format
@@ -81,6 +82,20 @@ def operands(
         )
         formats.append(target)
     return tuple(arrays), tuple(formats)
+
+
+def meant(op: Op, arrays: tuple[Any, ...], formats: Any, params: dict[str, Any], form: Format) -> bool:
+    """Whether the op takes this format in this place: `formats` of an op with indices or masks lists theirs as well, and
+    its check or result rule then refuses them elsewhere."""
+    if op.promote is True or isinstance(form, Float):
+        return True
+    try:
+        if op.check is not None:
+            op.check(*arrays, **params)
+        outs = op.result_formats(dispatch._promoted(op, formats), params)
+    except FormatError:
+        return False
+    return op.promote is not False and not all(isinstance(f, Float) for f in outs)
 
 
 def check(

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import ulpgrad
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +51,10 @@ def imported(path: Path, late: bool) -> set[str]:
     tree = ast.parse(path.read_text())
     top = [n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))]
     typing_only = [
-        n for block in ast.walk(tree) if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test) for n in ast.walk(block)
+        n
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for n in ast.walk(block)
     ]
     nodes = [n for n in ast.walk(tree) if n not in top and n not in typing_only] if late else top
     names: set[str] = set()
@@ -111,6 +115,11 @@ def test_own_folders_never_stand_in_sys_modules() -> None:
 
 def test_files_are_rooms() -> None:
     """No source file is longer than 500 lines."""
-    files = [p for f in ("engine", "kernels", "bench", "csrc", "tests") for p in (ROOT / f).rglob("*") if p.suffix in (".py", ".cpp", ".h")]
+    files = [
+        p
+        for f in ("engine", "kernels", "bench", "csrc", "tests")
+        for p in (ROOT / f).rglob("*")
+        if p.suffix in (".py", ".cpp", ".h")
+    ]
     long = {str(p.relative_to(ROOT)): n for p in files if (n := len(p.read_text().splitlines())) > 500}
     assert not long

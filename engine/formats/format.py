@@ -180,7 +180,8 @@ class Float(Format):
             return self.storage
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, self.name))
+        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, self.name))
+        return found
 
 
 def round_float32_bits(values: Array, mantissa_bits: int) -> Array:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+
 from ulpgrad.errors import ArgumentError, AxisError, FormatError, ShapeError
 from ulpgrad.formats import Array, Format, Integer, as_format, get_default_dtype
 from ulpgrad.tensor import Tensor
@@ -26,7 +27,7 @@ def as_tensor(given: Any, dtype: Format | None = None) -> Tensor:
 
 def scalar(value: bool | int | float, form: Format) -> Tensor:
     """A 0-d tensor of a Python number in a format."""
-    return _scalar(value, type(value), form) if value else _make_scalar(value, form)  # -0.0 and 0.0 hash alike
+    return _scalar(value, type(value).__name__, form) if value else _make_scalar(value, form)  # -0.0 and 0.0 hash alike
 
 
 def _make_scalar(value: Any, form: Format) -> Tensor:
@@ -37,7 +38,7 @@ def _make_scalar(value: Any, form: Format) -> Tensor:
 
 
 @lru_cache(1024)
-def _scalar(value: Any, _: type, form: Format) -> Tensor:
+def _scalar(value: Any, kind: str, form: Format) -> Tensor:
     return _make_scalar(value, form)
 
 

@@ -1,7 +1,7 @@
 """Elementwise functions: each line is a function and its gradient, said once.
 
 A rule gives the gradient of one operand from `g` (the result's gradient), the operands and the result `y`; broadcasting is
-undone by the graph. Small operands take a short road to the same rung: see `_binary`.
+undone by the graph.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+
 from ulpgrad import dispatch
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, FormatError
@@ -99,8 +100,6 @@ Unary = Callable[[Any], Tensor]
 Binary = Callable[[Any, Any], Tensor]
 Rules = Mapping[str, Callable[..., Any]]
 
-SMALL = 1024  # elements up to which a call's overhead outweighs its work
-
 
 def _named(function: Any, name: str) -> Any:
     op = spec.OPS[name]
@@ -113,34 +112,34 @@ def _unary(name: str, rule: Callable[..., Any] | None = None) -> Unary:
     primitive = Primitive(spec.OPS[name], "x", gradients={} if rule is None else {"x": rule})
 
     def call(x: Any, /) -> Tensor:
-        return primitive(x if isinstance(x, Tensor) else as_tensor(x))  # type: ignore[no-any-return]
+        return primitive(x if isinstance(x, Tensor) else as_tensor(x))
 
     return _named(call, name)  # type: ignore[no-any-return]
 
 
 def _binary(name: str, rules: Rules | None = None) -> Binary:
-    """A function of two operands. For small tensors the choice of a rung that takes any layout is kept per pair of
-    formats, and the call goes straight to it; whatever fails there takes the full road, which explains the failure."""
+    """A function of two operands, with a short road: where the choice of a rung hangs on formats alone (the op has no
+    `key`), it is kept per pair of formats, and a call goes straight to the rung. Whatever fails there, numbers that are no
+    tensors and shapes that do not fit included, takes the full road, which promotes, checks and explains."""
     primitive = Primitive(spec.OPS[name], "x1 x2", gradients=rules)
-    op, state, kept = primitive.op, dispatch.state, {}
+    op, state = primitive.op, dispatch.state
+    kept: dict[tuple[Any, Any], tuple[Callable[..., Any], Any]] = {}
 
     def call(x1: Any, x2: Any, /) -> Tensor:
-        try:
-            s1, s2 = x1.storage, x2.storage
-            if s1.size <= SMALL and s2.size <= SMALL and not state.special:
+        if not state.special:
+            try:
                 run, form = kept[x1.dtype, x2.dtype]
-                out = Tensor(run(s1, s2), form)
+                out = Tensor(run(x1.storage, x2.storage), form)
                 if x1.requires_grad or x2.requires_grad:
                     primitive.record((x1, x2), (out,), {})
                 return out
-        except Exception:
-            pass
+            except Exception:
+                pass
         a, b = operands(name, x1, x2)
         out = primitive(a, b)
-        if a.size <= SMALL and b.size <= SMALL and not state.special and out.storage.__class__ is np.ndarray:
+        if op.key is None and not state.special and out.storage.__class__ is np.ndarray:
             plan = dispatch.plan(op, (a.dtype, b.dtype), (a.storage, b.storage), {})
-            if plan.rung.name == "cpu/numpy" and not plan.widened:
-                kept[a.dtype, b.dtype] = plan.run, plan.formats[0]
+            kept[a.dtype, b.dtype] = plan.run, plan.formats[0]
         return out
 
     return _named(call, name)  # type: ignore[no-any-return]
@@ -152,35 +151,37 @@ def _zero(g: Tensor) -> Tensor:
 
 # Arithmetic
 
-add = _binary("add", {"x1": lambda g: g, "x2": lambda g: g})
-subtract = _binary("subtract", {"x1": lambda g: g, "x2": lambda g: -g})
-multiply = _binary("multiply", {"x1": lambda g, x2: g * x2, "x2": lambda g, x1: g * x1})
-divide = _binary("divide", {"x1": lambda g, x2: g / x2, "x2": lambda g, y, x2: -g * y / x2})
-floor_divide = _binary("floor_divide", {"x1": _zero, "x2": _zero})
-remainder = _binary("remainder", {"x1": lambda g: g, "x2": lambda g, x1, x2: -g * floor(x1 / x2)})
-pow = _binary(
+add: Binary = _binary("add", {"x1": lambda g: g, "x2": lambda g: g})
+subtract: Binary = _binary("subtract", {"x1": lambda g: g, "x2": lambda g: -g})
+multiply: Binary = _binary("multiply", {"x1": lambda g, x2: g * x2, "x2": lambda g, x1: g * x1})
+divide: Binary = _binary("divide", {"x1": lambda g, x2: g / x2, "x2": lambda g, y, x2: -g * y / x2})
+floor_divide: Binary = _binary("floor_divide", {"x1": _zero, "x2": _zero})
+remainder: Binary = _binary("remainder", {"x1": lambda g: g, "x2": lambda g, x1, x2: -g * floor(x1 / x2)})
+pow: Binary = _binary(
     "pow",
     {
         "x1": lambda g, x1, x2: g * where(x2 == 0, scalar(0.0, g.dtype), x2 * pow(x1, where(x2 == 0, 1.0, x2 - 1.0))),
         "x2": lambda g, y, x1: g * where(x1 > 0, y * log(where(x1 > 0, x1, 1.0)), 0.0),
     },
 )
-maximum = _binary(
+maximum: Binary = _binary(
     "maximum",
     {"x1": lambda g, x1, x2: g * _share(x1 > x2, x1, x2), "x2": lambda g, x1, x2: g * _share(x2 > x1, x1, x2)},
 )
-minimum = _binary(
+minimum: Binary = _binary(
     "minimum",
     {"x1": lambda g, x1, x2: g * _share(x1 < x2, x1, x2), "x2": lambda g, x1, x2: g * _share(x2 < x1, x1, x2)},
 )
-atan2 = _binary(
+atan2: Binary = _binary(
     "atan2",
     {"x1": lambda g, x1, x2: g * x2 / (x1 * x1 + x2 * x2), "x2": lambda g, x1, x2: -g * x1 / (x1 * x1 + x2 * x2)},
 )
-hypot = _binary("hypot", {"x1": lambda g, y, x1: g * x1 / y, "x2": lambda g, y, x2: g * x2 / y})
-copysign = _binary("copysign", {"x1": lambda g, y, x1: g * sign(x1) * sign(y), "x2": _zero})
-nextafter = _binary("nextafter")
-logaddexp = _binary("logaddexp", {"x1": lambda g, y, x1: g * exp(x1 - y), "x2": lambda g, y, x2: g * exp(x2 - y)})
+hypot: Binary = _binary("hypot", {"x1": lambda g, y, x1: g * x1 / y, "x2": lambda g, y, x2: g * x2 / y})
+copysign: Binary = _binary("copysign", {"x1": lambda g, y, x1: g * sign(x1) * sign(y), "x2": _zero})
+nextafter: Binary = _binary("nextafter")
+logaddexp: Binary = _binary(
+    "logaddexp", {"x1": lambda g, y, x1: g * exp(x1 - y), "x2": lambda g, y, x2: g * exp(x2 - y)}
+)
 
 
 def _share(chosen: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
@@ -190,76 +191,76 @@ def _share(chosen: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
 
 # One operand
 
-positive = _unary("positive", lambda g: g)
-negative = _unary("negative", lambda g: -g)
-abs = _unary("abs", lambda g, x: g * sign(x))
-square = _unary("square", lambda g, x: g * x * 2.0)
-sqrt = _unary("sqrt", lambda g, y: g / (y * 2.0))
-reciprocal = _unary("reciprocal", lambda g, y: -g * y * y)
-exp = _unary("exp", lambda g, y: g * y)
-expm1 = _unary("expm1", lambda g, y: g * (y + 1.0))
-log = _unary("log", lambda g, x: g / x)
-log1p = _unary("log1p", lambda g, x: g / (x + 1.0))
-log2 = _unary("log2", lambda g, x: g / (x * math.log(2)))
-log10 = _unary("log10", lambda g, x: g / (x * math.log(10)))
-sin = _unary("sin", lambda g, x: g * cos(x))
-cos = _unary("cos", lambda g, x: -g * sin(x))
-tan = _unary("tan", lambda g, y: g * (y * y + 1.0))
-asin = _unary("asin", lambda g, x: g / sqrt(1.0 - x * x))
-acos = _unary("acos", lambda g, x: -g / sqrt(1.0 - x * x))
-atan = _unary("atan", lambda g, x: g / (x * x + 1.0))
-sinh = _unary("sinh", lambda g, x: g * cosh(x))
-cosh = _unary("cosh", lambda g, x: g * sinh(x))
-tanh = _unary("tanh", lambda g, y: _tanh_gradient(g, y))
-asinh = _unary("asinh", lambda g, x: g / sqrt(x * x + 1.0))
-acosh = _unary("acosh", lambda g, x: g / sqrt(x * x - 1.0))
-atanh = _unary("atanh", lambda g, x: g / (1.0 - x * x))
-erf = _unary("erf", lambda g, x: g * exp(-x * x) * (2 / math.sqrt(math.pi)))
-floor = _unary("floor", _zero)
-ceil = _unary("ceil", _zero)
-trunc = _unary("trunc", _zero)
-round = _unary("round", _zero)
-sign = _unary("sign", _zero)
-signbit = _unary("signbit")
-isnan = _unary("isnan")
-isinf = _unary("isinf")
-isfinite = _unary("isfinite")
+positive: Unary = _unary("positive", lambda g: g)
+negative: Unary = _unary("negative", lambda g: -g)
+abs: Unary = _unary("abs", lambda g, x: g * sign(x))
+square: Unary = _unary("square", lambda g, x: g * x * 2.0)
+sqrt: Unary = _unary("sqrt", lambda g, y: g / (y * 2.0))
+reciprocal: Unary = _unary("reciprocal", lambda g, y: -g * y * y)
+exp: Unary = _unary("exp", lambda g, y: g * y)
+expm1: Unary = _unary("expm1", lambda g, y: g * (y + 1.0))
+log: Unary = _unary("log", lambda g, x: g / x)
+log1p: Unary = _unary("log1p", lambda g, x: g / (x + 1.0))
+log2: Unary = _unary("log2", lambda g, x: g / (x * math.log(2)))
+log10: Unary = _unary("log10", lambda g, x: g / (x * math.log(10)))
+sin: Unary = _unary("sin", lambda g, x: g * cos(x))
+cos: Unary = _unary("cos", lambda g, x: -g * sin(x))
+tan: Unary = _unary("tan", lambda g, y: g * (y * y + 1.0))
+asin: Unary = _unary("asin", lambda g, x: g / sqrt(1.0 - x * x))
+acos: Unary = _unary("acos", lambda g, x: -g / sqrt(1.0 - x * x))
+atan: Unary = _unary("atan", lambda g, x: g / (x * x + 1.0))
+sinh: Unary = _unary("sinh", lambda g, x: g * cosh(x))
+cosh: Unary = _unary("cosh", lambda g, x: g * sinh(x))
+tanh: Unary = _unary("tanh", lambda g, y: _tanh_gradient(g, y))
+asinh: Unary = _unary("asinh", lambda g, x: g / sqrt(x * x + 1.0))
+acosh: Unary = _unary("acosh", lambda g, x: g / sqrt(x * x - 1.0))
+atanh: Unary = _unary("atanh", lambda g, x: g / (1.0 - x * x))
+erf: Unary = _unary("erf", lambda g, x: g * exp(-x * x) * (2 / math.sqrt(math.pi)))
+floor: Unary = _unary("floor", _zero)
+ceil: Unary = _unary("ceil", _zero)
+trunc: Unary = _unary("trunc", _zero)
+round: Unary = _unary("round", _zero)
+sign: Unary = _unary("sign", _zero)
+signbit: Unary = _unary("signbit")
+isnan: Unary = _unary("isnan")
+isinf: Unary = _unary("isinf")
+isfinite: Unary = _unary("isfinite")
 
 # Comparison, logic, bits: no gradient exists, and results are never floats
 
-equal = _binary("equal")
-not_equal = _binary("not_equal")
-less = _binary("less")
-less_equal = _binary("less_equal")
-greater = _binary("greater")
-greater_equal = _binary("greater_equal")
-logical_and = _binary("logical_and")
-logical_or = _binary("logical_or")
-logical_xor = _binary("logical_xor")
-logical_not = _unary("logical_not")
-bitwise_and = _binary("bitwise_and")
-bitwise_or = _binary("bitwise_or")
-bitwise_xor = _binary("bitwise_xor")
-bitwise_invert = _unary("bitwise_invert")
-bitwise_left_shift = _binary("bitwise_left_shift")
-bitwise_right_shift = _binary("bitwise_right_shift")
+equal: Binary = _binary("equal")
+not_equal: Binary = _binary("not_equal")
+less: Binary = _binary("less")
+less_equal: Binary = _binary("less_equal")
+greater: Binary = _binary("greater")
+greater_equal: Binary = _binary("greater_equal")
+logical_and: Binary = _binary("logical_and")
+logical_or: Binary = _binary("logical_or")
+logical_xor: Binary = _binary("logical_xor")
+logical_not: Unary = _unary("logical_not")
+bitwise_and: Binary = _binary("bitwise_and")
+bitwise_or: Binary = _binary("bitwise_or")
+bitwise_xor: Binary = _binary("bitwise_xor")
+bitwise_invert: Unary = _unary("bitwise_invert")
+bitwise_left_shift: Binary = _binary("bitwise_left_shift")
+bitwise_right_shift: Binary = _binary("bitwise_right_shift")
 
 # Activations; their gradients are ops of their own, so that backward is one pass
 
-_tanh_gradient = Primitive(
+_tanh_gradient: Primitive = Primitive(
     spec.OPS["tanh_gradient"],
     "g0 y0",
     gradients={"g0": lambda g, y0: _tanh_gradient(g, y0), "y0": lambda g, g0, y0: g * g0 * y0 * -2.0},
 )
-_sigmoid_gradient = Primitive(
+_sigmoid_gradient: Primitive = Primitive(
     spec.OPS["sigmoid_gradient"],
     "g0 y0",
     gradients={"g0": lambda g, y0: _sigmoid_gradient(g, y0), "y0": lambda g, g0, y0: g * g0 * (1.0 - y0 * 2.0)},
 )
-_relu_gradient = Primitive(
+_relu_gradient: Primitive = Primitive(
     spec.OPS["relu_gradient"], "g0 y0", gradients={"g0": lambda g, y0: _relu_gradient(g, y0), "y0": _zero}
 )
-_leaky_relu_gradient = Primitive(
+_leaky_relu_gradient: Primitive = Primitive(
     spec.OPS["leaky_relu_gradient"],
     "g0 x0",
     gradients={
@@ -267,8 +268,8 @@ _leaky_relu_gradient = Primitive(
         "x0": _zero,
     },
 )
-_silu_gradient = Primitive(spec.OPS["silu_gradient"], "g0 x0", composite=lambda g0, x0: g0 * _silu_slope(x0))
-_gelu_gradient = Primitive(
+_silu_gradient: Primitive = Primitive(spec.OPS["silu_gradient"], "g0 x0", composite=lambda g0, x0: g0 * _silu_slope(x0))
+_gelu_gradient: Primitive = Primitive(
     spec.OPS["gelu_gradient"], "g0 x0", composite=lambda g0, x0, approximate: g0 * _gelu_slope(x0, approximate)
 )
 
@@ -285,17 +286,17 @@ def _gelu_slope(x: Tensor, approximate: str) -> Tensor:
     return (t + 1.0) * 0.5 + x * (1.0 - t * t) * ((x * x * (3 * 0.044715) + 1.0) * math.sqrt(0.5 / math.pi))
 
 
-sigmoid = _unary("sigmoid", lambda g, y: _sigmoid_gradient(g, y))
-relu = _unary("relu", lambda g, y: _relu_gradient(g, y))
-silu = _unary("silu", lambda g, x: _silu_gradient(g, x))
-softplus = _unary("softplus", lambda g, x: g * sigmoid(x))
+sigmoid: Unary = _unary("sigmoid", lambda g, y: _sigmoid_gradient(g, y))
+relu: Unary = _unary("relu", lambda g, y: _relu_gradient(g, y))
+silu: Unary = _unary("silu", lambda g, x: _silu_gradient(g, x))
+softplus: Unary = _unary("softplus", lambda g, x: g * sigmoid(x))
 
-_leaky_relu = Primitive(
+_leaky_relu: Primitive = Primitive(
     spec.OPS["leaky_relu"],
     "x",
     gradients={"x": lambda g, x, negative_slope: _leaky_relu_gradient(g, x, negative_slope=negative_slope)},
 )
-_gelu = Primitive(
+_gelu: Primitive = Primitive(
     spec.OPS["gelu"], "x", gradients={"x": lambda g, x, approximate: _gelu_gradient(g, x, approximate=approximate)}
 )
 
@@ -317,7 +318,7 @@ def gelu(x: Any, /, approximate: str = "none") -> Tensor:
 
 # Choice
 
-_where = Primitive(
+_where: Primitive = Primitive(
     spec.OPS["where"],
     "condition x1 x2",
     gradients={
@@ -338,7 +339,7 @@ def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:
     return _where(condition, a, b)  # type: ignore[no-any-return]
 
 
-_clip = Primitive(
+_clip: Primitive = Primitive(
     spec.OPS["clip"],
     "x low high",
     gradients={

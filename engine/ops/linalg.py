@@ -23,7 +23,7 @@ __all__ = [
     "vecdot",
 ]
 
-_matmul = Primitive(
+_matmul: Primitive = Primitive(
     spec.matmul,
     "a b",
     gradients={
@@ -31,7 +31,7 @@ _matmul = Primitive(
         "b": lambda g, a: _matmul(matrix_transpose(a), g),
     },
 )
-_linear = Primitive(
+_linear: Primitive = Primitive(
     spec.linear,
     "x weight bias",
     gradients={

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from ulpgrad.differentiable import moved
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats.promotion import result_format

@@ -24,7 +24,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "lshift": elementwise.bitwise_left_shift,
     "rshift": elementwise.bitwise_right_shift,
 }
-COMPARISONS = {
+COMPARISONS: dict[str, Callable[..., Any]] = {
     "eq": elementwise.equal,
     "ne": elementwise.not_equal,
     "lt": elementwise.less,
@@ -32,7 +32,7 @@ COMPARISONS = {
     "gt": elementwise.greater,
     "ge": elementwise.greater_equal,
 }
-UNARY = {
+UNARY: dict[str, Callable[..., Any]] = {
     "neg": elementwise.negative,
     "pos": elementwise.positive,
     "abs": elementwise.abs,
@@ -69,16 +69,20 @@ def bind() -> None:
     for name, function in OPERATORS.items():
         setattr(Tensor, f"__{name}__", function)
         setattr(Tensor, f"__r{name}__", _reflected(function))
-    for name, function in (*COMPARISONS.items(), *UNARY.items()):
+    for name, function in {**COMPARISONS, **UNARY}.items():
         setattr(Tensor, f"__{name}__", function)
     for name in METHODS:
         setattr(Tensor, name, _reduction(getattr(reduction, name)))
     for name in SHORT:
         setattr(Tensor, name, getattr(elementwise, name))
-    Tensor.reshape = _reshape  # type: ignore[method-assign]
-    Tensor.flatten = manipulation.flatten  # type: ignore[method-assign]
-    Tensor.astype = creation.astype  # type: ignore[method-assign]
-    Tensor.__getitem__ = indexing.getitem  # type: ignore[method-assign]
-    Tensor.__setitem__ = indexing.setitem  # type: ignore[method-assign]
-    Tensor.T = property(_transpose)  # type: ignore[assignment]
-    Tensor.mT = property(manipulation.matrix_transpose)  # type: ignore[assignment]
+    bound: dict[str, Any] = {
+        "reshape": _reshape,
+        "flatten": manipulation.flatten,
+        "astype": creation.astype,
+        "__getitem__": indexing.getitem,
+        "__setitem__": indexing.setitem,
+        "T": property(_transpose),
+        "mT": property(manipulation.matrix_transpose),
+    }
+    for name, value in bound.items():
+        setattr(Tensor, name, value)

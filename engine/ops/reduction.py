@@ -50,7 +50,7 @@ def _count(shape: Shape, axis: Shape) -> int:
 
 
 def _mean_gradient(g: Tensor, x_shape: Shape, axis: Shape) -> Tensor:
-    return _spread(g * (1.0 / builtin_max(_count(x_shape, axis), 1)), x_shape, axis)
+    return _spread(g * (1.0 / (_count(x_shape, axis) or 1)), x_shape, axis)
 
 
 def _var_gradient(g: Tensor, x: Tensor, axis: Shape, correction: float) -> Tensor:
@@ -84,19 +84,18 @@ def _cumulative_sum_gradient(g: Tensor, axis: int) -> Tensor:
     return flip(_cumulative_sum(flip(g, axis=axis), axis=axis), axis=axis)
 
 
-builtin_max = max
-_sum = Primitive(spec.sum, "x", gradients={"x": lambda g, x_shape, axis: _spread(g, x_shape, axis)})
-_mean = Primitive(spec.mean, "x", gradients={"x": _mean_gradient})
-_var = Primitive(spec.var, "x", gradients={"x": _var_gradient})
-_prod = Primitive(spec.prod, "x", gradients={"x": _prod_gradient})
-_max = Primitive(spec.max, "x", gradients={"x": _extreme_gradient})
-_min = Primitive(spec.min, "x", gradients={"x": _extreme_gradient})
-_all = Primitive(spec.all, "x")
-_any = Primitive(spec.any, "x")
-_argmax = Primitive(spec.argmax, "x")
-_argmin = Primitive(spec.argmin, "x")
-_cumulative_sum = Primitive(spec.cumulative_sum, "x", gradients={"x": _cumulative_sum_gradient})
-_cumulative_prod = Primitive(
+_sum: Primitive = Primitive(spec.sum, "x", gradients={"x": lambda g, x_shape, axis: _spread(g, x_shape, axis)})
+_mean: Primitive = Primitive(spec.mean, "x", gradients={"x": _mean_gradient})
+_var: Primitive = Primitive(spec.var, "x", gradients={"x": _var_gradient})
+_prod: Primitive = Primitive(spec.prod, "x", gradients={"x": _prod_gradient})
+_max: Primitive = Primitive(spec.max, "x", gradients={"x": _extreme_gradient})
+_min: Primitive = Primitive(spec.min, "x", gradients={"x": _extreme_gradient})
+_all: Primitive = Primitive(spec.all, "x")
+_any: Primitive = Primitive(spec.any, "x")
+_argmax: Primitive = Primitive(spec.argmax, "x")
+_argmin: Primitive = Primitive(spec.argmin, "x")
+_cumulative_sum: Primitive = Primitive(spec.cumulative_sum, "x", gradients={"x": _cumulative_sum_gradient})
+_cumulative_prod: Primitive = Primitive(
     spec.cumulative_prod,
     "x",
     composite=lambda x, axis: _by_steps(x, axis),
