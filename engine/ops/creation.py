@@ -9,7 +9,7 @@ import numpy as np
 
 from ulpgrad.device import as_device
 from ulpgrad.differentiable import Primitive
-from ulpgrad.errors import ArgumentError, FormatError, ShapeError
+from ulpgrad.errors import ArgumentError, FormatError, GradientError, ShapeError
 from ulpgrad.formats import Array, Format, as_format, bool_, float64, get_default_dtype, int64
 from ulpgrad.kernels.cast import spec as cast_spec
 from ulpgrad.ops.common import checked_shape
@@ -141,10 +141,14 @@ def _from_dlpack(obj: Any) -> Array:
 def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
     """A Tensor on the memory of any object that speaks DLPack (read-only memory is copied)."""
     as_device(device)
-    array = x.storage if isinstance(x, Tensor) else _from_dlpack(x)
+    if isinstance(x, Tensor):
+        if x.requires_grad:
+            raise GradientError("from_dlpack: the tensor requires a gradient, which would be lost; pass x.detach()")
+        return _copy(x) if copy or not x.storage.flags.writeable else x.detach()
+    array = _from_dlpack(x)
     if not array.flags.writeable or copy:
         array = array.copy()
-    return Tensor(array, x.dtype if isinstance(x, Tensor) else _format_of(array.dtype))
+    return Tensor(array, _format_of(array.dtype))
 
 
 def astype(x: Tensor, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Tensor:
