@@ -34,6 +34,9 @@ from ulpgrad.dispatch import (
     log_kernels as log_kernels,
     use as use,
 )
+from ulpgrad.explain import (
+    explain as explain,
+)
 from ulpgrad.formats import (
     Format as Format,
     as_format as as_format,

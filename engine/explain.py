@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from ulpgrad import dispatch
-from ulpgrad.errors import ArgumentError, AxisError, FormatError, ShapeError, UlpgradError
+from ulpgrad import dispatch, ops
+from ulpgrad.errors import ArgumentError, UlpgradError
 from ulpgrad.formats import Format, as_format
 from ulpgrad.kernels import registry
 from ulpgrad.kernels.registry import Choice, Request
 from ulpgrad.kernels.spec import Op
-from ulpgrad.tensor import Tensor
+from ulpgrad.ops.common import as_tensor, normalize_axes, normalize_axis, pair
 
 
 @dataclass(frozen=True)
@@ -70,18 +67,17 @@ def explain(op: str, *operands: Any, **params: Any) -> Explanation:
     that are left out are those of the function of that name, else of the op's first fitting sample. Raises what the call
     itself would raise.
     """
-    found = registry.find(op)
-    tensors = [_operand(found, x) for x in operands]
+    tensors = [None if x is None else as_tensor(x) for x in operands]
     arrays = tuple(None if t is None else t.storage for t in tensors)
     formats = tuple(None if t is None else t.dtype for t in tensors)
-    return explain_call(found, formats, arrays, params)
+    return explain_call(registry.find(op), formats, arrays, params)
 
 
 def explain_call(
     op: Op, formats: tuple[Format | None, ...], arrays: tuple[Any, ...], params: Mapping[str, Any]
 ) -> Explanation:
     """`explain` for stored arrays."""
-    arrays, formats = _absent(op, arrays), _absent(op, formats)
+    arrays, formats = with_absent(op, arrays), with_absent(op, formats)
     filled = complete(op, arrays, params)
     op.takes(formats)
     common = dispatch._promoted(op, formats)
@@ -94,11 +90,72 @@ def explain_call(
     return Explanation(op, formats, shapes, filled, choices)
 
 
-def complete(op: Op, arrays: Sequence[Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """All parameters of a call, in the form kernels take: axes not negative, one size for a pair made a pair.
+def with_absent(op: Op, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Operands with None for those at the end that were left out. ArgumentError if there are too few or too many."""
+    samples = [s.arrays for s in op.samples()]
+    most = max(map(len, samples))
+    least = max((i + 1 for arrays in samples for i, a in enumerate(arrays) if a is not None and
+                 all(len(other) > i and other[i] is not None for other in samples)), default=0)  # fmt: skip
+    if not least <= len(operands) <= most:
+        count = str(least) if least == most else f"{least} to {most}"
+        raise ArgumentError(
+            f"{op.name}: {len(operands)} operand{'s' * (len(operands) != 1)} given, expected {count}: {op.name}{op.signature}"
+        )
+    return (*operands, *[None] * (most - len(operands)))
 
-    Raises ArgumentError for a parameter that the op does not have, else what the op's check raises.
+
+def complete(op: Op, arrays: Sequence[Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """All parameters of a call as kernels take them: axes not negative, one size for a pair made a pair.
+
+    Those left out are the defaults of the function of that name, else those of the first sample that fits. Raises
+    ArgumentError for a parameter that the op does not have, else what the op's check raises.
     """
-    names = [p.name for p in inspect.signature(op.samples and _first_check(op)).parameters.values()
-             if p.kind is inspect.Parameter.KEYWORD_ONLY]  # fmt: skip
-    raise NotImplementedError
+    samples = [s.params for s in op.samples()]
+    like = {name: [s[name] for s in samples if name in s] for s in samples for name in s}
+    for name in params:
+        if name not in like:
+            expected = f"expected {', '.join(like)}" if like else "it has none"
+            raise ArgumentError(f"{op.name} has no parameter {name!r}; {expected}")
+    ndim = next((a.ndim for a in arrays if a is not None), 0)
+    known = {
+        name: _as_kernels_take_it(op, name, value, like[name], ndim)
+        for name, value in {**_defaults(op, like), **params}.items()
+    }
+    failure: Exception | None = None
+    for sample in samples:
+        filled = {**sample, **known}
+        try:
+            if op.check is not None:
+                op.check(*arrays, **filled)
+            return filled
+        except UlpgradError as error:
+            failure = failure or error
+    assert failure is not None
+    raise failure
+
+
+def _defaults(op: Op, like: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Defaults of the public function's parameters; a None that kernels never see stands for another value."""
+    function = getattr(ops, op.name, None)
+    if function is None:
+        return {}
+    return {
+        p.name: p.default
+        for p in inspect.signature(function).parameters.values()
+        if p.name in like
+        and p.default is not p.empty
+        and (p.default is not None or p.name == "axis" or None in like[p.name])
+    }
+
+
+def _as_kernels_take_it(op: Op, name: str, value: Any, like: Sequence[Any], ndim: int) -> Any:
+    if isinstance(like[0], Format):
+        return as_format(value)
+    several = isinstance(like[0], tuple)
+    if name == "axis":
+        return normalize_axes(op.name, value, ndim) if several else value if value is None else normalize_axis(
+            op.name, value, ndim)  # fmt: skip
+    return pair(op.name, name, value) if several else value
+
+
+__all__ = ["Explanation", "complete", "explain", "explain_call", "verdict", "with_absent"]
