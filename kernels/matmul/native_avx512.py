@@ -10,7 +10,7 @@ from ulpgrad.kernels.registry import kernel
 
 @kernel(spec.matmul, "cpu/native-avx512", rank=70, formats=[float32, float64], requires=("native", "avx512"))
 def matmul(a: Array, b: Array) -> Array:
-    return native.module().matmul(a, b, "avx512")  # type: ignore[no-any-return]
+    return native.module().matmul(a, b, "avx512")
 
 
 @kernel(spec.linear, "cpu/native-avx512", rank=70, formats=[float32, float64], requires=("native", "avx512"))
@@ -18,4 +18,4 @@ def linear(x: Array, weight: Array, bias: Array | None, *, activation: str | Non
     if bias is not None and not bias.flags.c_contiguous:
         bias = bias.copy()
     out = native.module().linear(layout.rows(x), weight, bias, activation or "", "avx512")
-    return out.reshape(*x.shape[:-1], weight.shape[0])  # type: ignore[no-any-return]
+    return out.reshape(*x.shape[:-1], weight.shape[0])

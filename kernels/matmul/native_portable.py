@@ -11,7 +11,7 @@ from ulpgrad.kernels.registry import kernel
 
 @kernel(spec.matmul, "cpu/native-portable", rank=50, formats=[float32, float64])
 def matmul(a: Array, b: Array) -> Array:
-    return native.module().matmul(a, b, "portable")  # type: ignore[no-any-return]
+    return native.module().matmul(a, b, "portable")
 
 
 @kernel(spec.linear, "cpu/native-portable", rank=50, formats=[float32, float64])
@@ -19,4 +19,4 @@ def linear(x: Array, weight: Array, bias: Array | None, *, activation: str | Non
     if bias is not None and not bias.flags.c_contiguous:
         bias = bias.copy()
     out = native.module().linear(layout.rows(x), weight, bias, activation or "", "portable")
-    return out.reshape(*x.shape[:-1], weight.shape[0])  # type: ignore[no-any-return]
+    return out.reshape(*x.shape[:-1], weight.shape[0])
