@@ -15,6 +15,11 @@ namespace ulpgrad::ULPGRAD_ISA {
 
 constexpr int kVectorBytes = ULPGRAD_ISA_LEVEL == 2 ? 64 : ULPGRAD_ISA_LEVEL == 1 ? 32 : 16;
 
+template <typename T, int bytes>
+struct Bytes {
+  typedef T type __attribute__((vector_size(bytes)));
+};
+
 template <typename T>
 struct Simd {
   typedef T type __attribute__((vector_size(kVectorBytes)));
@@ -58,14 +63,18 @@ ULPGRAD_INLINE void store_some(T* p, Vec<T> v, int64_t count) {
   std::memcpy(p, buffer, static_cast<size_t>(count) * sizeof(T));
 }
 
-// The sum of a vector's values, in a fixed order.
-template <typename T>
-ULPGRAD_INLINE T sum(Vec<T> v) {
-  alignas(kVectorBytes) T x[kLanes<T>];
-  store(x, v);
-  for (int half = kLanes<T> / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) x[i] += x[i + half];
-  return x[0];
+// The sum of a vector's values, in a fixed order: its upper half is added to its lower one until one value is left.
+// (By reference: with a copy, GCC keeps the caller's arrays of vectors in memory.)
+template <typename T, int bytes = kVectorBytes>
+ULPGRAD_INLINE T sum(const typename Bytes<T, bytes>::type& v) {
+  if constexpr (bytes == sizeof(T)) {
+    return v[0];
+  } else {
+    typename Bytes<T, bytes / 2>::type low, high;
+    std::memcpy(&low, &v, bytes / 2);
+    std::memcpy(&high, reinterpret_cast<const char*>(&v) + bytes / 2, bytes / 2);
+    return sum<T, bytes / 2>(low + high);
+  }
 }
 
 }  // namespace ulpgrad::ULPGRAD_ISA

@@ -3,51 +3,22 @@
 
 #include <cstring>
 
+#include "simd.h"
+
 namespace ulpgrad::ULPGRAD_ISA {
 
-constexpr int kBytes = ULPGRAD_ISA_LEVEL == 2 ? 64 : ULPGRAD_ISA_LEVEL == 1 ? 32 : 16;
 constexpr int kOutputs = ULPGRAD_ISA_LEVEL == 2 ? 8 : 4;  // x 3 vectors of pixels: 24 or 12 sums
 constexpr int kDotOutputs = 4;                            // x kDotTaps
 constexpr int kDotTaps = ULPGRAD_ISA_LEVEL == 2 ? 6 : 3;
-constexpr int64_t kLine = 64;
-
-template <typename T, int bytes>
-struct VectorOf {
-  typedef T type __attribute__((vector_size(bytes)));
-};
-template <typename T>
-using Vector = typename VectorOf<T, kBytes>::type;
-template <typename T>
-constexpr int64_t kLanes = kBytes / sizeof(T);
-
-template <typename V, typename T>
-ULPGRAD_INLINE V load(const T* from) {
-  V v;
-  memcpy(&v, from, sizeof(V));
-  return v;
-}
-
-template <typename T, int bytes>
-ULPGRAD_INLINE T sum(const typename VectorOf<T, bytes>::type& v) {
-  if constexpr (bytes == sizeof(T)) {
-    return v[0];
-  } else {
-    using Half = typename VectorOf<T, bytes / 2>::type;
-    Half low, high;
-    memcpy(&low, &v, bytes / 2);
-    memcpy(&high, reinterpret_cast<const char*>(&v) + bytes / 2, bytes / 2);
-    return sum<T, bytes / 2>(low + high);
-  }
-}
 
 // outputs x (vectors * lanes) results in registers while k runs.
 template <typename T, int outputs, int vectors>
 ULPGRAD_INLINE void tile(const ConvBlock<T>& block, int64_t q) {
-  using V = Vector<T>;
+  using V = Vec<T>;
   V y[outputs][vectors];
 #pragma GCC unroll 8
   for (int i = 0; i < outputs; ++i) {
-    const V start = V{} + (block.bias ? block.bias[i] : T(0));
+    const V start = broadcast(block.bias ? block.bias[i] : T(0));
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; ++j) y[i][j] = start;
   }
@@ -57,10 +28,10 @@ ULPGRAD_INLINE void tile(const ConvBlock<T>& block, int64_t q) {
     const T* const from = at + block.offset[p];
     V x[vectors];
 #pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) x[j] = load<V>(from + j * kLanes<T>);
+    for (int j = 0; j < vectors; ++j) x[j] = load(from + j * kLanes<T>);
 #pragma GCC unroll 8
     for (int i = 0; i < outputs; ++i) {
-      const V w = V{} + a[i];
+      const V w = broadcast(a[i]);
 #pragma GCC unroll 8
       for (int j = 0; j < vectors; ++j) y[i][j] += w * x[j];
     }
@@ -68,7 +39,7 @@ ULPGRAD_INLINE void tile(const ConvBlock<T>& block, int64_t q) {
 #pragma GCC unroll 8
   for (int i = 0; i < outputs; ++i) {
 #pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) memcpy(block.y + i * block.y_row + q + j * kLanes<T>, &y[i][j], sizeof(V));
+    for (int j = 0; j < vectors; ++j) store(block.y + i * block.y_row + q + j * kLanes<T>, y[i][j]);
   }
 }
 
@@ -91,7 +62,7 @@ static void block(const ConvBlock<T>& b) {
 
 template <typename T, int outputs, int taps>
 static void dot_tile(const ConvDots<T>& d, int64_t i0, int64_t p0) {
-  using V = Vector<T>;
+  using V = Vec<T>;
   V sums[outputs][taps];
   const T* x[taps];
 #pragma GCC unroll 8
@@ -105,10 +76,10 @@ static void dot_tile(const ConvDots<T>& d, int64_t i0, int64_t p0) {
   for (int64_t q = 0; q < d.q_count; q += kLanes<T>) {
     V seen[taps];
 #pragma GCC unroll 8
-    for (int j = 0; j < taps; ++j) seen[j] = load<V>(x[j] + q);
+    for (int j = 0; j < taps; ++j) seen[j] = load(x[j] + q);
 #pragma GCC unroll 8
     for (int i = 0; i < outputs; ++i) {
-      const V gi = load<V>(g + i * d.g_row + q);
+      const V gi = load(g + i * d.g_row + q);
 #pragma GCC unroll 8
       for (int j = 0; j < taps; ++j) sums[i][j] += gi * seen[j];
     }
@@ -116,7 +87,7 @@ static void dot_tile(const ConvDots<T>& d, int64_t i0, int64_t p0) {
 #pragma GCC unroll 8
   for (int i = 0; i < outputs; ++i) {
 #pragma GCC unroll 8
-    for (int j = 0; j < taps; ++j) d.sum[(i0 + i) * d.sum_row + p0 + j] += sum<T, kBytes>(sums[i][j]);
+    for (int j = 0; j < taps; ++j) d.sum[(i0 + i) * d.sum_row + p0 + j] += sum<T>(sums[i][j]);
   }
 }
 
@@ -157,6 +128,6 @@ extern const ConvTable conv_table = {
     {block<float>, dots<float>, all_finite<float, uint32_t, 0x7f800000>},
     {block<double>, dots<double>, all_finite<double, uint64_t, 0x7ff0000000000000>},
 };
-static_assert(kLine % kBytes == 0, "callers pad to 64 bytes");
+static_assert(64 % kVectorBytes == 0, "callers pad to 64 bytes");
 
 }  // namespace ulpgrad::ULPGRAD_ISA
