@@ -24,6 +24,11 @@ struct ReduceFunctions {
   void (*rows)(Reduce kind, const T* x, int64_t n, int64_t width, int64_t stride, const T* center, T* out);
   // Results of blocks, in pairs.
   T (*tree)(Reduce kind, const T* parts, int64_t n);
+  // Where, among n >= 1 rows as above, each column has its first max or min.
+  void (*arg)(Reduce kind, const T* x, int64_t n, int64_t width, int64_t stride, int64_t* out);
+  // Running sums or products: down n >= 1 rows as above, or along `rows` runs of n values.
+  void (*running)(Reduce kind, const T* x, T* y, int64_t n, int64_t width, int64_t stride);
+  void (*running_runs)(Reduce kind, const T* x, T* y, int64_t rows, int64_t n);
 };
 
 struct ReduceTable {

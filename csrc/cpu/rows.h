@@ -7,6 +7,9 @@
 
 namespace ulpgrad {
 
+// Columns taken together: what is kept per column lies in the first cache, a few thousand rows of them in the second.
+constexpr int64_t kColumns = 64;
+
 // What the target distribution of cross entropy is made of.
 struct Targets {
   const int64_t* index;
@@ -24,6 +27,11 @@ struct RowFunctions {
   void (*cross_entropy)(const T* x, const Targets& target, T* loss, T* lse, int64_t rows, int64_t n);
   void (*cross_entropy_gradient)(const T* g, const T* x, const Targets& target, const T* lse, T* dx, int64_t rows,
                                  int64_t n);
+  // The same four on columns: n rows of width <= kColumns values, `stride` apart, each column by itself.
+  void (*softmax_columns)(const T* x, T* y, int64_t n, int64_t width, int64_t stride);
+  void (*log_softmax_columns)(const T* x, T* y, int64_t n, int64_t width, int64_t stride);
+  void (*softmax_gradient_columns)(const T* g, const T* y, T* dx, int64_t n, int64_t width, int64_t stride);
+  void (*log_softmax_gradient_columns)(const T* g, const T* y, T* dx, int64_t n, int64_t width, int64_t stride);
 };
 
 struct RowTable {

@@ -71,3 +71,38 @@ def var(x: Array, *, axis: spec.Axes, keepdims: bool, correction: float) -> Arra
         squares = reduce("squares", x, axis, center)
         squares /= kind(max(n - correction, 0))
     return squares.reshape(result_shape(x.shape, axis, keepdims))
+
+
+def _extreme(op: Op, kind: str) -> None:
+    """argmax and argmin down columns; along the last axis NumPy's own are vectorised already."""
+
+    def where(request: Request) -> str | None:
+        axis, shape = request.params["axis"], request.arrays[0].shape
+        if not spec.index_layout(request.arrays[0], axis=axis)[0]:
+            return "takes axes before the last"
+        return None if shape[axis] < 2**31 else "counts to 2^31"
+
+    def run(x: Array, *, axis: int, keepdims: bool) -> Array:
+        found: Array = native.module().arg_reduce(x, kind, *split(x.shape, (axis,)))
+        return found.reshape(result_shape(x.shape, (axis,), keepdims))
+
+    kernel(op, "cpu/native-columns", rank=50, formats=[float32, float64], contiguous=True, where=where,
+           idea="Every column keeps its best value and row in vector lanes, while memory is read row by row.")(run)  # fmt: skip
+
+
+_extreme(spec.argmax, "max")
+_extreme(spec.argmin, "min")
+
+
+def _running(op: Op, kind: str) -> None:
+    def run(x: Array, *, axis: int) -> Array:
+        around = (math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :]))
+        totals: Array = native.module().cumulate(x, kind, *around)
+        return totals.reshape(x.shape)
+
+    kernel(op, "cpu/native-running", rank=50, formats=[float32, float64], contiguous=True,
+           idea="Four rows, or a vector of columns, side by side: one chain of additions alone would wait for itself.")(run)  # fmt: skip
+
+
+_running(spec.cumulative_sum, "sum")
+_running(spec.cumulative_prod, "prod")

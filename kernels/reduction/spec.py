@@ -25,6 +25,13 @@ def side_by_side(x: Array, *, axis: Axes, **_: Any) -> bool:
     return not axes or {a for a in range(axes[0], axes[-1]) if x.shape[a] != 1} <= set(axes)
 
 
+def index_layout(x: Array, *, axis: int | None, **_: Any) -> tuple[bool, bool]:
+    """Whether an index is sought down columns, and whether it may exceed 32 bits."""
+    if axis is None:
+        return False, x.size >= 2**31
+    return int(np.prod(x.shape[axis + 1 :])) != 1, x.shape[axis] >= 2**31
+
+
 # What is right. NumPy's long double has 64 bits of precision on x86, so float64 sums have a better one to be held against.
 
 
@@ -287,6 +294,7 @@ argmax = Op(
     result=lambda x, **_: int64,
     flops=_values_in,
     samples=_index_samples,
+    key=index_layout,
 )
 
 argmin = Op(
@@ -298,6 +306,7 @@ argmin = Op(
     result=lambda x, **_: int64,
     flops=_values_in,
     samples=_index_samples,
+    key=index_layout,
 )
 
 cumulative_sum = Op(

@@ -1,8 +1,9 @@
 #include "reduction.h"
 
 #include <limits>
+#include <type_traits>
 
-#include "simd.h"
+#include "rows_math.h"
 
 namespace ulpgrad::ULPGRAD_ISA {
 
@@ -112,14 +113,66 @@ static void reduce_rows(const T* x, int64_t n, int64_t width, int64_t stride, co
   int64_t i = 0;
   for (; i + 4 <= n; i += 4, x += 4 * stride) {
     const T *a = x, *b = a + stride, *c = b + stride, *d = c + stride;
-    for (int64_t j = 0; j < width; ++j) {
-      const T m = center ? center[j] : T(0);
-      out[j] = Op::join(out[j], Op::join(Op::join(Value::of(a[j], m), Value::of(b[j], m)),
-                                         Op::join(Value::of(c[j], m), Value::of(d[j], m))));
+    each<T>(width, [&](const auto& at) {
+      const Vec<T> m = center ? at(center) : Vec<T>{};
+      const Vec<T> ab = Op::join(Value::of(at(a), m), Value::of(at(b), m));
+      const Vec<T> cd = Op::join(Value::of(at(c), m), Value::of(at(d), m));
+      at.put(out, Op::join(at(out), Op::join(ab, cd)));
+    });
+  }
+  for (; i < n; ++i, x += stride) {
+    each<T>(width, [&](const auto& at) {
+      at.put(out, Op::join(at(out), Value::of(at(x), center ? at(center) : Vec<T>{})));
+    });
+  }
+}
+
+// The row in which each column has its largest (or, of -x, smallest) value first; a NaN is larger than any number.
+template <typename T, bool smallest>
+static void arg_rows(const T* x, int64_t n, int64_t width, int64_t stride, int64_t* out) {
+  typedef typename Simd<T>::type V;
+  typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Index;
+  typedef decltype(V{} < V{}) Mask;  // Index in every lane
+  each<T>(width, [&](const auto& at) {
+    V best = at(x);
+    Mask where = {};
+    for (int64_t i = 1; i < n; ++i) {
+      const V v = at(x + i * stride);
+      const Mask better = ((smallest ? v < best : v > best) | (v != v)) & (best == best);
+      best = better ? v : best;
+      where = better ? Mask{} + static_cast<Index>(i) : where;
+    }
+    for (int64_t k = 0; k < kLanes<T> && at.j + k < width; ++k) out[at.j + k] = where[k];
+  });
+}
+
+// Running totals along n, from y[0] = x[0] on; columns stand side by side.
+template <typename T, typename Op>
+static void cumulate(const T* x, T* y, int64_t n, int64_t width, int64_t stride) {
+  each<T>(width, [&](const auto& at) { at.put(y, at(x)); });
+  for (int64_t i = 1; i < n; ++i) {
+    const T* last = y + (i - 1) * stride;
+    each<T>(width, [&](const auto& at) { at.put(y + i * stride, Op::join(at(last), at(x + i * stride))); });
+  }
+}
+
+// A single run is one chain of additions, so four rows of n values go side by side.
+template <typename T, typename Op>
+static void cumulate_runs(const T* x, T* y, int64_t rows, int64_t n) {
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4, x += 4 * n, y += 4 * n) {
+    T a = Op::start, b = Op::start, c = Op::start, d = Op::start;
+    for (int64_t i = 0; i < n; ++i) {
+      y[i] = a = Op::join(a, x[i]);
+      y[n + i] = b = Op::join(b, x[n + i]);
+      y[2 * n + i] = c = Op::join(c, x[2 * n + i]);
+      y[3 * n + i] = d = Op::join(d, x[3 * n + i]);
     }
   }
-  for (; i < n; ++i, x += stride)
-    for (int64_t j = 0; j < width; ++j) out[j] = Op::join(out[j], Value::of(x[j], center ? center[j] : T(0)));
+  for (; r < rows; ++r, x += n, y += n) {
+    T a = Op::start;
+    for (int64_t i = 0; i < n; ++i) y[i] = a = Op::join(a, x[i]);
+  }
 }
 
 template <typename T, typename Body>
@@ -156,7 +209,24 @@ static T tree(Reduce kind, const T* parts, int64_t n) {
   return with_kind<T>(kind, [&](auto op, auto) { return reduce_tree<T, decltype(op)>(parts, n); });
 }
 
-extern const ReduceTable reduce_table = {{block<float>, run<float>, rows<float>, tree<float>},
-                                         {block<double>, run<double>, rows<double>, tree<double>}};
+template <typename T>
+static void arg(Reduce kind, const T* x, int64_t n, int64_t width, int64_t stride, int64_t* out) {
+  kind == Reduce::min ? arg_rows<T, true>(x, n, width, stride, out) : arg_rows<T, false>(x, n, width, stride, out);
+}
+
+template <typename T>
+static void running(Reduce kind, const T* x, T* y, int64_t n, int64_t width, int64_t stride) {
+  kind == Reduce::prod ? cumulate<T, Prod<T>>(x, y, n, width, stride) : cumulate<T, Sum<T>>(x, y, n, width, stride);
+}
+
+template <typename T>
+static void running_runs(Reduce kind, const T* x, T* y, int64_t rows, int64_t n) {
+  kind == Reduce::prod ? cumulate_runs<T, Prod<T>>(x, y, rows, n) : cumulate_runs<T, Sum<T>>(x, y, rows, n);
+}
+
+template <typename T>
+constexpr ReduceFunctions<T> kFunctions = {block<T>, run<T>, rows<T>, tree<T>, arg<T>, running<T>, running_runs<T>};
+
+extern const ReduceTable reduce_table = {kFunctions<float>, kFunctions<double>};
 
 }  // namespace ulpgrad::ULPGRAD_ISA

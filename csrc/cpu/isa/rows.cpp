@@ -77,13 +77,77 @@ static void cross_entropy_gradient(const T* g, const T* x, const Targets& target
   }
 }
 
+// Columns: every sweep goes down the rows, with one maximum and one sum per column.
+
+template <typename T>
+static void largest_in_columns(const T* x, T* top, int64_t n, int64_t width, int64_t stride) {
+  for (int64_t j = 0; j < width; ++j) top[j] = -std::numeric_limits<T>::infinity();
+  for (int64_t i = 0; i < n; ++i, x += stride) {
+    each<T>(width, [&](const auto& at) {
+      const Vec<T> v = at(x), best = at(top);
+      at.put(top, v > best ? v : best);
+    });
+  }
+}
+
+template <typename T>
+static void softmax_columns(const T* x, T* y, int64_t n, int64_t width, int64_t stride) {
+  T top[kColumns], total[kColumns] = {};
+  largest_in_columns(x, top, n, width, stride);
+  for (int64_t i = 0; i < n; ++i) {
+    each<T>(width, [&](const auto& at) {
+      const Vec<T> e = exp_of_shifted<T>(at(x + i * stride) - at(top));
+      at.put(y + i * stride, e);
+      at.put(total, at(total) + e);
+    });
+  }
+  for (int64_t j = 0; j < width; ++j) total[j] = 1 / total[j];
+  for (int64_t i = 0; i < n; ++i, y += stride)
+    each<T>(width, [&](const auto& at) { at.put(y, at(y) * at(total)); });
+}
+
+template <typename T>
+static void log_softmax_columns(const T* x, T* y, int64_t n, int64_t width, int64_t stride) {
+  T top[kColumns], total[kColumns] = {};
+  largest_in_columns(x, top, n, width, stride);
+  for (int64_t i = 0; i < n; ++i)
+    each<T>(width, [&](const auto& at) {
+      at.put(total, at(total) + exp_of_shifted<T>(at(x + i * stride) - at(top)));
+    });
+  for (int64_t j = 0; j < width; ++j) total[j] = std::log(total[j]);
+  for (int64_t i = 0; i < n; ++i, x += stride, y += stride)
+    each<T>(width, [&](const auto& at) { at.put(y, at(x) - at(top) - at(total)); });
+}
+
+template <typename T>
+static void softmax_gradient_columns(const T* g, const T* y, T* dx, int64_t n, int64_t width, int64_t stride) {
+  T dot[kColumns] = {};
+  for (int64_t i = 0; i < n; ++i)
+    each<T>(width, [&](const auto& at) { at.put(dot, at(dot) + at(g + i * stride) * at(y + i * stride)); });
+  for (int64_t i = 0; i < n; ++i, g += stride, y += stride, dx += stride)
+    each<T>(width, [&](const auto& at) { at.put(dx, at(y) * (at(g) - at(dot))); });
+}
+
+template <typename T>
+static void log_softmax_gradient_columns(const T* g, const T* y, T* dx, int64_t n, int64_t width, int64_t stride) {
+  T total[kColumns] = {};
+  for (int64_t i = 0; i < n; ++i)
+    each<T>(width, [&](const auto& at) { at.put(total, at(total) + at(g + i * stride)); });
+  for (int64_t i = 0; i < n; ++i, g += stride, y += stride, dx += stride)
+    each<T>(width, [&](const auto& at) { at.put(dx, at(g) - exp_of_shifted<T>(at(y)) * at(total)); });
+}
+
 template <typename T>
 constexpr RowFunctions<T> kFunctions = {softmax<T>,
                                         log_softmax<T>,
                                         softmax_gradient<T>,
                                         log_softmax_gradient<T>,
                                         cross_entropy<T>,
-                                        cross_entropy_gradient<T>};
+                                        cross_entropy_gradient<T>,
+                                        softmax_columns<T>,
+                                        log_softmax_columns<T>,
+                                        softmax_gradient_columns<T>,
+                                        log_softmax_gradient_columns<T>};
 
 extern const RowTable row_table = {kFunctions<float>, kFunctions<double>};
 
