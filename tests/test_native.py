@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from ulpgrad.kernels import native
 
 pytestmark = pytest.mark.skipif(native.missing() is not None, reason=native.missing() or "")

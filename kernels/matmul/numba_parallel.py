@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from ulpgrad.formats import Array, float32, float64
 from ulpgrad.kernels.matmul import layout, spec
 from ulpgrad.kernels.numba_jit import jit, prange

@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
 from ulpgrad.errors import ArgumentError, ShapeError
-from ulpgrad.formats import FLOATS, REALS, Array, bfloat16, float16, float32, float64
+from ulpgrad.formats import FLOATS, REALS, Array, Format, bfloat16, float16, float32, float64
 from ulpgrad.kernels.spec import Op, Sample
 
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "sigmoid")
 
 # Of |a| @ |b|: the rounding of each product and each sum can add up, but by far not to the bound of k / 2.
-ULPS = {float64: 4.0, float32: 4.0, float16: 1.0, bfloat16: 1.0}
+ULPS: dict[Format, float] = {float64: 4.0, float32: 4.0, float16: 1.0, bfloat16: 1.0}
 
 
 def check_matmul(a: Any, b: Any) -> None:
@@ -49,7 +50,7 @@ def activate(x: Array, activation: str | None) -> Array:
             return np.where(x < 0, 0.0, x)
         case "gelu":
             erfc = np.frompyfunc(math.erfc, 1, 1)
-            return np.asarray(0.5 * x * erfc(-x / math.sqrt(2)).astype(np.float64))
+            return np.asarray(0.5 * x * np.asarray(erfc(-x / math.sqrt(2)), dtype=np.float64))
         case "silu":
             return np.asarray(x / (1 + np.exp(-x)))
         case "tanh":
