@@ -62,6 +62,19 @@ from ulpgrad.kernels.threads import (
 )
 from ulpgrad.ops import *
 from ulpgrad.ops import __array_namespace_info__ as __array_namespace_info__
+from ulpgrad.policy import (
+    GradScaler as GradScaler,
+    autocast as autocast,
+)
+from ulpgrad.random import (
+    Generator as Generator,
+    bernoulli as bernoulli,
+    manual_seed as manual_seed,
+    rand as rand,
+    randint as randint,
+    randn as randn,
+    randperm as randperm,
+)
 from ulpgrad.tensor import (
     Tensor as Tensor,
 )
@@ -69,7 +82,7 @@ from ulpgrad.tensor import (
 __version__ = "0.1.0"
 __array_api_version__ = "2024.12"
 
-_LAZY = ("bench", "data", "io", "nn", "optim", "policy", "random", "testing")
+_LAZY = ("bench", "data", "io", "nn", "optim", "policy", "testing")
 
 if TYPE_CHECKING:
     from ulpgrad import data as data, io as io, nn as nn, optim as optim, random as random, testing as testing

@@ -94,6 +94,11 @@ class Node:
     def free(self) -> None:
         """Let go of what was saved."""
 
+    @property
+    def freed(self) -> bool:
+        """Whether backward can no longer pass."""
+        return False
+
 
 def _fit(gradient: Tensor, shape: tuple[int, ...], form: Format, name: str) -> Tensor:
     """A gradient as its operand wants it: broadcast axes summed, in the operand's format."""

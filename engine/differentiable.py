@@ -180,6 +180,10 @@ class _OpNode(Node):
     def free(self) -> None:
         self.saved = None
 
+    @property
+    def freed(self) -> bool:
+        return self.saved is None
+
 
 class _MoveNode(Node):
     """A recorded movement of data: values change place, not themselves. `back` moves a gradient to the inputs."""
