@@ -19,9 +19,10 @@ template <>
 struct Real<float> {
   using Bits = uint32_t;
   static constexpr int mantissa = 23, bias = 127;
+  static constexpr float lift = 60.0f, lower = 0x1p-60f;  // 2^(n + lift) is normal for any n that matters
   static constexpr float round = 12582912.0f;  // 1.5 * 2^23: adding it rounds to whole numbers
   static constexpr float infinity = __builtin_inff(), nan = __builtin_nanf(""), smallest_normal = 0x1p-126f;
-  static constexpr float exp_low = -104.0f, exp_high = 89.0f, expm1_low = -18.0f, tanh_high = 10.0f;
+  static constexpr float exp_low = -104.0f, decay_low = -110.0f, exp_high = 89.0f, expm1_low = -18.0f, tanh_high = 10.0f;
   static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;  // high * 255 is exact
   static constexpr float tail_high = 15.0f, tail_center = 4.0f;
   static constexpr Bits sqrt_half = 0x3f3504f3u, half_width = 0x800u;  // half_width: rounds to 12 bits
@@ -34,9 +35,10 @@ template <>
 struct Real<double> {
   using Bits = uint64_t;
   static constexpr int mantissa = 52, bias = 1023;
+  static constexpr double lift = 512.0, lower = 0x1p-512;
   static constexpr double round = 6755399441055744.0;
   static constexpr double infinity = __builtin_inf(), nan = __builtin_nan(""), smallest_normal = 0x1p-1022;
-  static constexpr double exp_low = -746.0, exp_high = 710.0, expm1_low = -40.0, tanh_high = 20.0;
+  static constexpr double exp_low = -746.0, decay_low = -760.0, exp_high = 710.0, expm1_low = -40.0, tanh_high = 20.0;
   static constexpr double ln2_high = 0x1.62e42feep-1, ln2_low = 0x1.a39ef35793c76p-33;
   static constexpr double tail_high = 40.0, tail_center = 5.0;
   static constexpr Bits sqrt_half = 0x3fe6a09e667f3bcdu, half_width = 0x4000000u;
@@ -82,6 +84,9 @@ ULPGRAD_INLINE float rint(float x) { return __builtin_rintf(x); }
 ULPGRAD_INLINE double rint(double x) { return __builtin_rint(x); }
 ULPGRAD_INLINE float copysign(float x, float y) { return __builtin_copysignf(x, y); }
 ULPGRAD_INLINE double copysign(double x, double y) { return __builtin_copysign(x, y); }
+
+ULPGRAD_INLINE float fma(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
+ULPGRAD_INLINE double fma(double x, double y, double z) { return __builtin_fma(x, y, z); }
 
 template <typename T>
 ULPGRAD_INLINE T maximum(T x, T y) {
@@ -133,21 +138,29 @@ ULPGRAD_INLINE T reduce(T x, T& n) {
   return (x - n * Real<T>::ln2_high) - n * Real<T>::ln2_low;
 }
 
-// exp(x + small). The power of two is applied in two steps, so that subnormal results round once.
+// exp of the rest.
 template <typename T>
-ULPGRAD_INLINE T exp_sum(T x, T small) {
+ULPGRAD_INLINE T exp_rest(T r) {
+  return T(1) + (r + r * r * evaluate(Real<T>::exp_terms, r));
+}
+
+// The power of two is applied in two steps, so that subnormal results round once.
+template <typename T>
+ULPGRAD_INLINE T exp(T x) {
   x = x < Real<T>::exp_low ? Real<T>::exp_low : x;
   x = x > Real<T>::exp_high ? Real<T>::exp_high : x;
   T n;
-  const T r = reduce(x, n) + small;
-  const T p = T(1) + (r + r * r * evaluate(Real<T>::exp_terms, r));
+  const T r = reduce(x, n);
   const T half = nearest(n * T(0.5));
-  return p * power_of_two(half) * power_of_two(n - half);
+  return exp_rest(r) * power_of_two(half) * power_of_two(n - half);
 }
 
+// exp(x + small) for decay_low <= x <= 0: with nothing to overflow, the second step is a constant.
 template <typename T>
-ULPGRAD_INLINE T exp(T x) {
-  return exp_sum(x, T(0));
+ULPGRAD_INLINE T exp_decay(T x, T small) {
+  T n;
+  const T r = reduce(x, n) + small;
+  return exp_rest(r) * power_of_two(n + Real<T>::lift) * Real<T>::lower;
 }
 
 template <typename T>
@@ -172,7 +185,8 @@ ULPGRAD_INLINE T tanh(T x) {
 // The exponential of whichever sign does not overflow.
 template <typename T>
 ULPGRAD_INLINE T sigmoid(T x) {
-  const T e = exp(-abs(x));
+  const T size = -abs(x);
+  const T e = exp_decay(size < Real<T>::decay_low ? Real<T>::decay_low : size, T(0));
   return (x < T(0) ? e : T(1)) / (T(1) + e);
 }
 
@@ -230,24 +244,65 @@ ULPGRAD_INLINE T log1p(T x) {
 ULPGRAD_INLINE float log2(float x) { return float(log(double(x)) * 1.4426950408889634); }
 ULPGRAD_INLINE float log10(float x) { return float(log(double(x)) * 0.4342944819032518); }
 
-// exp(y log x) in double, which leaves the rounding to float as the only error; then C's special cases.
-ULPGRAD_INLINE float pow(float x, float y) {
-  constexpr float infinity = Real<float>::infinity;
-  float r = float(exp(double(y) * log(double(abs(x)))));
-  const bool whole = rint(y) == y, odd = whole & (rint(y * 0.5f) != y * 0.5f);
-  r = odd & signbit(x) ? -r : r;
-  r = (x < 0.0f) & (x > -infinity) & !whole ? Real<float>::nan : r;
-  return (y == 0.0f) | (x == 1.0f) | ((abs(x) == 1.0f) & (abs(y) == infinity)) ? 1.0f : r;
+// --- quotients and lengths
+
+ULPGRAD_INLINE float fmod(float x, float y) { return __builtin_fmodf(x, y); }
+ULPGRAD_INLINE double fmod(double x, double y) { return __builtin_fmod(x, y); }
+
+// x - q y, exact if q is within one of x / y and below 2^mantissa.
+ULPGRAD_INLINE float rest_of(float x, float q, float y) { return float(double(x) - double(q) * double(y)); }
+ULPGRAD_INLINE double rest_of(double x, double q, double y) { return fma(-q, y, x); }
+
+// Quotients that the type cannot count are left to fmod, which counts them bit by bit. The sign is the divisor's.
+template <typename T>
+ULPGRAD_INLINE T remainder(T x, T y) {
+  const T ratio = x / y;
+  T r;
+  if (__builtin_expect(abs(ratio) < T(typename Real<T>::Bits(1) << Real<T>::mantissa), 1)) {
+    const T q = trunc(ratio);
+    r = q == T(0) ? x : rest_of(x, q, y);
+    r = (r != T(0)) & (signbit(r) != signbit(x)) ? r + copysign(y, x) : (abs(r) >= abs(y) ? r - copysign(y, x) : r);
+  } else {
+    r = fmod(x, y);
+  }
+  r = (r != T(0)) & (signbit(r) != signbit(y)) ? r + y : r;
+  return r == T(0) ? copysign(T(0), y) : r;
+}
+
+// The floor of the exact quotient, which rounding x / y may have carried over a whole number.
+template <typename T>
+ULPGRAD_INLINE T floor_divide(T x, T y) {
+  const T ratio = x / y, q = floor(ratio);
+  const T r = q == T(0) ? x : rest_of(x, q, y);
+  const bool counted = abs(ratio) < T(typename Real<T>::Bits(1) << Real<T>::mantissa);
+  const T lowered = counted & (r != T(0)) & (signbit(r) != signbit(y)) ? q - T(1) : q;
+  return isinf(x) & (y != T(0)) ? Real<T>::nan : (lowered == T(0) ? copysign(T(0), ratio) : lowered);
+}
+
+ULPGRAD_INLINE float hypot(float x, float y) {
+  const float length = float(sqrt(double(x) * double(x) + double(y) * double(y)));
+  return isinf(x) | isinf(y) ? Real<float>::infinity : length;
+}
+
+ULPGRAD_INLINE double hypot(double x, double y) {
+  const double a = abs(x), b = abs(y), longer = a > b ? a : b, shorter = a > b ? b : a;
+  const double ratio = shorter / longer, length = longer * sqrt(1.0 + ratio * ratio);
+  const double finite = isnan(x) | isnan(y) ? x + y : (longer == 0.0 ? 0.0 : length);
+  return isinf(x) | isinf(y) ? Real<double>::infinity : finite;
 }
 
 // --- the normal distribution
 
-// exp(-z^2 / 2) for 0 <= z <= tail_high: the square is exact in two parts.
+// exp(-z^2 / 2) for 0 <= z <= tail_high: the square in two parts, since its rounding would be magnified by itself.
 template <typename T>
 ULPGRAD_INLINE T bell(T z) {
-  constexpr typename Real<T>::Bits half_width = Real<T>::half_width;
-  const T high = as<T>((bits(z) + half_width) & ~(2 * half_width - 1));
-  return exp_sum(T(-0.5) * (high * high), T(-0.5) * ((z - high) * (z + high)));
+#ifdef __FMA__
+  const T high = z * z, low = fma(z, z, -high);
+#else
+  const T top = as<T>((bits(z) + Real<T>::half_width) & ~(2 * Real<T>::half_width - 1));  // its square is exact
+  const T high = top * top, low = (z - top) * (z + top);
+#endif
+  return exp_decay(T(-0.5) * high, T(-0.5) * low);
 }
 
 // 1 - normal_cdf(z) for z >= 0.
