@@ -26,5 +26,7 @@ def embedding_gradient(g: Array, indices: Array, *, rows: int) -> Array:
     if flat.size:
         order = np.argsort(flat, kind="stable")
         chosen, starts = np.unique(flat[order], return_index=True)
-        out[chosen] = np.add.reduceat(g.reshape(flat.size, -1)[order] if g.size else g.reshape(flat.size, 0), starts, axis=0)
+        out[chosen] = np.add.reduceat(
+            g.reshape(flat.size, -1)[order] if g.size else g.reshape(flat.size, 0), starts, axis=0
+        )
     return out

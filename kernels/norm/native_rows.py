@@ -9,15 +9,10 @@ from __future__ import annotations
 from ulpgrad.formats import Array, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.norm import spec
-from ulpgrad.kernels.norm.spec import Present
+from ulpgrad.kernels.norm.spec import Present, as_rows
 from ulpgrad.kernels.registry import kernel
 
 FORMATS = [float32, float64]
-
-
-def as_rows(x: Array) -> Array:
-    """[..., n] as [rows, n]; also where there are no rows."""
-    return x.reshape(x.size // x.shape[-1] if x.size else 0, x.shape[-1])
 
 
 @kernel(spec.layer_norm, "cpu/native-rows", rank=50, formats=FORMATS, contiguous=True)
@@ -26,9 +21,7 @@ def layer_norm(x: Array, weight: Present, bias: Present, *, eps: float) -> tuple
     return y.reshape(x.shape), mean.reshape(x.shape[:-1]), rstd.reshape(x.shape[:-1])
 
 
-@kernel(
-    spec.layer_norm_gradient, "cpu/native-rows", rank=50, formats=FORMATS, contiguous=True, where=spec.one_format
-)
+@kernel(spec.layer_norm_gradient, "cpu/native-rows", rank=50, formats=FORMATS, contiguous=True, where=spec.one_format)
 def layer_norm_gradient(g: Array, x: Array, weight: Present, mean: Array, rstd: Array) -> tuple[Array, Array, Array]:
     run = native.module().row_norm_gradient
     dx, dweight, dbias = run(as_rows(g), as_rows(x), weight, mean.reshape(-1), rstd.reshape(-1))

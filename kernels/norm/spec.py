@@ -15,13 +15,18 @@ from ulpgrad.formats import FLOATS, Array, Format, compute_format, float32, floa
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op, Sample, promoted
 
-ULPS = {float32: 8, float64: 8}
+ULPS = {float32: 16, float64: 16}  # rows of a thousand values, added one after the other on the plain rungs
 Present = Array | None
 
 
 def one_format(request: Request) -> str | None:
     """Predicate of rungs that want all operands in one float format."""
     return None if len({f for f in request.formats if f is not None}) == 1 else "mixes float formats"
+
+
+def as_rows(x: Array) -> Array:
+    """[..., n] as [rows, n]; also where there are no rows."""
+    return x.reshape(x.size // x.shape[-1] if x.size else 0, x.shape[-1])
 
 
 # What is right. A channel axis (batch norm) is moved into the shape that broadcasts.

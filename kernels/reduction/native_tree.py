@@ -17,52 +17,32 @@ from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.spec import Op
 
 
-def _where(request: Request) -> str | None:
-    beside = spec.side_by_side(request.arrays[0], axis=request.params["axis"])
-    return None if beside else "takes axes that lie side by side"
-
-
-def split(shape: tuple[int, ...], axis: spec.Axes) -> tuple[int, int, int]:
-    """The shape as (outer, n, inner) around reduced axes that lie side by side."""
-    axes = [a for a in axis if shape[a] != 1]
-    if not axes:
-        return 1, 1, math.prod(shape)
-    low, high = min(axes), max(axes) + 1
-    return math.prod(shape[:low]), math.prod(shape[low:high]), math.prod(shape[high:])
-
-
-def result_shape(shape: tuple[int, ...], axis: spec.Axes, keepdims: bool) -> tuple[int, ...]:
-    if keepdims:
-        return tuple(1 if i in axis else n for i, n in enumerate(shape))
-    return tuple(n for i, n in enumerate(shape) if i not in axis)
-
-
 def reduce(kind: str, x: Array, axis: spec.Axes, center: Array | None = None) -> Array:
     """The reduction, one value per result, not yet in its shape."""
-    values: Array = native.module().reduce(x, kind, *split(x.shape, axis), center)
+    values: Array = native.module().reduce(x, kind, *spec.split(x.shape, axis), center)
     return values
 
 
 def _simple(op: Op) -> None:
     def run(x: Array, *, axis: spec.Axes, keepdims: bool) -> Array:
-        return reduce(op.name, x, axis).reshape(result_shape(x.shape, axis, keepdims))
+        return reduce(op.name, x, axis).reshape(spec.result_shape(x.shape, axis, keepdims))
 
-    kernel(op, "cpu/native-tree", rank=50, formats=[float32, float64], contiguous=True, where=_where)(run)
+    kernel(op, "cpu/native-tree", rank=50, formats=[float32, float64], contiguous=True, where=spec.beside)(run)
 
 
 for _op in (spec.sum, spec.prod, spec.max, spec.min):
     _simple(_op)
 
 
-@kernel(spec.mean, "cpu/native-tree", rank=50, formats=[float32, float64], contiguous=True, where=_where)
+@kernel(spec.mean, "cpu/native-tree", rank=50, formats=[float32, float64], contiguous=True, where=spec.beside)
 def mean(x: Array, *, axis: spec.Axes, keepdims: bool) -> Array:
     total = reduce("sum", x, axis)
     with np.errstate(all="ignore"):
         total /= x.dtype.type(spec.count(x, axis))
-    return total.reshape(result_shape(x.shape, axis, keepdims))
+    return total.reshape(spec.result_shape(x.shape, axis, keepdims))
 
 
-@kernel(spec.var, "cpu/native-tree", rank=50, formats=[float32, float64], contiguous=True, where=_where)
+@kernel(spec.var, "cpu/native-tree", rank=50, formats=[float32, float64], contiguous=True, where=spec.beside)
 def var(x: Array, *, axis: spec.Axes, keepdims: bool, correction: float) -> Array:
     kind, n = x.dtype.type, spec.count(x, axis)
     with np.errstate(all="ignore"):
@@ -70,7 +50,7 @@ def var(x: Array, *, axis: spec.Axes, keepdims: bool, correction: float) -> Arra
         center /= kind(n)
         squares = reduce("squares", x, axis, center)
         squares /= kind(max(n - correction, 0))
-    return squares.reshape(result_shape(x.shape, axis, keepdims))
+    return squares.reshape(spec.result_shape(x.shape, axis, keepdims))
 
 
 def _extreme(op: Op, kind: str) -> None:
@@ -83,8 +63,8 @@ def _extreme(op: Op, kind: str) -> None:
         return None if shape[axis] < 2**31 else "counts to 2^31"
 
     def run(x: Array, *, axis: int, keepdims: bool) -> Array:
-        found: Array = native.module().arg_reduce(x, kind, *split(x.shape, (axis,)))
-        return found.reshape(result_shape(x.shape, (axis,), keepdims))
+        found: Array = native.module().arg_reduce(x, kind, *spec.split(x.shape, (axis,)))
+        return found.reshape(spec.result_shape(x.shape, (axis,), keepdims))
 
     kernel(op, "cpu/native-columns", rank=50, formats=[float32, float64], contiguous=True, where=where,
            idea="Every column keeps its best value and row in vector lanes, while memory is read row by row.")(run)  # fmt: skip

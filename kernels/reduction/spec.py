@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from ulpgrad.errors import ArgumentError, AxisError
 from ulpgrad.formats import FLOATS, Array, Format, bool_, float32, float64, int64, uint64
+from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op, Sample, first
 
 Axes = tuple[int, ...]
@@ -23,6 +25,28 @@ def side_by_side(x: Array, *, axis: Axes, **_: Any) -> bool:
     """Whether no kept axis lies between reduced ones, so that x is [outer, n, inner] and n is what is reduced."""
     axes = sorted(a for a in axis if x.shape[a] != 1)
     return not axes or {a for a in range(axes[0], axes[-1]) if x.shape[a] != 1} <= set(axes)
+
+
+def beside(request: Request) -> str | None:
+    """Predicate of rungs that reduce axes that lie side by side."""
+    flat = side_by_side(request.arrays[0], axis=request.params["axis"])
+    return None if flat else "takes axes that lie side by side"
+
+
+def split(shape: tuple[int, ...], axis: Axes) -> tuple[int, int, int]:
+    """The shape as (outer, n, inner) around reduced axes that lie side by side."""
+    axes = sorted(a for a in axis if shape[a] != 1)
+    if not axes:
+        return 1, 1, math.prod(shape)
+    low, high = axes[0], axes[-1] + 1
+    return math.prod(shape[:low]), math.prod(shape[low:high]), math.prod(shape[high:])
+
+
+def result_shape(shape: tuple[int, ...], axis: Axes, keepdims: bool) -> tuple[int, ...]:
+    """The result's shape."""
+    if keepdims:
+        return tuple(1 if i in axis else n for i, n in enumerate(shape))
+    return tuple(n for i, n in enumerate(shape) if i not in axis)
 
 
 def index_layout(x: Array, *, axis: int | None, **_: Any) -> tuple[bool, bool]:
