@@ -9,10 +9,14 @@ namespace {
 
 ElementType stored(char letter) {
   switch (letter) {
-    case 'b': return {py::dtype::num_of<uint16_t>(), 2};
-    case 'h': return {py::dtype("float16").num(), 2};
-    case 's': return {py::dtype::num_of<float>(), 4};
-    default: return {py::dtype::num_of<double>(), 8};
+    case 'b':
+      return {py::dtype::num_of<uint16_t>(), 2};
+    case 'h':
+      return {py::dtype("float16").num(), 2};
+    case 's':
+      return {py::dtype::num_of<float>(), 4};
+    default:
+      return {py::dtype::num_of<double>(), 8};
   }
 }
 

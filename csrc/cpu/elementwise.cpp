@@ -44,7 +44,8 @@ py::object elementwise(const char* name, const std::string& format, const char* 
   const ElementType boolean = {py::dtype::num_of<bool>(), 1};
   auto call = std::make_unique<ElementwiseCall>();
   call->name = name;
-  for (const char* kind = kernel->operands; *kind; ++kind) call->operands.push_back(*kind == 'b' ? boolean : type.operand);
+  for (const char* kind = kernel->operands; *kind; ++kind)
+    call->operands.push_back(*kind == 'b' ? boolean : type.operand);
   call->result = kernel->gives_bool ? boolean : type.result;
   call->computed_size = type.is_double ? 8 : 4;
   call->params = kernel->params;

@@ -15,7 +15,7 @@ struct ElementwiseKernel {
   const char* operands;  // one letter each: 't' of the computing type, 'b' bool
   bool gives_bool;
   int params;
-  int flops;  // per element
+  int flops;                         // per element
   ElementwiseLoop float32, float64;  // float64 may be absent
 };
 

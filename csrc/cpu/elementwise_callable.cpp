@@ -10,7 +10,7 @@ namespace ulpgrad {
 namespace {
 
 constexpr int max_operands = 3, max_axes = 64, max_params = 4;
-constexpr int64_t buffer_bytes = 4096;        // of one operand: all buffers together fit the first cache
+constexpr int64_t buffer_bytes = 4096;             // of one operand: all buffers together fit the first cache
 constexpr int64_t without_gil = int64_t{1} << 14;  // elements from which releasing the GIL is worth its cost
 
 // An operand as the loop walks over it: axes of size 1 dropped, axes that continue each other merged.
@@ -46,10 +46,14 @@ void copy_run(const char* from, int64_t stride, char* to, int64_t n) {
 
 void copy_run(const char* from, int64_t stride, char* to, int64_t n, int bytes) {
   switch (bytes) {
-    case 1: return copy_run<1>(from, stride, to, n);
-    case 2: return copy_run<2>(from, stride, to, n);
-    case 4: return copy_run<4>(from, stride, to, n);
-    default: return copy_run<8>(from, stride, to, n);
+    case 1:
+      return copy_run<1>(from, stride, to, n);
+    case 2:
+      return copy_run<2>(from, stride, to, n);
+    case 4:
+      return copy_run<4>(from, stride, to, n);
+    default:
+      return copy_run<8>(from, stride, to, n);
   }
 }
 
@@ -169,7 +173,8 @@ bool memory_order(const ElementwiseCall& call, PyObject* const* args, int axes, 
     const auto* a = proxy(args[k]);
     if (a->nd != axes || !std::equal(shape, shape + axes, a->dimensions)) continue;
     if (a->flags & py::array::c_style) return false;
-    std::stable_sort(order, order + axes, [&](int i, int j) { return std::abs(a->strides[i]) > std::abs(a->strides[j]); });
+    std::stable_sort(order, order + axes,
+                     [&](int i, int j) { return std::abs(a->strides[i]) > std::abs(a->strides[j]); });
     return !std::is_sorted(order, order + axes);
   }
   return false;

@@ -13,8 +13,8 @@ namespace ulpgrad {
 
 // How an operand or a result lies in memory, and how it reaches the type that the loop computes in.
 struct ElementType {
-  int number;                // NumPy's type number
-  int size;                  // bytes
+  int number;                  // NumPy's type number
+  int size;                    // bytes
   CastLoop convert = nullptr;  // to the loop's type (operands), from it (result); none if it is that type
 };
 
@@ -22,10 +22,10 @@ struct ElementwiseCall {
   std::string name;
   std::vector<ElementType> operands;
   ElementType result;
-  int computed_size;       // bytes of the type the loop computes in
-  int params;              // numbers that follow the operands
-  int64_t grain;           // elements that are worth a thread
-  ElementwiseLoop loop;    // or, for a conversion of one operand,
+  int computed_size;     // bytes of the type the loop computes in
+  int params;            // numbers that follow the operands
+  int64_t grain;         // elements that are worth a thread
+  ElementwiseLoop loop;  // or, for a conversion of one operand,
   CastLoop cast = nullptr;
 };
 

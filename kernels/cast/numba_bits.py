@@ -36,7 +36,9 @@ def _only_bfloat16(request: Request) -> str | None:
     return f"converts between float32 and bfloat16, not {pair[0]} to {pair[1]}"
 
 
-@kernel(spec.cast, "cpu/numba-bits", rank=20, formats=[float32, bfloat16], where=_only_bfloat16, contiguous=True, build=True)
+@kernel(
+    spec.cast, "cpu/numba-bits", rank=20, formats=[float32, bfloat16], where=_only_bfloat16, contiguous=True, build=True
+)
 def build(request: Request) -> Callable[..., Array]:
     narrows = request.formats[0] is float32
 

@@ -29,7 +29,9 @@ def _reference(x: Array, dtype: Format) -> Array:
     if not (isinstance(dtype, Integer) and x.dtype.kind == "f"):
         return x
     if not ((np.trunc(x) >= float(dtype.min)) & (np.trunc(x) < float(dtype.max + 1))).all():
-        raise FormatError(f"cast: NaN, an infinity or a value outside {dtype.min} to {dtype.max} given for {dtype.name}")
+        raise FormatError(
+            f"cast: NaN, an infinity or a value outside {dtype.min} to {dtype.max} given for {dtype.name}"
+        )
     return np.trunc(x)
 
 
@@ -50,7 +52,9 @@ def _samples() -> Iterator[Sample]:
             values = rng.uniform(0 if dtype.name.startswith("uint") else -100, 100, shape)
             yield Sample((np.asarray(values),), {"dtype": dtype}, f"{shape} to {dtype}")
     for dtype in FLOATS:
-        yield Sample((np.array([-(2**62) - 1, 2**53 + 1, 255, -129, 0]),), {"dtype": dtype}, f"large integers to {dtype}")
+        yield Sample(
+            (np.array([-(2**62) - 1, 2**53 + 1, 255, -129, 0]),), {"dtype": dtype}, f"large integers to {dtype}"
+        )
 
 
 cast = Op(

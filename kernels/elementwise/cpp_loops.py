@@ -11,7 +11,7 @@ from .coefficients import POLYNOMIALS
 from .expression import called, to_cpp
 from .table import ROWS, Row
 
-ONLY_FLOAT32 = frozenset({"log2", "log10", "pow"})  # vector_math.h computes them in double
+ONLY_FLOAT32 = frozenset({"log2", "log10"})  # vector_math.h computes them in double
 
 _LOOP = """\
 // {formula}
@@ -43,7 +43,11 @@ def _loop(row: Row, name: str, formula: str) -> str:
     declarations.append(f"  {result}* __restrict out_ = static_cast<{result}*>(out);")
     loads = [f"    const {kind} {o} = {o}_[i];" for o, kind in zip(names, kinds, strict=True)]
     return _LOOP.format(
-        formula=formula, name=name, declarations="\n".join(declarations), loads="\n".join(loads), expression=to_cpp(formula)
+        formula=formula,
+        name=name,
+        declarations="\n".join(declarations),
+        loads="\n".join(loads),
+        expression=to_cpp(formula),
     )
 
 

@@ -17,6 +17,7 @@ from ulpgrad.kernels.elementwise.table import Row
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.spec import Op
 
+
 def _polynomial(name: str, x: Array) -> Array:
     total = np.full_like(x, POLYNOMIALS[name][-1])
     for coefficient in POLYNOMIALS[name][-2::-1]:

@@ -54,11 +54,10 @@ def _halves(x: Any) -> tuple[Any, Any]:
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: getattr(np, name) for name in (
-        "ceil", "copysign", "exp", "expm1", "floor", "isfinite", "isinf", "isnan", "log", "log10", "log1p", "log2", "maximum",
-        "minimum", "rint", "signbit", "sqrt", "tanh", "trunc", "where",
+        "ceil", "copysign", "exp", "expm1", "floor", "floor_divide", "hypot", "isfinite", "isinf", "isnan", "log", "log10", "log1p", "log2", "maximum",
+        "minimum", "remainder", "rint", "signbit", "sqrt", "tanh", "trunc", "where",
     )},
     "abs": np.absolute,
-    "pow": np.power,
     "erf": _each(math.erf),
     "sigmoid": sigmoid,
     "normal_cdf": normal_cdf,

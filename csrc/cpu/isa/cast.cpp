@@ -23,8 +23,8 @@ ULPGRAD_INLINE uint16_t narrow_bfloat16(float x) {
   return uint16_t(x != x ? high | 0x40 : rounded);  // a NaN keeps its sign and gains the quiet bit
 }
 
-// float64 to float32 rounded to odd: what does not fit sets the last bit, so that rounding again to fewer bits is as good
-// as rounding once.
+// float64 to float32 rounded to odd: what does not fit sets the last bit, so that rounding again to fewer bits is as
+// good as rounding once.
 ULPGRAD_INLINE float round_to_odd(double x) {
   const float near = float(x);
   const double back = near;

@@ -1,8 +1,8 @@
 // Elementary functions that vectorise: straight-line code without calls or branches, for float and double.
 //
 // Each is within about 2 ULP (bounds are held by tests/test_vector_math.py) over the whole range, with infinities, NaN,
-// signed zeros and subnormals as C has them. Polynomials come from kernels/elementwise/coefficients.py by way of setup.py.
-// `c ? a : b` compiles to a blend; comparisons are written so that NaN takes the branch that keeps it.
+// signed zeros and subnormals as C has them. Polynomials come from kernels/elementwise/coefficients.py by way of
+// setup.py. `c ? a : b` compiles to a blend; comparisons are written so that NaN takes the branch that keeps it.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +20,10 @@ struct Real<float> {
   using Bits = uint32_t;
   static constexpr int mantissa = 23, bias = 127;
   static constexpr float lift = 60.0f, lower = 0x1p-60f;  // 2^(n + lift) is normal for any n that matters
-  static constexpr float round = 12582912.0f;  // 1.5 * 2^23: adding it rounds to whole numbers
+  static constexpr float round = 12582912.0f;             // 1.5 * 2^23: adding it rounds to whole numbers
   static constexpr float infinity = __builtin_inff(), nan = __builtin_nanf(""), smallest_normal = 0x1p-126f;
-  static constexpr float exp_low = -104.0f, decay_low = -110.0f, exp_high = 89.0f, expm1_low = -18.0f, tanh_high = 10.0f;
+  static constexpr float exp_low = -104.0f, decay_low = -110.0f, exp_high = 89.0f, expm1_low = -18.0f,
+                         tanh_high = 10.0f;
   static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;  // high * 255 is exact
   static constexpr float tail_high = 15.0f, tail_center = 4.0f;
   static constexpr Bits sqrt_half = 0x3f3504f3u, half_width = 0x800u;  // half_width: rounds to 12 bits
@@ -198,7 +199,8 @@ ULPGRAD_INLINE T split(T x, T& n) {
   using Bits = typename Real<T>::Bits;
   constexpr int mantissa = Real<T>::mantissa, bias = Real<T>::bias;
   const Bits shifted = bits(x) - Real<T>::sqrt_half;
-  const Bits exponent = (shifted + (Bits(bias) << mantissa)) >> mantissa;  // never negative: no arithmetic shift is needed
+  const Bits exponent =
+      (shifted + (Bits(bias) << mantissa)) >> mantissa;  // never negative: no arithmetic shift is needed
   // whole number to floating point by its bits, since AVX2 converts no 64-bit integers
   constexpr T unit = T(Bits(1) << mantissa);
   n = as<T>(bits(unit) | exponent) - (unit + T(bias));
