@@ -65,4 +65,5 @@ $(VENV)/.lab: $(BIN)/python pyproject.toml setup.py $(CXX_SOURCES)
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml setup.py $(CXX_SOURCES)
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[lab,test]'
+	@if command -v $${CXX:-c++} >/dev/null; then $(BIN)/python setup.py -q build_ext --inplace; fi # here a failure is a failure
 	@touch $@ $(VENV)/.lab
