@@ -10,7 +10,7 @@ import numpy as np
 from ulpgrad.device import as_device
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, FormatError, GradientError, ShapeError
-from ulpgrad.formats import Array, Format, as_format, bool_, float64, get_default_dtype, int64
+from ulpgrad.formats import Array, Format, as_format, bool_, float64, get_default_dtype, int64, uint64
 from ulpgrad.kernels.cast import spec as cast_spec
 from ulpgrad.ops.common import checked_shape
 from ulpgrad.tensor import Tensor
@@ -107,15 +107,17 @@ def _stored(obj: Any, form: Format | None) -> tuple[Array, Format]:
         return target.encode(values.astype(np.float64, copy=False)), target
     found = _format_of(values.dtype)
     if found.kind == "integer" and form is not None and form.kind == "integer":
-        return _integers_that_fit(values, form), form
+        return _integers_that_fit("asarray", values, form), form
+    if form is None and found is uint64:
+        raise FormatError(f"asarray: {values.max()} does not fit int64; pass dtype=uint64, or another format")
     return values, found
 
 
-def _integers_that_fit(values: Array, form: Format) -> Array:
+def _integers_that_fit(name: str, values: Array, form: Format) -> Array:
     low, high = int(form.min), int(form.max)  # type: ignore[attr-defined]
     if values.size and (int(values.min()) < low or int(values.max()) > high):
         raise FormatError(
-            f"asarray: numbers from {values.min()} to {values.max()} do not fit {form.name} ({low} to {high})"
+            f"{name}: numbers from {values.min()} to {values.max()} do not fit {form.name} ({low} to {high})"
         )
     return values.astype(form.storage)
 
@@ -134,7 +136,7 @@ def _from_dlpack(obj: Any) -> Array:
         )
     try:
         return np.from_dlpack(obj)
-    except (RuntimeError, BufferError, TypeError) as error:
+    except (AttributeError, RuntimeError, BufferError, TypeError) as error:
         raise FormatError(f"from_dlpack: {type(obj).__name__} cannot be read: {error}") from None
 
 
@@ -238,13 +240,17 @@ def arange(start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None,
         start, stop = 0, start
     if step == 0:
         raise ArgumentError("arange: step must not be 0")
+    if not all(isinstance(v, (int, float, np.integer, np.floating)) and math.isfinite(v) for v in (start, stop, step)):
+        raise ArgumentError(f"arange: start, stop and step must be finite numbers, got {start!r}, {stop!r}, {step!r}")
     whole = all(isinstance(v, (int, np.integer)) for v in (start, stop, step))
     form = (int64 if whole else get_default_dtype()) if dtype is None else as_format(dtype)
     count = max(0, math.ceil((stop - start) / step))
     values = (
         np.arange(count, dtype=np.int64) * step + start if whole else np.arange(count, dtype=np.float64) * step + start
     )
-    return Tensor(form.encode(values if form.kind == "integer" or not whole else values.astype(np.float64)), form)
+    if whole and form.kind == "integer":
+        return Tensor(_integers_that_fit("arange", values, form), form)
+    return astype(Tensor(values, int64 if whole else float64), form, copy=False)
 
 
 def linspace(
@@ -252,17 +258,19 @@ def linspace(
 ) -> Tensor:
     """`num` evenly spaced values from start to stop."""
     as_device(device)
-    if num < 0:
-        raise ArgumentError(f"linspace: num must not be negative, got {num}")
+    if not isinstance(num, (int, np.integer)) or num < 0:
+        raise ArgumentError(f"linspace: num must be an integer and must not be negative, got {num!r}")
     form = _float_or(dtype)
-    return Tensor(form.encode(np.linspace(start, stop, num, endpoint=endpoint)), form)
+    values = np.linspace(start, stop, num, endpoint=endpoint, dtype=np.float64)
+    return astype(Tensor(values, float64), form, copy=False)
 
 
 def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = None, device: Any = None) -> Tensor:
     """Ones on the k-th diagonal of an (n_rows, n_cols) matrix of zeros."""
     as_device(device)
     form = _float_or(dtype)
-    return Tensor(form.encode(np.eye(n_rows, n_cols, k=k)), form)
+    sizes = checked_shape("eye", (n_rows, n_rows if n_cols is None else n_cols))
+    return Tensor(form.encode(np.eye(*sizes, k=k)), form)
 
 
 def tril(x: Tensor, /, *, k: int = 0) -> Tensor:

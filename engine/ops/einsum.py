@@ -38,6 +38,8 @@ def einsum(equation: str, /, *operands: Any) -> Tensor:
 
 def _parse(equation: str, tensors: Sequence[Tensor]) -> tuple[list[str], str, dict[str, int]]:
     """Letters per operand and of the result (axes under `...` get letters of their own), and the size of each letter."""
+    if not isinstance(equation, str):
+        raise ArgumentError(f"einsum: the equation must be a string such as 'ij,jk->ik', got {equation!r}")
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(tensors) or not tensors:
@@ -66,7 +68,10 @@ def _parse(equation: str, tensors: Sequence[Tensor]) -> tuple[list[str], str, di
         raise ArgumentError(f"einsum: the result {right!r} must name axes of the operands, each once")
     sizes: dict[str, int] = {}
     for term, t in zip(spelled, tensors, strict=True):
+        own: dict[str, int] = {}
         for c, s in zip(term, t.shape, strict=True):
+            if own.setdefault(c, s) != s:
+                raise ShapeError(f"einsum: axis {c!r} of {equation!r} has sizes {own[c]} and {s} in one operand")
             known = sizes.setdefault(c, s)
             if known != s and 1 not in (known, s):
                 raise ShapeError(f"einsum: axis {c!r} of {equation!r} has sizes {known} and {s}")

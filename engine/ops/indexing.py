@@ -11,13 +11,14 @@ from types import EllipsisType, NoneType
 from typing import Any
 
 import numpy as np
+
 from ulpgrad import dispatch
 from ulpgrad.autograd import is_grad_enabled
 from ulpgrad.differentiable import moved
 from ulpgrad.errors import ArgumentError, AxisError, FormatError, GradientError, ShapeError
 from ulpgrad.formats import Array, bool_, float64, int64
 from ulpgrad.kernels.embedding import spec as embedding_spec
-from ulpgrad.ops.common import Axis, as_tensor, broadcast_shapes, normalize_axis, scalar
+from ulpgrad.ops.common import Axis, as_tensor, broadcast_shapes, normalize_axes, normalize_axis, scalar
 from ulpgrad.ops.creation import asarray, astype
 from ulpgrad.ops.reduction import sum as total
 from ulpgrad.tensor import Tensor
@@ -46,10 +47,7 @@ def getitem(x: Tensor, index: Any, /) -> Tensor:
 
 def _picked(name: str, x: Tensor, index: Any, basic: bool, distinct: bool = False) -> Tensor:
     """x.storage[index] with its way back. `distinct` promises that integer arrays name no position twice."""
-    try:
-        storage = x.storage[index]
-    except (IndexError, TypeError) as error:
-        raise _explained(name, x, error) from None
+    storage = _read(name, x, index)
     if storage.__class__ is not np.ndarray:  # a single element: as a view, not as a NumPy scalar
         storage = x.storage[(*index, ...) if isinstance(index, tuple) else (index, ...)]
     if x.requires_grad:
@@ -61,9 +59,16 @@ def _picked(name: str, x: Tensor, index: Any, basic: bool, distinct: bool = Fals
     return out
 
 
+def _read(name: str, x: Tensor, index: Any) -> Any:
+    try:
+        return x.storage[index]
+    except (IndexError, TypeError, ValueError) as error:
+        raise _explained(name, x, error) from None
+
+
 def _explained(name: str, x: Tensor, error: Exception) -> Exception:
-    kind = FormatError if isinstance(error, TypeError) else AxisError
-    return kind(f"{name}: {error} (the tensor has shape {x.shape})")
+    kinds = {IndexError: AxisError, TypeError: FormatError, ValueError: ArgumentError}
+    return kinds[type(error)](f"{name}: {error} (the tensor has shape {x.shape})")
 
 
 def _prepared(name: str, index: Any) -> Index:
@@ -159,7 +164,7 @@ def setitem(x: Tensor, index: Any, value: Any, /) -> None:
     except (IndexError, TypeError) as error:
         raise _explained("setitem", x, error) from None
     except ValueError:
-        target = x.storage[prepared].shape
+        target = _read("setitem", x, prepared).shape  # raises where the index is at fault
         raise ShapeError(f"setitem: a value of shape {given.shape} does not fit x[index] of shape {target}") from None
     x._written()
 
@@ -227,4 +232,5 @@ def nonzero(x: Tensor, /) -> tuple[Tensor, ...]:
 def count_nonzero(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """How many elements over `axis` are not zero (int64)."""
     x = as_tensor(x)
-    return total(Tensor(x.dtype.decode(x.storage) != 0, bool_), axis=axis, keepdims=keepdims)
+    axes = normalize_axes("count_nonzero", axis, x.ndim)
+    return total(Tensor(x.dtype.decode(x.storage) != 0, bool_), axis=axes, keepdims=keepdims)

@@ -209,6 +209,8 @@ def roll(x: Tensor, /, shift: int | tuple[int, ...], *, axis: int | tuple[int, .
     if axis is not None:
         axis = normalize_axes("roll", axis, x.ndim)
     shifts = shift if isinstance(shift, tuple) else (shift,)
+    if not all(isinstance(s, (int, np.integer)) for s in shifts):
+        raise ArgumentError(f"roll: the shift must be an integer or a tuple of them, got {shift!r}")
     if axis is not None and len(shifts) not in (1, len(axis)):
         raise ArgumentError(f"roll: {len(shifts)} shifts for {len(axis)} axes")
     opposite = tuple(-s for s in shifts) if isinstance(shift, tuple) else -shift

@@ -147,7 +147,9 @@ def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
 
 def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """The square root of `var`."""
-    return ew.sqrt(var(x, axis=axis, correction=correction, keepdims=keepdims))
+    x = as_tensor(x)
+    axes = normalize_axes("std", axis, x.ndim)
+    return ew.sqrt(var(x, axis=axes, correction=correction, keepdims=keepdims))
 
 
 def max(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -239,8 +241,8 @@ def logsumexp(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor
     x = as_tensor(x)
     if x.dtype.kind != "float":
         raise FormatError(f"logsumexp: expected a floating format, got {x.dtype.name}")
-    top = max(x.detach(), axis=axis, keepdims=True)
-    top = ew.where(ew.isfinite(top), top, 0.0)
-    out = ew.log(sum(ew.exp(x - top), axis=axis, keepdims=True)) + top
     axes = normalize_axes("logsumexp", axis, x.ndim)
+    top = max(x.detach(), axis=axes, keepdims=True)
+    top = ew.where(ew.isfinite(top), top, 0.0)
+    out = ew.log(sum(ew.exp(x - top), axis=axes, keepdims=True)) + top
     return out if keepdims else reshape(out, tuple(s for i, s in enumerate(x.shape) if i not in axes))
