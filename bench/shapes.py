@@ -1,0 +1,233 @@
+"""A representative problem for each op: what `ulpgrad ladder` and the benchmarks run.
+
+A maker takes a random generator and a size and gives operands as exact values (see `Sample`). `n` means what the table says;
+an op without a row of its own is given its family's, and one without either its largest sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ulpgrad import dispatch
+from ulpgrad.formats import FORMATS, Array, Format, as_format, bfloat16, compute_format, float32
+from ulpgrad.kernels import registry
+from ulpgrad.kernels.spec import Op, Sample
+
+Maker = Callable[[np.random.Generator, int, Op], Sample]
+MILLION = 1 << 20
+COLUMNS = 1024
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A maker, the size it is made for, and what the size counts."""
+
+    make: Maker
+    size: int
+    counts: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One call ready to run: stored operands, their formats, parameters."""
+
+    op: Op
+    arrays: tuple[Any, ...]
+    formats: tuple[Format | None, ...]
+    params: dict[str, Any]
+
+    @property
+    def call(self) -> str:
+        """The call in one line."""
+        operands = [
+            "None" if a is None else f"{f}[{', '.join(map(str, a.shape))}]"
+            for a, f in zip(self.arrays, self.formats, strict=True)
+        ]
+        return f"{self.op.name}({', '.join([*operands, *(f'{k}={v}' for k, v in self.params.items())])})"
+
+
+def problem(op: Op, form: Format | None = None, size: int | None = None, seed: int = 0) -> Problem:
+    """The op's representative problem, with its operands in a format (default: float32 where the op takes it)."""
+    form = form or default_format(op)
+    op.takes([form])
+    shape = SHAPES.get(op.name) or SHAPES.get(op.family)
+    if shape is None:
+        sample = max(op.samples(), key=lambda s: sum(a.size for a in s.arrays if a is not None))
+    else:
+        sample = shape.make(np.random.default_rng(seed), size or shape.size, op)
+    params = dict(sample.params)
+    if not sample.arrays and "dtype" in params:
+        params["dtype"] = form
+    return stored(op, sample.arrays, form, params)
+
+
+def stored(op: Op, arrays: tuple[Array | None, ...], form: Format, params: dict[str, Any]) -> Problem:
+    """Exact values as operands in a format; what is not a value (an index, a mask) keeps its own."""
+    formats: list[Format | None] = []
+    for i, a in enumerate(arrays):
+        takes_part = a is not None and (i in op.promote if isinstance(op.promote, tuple) else a.dtype.kind == "f")
+        own = compute_format(form) if a is not None and a.dtype.kind == "f" else None  # statistics
+        formats.append(None if a is None else form if takes_part else own or as_format(a.dtype))
+    return Problem(
+        op, tuple(None if a is None or f is None else _encode(a, f) for a, f in zip(arrays, formats, strict=True)),
+        tuple(formats), params,
+    )  # fmt: skip
+
+
+def _encode(values: Array, form: Format) -> Array:
+    if form.kind == "float":
+        return np.asarray(form.encode(values.astype(np.float64)))  # 0-d too
+    if values.dtype.kind == "f":
+        values = np.rint(values * 8)  # 0 to 8, and some below where signs are allowed
+        return np.abs(values).astype(form.storage) if form.kind == "integer" else values > 4
+    return values.astype(form.storage)
+
+
+def default_format(op: Op) -> Format:
+    """float32, else the first of the usual ones that the op takes."""
+    return next(f for f in (float32, FORMATS["int32"], *op.formats) if f in op.formats)
+
+
+def forward(name: str, *arrays: Array | None, **params: Any) -> Any:
+    """Results of another op in float64, for gradients that take them."""
+    formats = tuple(None if a is None else as_format(a.dtype) for a in arrays)
+    return dispatch.call(registry.find(name), formats, arrays, params)[0]
+
+
+# Makers
+
+
+def vectors(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    """Elementwise: values within (0, 1), or (1, 2) for acosh; a mask for `where`."""
+    count = len(next(iter(op.samples())).arrays)
+    low = 1.0 if op.name == "acosh" else 0.01
+    arrays: list[Array | None] = [rng.uniform(low, low + 0.98, n) for _ in range(count)]
+    if op.name == "where":
+        arrays[0] = rng.random(n) < 0.5
+    if op.name == "clip":
+        arrays[1:] = [np.float64(0.25).reshape(()), np.float64(0.75).reshape(())]
+    return Sample(tuple(arrays), next(iter(op.samples())).params)
+
+
+def rows(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    x = rng.standard_normal((n, COLUMNS))
+    if op.name.endswith("_gradient"):
+        y = forward(op.name.removesuffix("_gradient"), x, axis=1)
+        return Sample((rng.standard_normal(x.shape), y), {"axis": 1})
+    return Sample((x,), {"axis": 1})
+
+
+def reduced(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    params = dict(next(iter(op.samples())).params)
+    params["axis"] = (1,) if isinstance(params["axis"], tuple) else 1
+    return Sample((rng.uniform(0.9, 1.1, (n, COLUMNS)),), params)
+
+
+def square_matrices(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    return Sample((rng.standard_normal((n, n)), rng.standard_normal((n, n))))
+
+
+def layer(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    x, weight = rng.standard_normal((n, 784)), rng.standard_normal((512, 784)) / 28
+    return Sample((x, weight, rng.standard_normal(512)), {"activation": "relu"})
+
+
+def images(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    """A 3 x 3 convolution of n images of 16 channels, and its gradients."""
+    x, weight = rng.standard_normal((n, 16, 32, 32)), rng.standard_normal((32, 16, 3, 3)) / 12
+    params: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    g = rng.standard_normal((n, 32, 32, 32))
+    if op.name == "conv2d_input_gradient":
+        return Sample((g, weight), {"size": (32, 32), **params})
+    if op.name == "conv2d_weight_gradient":
+        return Sample((g, x), {"size": (3, 3), **params})
+    return Sample((x, weight, rng.standard_normal(32)), params)
+
+
+def pooled(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    x, g = rng.standard_normal((n, 16, 64, 64)), rng.standard_normal((n, 16, 32, 32))
+    window: dict[str, Any] = {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0)}
+    if op.name == "max_pool2d":
+        return Sample((x,), {**window, "dilation": (1, 1)})
+    if op.name == "max_pool2d_gradient":
+        indices = forward("max_pool2d", x, **window, dilation=(1, 1))[1]
+        return Sample((g, indices), {"size": (64, 64)})
+    window["count_include_pad"] = True
+    return Sample((x,), window) if op.name == "avg_pool2d" else Sample((g,), {"size": (64, 64), **window})
+
+
+def heads(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    q, k, v, g = (rng.standard_normal((2, 4, n, 64)) for _ in range(4))
+    params = {"is_causal": True, "scale": 0.125}
+    if op.name == "attention":
+        return Sample((q, k, v, None), params)
+    y, lse = forward("attention", q, k, v, None, **params)
+    return Sample((g, q, k, v, None, y, lse), params)
+
+
+def classes(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    logits, target = rng.standard_normal((n, 1000)), rng.integers(0, 1000, n)
+    params = {"ignore_index": -100, "label_smoothing": 0.0}
+    if op.name == "cross_entropy":
+        return Sample((logits, target), params)
+    lse = forward("cross_entropy", logits, target, **params)[1]
+    return Sample((np.full(n, 1 / n), logits, target, lse), params)
+
+
+def normalized(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    x, g = rng.standard_normal((n, COLUMNS)), rng.standard_normal((n, COLUMNS))
+    name = op.name.removesuffix("_gradient")
+    weight: tuple[Array, ...] = (np.ones(COLUMNS), np.zeros(COLUMNS))
+    if name == "batch_norm":
+        x, g, weight = x.reshape(-1, 16, COLUMNS), g.reshape(-1, 16, COLUMNS), (np.ones(16), np.zeros(16))
+    operands = (x, *weight[: 1 if name == "rms_norm" else 2])
+    if name == op.name:
+        return Sample(operands, {"eps": 1e-5})
+    return Sample((g, x, weight[0], *forward(name, *operands, eps=1e-5)[1:]))
+
+
+def table(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    indices = rng.integers(0, 10_000, n)
+    if op.name == "embedding":
+        return Sample((rng.standard_normal((10_000, 128)), indices))
+    return Sample((rng.standard_normal((n, 128)), indices), {"rows": 10_000})
+
+
+def parameters(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    sample = next(iter(op.samples()))
+    return Sample(tuple(None if a is None else rng.uniform(0.01, 1, n) for a in sample.arrays), sample.params)
+
+
+def streams(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    sample = next(iter(op.samples()))
+    if op.name == "dropout":
+        return Sample((rng.standard_normal(n),), {"p": 0.1, "key": 1, "counter": 0})
+    return Sample((), {**sample.params, "size": n})
+
+
+def converted(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    return Sample((rng.standard_normal(n),), {"dtype": bfloat16})
+
+
+SHAPES: dict[str, Shape] = {
+    "elementwise": Shape(vectors, MILLION, "elements"),
+    "cast": Shape(converted, MILLION, "elements, to bfloat16"),
+    "reduction": Shape(reduced, 1024, "rows of 1024"),
+    "softmax": Shape(rows, 1024, "rows of 1024"),
+    "matmul": Shape(square_matrices, 512, "rows and columns of square matrices"),
+    "linear": Shape(layer, 64, "rows through a layer 784-512 with bias and ReLU"),
+    "conv": Shape(images, 8, "images of 16 channels, 32 x 32, through 32 filters 3 x 3"),
+    "pool": Shape(pooled, 8, "images of 16 channels, 64 x 64, in windows 2 x 2"),
+    "attention": Shape(heads, 256, "positions, 2 x 4 causal heads of 64"),
+    "cross_entropy": Shape(classes, 1024, "rows of 1000 classes"),
+    "norm": Shape(normalized, 1024, "rows of 1024"),
+    "embedding": Shape(table, 16_384, "indices into 10000 rows of 128"),
+    "optimizer": Shape(parameters, MILLION, "parameters"),
+    "random": Shape(streams, MILLION, "numbers"),
+}
+
+__all__ = ["SHAPES", "Problem", "Shape", "default_format", "forward", "problem", "stored"]

@@ -1,0 +1,117 @@
+"""The commands, their options, and how errors leave: one line and an exit status, no traceback."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import ulpgrad
+from ulpgrad.errors import UlpgradError
+
+
+class Commands(TyperGroup):
+    """Errors of ulpgrad's own leave as one line and status 1; wrong options, as everywhere, with status 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UlpgradError as error:
+            print(f"ulpgrad: {error}", file=sys.stderr)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="ulpgrad: a tensor engine in which every bit is accounted for.",
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what is printed to FILE as JSON.")]
+FormatName = Annotated[str | None, typer.Option("--format", "-f", metavar="FORMAT", help="float32, bfloat16, ...")]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape", "-s", metavar="SIZES", help="An operand's shape: 64,784. Once per operand; - leaves one out."
+    ),
+]
+Parameters = Annotated[
+    list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter of the op: axis=1.")
+]
+
+
+def version(asked: bool) -> None:
+    if asked:
+        print(f"ulpgrad {ulpgrad.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options before any command."""
+
+
+@app.command()
+def doctor(json: Json = None) -> None:
+    """Show the machine, its instruction sets, and which kernels it can run, and why not the others."""
+    from ulpgrad.cli import doctor as command
+
+    command.run(json)
+
+
+@app.command()
+def explain(
+    op: Annotated[str, typer.Argument(help="An op, such as matmul or softmax.")],
+    shape: Shapes = None,
+    format: FormatName = None,
+    param: Parameters = None,
+    json: Json = None,
+) -> None:
+    """Say which kernel runs a call, and why those above it were refused."""
+    from ulpgrad.cli import explain as command
+
+    command.run(op, shape or [], format, param or [], json)
+
+
+@app.command()
+def ladder(
+    op: Annotated[str, typer.Argument(help="An op, such as matmul or softmax.")],
+    size: Annotated[int | None, typer.Option(min=1, help="Size of the op's standard problem.")] = None,
+    shape: Shapes = None,
+    format: FormatName = None,
+    param: Parameters = None,
+    samples: Annotated[int, typer.Option(min=1, help="Timed samples of each rung, at most.")] = 20,
+    json: Json = None,
+) -> None:
+    """Climb an op's kernels from the definition to the fastest: time, rate, gain, and share of the measured peak."""
+    from ulpgrad.cli import ladder as command
+
+    command.run(op, size, shape or [], format, param or [], samples, json)
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="Which study.")] = "digits",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Repetitions, each with initial weights of its own.")] = None,
+    formats: Annotated[str | None, typer.Option(help="Rows to train, by comma: float32,bfloat16.")] = None,
+    models: Annotated[str | None, typer.Option(help="Models to train, by comma: mlp,cnn.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the report and of finished runs.")] = Path("reports"),
+    quick: Annotated[bool, typer.Option("--quick", help="A few epochs of one seed, to see it work.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what an earlier call has finished.")] = False,
+    json: Json = None,
+) -> None:
+    """Train networks in several number formats from the same seeds, and write a report on what it costs and brings."""
+    from ulpgrad.cli import study as command
+
+    given = {"epochs": epochs, "seeds": seeds, "formats": formats, "models": models, "batch_size": batch_size}
+    command.run(name, {k: v for k, v in given.items() if v is not None}, out, quick=quick, fresh=fresh, json=json)

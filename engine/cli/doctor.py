@@ -1,0 +1,68 @@
+"""`ulpgrad doctor`: the machine, the installation, and which kernels run here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ulpgrad.bench import machine
+from ulpgrad.cli.screen import console, facts, progress, table, write_json
+
+
+def run(json: Path | None) -> None:
+    with progress(None) as step:
+        step("looking at the machine and its kernels")
+        found = {
+            "machine": machine.machine(),
+            "instruction_sets": machine.instruction_sets(),
+            "extension": machine.extension(),
+            "threads": machine.threads(),
+            "versions": machine.versions(),
+            "gpu": machine.gpu(),
+            "variables": machine.variables(),
+            "families": machine.families(),
+        }
+    write_json(json, found)
+    show(found)
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print what was found, and what can be done about what is missing."""
+    out = console()
+    host, sets, built = found["machine"], found["instruction_sets"], found["extension"]
+    threads, gpu = found["threads"], found["gpu"]
+    size = host["memory_bytes"]
+    out.print(facts("Machine", [
+        ("processor", f"{host['cpu']} ({host['architecture']})"),
+        ("cores", f"{host['cores']} of {host['cores_of_the_machine']}" if host["cores"] != host["cores_of_the_machine"]
+         else host["cores"]),
+        ("caches", ", ".join(f"{level} {size}" for level, size in host["caches"].items()) or "unknown"),
+        ("memory", f"{size / 2**30:.1f} GiB" if size else "unknown"),
+        ("system", host["system"]),
+        ("instruction sets", " ".join(sets["present"]) or "unknown"),
+    ]))  # fmt: skip
+    limit = f", limited by ULPGRAD_ISA={sets['ULPGRAD_ISA']}" if sets["ULPGRAD_ISA"] else ""
+    layer = threads["numba_threading_layer"] or "workqueue (not safe from several threads at once)"
+    out.print(facts("Kernels", [
+        ("C++ extension", built["compiler"] if built["usable"] else built["reason"]),
+        ("flags", built["flags"] if built["usable"] else "-"),
+        ("C++ kernels use", f"{sets['used']}, of {', '.join(sets['usable'])}{limit}" if sets["used"] else "nothing"),
+        ("threads", f"{threads['count']}; OpenMP in C++: {'yes' if threads['openmp'] else 'no'}; Numba: {layer}"),
+        ("GPU", "; ".join(d["name"] for d in gpu["devices"]) or f"{gpu['driver']}; {gpu['cuda']}"),
+        ("Triton", gpu["triton"]),
+        ("versions", ", ".join(f"{name} {v}" for name, v in found["versions"].items() if v)),
+        ("not installed", ", ".join(name for name, v in found["versions"].items() if not v) or "-"),
+    ]))  # fmt: skip
+    rows = []
+    for family in found["families"]:
+        reasons = Counter(family["unavailable"].values())
+        rows.append((family["family"], len(family["ops"]), " ".join(map(_short, family["available"])),
+                     "; ".join(f"{n}: {why}" for why, n in reasons.items()) or "-"))  # fmt: skip
+    out.print(table("Families of ops", ("family", "ops", "kernels that run here", "others"), rows, right=("ops",)))
+    set_here = [(v["name"], v["value"] if v["value"] is not None else "", v["meaning"]) for v in found["variables"]]
+    out.print(table("Environment", ("variable", "set to", "meaning"), set_here))
+
+
+def _short(rung: str) -> str:
+    return rung.removeprefix("cpu/")
