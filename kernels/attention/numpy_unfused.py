@@ -6,6 +6,7 @@ Next limit: the matrix of scores is written and read several times, and grows wi
 from __future__ import annotations
 
 import numpy as np
+
 from ulpgrad.formats import Array, bool_, float32, float64
 from ulpgrad.kernels.attention import spec
 from ulpgrad.kernels.registry import kernel

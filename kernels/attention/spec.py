@@ -7,6 +7,7 @@ from math import prod, sqrt
 from typing import Any
 
 import numpy as np
+
 from ulpgrad.errors import FormatError, ShapeError
 from ulpgrad.formats import FLOATS, Array, Format, bool_, float32, float64
 from ulpgrad.formats.promotion import result_format
@@ -19,7 +20,7 @@ def scores(q: Array, k: Array, mask: Array | None, is_causal: bool, scale: float
     """How much each query wants each key: [..., l, s], minus infinity where it may not attend."""
     out: Array = q @ k.swapaxes(-1, -2) * q.dtype.type(scale)
     if is_causal:
-        out = np.where(np.tri(*out.shape[-2:], dtype=bool), out, -np.inf)
+        out = np.where(np.tri(*out.shape[-2:]) > 0, out, -np.inf)
     if mask is not None:
         out = np.where(mask, out, -np.inf) if mask.dtype == bool else out + mask
     return out
@@ -166,7 +167,7 @@ def _attention_samples() -> Iterator[Sample]:
         allowed = None if mask is None else random.random(mask) < 0.6
         yield Sample((q, k, v, allowed), params, name)
         if allowed is not None:
-            added = np.where(allowed, random.normal(size=allowed.shape), -np.inf)
+            added = np.where(allowed, random.normal(size=allowed.shape), -np.inf).astype(np.float32)
             yield Sample((q, k, v, added), params, name.replace("bool", "float"))
     q, k, v = (random.normal(size=(1, 2, 150, 16)) * size for size in (8, 4, 100))
     yield Sample((q, k, v, None), {"is_causal": False, "scale": 1.0}, "sharp")
@@ -183,7 +184,8 @@ def _gradient_samples() -> Iterator[Sample]:
         assert v is not None
         with np.errstate(all="ignore"):
             y, lse = _attention(q, k, v, mask, **sample.params)
-        yield Sample((random.normal(size=y.shape), q, k, v, mask, y, lse), sample.params, sample.name)
+        g = np.asarray(random.normal(size=y.shape))
+        yield Sample((g, q, k, v, mask, y, lse.astype(np.float32)), sample.params, sample.name)
 
 
 def _pairs(q: Array, k: Array, is_causal: bool) -> float:

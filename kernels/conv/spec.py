@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.errors import ArgumentError, ShapeError
-from ulpgrad.formats import FLOATS, Array, float32, float64
+from ulpgrad.formats import FLOATS, Array, Format, float32, float64
 from ulpgrad.kernels.conv.geometry import Pair, check_image, check_pairs, check_windows, output_size
 from ulpgrad.kernels.spec import Op, Sample
 
-ULPS = {float32: 8, float64: 8}
+ULPS: dict[Format, float] = {float32: 8, float64: 8}
 
 
 def windows(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Array:

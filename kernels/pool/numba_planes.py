@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from ulpgrad.formats import Array, float32, float64, int64
 from ulpgrad.kernels.conv.geometry import Pair, output_size
 from ulpgrad.kernels.numba_jit import jit, prange

@@ -7,7 +7,8 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from ulpgrad.errors import ArgumentError, ShapeError
+
+from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import FLOATS, Array, Format, float32, float64, int64
 from ulpgrad.kernels.conv.geometry import AXES, Pair, check_image, check_pairs, check_windows, output_size
 from ulpgrad.kernels.conv.spec import windows
@@ -151,7 +152,7 @@ def _max_gradient_samples() -> Iterator[Sample]:
         (x,) = sample.arrays
         assert x is not None
         _, indices = _max_pool2d(x, **sample.params)
-        g = random.integers(-8, 9, indices.shape) / 4
+        g = np.asarray(random.integers(-8, 9, indices.shape) / 4)
         yield Sample((g, indices), {"size": x.shape[2:]}, sample.name)
 
 
@@ -160,7 +161,7 @@ def _avg_samples() -> Iterator[Sample]:
     for shape, kernel_size, stride, padding, dilation, name in CASES:
         for count_include_pad in (False, True) if dilation == ONE else ():
             params = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
-            x = random.normal(size=shape) * 100
+            x = np.asarray(random.normal(size=shape) * 100)
             yield Sample((x,), {**params, "count_include_pad": count_include_pad}, name)
 
 
@@ -169,7 +170,7 @@ def _avg_gradient_samples() -> Iterator[Sample]:
     for sample in _avg_samples():
         (x,) = sample.arrays
         assert x is not None
-        g = random.normal(size=_avg_pool2d(x, **sample.params).shape)
+        g = np.asarray(random.normal(size=_avg_pool2d(x, **sample.params).shape))
         yield Sample((g,), {"size": x.shape[2:], **sample.params}, sample.name)
 
 
@@ -181,7 +182,9 @@ def _max_result(x: Format, **_: Any) -> tuple[Format, Format]:
     return x, int64
 
 
-def _gradient_result(g: Format, _: Format, **__: Any) -> Format:
+def _max_gradient_result(g: Format, indices: Format, **_: Any) -> Format:
+    if not g.is_floating or indices is not int64:
+        raise FormatError(f"max_pool2d_gradient: g is {g.name} and indices {indices.name}: expected a float and int64")
     return g
 
 
@@ -203,7 +206,7 @@ max_pool2d_gradient = Op(
     _max_pool2d_gradient,
     doc="Each gradient is added to the value that was the maximum.",
     check=_check_max_pool2d_gradient,
-    result=_gradient_result,
+    result=_max_gradient_result,
     promote=(0,),
     formats=(*FLOATS, int64),
     samples=_max_gradient_samples,
