@@ -35,7 +35,7 @@ SHAPES: list[Mistake] = [
     (lambda: ug.add(A, B), ShapeError, r"add: shapes \(2, 3\) and \(4, 5\) do not broadcast: axis -1 is 3 and 5"),
     (lambda: A * ug.ones((3, 3)), ShapeError,
      r"multiply: shapes \(2, 3\) and \(3, 3\) do not broadcast: axis -2 is 2 and 3"),
-    (lambda: V[:2] > A, ShapeError, r"less: shapes \(2, 3\) and \(2,\) do not"),
+    (lambda: ug.less(A, ug.ones(2)), ShapeError, r"less: shapes \(2, 3\) and \(2,\) do not"),
     (lambda: ug.where(M, B, 1.0), ShapeError, r"where: shapes \(2, 3\) and \(4, 5\)"),
     (lambda: ug.clip(A, B, None), ShapeError, r"clip: shapes \(2, 3\) and \(4, 5\)"),
     (lambda: A @ B, ShapeError, r"matmul: inner sizes differ: \(2, 3\) @ \(4, 5\): 3 != 4"),
