@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from ulpgrad import random
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats import Array

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+
 from ulpgrad import io
 from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.formats import as_format

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from ulpgrad.errors import GradientError
 from ulpgrad.formats import Array, Format
 from ulpgrad.ops.creation import asarray

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+
 from ulpgrad.autograd import is_grad_enabled
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ShapeError
@@ -15,8 +16,7 @@ from ulpgrad.ops import elementwise as ew
 from ulpgrad.ops.common import as_tensor, broadcast_shapes
 from ulpgrad.ops.linalg import matmul
 from ulpgrad.ops.manipulation import broadcast_to, matrix_transpose
-from ulpgrad.ops.reduction import max as largest
-from ulpgrad.ops.reduction import sum as total
+from ulpgrad.ops.reduction import max as largest, sum as total
 from ulpgrad.tensor import Tensor
 
 __all__ = ["scaled_dot_product_attention"]
@@ -74,7 +74,7 @@ def scaled_dot_product_attention(
         q, k, v = (broadcast_to(t, (*lead, *t.shape[-2:])) for t in (q, k, v))
     if scale is None:
         scale = 1.0 / math.sqrt(q.shape[-1]) if q.shape[-1] else 1.0
-    params = {"is_causal": bool(is_causal), "scale": float(scale)}
+    params: dict[str, Any] = {"is_causal": bool(is_causal), "scale": float(scale)}
     if mask is not None and mask.requires_grad and is_grad_enabled():  # the fused gradient gives none for the mask
         return _composite(q, k, v, mask, **params)
     out: Tensor = _attention(q, k, v, mask, **params)[0]

@@ -13,7 +13,7 @@ from ulpgrad.tensor import Tensor
 
 __all__ = ["conv2d"]
 
-_conv2d = Primitive(
+_conv2d: Primitive = Primitive(
     spec.conv2d,
     "x weight bias",
     gradients={
@@ -26,7 +26,7 @@ _conv2d = Primitive(
         "bias": lambda g: total(g, axis=(0, 2, 3)),
     },
 )
-_input_gradient = Primitive(
+_input_gradient: Primitive = Primitive(
     spec.conv2d_input_gradient,
     "g0 weight",
     gradients={
@@ -38,7 +38,7 @@ _input_gradient = Primitive(
         ),
     },
 )
-_weight_gradient = Primitive(
+_weight_gradient: Primitive = Primitive(
     spec.conv2d_weight_gradient,
     "g0 x",
     gradients={

@@ -5,30 +5,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from ulpgrad import random
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError
 from ulpgrad.kernels.random import spec
 from ulpgrad.ops.common import as_tensor
+from ulpgrad.random import Generator, default_generator
 from ulpgrad.tensor import Tensor
 
 __all__ = ["dropout"]
 
-_dropout = Primitive(
+_dropout: Primitive = Primitive(
     spec.dropout, "x", gradients={"x": lambda g, p, key, counter: _dropout(g, p=p, key=key, counter=counter)}
 )
 
 
-def dropout(x: Any, /, p: float = 0.5, training: bool = True, generator: random.Generator | None = None) -> Tensor:
+def dropout(x: Any, /, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:
     """Each value is set to zero with probability p, or divided by 1 - p; out of training x comes back as it is.
 
     Draws from `generator`, or from ulpgrad.random's default one. Raises ArgumentError for p outside [0, 1].
     """
-    x = as_tensor(x)
+    values = as_tensor(x)
     if not 0 <= p <= 1:
         raise ArgumentError(f"dropout: p={p!r}: expected a probability from 0 to 1")
     if not training or p == 0:
-        return x
-    key, counter = (generator or random.default_generator).reserve(x.size)
-    out: Tensor = _dropout(x, p=float(p), key=key, counter=counter)
+        return values
+    key, counter = (generator or default_generator).reserve(values.size)
+    out: Tensor = _dropout(values, p=float(p), key=key, counter=counter)
     return out

@@ -11,14 +11,14 @@ from ulpgrad.tensor import Tensor
 
 __all__ = ["embedding"]
 
-_embedding = Primitive(
+_embedding: Primitive = Primitive(
     spec.embedding,
     "weight indices",
     gradients={
         "weight": lambda g, indices, weight_shape: _embedding_gradient(g, indices, rows=weight_shape[0]),
     },
 )
-_embedding_gradient = Primitive(
+_embedding_gradient: Primitive = Primitive(
     spec.embedding_gradient, "g0 indices", gradients={"g0": lambda g, indices: _embedding(g, indices)}
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from ulpgrad.differentiable import Primitive, prepared
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import bool_, compute_format
@@ -15,8 +16,7 @@ from ulpgrad.ops.common import as_tensor, operands, scalar
 from ulpgrad.ops.creation import astype
 from ulpgrad.ops.indexing import take, take_along_axis
 from ulpgrad.ops.manipulation import broadcast_to, moveaxis, reshape
-from ulpgrad.ops.reduction import mean as average
-from ulpgrad.ops.reduction import sum as total
+from ulpgrad.ops.reduction import mean as average, sum as total
 from ulpgrad.tensor import Tensor
 
 __all__ = ["bce_with_logits", "cross_entropy", "mse_loss", "nll_loss"]
@@ -95,10 +95,12 @@ def _rows(name: str, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _class_weights(name: str, weight: Any, classes: int) -> Tensor | None:
-    weight = None if weight is None else as_tensor(weight)
-    if weight is not None and weight.shape != (classes,):
-        raise ShapeError(f"{name}: weight has shape {weight.shape}: expected ({classes},), one per class")
-    return weight
+    if weight is None:
+        return None
+    weights = as_tensor(weight)
+    if weights.shape != (classes,):
+        raise ShapeError(f"{name}: weight has shape {weights.shape}: expected ({classes},), one per class")
+    return weights
 
 
 def _weights_of(weight: Tensor | None, target: Tensor, ignore_index: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,16 +20,16 @@ def _gather(values: Tensor, indices: Tensor) -> Tensor:
     return reshape(take_along_axis(planes, reshape(indices, (n, c, oh * ow)), axis=2), indices.shape)
 
 
-_max_pool2d = Primitive(
+_max_pool2d: Primitive = Primitive(
     spec.max_pool2d,
     "x",
     "y indices",
     gradients={"x": lambda g, indices, x_shape: _max_pool2d_gradient(g, indices, size=x_shape[2:])},
 )
-_max_pool2d_gradient = Primitive(
+_max_pool2d_gradient: Primitive = Primitive(
     spec.max_pool2d_gradient, "g0 indices", gradients={"g0": lambda g, indices: _gather(g, indices)}
 )
-_avg_pool2d = Primitive(
+_avg_pool2d: Primitive = Primitive(
     spec.avg_pool2d,
     "x",
     gradients={
@@ -43,7 +43,7 @@ _avg_pool2d = Primitive(
         )
     },
 )
-_avg_pool2d_gradient = Primitive(
+_avg_pool2d_gradient: Primitive = Primitive(
     spec.avg_pool2d_gradient,
     "g0",
     gradients={

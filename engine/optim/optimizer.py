@@ -51,7 +51,7 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[Group] = []
         self.state: dict[Tensor, State] = {}
-        given = [params] if isinstance(params, (Tensor, Mapping)) else list(params)
+        given: list[Any] = [params] if isinstance(params, (Tensor, Mapping)) else list(params)
         if not given:
             raise ArgumentError(
                 f"{type(self).__name__}: got no parameters; is model.parameters() an exhausted iterator?"
