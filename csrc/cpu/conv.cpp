@@ -219,9 +219,9 @@ py::array input_gradient_of(const py::array& g, const py::array& weight, Pair si
   T* const start = dx.mutable_data();
   if (dx.size() > 0) {
     py::gil_scoped_release release;
-    for (int64_t a = 0; a < stride_[0]; ++a) {
+    for (int64_t a = 0; a < std::min(stride_[0], padding[0] + size[0]); ++a) {
       const Phase rows = phase_of(geometry, 0, a);
-      for (int64_t b = 0; b < stride_[1]; ++b) {
+      for (int64_t b = 0; b < std::min(stride_[1], padding[1] + size[1]); ++b) {
         const Phase columns = phase_of(geometry, 1, b);
         if (rows.count <= 0 || columns.count <= 0) continue;
         c.rows = rows.count, c.columns = columns.count;

@@ -68,33 +68,36 @@ static int64_t forward_memory(const AttentionHead& head) {
   return kQ * (head.size + kK + padded(head.value_size) + 4) + kK * padded(head.value_size);
 }
 
-static void forward(const AttentionHead& head, int64_t first, float* y, float* lse, float* memory) {
-  const int64_t queries = least(kQ, head.queries - first), width = padded(head.value_size);
-  float* const q = memory;                    // size x kQ
-  float* const weights = q + head.size * kQ;  // kK x kQ
-  float* const sums = weights + kK * kQ;      // kQ x width
-  float* const largest = sums + kQ * width;
-  float* const shift = largest + kQ;
-  float* const total = shift + kQ;
-  float* const factor = total + kQ;
-  float* const values = factor + kQ;  // kK x width
-  transpose(from_row(head.q, first), queries, head.size, head.scale, q, kQ);
-  memset(sums, 0, kQ * width * sizeof(float));
-  for (int64_t i = 0; i < kQ; ++i) largest[i] = -kInfinity, total[i] = 0;
+// kColumns: lanes that the queries of a block take, 64, or 16 for few queries, as in decoding.
+template <int64_t kColumns>
+static void forward_block(const AttentionHead& head, int64_t first, int64_t queries, float* y, float* lse,
+                          float* memory) {
+  const int64_t width = padded(head.value_size);
+  float* const q = memory;                          // size x kColumns
+  float* const weights = q + head.size * kColumns;  // kK x kColumns
+  float* const sums = weights + kK * kColumns;      // kColumns x width
+  float* const largest = sums + kColumns * width;
+  float* const shift = largest + kColumns;
+  float* const total = shift + kColumns;
+  float* const factor = total + kColumns;
+  float* const values = factor + kColumns;  // kK x width
+  transpose(from_row(head.q, first), queries, head.size, head.scale, q, kColumns);
+  memset(sums, 0, kColumns * width * sizeof(float));
+  for (int64_t i = 0; i < kColumns; ++i) largest[i] = -kInfinity, total[i] = 0;
 
   const int64_t seen = head.is_causal ? least(head.keys, first + queries) : head.keys;
   for (int64_t key = 0; key < seen; key += kK) {
     const int64_t keys = least(kK, seen - key);
     const AttentionRows k = from_row(head.k, key);
-    multiply<false>({keys, kQ, head.size, k.data, k.row, 1, q, kQ, weights, kQ});
-    apply_mask(head, first, queries, key, keys, weights, 1, kQ);
-    for (int64_t i = 0; i < kQ; ++i) shift[i] = largest[i];
+    multiply<false>({keys, kColumns, head.size, k.data, k.row, 1, q, kColumns, weights, kColumns});
+    apply_mask(head, first, queries, key, keys, weights, 1, kColumns);
+    for (int64_t i = 0; i < kColumns; ++i) shift[i] = largest[i];
     for (int64_t j = 0; j < keys; ++j) {
-      const float* const row = weights + j * kQ;
-      for (int64_t i = 0; i < kQ; ++i) shift[i] = row[i] > shift[i] ? row[i] : shift[i];
+      const float* const row = weights + j * kColumns;
+      for (int64_t i = 0; i < kColumns; ++i) shift[i] = row[i] > shift[i] ? row[i] : shift[i];
     }
     bool grew = false;
-    for (int64_t i = 0; i < kQ; ++i) {
+    for (int64_t i = 0; i < kColumns; ++i) {
       grew |= shift[i] != largest[i];
       factor[i] = largest[i] == shift[i] ? 1 : vm::exp(largest[i] - shift[i]);
       largest[i] = shift[i];
@@ -102,8 +105,8 @@ static void forward(const AttentionHead& head, int64_t first, float* y, float* l
       total[i] *= factor[i];
     }
     for (int64_t j = 0; j < keys; ++j) {
-      float* const row = weights + j * kQ;
-      for (int64_t i = 0; i < kQ; ++i) {
+      float* const row = weights + j * kColumns;
+      for (int64_t i = 0; i < kColumns; ++i) {
         row[i] = vm::exp(row[i] - shift[i]);
         total[i] += row[i];
       }
@@ -114,13 +117,19 @@ static void forward(const AttentionHead& head, int64_t first, float* y, float* l
       }
     }
     const AttentionRows v = whole_vectors(from_row(head.v, key), keys, head.value_size, values);
-    multiply<true>({queries, width, keys, weights, 1, kQ, v.data, v.row, sums, width});
+    multiply<true>({queries, width, keys, weights, 1, kColumns, v.data, v.row, sums, width});
   }
   for (int64_t i = 0; i < queries; ++i) {
     const float share = total[i] == 0 ? 0 : 1 / total[i];
     for (int64_t e = 0; e < head.value_size; ++e) y[i * head.value_size + e] = sums[i * width + e] * share;
     lse[i] = largest[i] + vm::log(total[i]);
   }
+}
+
+static void forward(const AttentionHead& head, int64_t first, float* y, float* lse, float* memory) {
+  const int64_t queries = least(kQ, head.queries - first);
+  const auto run = queries <= 16 ? forward_block<16> : forward_block<kQ>;
+  run(head, first, queries, y, lse, memory);
 }
 
 static int64_t backward_memory(const AttentionHead& head) {
