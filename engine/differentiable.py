@@ -209,9 +209,11 @@ def moved(
     out = Tensor(storage, inputs[0].dtype)
     if view:
         out._cell = inputs[0]._version_cell()
-    if any(t.requires_grad for t in inputs) and out.dtype.kind == "float" and is_grad_enabled():
-        out._node = (_MoveNode(name, inputs, back), 0)
-        out.requires_grad = True
+    for t in inputs:
+        if t.requires_grad and is_grad_enabled():
+            out._node = (_MoveNode(name, inputs, back), 0)
+            out.requires_grad = True
+            break
     return out
 
 

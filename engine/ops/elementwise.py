@@ -136,6 +136,8 @@ def _binary(name: str, rules: Rules | None = None) -> Binary:
             except Exception:
                 pass
         a, b = operands(name, x1, x2)
+        if (a is not x1 or b is not x2) and (a.dtype, b.dtype) in kept:
+            return call(a, b)  # a number has become a tensor: the short road after all
         out = primitive(a, b)
         if op.key is None and not state.special and out.storage.__class__ is np.ndarray:
             plan = dispatch.plan(op, (a.dtype, b.dtype), (a.storage, b.storage), {})
