@@ -23,8 +23,10 @@ static void run_{name}(const void* const* in, void* out, int64_t n, [[maybe_unus
 {loads}
     out_[i] = {expression};
   }}
-}}
+{repair}}}
 """
+_REPAIR = "  for (int64_t i = 0; i < n; ++i)\n    if (out_[i] != out_[i]) out_[i] = vm::far_{name}(x_[i], y_[i]);\n"
+REPAIRED = frozenset({"remainder"})  # what the vector loop leaves as NaN is computed again, one by one
 
 
 def _is_bool(operand: str) -> bool:
@@ -48,6 +50,7 @@ def _loop(row: Row, name: str, formula: str) -> str:
         declarations="\n".join(declarations),
         loads="\n".join(loads),
         expression=to_cpp(formula),
+        repair=_REPAIR.format(name=name) if name in REPAIRED else "",
     )
 
 

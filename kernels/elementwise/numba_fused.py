@@ -45,8 +45,9 @@ def source(formulas: dict[str, str], operands: tuple[str, ...], params: tuple[st
         arguments = "x, y" if name in TWO_OPERANDS else "x"
         lines += ["", "@jit()", f"def _{name}({arguments}):", f"    return {SCALAR.get(name, f'math.{name}(x)')}", ""]
     for name, formula in formulas.items():
+        arguments = [*(f"{o}_" for o in operands), "out", *params]
         values = ", ".join(f"float({o}_[i])" for o in operands)
-        lines += ["", "@jit(parallel=True)", f"def {name}({', '.join(f'{o}_' for o in operands)}, out, {''.join(f'{p}, ' for p in params)}):",
+        lines += ["", "@jit(parallel=True)", f"def {name}({', '.join(arguments)}):",
                   "    for i in prange(out.size):", f"        {', '.join(operands)} = {values}",
                   f"        out[i] = {to_scalar_python(formula)}", ""]  # fmt: skip
     return "\n".join(lines)

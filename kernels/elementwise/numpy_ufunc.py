@@ -44,7 +44,7 @@ def erf(x: Array) -> Array:
     """The error function, in float64 within: a polynomial up to 1, the normal distribution's tail beyond."""
     wide = np.asarray(x, np.float64)
     size = np.abs(wide)
-    near = wide * _polynomial("ERF_F64", np.minimum(size, 1.0) ** 2)
+    near = wide + wide * _polynomial("ERF_F64", np.minimum(size, 1.0) ** 2)
     far = np.copysign(1 - 2 * _upper_tail(size * math.sqrt(2)), wide)
     return np.where(size <= 1, near, far).astype(x.dtype)
 

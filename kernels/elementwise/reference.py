@@ -52,17 +52,18 @@ def _halves(x: Any) -> tuple[Any, Any]:
     return high, x - high
 
 
+_NUMPY = (
+    "ceil copysign exp expm1 floor floor_divide hypot isfinite isinf isnan log log10 log1p log2 maximum minimum remainder "
+    "rint signbit sqrt tanh trunc where"
+)
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{name: getattr(np, name) for name in (
-        "ceil", "copysign", "exp", "expm1", "floor", "floor_divide", "hypot", "isfinite", "isinf", "isnan", "log", "log10", "log1p", "log2", "maximum",
-        "minimum", "remainder", "rint", "signbit", "sqrt", "tanh", "trunc", "where",
-    )},
+    **{name: getattr(np, name) for name in _NUMPY.split()},
     "abs": np.absolute,
     "erf": _each(math.erf),
     "sigmoid": sigmoid,
     "normal_cdf": normal_cdf,
     "normal_density": normal_density,
-}  # fmt: skip
+}
 
 
 def evaluator(formula: str, names: tuple[str, ...], functions: dict[str, Callable[..., Any]]) -> Callable[..., Any]:

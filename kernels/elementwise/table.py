@@ -130,8 +130,8 @@ def _activations() -> list[Row]:
             variants={"none": "g * (normal_cdf(x) + x * normal_density(x))",
                       "tanh": f"g * (sigmoid({_U}) + x * sigmoid({_U}) * sigmoid(-{_U}) * {_SLOPE})"},
             magnitude={"none": f"g * (normal_cdf(x) + abs(x) * maximum(normal_density(x), {_TINY}) + {_TINY})",
-                       "tanh": f"g * (sigmoid({_U}) + abs(x) * sigmoid({_U}) * sigmoid(-{_U}) * {_SLOPE} + {_TINY} * abs(x * {_SLOPE})"
-                               f" + {_TINY}) * {_MAGNIFIED}"}),
+                       "tanh": f"g * (sigmoid({_U}) + abs(x) * sigmoid({_U}) * sigmoid(-{_U}) * {_SLOPE}"
+                               f" + {_TINY} * abs(x * {_SLOPE}) + {_TINY}) * {_MAGNIFIED}"}),
         Row("silu_gradient", "g x", "g * (sigmoid(x) * (1 + x * sigmoid(-x)))", flops=28, ulps=6,
             magnitude=f"g * maximum(sigmoid(x), {_TINY}) * (1 + abs(x) * sigmoid(-x))"),
         Row("tanh_gradient", "g y", "g * (1 - y * y)", flops=3, ulps=2, magnitude="g * (1 + y * y)"),

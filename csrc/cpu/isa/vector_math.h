@@ -255,20 +255,27 @@ ULPGRAD_INLINE double fmod(double x, double y) { return __builtin_fmod(x, y); }
 ULPGRAD_INLINE float rest_of(float x, float q, float y) { return float(double(x) - double(q) * double(y)); }
 ULPGRAD_INLINE double rest_of(double x, double q, double y) { return fma(-q, y, x); }
 
-// Quotients that the type cannot count are left to fmod, which counts them bit by bit. The sign is the divisor's.
+// The remainder with the divisor's sign, from C's with the dividend's.
 template <typename T>
-ULPGRAD_INLINE T remainder(T x, T y) {
-  const T ratio = x / y;
-  T r;
-  if (__builtin_expect(abs(ratio) < T(typename Real<T>::Bits(1) << Real<T>::mantissa), 1)) {
-    const T q = trunc(ratio);
-    r = q == T(0) ? x : rest_of(x, q, y);
-    r = (r != T(0)) & (signbit(r) != signbit(x)) ? r + copysign(y, x) : (abs(r) >= abs(y) ? r - copysign(y, x) : r);
-  } else {
-    r = fmod(x, y);
-  }
+ULPGRAD_INLINE T signed_remainder(T r, T y) {
   r = (r != T(0)) & (signbit(r) != signbit(y)) ? r + y : r;
   return r == T(0) ? copysign(T(0), y) : r;
+}
+
+// NaN for quotients that the type cannot count.
+template <typename T>
+ULPGRAD_INLINE T remainder(T x, T y) {
+  const T ratio = x / y, q = trunc(ratio);
+  T r = q == T(0) ? x : rest_of(x, q, y);
+  r = (r != T(0)) & (signbit(r) != signbit(x)) ? r + copysign(y, x) : (abs(r) >= abs(y) ? r - copysign(y, x) : r);
+  const bool counted = abs(ratio) < T(typename Real<T>::Bits(1) << Real<T>::mantissa);
+  return counted ? signed_remainder(r, y) : Real<T>::nan;
+}
+
+// Those quotients: the C library counts them bit by bit, so this does not vectorise.
+template <typename T>
+ULPGRAD_INLINE T far_remainder(T x, T y) {
+  return signed_remainder(fmod(x, y), y);
 }
 
 // The floor of the exact quotient, which rounding x / y may have carried over a whole number.
@@ -330,7 +337,7 @@ ULPGRAD_INLINE T normal_density(T x) {
 template <typename T>
 ULPGRAD_INLINE T erf(T x) {
   const T size = abs(x);
-  const T near = x * evaluate(Real<T>::erf_terms, size > T(1) ? T(1) : size * size);
+  const T near = x + x * evaluate(Real<T>::erf_terms, size > T(1) ? T(1) : size * size);
   const T far = copysign(T(1) - T(2) * upper_tail(size * T(1.4142135623730951)), x);
   return size > T(1) ? far : near;
 }
