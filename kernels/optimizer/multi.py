@@ -7,10 +7,13 @@ from typing import Any
 
 from ulpgrad.formats import Array, Format
 from ulpgrad.kernels import registry
+from ulpgrad.kernels.optimizer import spec
 from ulpgrad.kernels.optimizer.native_fused import step_of
 from ulpgrad.kernels.registry import Request
 
 TOGETHER = "cpu/native-fused"
+
+_runs: dict[tuple[Any, ...], Any] = {}  # what was chosen for an op, formats and layout: TOGETHER, or a function
 
 
 def step(
@@ -30,11 +33,15 @@ def step(
     for arrays, forms in zip(groups, formats, strict=True):
         if op.check is not None:
             op.check(*arrays, **params)
-        request = Request(op, "cpu", forms, tuple(arrays), params)
-        rung, _ = registry.select(request, pinned)
-        if rung.name == TOGETHER:
+        key = op, forms, spec.are_flat(*arrays), pinned
+        run = _runs.get(key)
+        if run is None:
+            request = Request(op, "cpu", forms, tuple(arrays), params)
+            rung, _ = registry.select(request, pinned)
+            run = _runs[key] = TOGETHER if rung.name == TOGETHER else rung.run(request) if rung.build else rung.run
+        if run is TOGETHER:
             together.setdefault(forms[0], []).append(arrays)
         else:
-            (rung.run(request) if rung.build else rung.run)(*arrays, **params)
+            run(*arrays, **params)
     for parameters in together.values():
         step_of(op)(parameters, **params)
