@@ -152,6 +152,8 @@ CASES = (
     ((1, 2), 70, 200, 24, 17, (2, 70, 200), False, "several blocks, bool mask"),
     ((1, 2), 131, 131, 64, 64, None, True, "several blocks, causal"),
     ((1, 1), 300, 290, 20, 33, None, False, "several blocks"),
+    ((1, 2), 1, 150, 40, 24, None, False, "one query"),
+    ((2, 1), 3, 140, 19, 5, (140,), False, "few queries, bool mask of keys"),
     ((1, 1), 1, 1, 1, 1, None, True, "one of each"),
     ((2, 1), 4, 0, 3, 2, None, False, "no keys"),
     ((2, 1), 0, 4, 3, 2, None, False, "no queries"),

@@ -10,6 +10,7 @@
 namespace ulpgrad::ULPGRAD_ISA {
 
 constexpr int64_t kQ = kAttentionQueries, kK = kAttentionKeys;
+constexpr int64_t kFewQueries = 3;  // scores of so few, as in decoding, are cheaper as dot products
 constexpr float kInfinity = __builtin_inff();
 
 ULPGRAD_INLINE int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }
@@ -39,6 +40,12 @@ ULPGRAD_INLINE AttentionRows from_row(const AttentionRows& rows, int64_t i) {
   return {rows.data + i * rows.row, rows.row};
 }
 
+// allowed ? x : y without a branch: masks are as good as random.
+ULPGRAD_INLINE float where(uint8_t allowed, float x, float y) {
+  const uint32_t keep = allowed ? ~0u : 0u;
+  return vm::as<float>((vm::as<uint32_t>(x) & keep) | (vm::as<uint32_t>(y) & ~keep));
+}
+
 // Apply the mask and causality to scores[i * row + j * column] of query `query` + i and key `key` + j.
 static void apply_mask(const AttentionHead& head, int64_t query, int64_t queries, int64_t key, int64_t keys,
                        float* scores, int64_t row, int64_t column) {
@@ -49,7 +56,7 @@ static void apply_mask(const AttentionHead& head, int64_t query, int64_t queries
       float* const to = scores + i * row;
       if (mask.is_bool) {
         const uint8_t* const allowed = static_cast<const uint8_t*>(mask.data) + start;
-        for (int64_t j = 0; j < keys; ++j) to[j * column] = allowed[j * mask.column] ? to[j * column] : -kInfinity;
+        for (int64_t j = 0; j < keys; ++j) to[j * column] = where(allowed[j * mask.column], to[j * column], -kInfinity);
       } else {
         const float* const added = static_cast<const float*>(mask.data) + start;
         for (int64_t j = 0; j < keys; ++j) to[j * column] += added[j * mask.column];
@@ -62,6 +69,16 @@ static void apply_mask(const AttentionHead& head, int64_t query, int64_t queries
       for (int64_t i = 0; i < least(hidden, queries); ++i) scores[i * row + j * column] = -kInfinity;
     }
   }
+}
+
+// x and y over `size` values.
+ULPGRAD_INLINE float dot(const float* x, const float* y, int64_t size) {
+  Vec<float> products{};
+  int64_t p = 0;
+  for (; p + kLanes<float> <= size; p += kLanes<float>) products += load(x + p) * load(y + p);
+  float total = sum<float>(products);
+  for (; p < size; ++p) total += x[p] * y[p];
+  return total;
 }
 
 static int64_t forward_memory(const AttentionHead& head) {
@@ -89,7 +106,17 @@ static void forward_block(const AttentionHead& head, int64_t first, int64_t quer
   for (int64_t key = 0; key < seen; key += kK) {
     const int64_t keys = least(kK, seen - key);
     const AttentionRows k = from_row(head.k, key);
-    multiply<false>({keys, kColumns, head.size, k.data, k.row, 1, q, kColumns, weights, kColumns});
+    if (queries <= kFewQueries) {
+      memset(weights, 0, keys * kColumns * sizeof(float));
+      for (int64_t j = 0; j < keys; ++j) {
+        for (int64_t i = 0; i < queries; ++i) {
+          const float* const query = head.q.data + (first + i) * head.q.row;
+          weights[j * kColumns + i] = dot(query, k.data + j * k.row, head.size) * head.scale;
+        }
+      }
+    } else {
+      multiply<false>({keys, kColumns, head.size, k.data, k.row, 1, q, kColumns, weights, kColumns});
+    }
     apply_mask(head, first, queries, key, keys, weights, 1, kColumns);
     for (int64_t i = 0; i < kColumns; ++i) shift[i] = largest[i];
     for (int64_t j = 0; j < keys; ++j) {
@@ -151,13 +178,7 @@ static void backward(const AttentionHead& head, const AttentionGradient& x, floa
   float* const g_rows = q_rows + kQ * width;          // kQ x value_width
   float* const inner = g_rows + kQ * value_width;     // of g and y, for each query
   for (int64_t i = 0; i < head.queries; ++i) {
-    Vec<float> products{};
-    int64_t e = 0;
-    for (; e + kLanes<float> <= value_size; e += kLanes<float>)
-      products += load(x.g.data + i * x.g.row + e) * load(x.y.data + i * x.y.row + e);
-    float sum_of_products = sum<float>(products);
-    for (; e < value_size; ++e) sum_of_products += x.g.data[i * x.g.row + e] * x.y.data[i * x.y.row + e];
-    inner[i] = sum_of_products;
+    inner[i] = dot(x.g.data + i * x.g.row, x.y.data + i * x.y.row, value_size);
   }
 
   for (int64_t key = x.begin; key < x.end; key += kK) {
