@@ -12,7 +12,7 @@ from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, FormatError, GradientError, ShapeError
 from ulpgrad.formats import Array, Format, as_format, bool_, float64, get_default_dtype, int64, uint64
 from ulpgrad.kernels.cast import spec as cast_spec
-from ulpgrad.ops.common import checked_shape
+from ulpgrad.ops.common import checked_shape, scalar
 from ulpgrad.tensor import Tensor
 
 __all__ = [
@@ -210,7 +210,9 @@ def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, 
 
 def ones(shape: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor of ones."""
-    return full(shape, 1, dtype=_float_or(dtype), device=device, requires_grad=requires_grad)
+    as_device(device)
+    form = _float_or(dtype)
+    return _new(np.full(checked_shape("ones", shape), scalar(1, form).storage), form, requires_grad)
 
 
 def empty_like(x: Tensor, /, *, dtype: Any = None, device: Any = None) -> Tensor:
