@@ -115,6 +115,6 @@ embedding_gradient = Op(
     promote=False,
     flops=lambda g, indices, *, rows: float(g.size),
     samples=_gradient_samples,
-    ulps={float32: 8, float64: 8},
+    ulps={float32: 128, float64: 128},  # of sum |g|, where one index comes 400 times and is added up one by one
     magnitude=lambda g, indices, *, rows: embedding_gradient_reference(np.abs(g), indices, rows=rows),
 )

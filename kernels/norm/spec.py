@@ -15,7 +15,10 @@ from ulpgrad.formats import FLOATS, Array, Format, compute_format, float32, floa
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op, Sample, promoted
 
-ULPS = {float32: 16, float64: 16}  # rows of a thousand values, added one after the other on the plain rungs
+ULPS: dict[Format, float] = {
+    float32: 16,
+    float64: 16,
+}  # rows of a thousand values, added one after the other on the plain rungs
 Present = Array | None
 
 
@@ -189,7 +192,7 @@ def _gradient_samples(forward: Any, shapes: tuple[tuple[int, ...], ...], channel
             _, *statistics = (
                 forward(x, None, eps=EPS) if forward is rms_norm_reference else forward(x, None, None, eps=EPS)
             )
-            yield Sample((rng.standard_normal(x.shape), x, weight, *statistics), name=f"{x.shape}")
+            yield Sample((np.asarray(rng.standard_normal(x.shape)), x, weight, *statistics), name=f"{x.shape}")
 
     return samples
 
@@ -259,7 +262,7 @@ layer_norm_gradient = Op(
     check=_check_layer_norm_gradient,
     result=_gradients(3),
     formats=FLOATS,
-    promote=(0, 1, 2),
+    promote=False,
     flops=lambda g, *_, **__: 14 * g.size,
     samples=_gradient_samples(layer_norm_reference, SHAPES, -1),
     ulps=ULPS,
@@ -287,7 +290,7 @@ rms_norm_gradient = Op(
     check=_check_rms_norm_gradient,
     result=_gradients(2),
     formats=FLOATS,
-    promote=(0, 1, 2),
+    promote=False,
     flops=lambda g, *_, **__: 10 * g.size,
     samples=_gradient_samples(rms_norm_reference, SHAPES, -1),
     ulps=ULPS,
@@ -297,7 +300,7 @@ rms_norm_gradient = Op(
 batch_norm = Op(
     "batch_norm",
     signature="(x: [n, c, s], weight: [c]?, bias: [c]?, *, eps) -> (y: [n, c, s], mean: [c], rstd: [c])",
-    doc="(x - mean) / sqrt(variance + eps) per channel, over the batch and all positions (biased variance), times weight, plus bias.",
+    doc="(x - mean) / sqrt(variance + eps) per channel, over batch and positions (biased variance), times weight, plus bias.",
     reference=batch_norm_reference,
     check=_check_batch_norm,
     result=_with_statistics(2),
@@ -316,7 +319,7 @@ batch_norm_gradient = Op(
     check=_check_batch_norm_gradient,
     result=_gradients(3),
     formats=FLOATS,
-    promote=(0, 1, 2),
+    promote=False,
     flops=lambda g, *_, **__: 14 * g.size,
     samples=_gradient_samples(batch_norm_reference, CHANNEL_SHAPES, 1),
     ulps=ULPS,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ulpgrad.formats import Array, Format
 from ulpgrad.kernels import registry
-from ulpgrad.kernels.optimizer import spec
 from ulpgrad.kernels.optimizer.native_fused import step_of
-from ulpgrad.kernels.registry import Request
+from ulpgrad.kernels.optimizer.spec import are_flat
+from ulpgrad.kernels.registry import Request, Rung
 
 TOGETHER = "cpu/native-fused"
+
+_chosen: dict[tuple[Any, ...], Rung] = {}
 
 _runs: dict[tuple[Any, ...], Any] = {}  # what was chosen for an op, formats and layout: TOGETHER, or a function
 
@@ -33,15 +35,15 @@ def step(
     for arrays, forms in zip(groups, formats, strict=True):
         if op.check is not None:
             op.check(*arrays, **params)
-        key = op, forms, spec.are_flat(*arrays), pinned
-        run = _runs.get(key)
-        if run is None:
-            request = Request(op, "cpu", forms, tuple(arrays), params)
-            rung, _ = registry.select(request, pinned)
-            run = _runs[key] = TOGETHER if rung.name == TOGETHER else rung.run(request) if rung.build else rung.run
-        if run is TOGETHER:
+        key = (op, forms, are_flat(*arrays), pinned)
+        rung = _chosen.get(key)
+        request = Request(op, "cpu", forms, tuple(arrays), params)
+        if rung is None:
+            rung = _chosen[key] = registry.select(request, pinned)[0]
+        if rung.name == TOGETHER:
             together.setdefault(forms[0], []).append(arrays)
         else:
+            run: Callable[..., Any] = rung.run(request) if rung.build else rung.run
             run(*arrays, **params)
     for parameters in together.values():
         step_of(op)(parameters, **params)

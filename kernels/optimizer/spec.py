@@ -13,7 +13,7 @@ from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op, Sample
 
 State = Array | None
-ULPS = {float32: 8, float64: 8}
+ULPS: dict[Format, float] = {float32: 8, float64: 8}
 
 
 def one_format(request: Request) -> str | None:

@@ -81,7 +81,7 @@ def _running(op: Op, kind: str) -> None:
         return totals.reshape(x.shape)
 
     kernel(op, "cpu/native-running", rank=50, formats=[float32, float64], contiguous=True,
-           idea="Four rows, or a vector of columns, side by side: one chain of additions alone would wait for itself.")(run)  # fmt: skip
+           idea="Four rows, or a vector of columns, side by side: a lone chain of additions waits for itself.")(run)  # fmt: skip
 
 
 _running(spec.cumulative_sum, "sum")

@@ -1,7 +1,7 @@
 """Sums in fixed chunks: threads add up chunks of 4096 values, whose sums are added in order. Any thread count, the same bits.
 
 Inside a chunk, lanes of 32 running sums let the compiler use vectors without leave to reorder. Axes other than the last
-are added row by row, 128 rows to a chunk. Next limit: the lanes are kept in memory between steps.
+are added row by row, 32 rows to a chunk. Next limit: the lanes are kept in memory between steps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ulpgrad.kernels.reduction import spec
 from ulpgrad.kernels.reduction.spec import result_shape, split
 from ulpgrad.kernels.registry import kernel
 
-CHUNK, LANES, ROWS = 4096, 32, 128
+CHUNK, LANES, ROWS = 4096, 32, 32
 FORMATS = [float32, float64]
 
 

@@ -5,6 +5,8 @@ Next limit: the sum is one chain of additions, since its order is kept.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ulpgrad.formats import Array, float32, float64
@@ -34,7 +36,7 @@ def _log_softmax_gradient(g, y, dx):  # type: ignore[no-untyped-def]
             dx[i, j] = g[i, j] - np.exp(y[i, j]) * total
 
 
-def _into(fill):  # type: ignore[no-untyped-def]
+def _into(fill: Callable[..., None]) -> Callable[..., Array]:
     def run(g: Array, y: Array) -> Array:
         dx = np.empty_like(y)
         fill(g, y, dx)

@@ -5,6 +5,8 @@ Next limit: the row itself is swept three times, and the maximum is a chain of d
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ulpgrad.formats import Array, float32, float64
@@ -54,7 +56,7 @@ def log_softmax(x: Array, *, axis: int) -> Array:
     return along_last(_into(_log_softmax), (x,), axis)
 
 
-def _into(fill):  # type: ignore[no-untyped-def]
+def _into(fill: Callable[..., None]) -> Callable[..., Array]:
     def run(x: Array) -> Array:
         y = np.empty_like(x)
         fill(x, y)

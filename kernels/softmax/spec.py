@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.errors import AxisError, ShapeError
-from ulpgrad.formats import FLOATS, Array, float32, float64
+from ulpgrad.formats import FLOATS, Array, Format, float32, float64
 from ulpgrad.kernels.spec import Op, Sample, first
 
-ULPS = {float32: 16, float64: 16}  # rows of a thousand values, added one after the other on the plain rungs
+ULPS: dict[Format, float] = {
+    float32: 16,
+    float64: 16,
+}  # rows of a thousand values, added one after the other on the plain rungs
 
 
 def shifted(x: Array, axis: int) -> Array:
@@ -84,7 +87,9 @@ def _gradient_samples(forward: Any) -> Any:
         with np.errstate(all="ignore"):
             for x, axis in _inputs():
                 y = forward(x, axis=axis)
-                yield Sample((rng.standard_normal(x.shape), y), {"axis": axis}, name=f"{x.shape} axis {axis}")
+                yield Sample(
+                    (np.asarray(rng.standard_normal(x.shape)), y), {"axis": axis}, name=f"{x.shape} axis {axis}"
+                )
 
     return samples
 
