@@ -45,11 +45,10 @@ test-portable: $(VENV)/.dev  ## the tests without the C++ extension, and again w
 	ULPGRAD_ISA=avx2 $(BIN)/python -m pytest -n 2 tests/test_kernels.py
 
 test-sanitize: $(VENV)/.dev  ## the kernel tests with the C++ code under address and undefined-behaviour sanitizers
-	ULPGRAD_SANITIZE=address,undefined $(BIN)/python setup.py -q build_ext --inplace --build-temp build/sanitize
-	status=0; LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	  $(BIN)/python -m pytest -n 2 tests/test_kernels.py -k native || status=$$?; \
-	  $(BIN)/python setup.py -q build_ext --inplace; exit $$status
+	ULPGRAD_SANITIZE=address,undefined $(BIN)/python setup.py -q build_py -d build/sanitized build_ext -b build/sanitized
+	PYTHONPATH=build/sanitized ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	  $(BIN)/python -m pytest -n 2 tests/test_kernels.py tests/test_native.py -k "native or choice"
 
 clean:  ## remove everything that was built
 	rm -rf $(VENV) .types build dist reports *.egg-info engine/*.so

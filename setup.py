@@ -5,7 +5,7 @@ csrc/cpu/ are compiled once, files in csrc/cpu/isa/ once per instruction set; on
 ULPGRAD_SANITIZE=address,undefined builds with sanitizers (see `make test-sanitize`).
 """
 
-import fcntl
+import contextlib
 import hashlib
 import os
 import platform
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -64,11 +65,22 @@ def generate_loops(folder: Path) -> None:
     import_module("elementwise.cpp_loops").generate(folder)
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep two builds of one folder from mixing (where the system has file locks)."""
+    with open(path, "w") as lock:
+        with contextlib.suppress(ImportError):
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def run(command: list[str]) -> None:
     """Run a compiler command; its complaints become a CompileError, its warnings are shown."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise CompileError(f"{shlex.join(command)}\n{done.stdout}{done.stderr}")
+        raise CompileError(f"{command[0]} failed\n{shlex.join(command)}\n{done.stdout}{done.stderr}")
     sys.stderr.write(done.stderr)
 
 
@@ -123,8 +135,7 @@ class BuildNative(build_ext):
         kind = hashlib.sha256(shlex.join([*compiler, SANITIZE, sys.version]).encode()).hexdigest()[:8]
         folder = Path("build/native") / kind
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(folder / "lock"):
             generated = folder / "generated"
             generate_loops(generated)
             openmp = self.openmp_flags(compiler, folder)
