@@ -139,7 +139,8 @@ def test_layouts_and_threads() -> None:
         plain = convert(x, float32, form)
         assert same(convert(np.asfortranarray(x), float32, form).view(np.int16), plain.view(np.int16))
         assert same(convert(x[::-1, ::3], float32, form).view(np.int16), plain[::-1, ::3].view(np.int16))
-        assert convert(x.T, float32, form).flags.f_contiguous
+        if ISAS:  # NumPy copies to C order on the way to bits
+            assert convert(x.T, float32, form).flags.f_contiguous
         for shape in ((), (0,), (3, 0)):
             assert convert(np.zeros(shape, np.float32), float32, form).shape == shape
         if ISAS:

@@ -42,8 +42,8 @@ def source(formulas: dict[str, str], operands: tuple[str, ...], params: tuple[st
     """A module with one jitted loop for each formula. Helpers stand in the same file, where Numba's cache sees them."""
     lines = ["import math", "", "from ulpgrad.kernels.numba_jit import jit, prange", ""]
     for name in sorted(set().union(*map(called, formulas.values())) - {"where"}):
-        arguments = "x, y" if name in TWO_OPERANDS else "x"
-        lines += ["", "@jit()", f"def _{name}({arguments}):", f"    return {SCALAR.get(name, f'math.{name}(x)')}", ""]
+        given = "x, y" if name in TWO_OPERANDS else "x"
+        lines += ["", "@jit()", f"def _{name}({given}):", f"    return {SCALAR.get(name, f'math.{name}(x)')}", ""]
     for name, formula in formulas.items():
         arguments = [*(f"{o}_" for o in operands), "out", *params]
         values = ", ".join(f"float({o}_[i])" for o in operands)

@@ -58,31 +58,30 @@ class Row:
 
 
 def _arithmetic() -> list[Row]:
-    real, same = {"takes": "real"}, {"on_integers": "positive", "takes": "real"}
     return [
-        Row("abs", "x", "abs(x)", "absolute", **real),
-        Row("negative", "x", "-x", "negative", **real),
-        Row("positive", "x", "x", "positive", **real),
-        Row("square", "x", "x * x", "square", **real),
-        Row("sign", "x", "where(x > 0, 1, where(x < 0, -1, x))", "sign", **real),
+        Row("abs", "x", "abs(x)", "absolute", takes="real"),
+        Row("negative", "x", "-x", "negative", takes="real"),
+        Row("positive", "x", "x", "positive", takes="real"),
+        Row("square", "x", "x * x", "square", takes="real"),
+        Row("sign", "x", "where(x > 0, 1, where(x < 0, -1, x))", "sign", takes="real"),
         Row("sqrt", "x", "sqrt(x)", "sqrt"),
         Row("reciprocal", "x", "1 / x", "reciprocal"),
-        Row("floor", "x", "floor(x)", "floor", **same),
-        Row("ceil", "x", "ceil(x)", "ceil", **same),
-        Row("trunc", "x", "trunc(x)", "trunc", **same),
-        Row("round", "x", "rint(x)", "rint", **same),
+        Row("floor", "x", "floor(x)", "floor", takes="real", on_integers="positive"),
+        Row("ceil", "x", "ceil(x)", "ceil", takes="real", on_integers="positive"),
+        Row("trunc", "x", "trunc(x)", "trunc", takes="real", on_integers="positive"),
+        Row("round", "x", "rint(x)", "rint", takes="real", on_integers="positive"),
         Row("add", "x y", "x + y", "add", takes="any"),
-        Row("subtract", "x y", "x - y", "subtract", **real),
+        Row("subtract", "x y", "x - y", "subtract", takes="real"),
         Row("multiply", "x y", "x * y", "multiply", takes="any"),
         Row("divide", "x y", "x / y", "divide"),
-        Row("floor_divide", "x y", "floor_divide(x, y)", "floor_divide", **real, ulps=1, flops=8),
-        Row("remainder", "x y", "remainder(x, y)", "remainder", **real, flops=8),
-        Row("pow", "x y", "", "power", **real, ulps=4, flops=20),
+        Row("floor_divide", "x y", "floor_divide(x, y)", "floor_divide", takes="real", ulps=1, flops=8),
+        Row("remainder", "x y", "remainder(x, y)", "remainder", takes="real", flops=8),
+        Row("pow", "x y", "", "power", takes="real", ulps=4, flops=20),
         Row("maximum", "x y", "maximum(x, y)", "maximum", takes="any"),
         Row("minimum", "x y", "minimum(x, y)", "minimum", takes="any"),
         Row("copysign", "x y", "copysign(x, y)", "copysign"),
         Row("hypot", "x y", "hypot(x, y)", "hypot", ulps=2, flops=8),
-        Row("clip", "x low? high?", "minimum(maximum(x, low), high)", "clip", **real, flops=2),
+        Row("clip", "x low? high?", "minimum(maximum(x, low), high)", "clip", takes="real", flops=2),
     ]
 
 
@@ -113,11 +112,10 @@ _MAGNIFIED = f"(1 + minimum(abs({_U}), 200))"
 
 
 def _activations() -> list[Row]:
-    slope = {"params": ("negative_slope",)}
     return [
         Row("sigmoid", "x", "sigmoid(x)", ulps=3, flops=12),
         Row("relu", "x", "where(x <= 0, 0, x)", takes="real"),
-        Row("leaky_relu", "x", "where(x <= 0, negative_slope * x, x)", **slope, ulps=1, flops=2),
+        Row("leaky_relu", "x", "where(x <= 0, negative_slope * x, x)", params=("negative_slope",), ulps=1, flops=2),
         Row("gelu", "x", choice="approximate", flops=24, ulps=8,
             variants={"none": "x * normal_cdf(x)", "tanh": f"x * sigmoid({_U})"},
             magnitude={"none": f"x * maximum(normal_cdf(x), {_TINY})",
@@ -125,7 +123,7 @@ def _activations() -> list[Row]:
         Row("silu", "x", "x * sigmoid(x)", ulps=4, flops=13, magnitude=f"x * maximum(sigmoid(x), {_TINY})"),
         Row("softplus", "x", "maximum(x, 0) + log1p(exp(-abs(x)))", ulps=4, flops=23),
         Row("relu_gradient", "g y", "where(y <= 0, 0, g)"),
-        Row("leaky_relu_gradient", "g x", "where(x <= 0, negative_slope * g, g)", **slope, ulps=1, flops=2),
+        Row("leaky_relu_gradient", "g x", "where(x <= 0, negative_slope * g, g)", params=("negative_slope",), ulps=1, flops=2),
         Row("gelu_gradient", "g x", choice="approximate", flops=40, ulps=8,
             variants={"none": "g * (normal_cdf(x) + x * normal_density(x))",
                       "tanh": f"g * (sigmoid({_U}) + x * sigmoid({_U}) * sigmoid(-{_U}) * {_SLOPE})"},

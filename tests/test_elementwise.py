@@ -1,0 +1,62 @@
+"""What the stamped-out kernel tests cannot see of elementwise ops: steps between codes, layouts kept, errors that teach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from ulpgrad import dispatch
+from ulpgrad.errors import ArgumentError, ShapeError
+from ulpgrad.formats import Format, as_format, bfloat16, float16, float32, float64
+from ulpgrad.kernels.elementwise.expression import to_cpp, to_scalar_python
+from ulpgrad.kernels.elementwise.spec import OPS
+
+
+def call(name: str, *arrays: np.ndarray, form: Format | None = None, **params: Any) -> np.ndarray:
+    formats = tuple(form or as_format(a.dtype) for a in arrays)
+    return np.asarray(dispatch.call(OPS[name], formats, arrays, params)[0])
+
+
+@np.errstate(all="ignore")
+@pytest.mark.parametrize("form", [float16, bfloat16, float32, float64])
+def test_nextafter_steps_by_one_code(form: Format) -> None:
+    dtype = ml_dtypes.bfloat16 if form is bfloat16 else form.storage
+    x = np.array([0.0, -0.0, 1.0, -1.0, 2.0, np.inf, -np.inf, np.nan, 6e-8, 3e4, 0.3]).astype(dtype)
+    for target in (np.inf, -np.inf, 0.0, 1.0, np.nan):
+        y = np.full(x.shape, target).astype(dtype)
+        got = call("nextafter", x.view(form.storage), y.view(form.storage), form=form).view(dtype)
+        np.testing.assert_array_equal(got.astype(np.float64), np.nextafter(x, y).astype(np.float64))
+
+
+def test_results_keep_the_layout_of_their_operand() -> None:
+    image = np.ones((2, 8, 8, 3), np.float32).transpose(0, 3, 1, 2)  # NCHW in name, channels last in memory
+    for out in (call("relu", image), call("add", image, image), call("add", image, np.ones((3, 1, 1), np.float32))):
+        assert out.shape == image.shape
+        assert out.strides == image.strides
+
+
+def test_integers_to_negative_powers_raise() -> None:
+    with pytest.raises(ArgumentError, match="convert to a float format first"):
+        call("pow", np.array([2, 3]), np.array([1, -1]))
+
+
+def test_shapes_that_do_not_broadcast_are_named() -> None:
+    with pytest.raises(ShapeError, match=r"add: shapes \(2, 3\) and \(4,\) do not broadcast: axis -1 is 3 and 4"):
+        call("add", np.ones((2, 3), np.float32), np.ones(4, np.float32))
+    with pytest.raises(ShapeError, match=r"relu_gradient: g and y differ in shape"):
+        call("relu_gradient", np.ones((2, 3), np.float32), np.ones(3, np.float32))
+
+
+def test_unknown_variant_is_named() -> None:
+    with pytest.raises(ArgumentError, match=r"gelu: approximate='erf': expected 'none' or 'tanh'"):
+        call("gelu", np.ones(3, np.float32), approximate="erf")
+
+
+def test_formulas_translate() -> None:
+    assert to_cpp("where(x > 0, x, 2 * x)") == "((x > T(0)) ? x : (T(2) * x))"
+    assert to_scalar_python("where(x > 0, exp(x), -x)") == "(_exp(x) if (x > 0) else (-x))"
+    with pytest.raises(SyntaxError, match="is not in the expression language"):
+        to_cpp("x if x > 0 else 0")
