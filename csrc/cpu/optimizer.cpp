@@ -11,7 +11,8 @@
 namespace ulpgrad {
 namespace {
 
-constexpr int64_t kPiece = 1 << 14;  // values a thread takes at a time, about 10 us
+constexpr int64_t kPiece = 1 << 10;  // values; threads begin at multiples of it, so vectors lie alike on any number of them
+constexpr int64_t kGrain = 32;       // pieces, about 10 us: less does not pay for a thread
 
 // One parameter: p, g, and up to two state arrays, null where there is none.
 template <typename T>
@@ -72,7 +73,7 @@ void over_pieces(const std::vector<Parameter<T>>& all, const Run& run) {
   const Parameter<T>& last = all.back();
   const int64_t pieces = last.first_piece + (last.size + kPiece - 1) / kPiece;
   const py::gil_scoped_release free;
-  parallel_for(pieces, 2, [&](int64_t begin, int64_t end) {
+  parallel_for(pieces, kGrain, [&](int64_t begin, int64_t end) {
     for (const Parameter<T>& one : all) {
       const int64_t from = std::max<int64_t>(0, begin - one.first_piece) * kPiece;
       const int64_t to = std::min(one.size, (end - one.first_piece) * kPiece);
