@@ -11,8 +11,9 @@
 namespace ulpgrad {
 namespace {
 
-constexpr int64_t kPiece = 1 << 10;  // values; threads begin at multiples of it, so vectors lie alike on any number of them
-constexpr int64_t kGrain = 32;       // pieces, about 10 us: less does not pay for a thread
+constexpr int64_t kPiece =
+    1 << 10;                    // values; threads begin at multiples of it, so vectors lie alike on any number of them
+constexpr int64_t kGrain = 32;  // pieces, about 10 us: less does not pay for a thread
 
 // One parameter: p, g, and up to two state arrays, null where there is none.
 template <typename T>

@@ -1,4 +1,5 @@
-// Reductions: the array is cut into tasks whose number depends on its shape alone, and their results are joined in order.
+// Reductions: the array is cut into tasks whose number depends on its shape alone, and their results are joined in
+// order.
 #include "reduction.h"
 
 #include <algorithm>
@@ -69,7 +70,8 @@ void reduce_columns(const ReduceFunctions<T>& f, Reduce kind, const T* x, const 
 }
 
 template <typename T>
-py::array reduce_of(const ReduceFunctions<T>& f, Reduce kind, const py::array& x, const Shape& s, const py::object& center) {
+py::array reduce_of(const ReduceFunctions<T>& f, Reduce kind, const py::array& x, const Shape& s,
+                    const py::object& center) {
   const T* from = contiguous<T>(x, "x");
   const T* middle = nullptr;
   if (!center.is_none()) {
@@ -172,7 +174,8 @@ py::array reduce(const py::array& x, const std::string& kind, int64_t outer, int
 void bind_reduction(py::module_& m) {
   m.def("reduce", &reduce, py::arg("x"), py::arg("kind"), py::arg("outer"), py::arg("n"), py::arg("inner"),
         py::arg("center") = py::none(), py::arg("isa") = "",
-        "Reduces x, seen as [outer, n, inner], over n. kind: sum, prod, max, min, or squares of distances from `center`.");
+        "Reduces x, seen as [outer, n, inner], over n. kind: sum, prod, max, min, or squares of distances from "
+        "`center`.");
   m.def("arg_reduce", &arg_reduce, py::arg("x"), py::arg("kind"), py::arg("outer"), py::arg("n"), py::arg("inner"),
         py::arg("isa") = "", "Where along n x, seen as [outer, n, inner], has its first max or min: int64.");
   m.def("cumulate", &cumulate, py::arg("x"), py::arg("kind"), py::arg("outer"), py::arg("n"), py::arg("inner"),

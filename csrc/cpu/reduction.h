@@ -9,8 +9,8 @@ namespace ulpgrad {
 
 enum class Reduce : int { sum, prod, max, min, squares };
 
-// One tree for all threads and instruction sets: blocks of kBlock values (along the last axis) or kRows rows (along another)
-// are each reduced in fixed lanes, then their results in pairs.
+// One tree for all threads and instruction sets: blocks of kBlock values (along the last axis) or kRows rows (along
+// another) are each reduced in fixed lanes, then their results in pairs.
 constexpr int64_t kBlock = 4096;
 constexpr int64_t kRows = 128;
 

@@ -72,9 +72,8 @@ py::array binary(void (*rows)(const T*, const T*, T*, int64_t, int64_t),
   if (inner == 1) {
     over_rows(outer, n, [&](int64_t b, int64_t e) { rows(gradient + b * n, from + b * n, to + b * n, e - b, n); });
   } else {
-    over_columns(outer, n, inner, [&](int64_t at, int64_t width) {
-      columns(gradient + at, from + at, to + at, n, width, inner);
-    });
+    over_columns(outer, n, inner,
+                 [&](int64_t at, int64_t width) { columns(gradient + at, from + at, to + at, n, width, inner); });
   }
   return out;
 }
@@ -145,13 +144,14 @@ py::array cross_entropy_gradient_of(const RowFunctions<T>& f, const py::array& g
                                     const py::array& target, const py::array& lse, int64_t ignored, double smoothing) {
   expect_ndim(x, 2, "logits");
   const int64_t rows = x.shape(0), n = x.shape(1);
-  const T *from = contiguous<T>(x, "logits"), *gradient = values_of<T>(g, rows, "g"), *log = values_of<T>(lse, rows, "lse");
+  const T *from = contiguous<T>(x, "logits"), *gradient = values_of<T>(g, rows, "g"),
+          *log = values_of<T>(lse, rows, "lse");
   const Targets all = targets_of(target, rows, n, ignored, smoothing);
   py::array_t<T> out = empty<T>({rows, n});
   T* to = out.mutable_data();
   over_rows(rows, n, [&](int64_t b, int64_t e) {
-    f.cross_entropy_gradient(gradient + b, from + b * n, {all.index + b, ignored, smoothing}, log + b, to + b * n, e - b,
-                             n);
+    f.cross_entropy_gradient(gradient + b, from + b * n, {all.index + b, ignored, smoothing}, log + b, to + b * n,
+                             e - b, n);
   });
   return out;
 }
@@ -166,8 +166,10 @@ py::array cross_entropy_gradient(const py::array& g, const py::array& x, const p
 void bind_rows(py::module_& m) {
   using py::arg;
   m.def("softmax", &softmax, arg("x"), arg("isa") = "", "Softmax of x[outer, n, inner] along n.");
-  m.def("log_softmax", &log_softmax, arg("x"), arg("isa") = "", "Logarithm of the softmax of x[outer, n, inner] along n.");
-  m.def("softmax_gradient", &softmax_gradient, arg("g"), arg("y"), arg("isa") = "", "y (g - sum(g y)) along the middle axis.");
+  m.def("log_softmax", &log_softmax, arg("x"), arg("isa") = "",
+        "Logarithm of the softmax of x[outer, n, inner] along n.");
+  m.def("softmax_gradient", &softmax_gradient, arg("g"), arg("y"), arg("isa") = "",
+        "y (g - sum(g y)) along the middle axis.");
   m.def("log_softmax_gradient", &log_softmax_gradient, arg("g"), arg("y"), arg("isa") = "",
         "g - exp(y) sum(g) along the middle axis.");
   m.def("first_outside", &first_outside, arg("indices"), arg("limit"), arg("ignored") = py::none(),

@@ -1,5 +1,5 @@
-// Rows of a table by index, and their gradient: a stable counting sort tells each row of the result which rows of g it is
-// the sum of, so rows can be shared out over threads and each is added up in index order.
+// Rows of a table by index, and their gradient: a stable counting sort tells each row of the result which rows of g it
+// is the sum of, so rows can be shared out over threads and each is added up in index order.
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -54,7 +54,8 @@ py::array gradient_of(const py::array& g, const py::array& indices, int64_t rows
   {
     const py::gil_scoped_release free;
     // ends[r] first counts index r, then is where its positions begin, and at last where they end.
-    const std::unique_ptr<int64_t[]> ends(new int64_t[static_cast<size_t>(rows)]()), order(new int64_t[static_cast<size_t>(count)]);
+    const std::unique_ptr<int64_t[]> ends(new int64_t[static_cast<size_t>(rows)]()),
+        order(new int64_t[static_cast<size_t>(count)]);
     for (int64_t i = 0; i < count; ++i) ++ends[index[i]];
     for (int64_t r = 0, total = 0; r < rows; ++r) {
       const int64_t begin = total;

@@ -1,4 +1,5 @@
-// Normalisation: checks, rows or channels over threads, and the parameters' gradients added up chunk by chunk, in order.
+// Normalisation: checks, rows or channels over threads, and the parameters' gradients added up chunk by chunk, in
+// order.
 #include "rows_norm.h"
 
 #include <algorithm>
@@ -39,8 +40,14 @@ py::tuple forward_of(const NormFunctions<T>& f, const py::array& x, const py::ob
   expect_ndim(x, 2, "x");
   const int64_t rows = x.shape(0), n = x.shape(1);
   py::array_t<T> y = empty<T>({rows, n}), mean = empty<T>({centered ? rows : 0}), rstd = empty<T>({rows});
-  const RowNorm<T> a{contiguous<T>(x, "x"), optional<T>(weight, n, "weight"), optional<T>(bias, n, "bias"),
-                     y.mutable_data(), centered ? mean.mutable_data() : nullptr, rstd.mutable_data(), n, eps};
+  const RowNorm<T> a{contiguous<T>(x, "x"),
+                     optional<T>(weight, n, "weight"),
+                     optional<T>(bias, n, "bias"),
+                     y.mutable_data(),
+                     centered ? mean.mutable_data() : nullptr,
+                     rstd.mutable_data(),
+                     n,
+                     eps};
   {
     const py::gil_scoped_release free;
     parallel_for(rows, grain(n), [&](int64_t begin, int64_t end) { f.forward(a, begin, end); });
@@ -97,9 +104,8 @@ void over_channels(const ChannelNorm<T>& a, const Run& run) {
   constexpr int64_t together = 16;  // channels side by side are taken a vector at a time
   const int64_t width = a.s == 1 ? together : 1;
   const py::gil_scoped_release free;
-  parallel_for((a.c + width - 1) / width, grain(width * a.n * a.s), [&](int64_t begin, int64_t end) {
-    run(a, begin * width, std::min(a.c, end * width));
-  });
+  parallel_for((a.c + width - 1) / width, grain(width * a.n * a.s),
+               [&](int64_t begin, int64_t end) { run(a, begin * width, std::min(a.c, end * width)); });
 }
 
 template <typename T>
@@ -108,8 +114,19 @@ py::tuple channels_of(const NormFunctions<T>& f, const py::array& x, const py::o
   expect_ndim(x, 3, "x");
   const int64_t n = x.shape(0), c = x.shape(1), s = x.shape(2);
   py::array_t<T> y = empty<T>({n, c, s}), mean = empty<T>({c}), rstd = empty<T>({c});
-  const ChannelNorm<T> a{nullptr, contiguous<T>(x, "x"), optional<T>(weight, c, "weight"), optional<T>(bias, c, "bias"),
-                         y.mutable_data(), mean.mutable_data(), rstd.mutable_data(), nullptr, nullptr, n, c, s, eps};
+  const ChannelNorm<T> a{nullptr,
+                         contiguous<T>(x, "x"),
+                         optional<T>(weight, c, "weight"),
+                         optional<T>(bias, c, "bias"),
+                         y.mutable_data(),
+                         mean.mutable_data(),
+                         rstd.mutable_data(),
+                         nullptr,
+                         nullptr,
+                         n,
+                         c,
+                         s,
+                         eps};
   over_channels(a, f.channels);
   return py::make_tuple(y, mean, rstd);
 }
@@ -150,7 +167,8 @@ py::tuple row_norm_gradient(const py::array& g, const py::array& x, const py::ob
   return is_double(x) ? gradient_of(t.f64, g, x, weight, mean, rstd) : gradient_of(t.f32, g, x, weight, mean, rstd);
 }
 
-py::tuple batch_norm(const py::array& x, const py::object& weight, const py::object& bias, double eps, const char* isa) {
+py::tuple batch_norm(const py::array& x, const py::object& weight, const py::object& bias, double eps,
+                     const char* isa) {
   const NormTable& t = table<NormTable>(isa_named(isa));
   return is_double(x) ? channels_of(t.f64, x, weight, bias, eps) : channels_of(t.f32, x, weight, bias, eps);
 }

@@ -20,7 +20,8 @@ struct RowNorm {
   double eps;
 };
 
-// Gradients of rows. dweight and dbias take the sums over these rows; without a mean it is RMS norm, and dbias is not used.
+// Gradients of rows. dweight and dbias take the sums over these rows; without a mean it is RMS norm, and dbias is not
+// used.
 template <typename T>
 struct RowNormGradient {
   const T* g;

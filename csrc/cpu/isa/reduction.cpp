@@ -12,14 +12,18 @@ template <typename T>
 struct Sum {
   static constexpr T start = 0;
   template <typename V>
-  ULPGRAD_INLINE V join(V a, V b) { return a + b; }
+  ULPGRAD_INLINE V join(V a, V b) {
+    return a + b;
+  }
 };
 
 template <typename T>
 struct Prod {
   static constexpr T start = 1;
   template <typename V>
-  ULPGRAD_INLINE V join(V a, V b) { return a * b; }
+  ULPGRAD_INLINE V join(V a, V b) {
+    return a * b;
+  }
 };
 
 // A NaN stays: it is not equal to itself, and no comparison with it is true.
@@ -27,25 +31,33 @@ template <typename T>
 struct Max {
   static constexpr T start = -std::numeric_limits<T>::infinity();
   template <typename V>
-  ULPGRAD_INLINE V join(V a, V b) { return ((b > a) | (b != b)) ? b : a; }
+  ULPGRAD_INLINE V join(V a, V b) {
+    return ((b > a) | (b != b)) ? b : a;
+  }
 };
 
 template <typename T>
 struct Min {
   static constexpr T start = std::numeric_limits<T>::infinity();
   template <typename V>
-  ULPGRAD_INLINE V join(V a, V b) { return ((b < a) | (b != b)) ? b : a; }
+  ULPGRAD_INLINE V join(V a, V b) {
+    return ((b < a) | (b != b)) ? b : a;
+  }
 };
 
 // What is reduced: the values, or their squared distances from a center.
 struct Plain {
   template <typename V>
-  ULPGRAD_INLINE V of(V x, V) { return x; }
+  ULPGRAD_INLINE V of(V x, V) {
+    return x;
+  }
 };
 
 struct Squares {
   template <typename V>
-  ULPGRAD_INLINE V of(V x, V center) { return (x - center) * (x - center); }
+  ULPGRAD_INLINE V of(V x, V center) {
+    return (x - center) * (x - center);
+  }
 };
 
 constexpr int kVectors = 256 / kVectorBytes;  // accumulators: 256 bytes of lanes whatever the instruction set
@@ -121,9 +133,8 @@ static void reduce_rows(const T* x, int64_t n, int64_t width, int64_t stride, co
     });
   }
   for (; i < n; ++i, x += stride) {
-    each<T>(width, [&](const auto& at) {
-      at.put(out, Op::join(at(out), Value::of(at(x), center ? at(center) : Vec<T>{})));
-    });
+    each<T>(width,
+            [&](const auto& at) { at.put(out, Op::join(at(out), Value::of(at(x), center ? at(center) : Vec<T>{}))); });
   }
 }
 
@@ -178,22 +189,29 @@ static void cumulate_runs(const T* x, T* y, int64_t rows, int64_t n) {
 template <typename T, typename Body>
 static auto with_kind(Reduce kind, const Body& body) {
   switch (kind) {
-    case Reduce::prod: return body(Prod<T>{}, Plain{});
-    case Reduce::max: return body(Max<T>{}, Plain{});
-    case Reduce::min: return body(Min<T>{}, Plain{});
-    case Reduce::squares: return body(Sum<T>{}, Squares{});
-    default: return body(Sum<T>{}, Plain{});
+    case Reduce::prod:
+      return body(Prod<T>{}, Plain{});
+    case Reduce::max:
+      return body(Max<T>{}, Plain{});
+    case Reduce::min:
+      return body(Min<T>{}, Plain{});
+    case Reduce::squares:
+      return body(Sum<T>{}, Squares{});
+    default:
+      return body(Sum<T>{}, Plain{});
   }
 }
 
 template <typename T>
 static T block(Reduce kind, const T* x, int64_t n, T center) {
-  return with_kind<T>(kind, [&](auto op, auto value) { return reduce_block<T, decltype(op), decltype(value)>(x, n, center); });
+  return with_kind<T>(
+      kind, [&](auto op, auto value) { return reduce_block<T, decltype(op), decltype(value)>(x, n, center); });
 }
 
 template <typename T>
 static T run(Reduce kind, const T* x, int64_t n, T center) {
-  return with_kind<T>(kind, [&](auto op, auto value) { return reduce_run<T, decltype(op), decltype(value)>(x, n, center); });
+  return with_kind<T>(kind,
+                      [&](auto op, auto value) { return reduce_run<T, decltype(op), decltype(value)>(x, n, center); });
 }
 
 template <typename T>

@@ -49,7 +49,8 @@ static void log_softmax_gradient(const T* g, const T* y, T* dx, int64_t rows, in
 // All differences are taken from the maximum, where they are small: the loss keeps its digits when logits are large.
 template <typename T>
 static void cross_entropy(const T* x, const Targets& target, T* loss, T* lse, int64_t rows, int64_t n) {
-  const T spread = static_cast<T>(target.smoothing / static_cast<double>(n)), hit = static_cast<T>(1 - target.smoothing);
+  const T spread = static_cast<T>(target.smoothing / static_cast<double>(n)),
+          hit = static_cast<T>(1 - target.smoothing);
   for (int64_t i = 0; i < rows; ++i, x += n) {
     const T top = largest(x, n);
     const T log = std::log(sum_of<T>(n, [&](const auto& at) { return exp_of_shifted<T>(at(x) - top); }));
@@ -65,7 +66,8 @@ static void cross_entropy(const T* x, const Targets& target, T* loss, T* lse, in
 template <typename T>
 static void cross_entropy_gradient(const T* g, const T* x, const Targets& target, const T* lse, T* dx, int64_t rows,
                                    int64_t n) {
-  const T spread = static_cast<T>(target.smoothing / static_cast<double>(n)), hit = static_cast<T>(1 - target.smoothing);
+  const T spread = static_cast<T>(target.smoothing / static_cast<double>(n)),
+          hit = static_cast<T>(1 - target.smoothing);
   for (int64_t i = 0; i < rows; ++i, x += n, dx += n) {
     const int64_t t = target.index[i];
     if (t == target.ignored) {
@@ -102,8 +104,7 @@ static void softmax_columns(const T* x, T* y, int64_t n, int64_t width, int64_t 
     });
   }
   for (int64_t j = 0; j < width; ++j) total[j] = 1 / total[j];
-  for (int64_t i = 0; i < n; ++i, y += stride)
-    each<T>(width, [&](const auto& at) { at.put(y, at(y) * at(total)); });
+  for (int64_t i = 0; i < n; ++i, y += stride) each<T>(width, [&](const auto& at) { at.put(y, at(y) * at(total)); });
 }
 
 template <typename T>
@@ -111,9 +112,7 @@ static void log_softmax_columns(const T* x, T* y, int64_t n, int64_t width, int6
   T top[kColumns], total[kColumns] = {};
   largest_in_columns(x, top, n, width, stride);
   for (int64_t i = 0; i < n; ++i)
-    each<T>(width, [&](const auto& at) {
-      at.put(total, at(total) + exp_of_shifted<T>(at(x + i * stride) - at(top)));
-    });
+    each<T>(width, [&](const auto& at) { at.put(total, at(total) + exp_of_shifted<T>(at(x + i * stride) - at(top))); });
   for (int64_t j = 0; j < width; ++j) total[j] = std::log(total[j]);
   for (int64_t i = 0; i < n; ++i, x += stride, y += stride)
     each<T>(width, [&](const auto& at) { at.put(y, at(x) - at(top) - at(total)); });

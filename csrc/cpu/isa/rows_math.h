@@ -117,7 +117,7 @@ struct ExpTraits;
 template <>
 struct ExpTraits<float> {
   typedef int32_t Ints __attribute__((vector_size(kVectorBytes)));
-  static constexpr int terms = 7, mantissa = 23, bias = 127;  // Taylor's remainder: 5e-9 at ln(2) / 2
+  static constexpr int terms = 7, mantissa = 23, bias = 127;       // Taylor's remainder: 5e-9 at ln(2) / 2
   static constexpr float lowest = -104.0f, rounder = 12582912.0f;  // 1.5 * 2^23: adding it leaves no fraction bits
   static constexpr float log2_high = 0.693359375f, log2_low = -2.12194440e-4f;
 };
@@ -125,7 +125,7 @@ struct ExpTraits<float> {
 template <>
 struct ExpTraits<double> {
   typedef int64_t Ints __attribute__((vector_size(kVectorBytes)));
-  static constexpr int terms = 13, mantissa = 52, bias = 1023;  // remainder: 4e-18
+  static constexpr int terms = 13, mantissa = 52, bias = 1023;            // remainder: 4e-18
   static constexpr double lowest = -746.0, rounder = 6755399441055744.0;  // 1.5 * 2^52
   static constexpr double log2_high = 0.693147180369123816490, log2_low = 1.90821492927058770002e-10;
 };

@@ -85,7 +85,8 @@ static void gradient(const RowNormGradient<T>& a, int64_t begin, int64_t end) {
 
 constexpr int64_t kChunk = 128;  // values of a channel that are added up before their sum joins the total
 
-// One position per sample: channels lie side by side, a vector of them at a time. f(at, row, acc) adds to acc[0 .. count - 1].
+// One position per sample: channels lie side by side, a vector of them at a time. f(at, row, acc) adds to acc[0 ..
+// count - 1].
 template <typename T, int count, typename At, typename F>
 ULPGRAD_INLINE void column_sums(const At& at, int64_t n, Vec<T> (&total)[count], const F& f) {
   for (int k = 0; k < count; ++k) total[k] = Vec<T>{};
