@@ -82,8 +82,8 @@ class Node:
     def __init__(self, name: str, inputs: Sequence[Tensor | None]) -> None:
         self.name = name
         self.sequence = next(_sequence)
-        self.edges: list[Edge] = [None if t is None else t._edge() for t in inputs]
-        self.operands: list[Any] = [None if t is None else (t.shape, t.dtype) for t in inputs]
+        self.edges: list[Edge] = [None if t is None or not t.requires_grad else t._node or t for t in inputs]
+        self.operands: list[Any] = [None if t is None else (t.storage.shape, t.dtype) for t in inputs]
         self.hooks: dict[int, list[Hook]] | None = None
         self.retained: dict[int, weakref.ref[Tensor]] | None = None
 
@@ -102,6 +102,8 @@ class Node:
 
 def _fit(gradient: Tensor, shape: tuple[int, ...], form: Format, name: str) -> Tensor:
     """A gradient as its operand wants it: broadcast axes summed, in the operand's format."""
+    if gradient.dtype is form and gradient.storage.shape == shape:
+        return gradient
     from ulpgrad import ops
 
     if gradient.shape != shape:

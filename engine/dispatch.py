@@ -114,7 +114,10 @@ def make_plan(op: Op, device: str, formats: Formats, arrays: tuple[Any, ...], pa
 
 def _contiguous(run: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arrays: Array | None, **params: Any) -> Any:
-        return run(*(a if a is None or a.flags.c_contiguous else a.copy() for a in arrays), **params)
+        for a in arrays:
+            if a is not None and not a.flags.c_contiguous:
+                return run(*[a if a is None or a.flags.c_contiguous else a.copy() for a in arrays], **params)
+        return run(*arrays, **params)
 
     return call
 

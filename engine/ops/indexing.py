@@ -6,6 +6,7 @@ named several times are summed in the order of the index, by the `embedding_grad
 
 from __future__ import annotations
 
+import math
 import operator
 from types import EllipsisType, NoneType
 from typing import Any
@@ -126,19 +127,27 @@ def _sums(g: Tensor, shape: tuple[int, ...], index: Index) -> Array:
     axis = next(i for i, item in enumerate(index) if isinstance(item, np.ndarray))
     alone = all(item.__class__ is slice and item == slice(None) for i, item in enumerate(index) if i != axis)
     if alone and index[axis].dtype.kind != "b":
-        return _sum_rows(g, g.storage, shape, index[axis], axis)
-    count = int(np.prod(shape))
-    positions = np.arange(count).reshape(shape)[index]
-    return _sum_rows(g, g.storage.reshape(-1), (count,), positions.reshape(-1), 0).reshape(shape)
+        return _sum_rows(g, shape, index[axis], axis)
+    positions = np.arange(math.prod(shape)).reshape(shape)[index]
+    return _sum_elements(g, shape, positions)
 
 
-def _sum_rows(g: Tensor, storage: Array, shape: tuple[int, ...], positions: Array, axis: int) -> Array:
+def _sum_elements(g: Tensor, shape: tuple[int, ...], positions: Array) -> Array:
+    """Elements summed, in float64, into the (flattened) position each was picked from."""
+    values = g.dtype.decode(g.storage).reshape(-1)
+    totals = np.bincount(positions.reshape(-1), values, math.prod(shape))
+    return g.dtype.encode(totals).reshape(shape)
+
+
+def _sum_rows(g: Tensor, shape: tuple[int, ...], positions: Array, axis: int) -> Array:
     """Slices along an axis summed into the position each was picked from."""
     rows, rest = shape[axis], (*shape[:axis], *shape[axis + 1 :])
     whole = positions.astype(np.int64).reshape(-1)
     whole[whole < 0] += rows
-    front = np.moveaxis(storage, range(axis, axis + positions.ndim), range(positions.ndim))
-    flat = np.ascontiguousarray(front).reshape(whole.size, int(np.prod(rest)))
+    if math.prod(rest) == 1:
+        return _sum_elements(g, shape, whole)
+    front = np.moveaxis(g.storage, range(axis, axis + positions.ndim), range(positions.ndim))
+    flat = np.ascontiguousarray(front).reshape(whole.size, math.prod(rest))
     summed, _ = dispatch.call(embedding_spec.embedding_gradient, (g.dtype, int64), (flat, whole), {"rows": rows})
     return np.moveaxis(np.asarray(summed).reshape(rows, *rest), 0, axis)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from ulpgrad.autograd import is_grad_enabled
 from ulpgrad.errors import ArgumentError, GradientError, ShapeError
 from ulpgrad.formats import Array, int64
@@ -41,14 +42,22 @@ def _order(x: Tensor, axis: int, descending: bool, stable: bool) -> Array:
     return np.argsort(_keys(x, descending), axis=axis, kind="stable" if stable else None).astype(np.int64, copy=False)
 
 
+def _has_both_zeros(values: Array) -> bool:
+    if values.dtype.kind != "f":
+        return False
+    negative = np.signbit(values[values == 0])
+    return bool(negative.any() and not negative.all())
+
+
 def sort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
     """The values along an axis in rising (or falling) order. Differentiable."""
     x = as_tensor(x)
     where = normalize_axis("sort", axis, x.ndim)
     if x.requires_grad:
         return along_axis("sort", x, _order(x, where, descending, stable), where, True)
-    kind: Any = "stable" if stable and x.dtype.kind == "float" else None  # equal integers cannot be told apart
-    keys = np.sort(_keys(x, descending), axis=where, kind=kind)
+    keys = _keys(x, descending)
+    kind: Any = "stable" if stable and _has_both_zeros(keys) else None  # no other equal values can be told apart
+    keys = np.sort(keys, axis=where, kind=kind)
     return Tensor(x.dtype.encode(_turned(keys) if descending else keys), x.dtype)
 
 
@@ -71,15 +80,27 @@ def topk(x: Tensor, k: int, axis: int = -1, largest: bool = True, sorted: bool =
     return along_axis("topk", x, positions, where, True), Tensor(positions, int64)
 
 
+def _below_the_kth(keys: Array, k: int) -> Array | None:
+    """Positions of the k smallest along the last axis, in rising order, by one comparison with the k-th; None where that
+    does not tell k of them (equal values, NaN)."""
+    mask = keys <= np.partition(keys, k - 1, axis=-1)[..., k - 1 : k]
+    if not (np.count_nonzero(mask, axis=-1) == k).all():
+        return None
+    return np.nonzero(mask)[-1].reshape(*keys.shape[:-1], k)
+
+
 def _extremes(keys: Array, k: int, axis: int, nan_first: bool, sorted: bool) -> Array:
     first = (slice(None),) * axis + (slice(k),)
     if nan_first and keys.dtype.kind == "f" and np.isnan(keys).any():
         return np.lexsort((keys, ~np.isnan(keys)), axis=axis)[first]
-    if k == keys.shape[axis]:
-        return np.argsort(keys, axis=axis, kind="stable")
-    chosen = np.argpartition(keys, k, axis=axis)[first]
-    if sorted:
-        chosen = np.sort(chosen, axis=axis)  # equal values in the order of their positions
+    if not 0 < k < keys.shape[axis]:
+        return np.argsort(keys, axis=axis, kind="stable")[first]
+    told = _below_the_kth(np.moveaxis(keys, axis, -1), k)
+    if told is None:
+        chosen = np.sort(np.argpartition(keys, k, axis=axis)[first], axis=axis)
+    else:
+        chosen = np.moveaxis(told, -1, axis)
+    if sorted:  # equal values in the order of their positions
         order = np.argsort(np.take_along_axis(keys, chosen, axis), axis=axis, kind="stable")
         chosen = np.take_along_axis(chosen, order, axis)
     return chosen
