@@ -20,7 +20,10 @@ def fan_in_uniform(parameter: Parameter, fan_in: int) -> None:
 
 
 class Linear(Module):
-    """x @ weight.T + bias: (..., in_features) -> (..., out_features); weight (out, in), bias (out,)."""
+    """x @ weight.T + bias: (..., in_features) -> (..., out_features); weight (out, in), bias (out,).
+
+    Called with the name of an activation too, it applies that in the same kernel. See `ulpgrad.linear`.
+    """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, dtype: Any = None) -> None:
         self.in_features, self.out_features = in_features, out_features
