@@ -271,8 +271,8 @@ def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = N
     """Ones on the k-th diagonal of an (n_rows, n_cols) matrix of zeros."""
     as_device(device)
     form = _float_or(dtype)
-    sizes = checked_shape("eye", (n_rows, n_rows if n_cols is None else n_cols))
-    return Tensor(form.encode(np.eye(*sizes, k=k)), form)
+    rows, columns = checked_shape("eye", (n_rows, n_rows if n_cols is None else n_cols))
+    return Tensor(form.encode(np.eye(rows, columns, k=k)), form)
 
 
 def tril(x: Tensor, /, *, k: int = 0) -> Tensor:

@@ -86,7 +86,8 @@ def _below_the_kth(keys: Array, k: int) -> Array | None:
     mask = keys <= np.partition(keys, k - 1, axis=-1)[..., k - 1 : k]
     if not (np.count_nonzero(mask, axis=-1) == k).all():
         return None
-    return np.nonzero(mask)[-1].reshape(*keys.shape[:-1], k)
+    positions: Array = np.flatnonzero(mask).reshape(*keys.shape[:-1], k) % keys.shape[-1]
+    return positions
 
 
 def _extremes(keys: Array, k: int, axis: int, nan_first: bool, sorted: bool) -> Array:
@@ -152,7 +153,8 @@ def _distinct(name: str, x: Any, **wanted: bool) -> Any:
     x = as_tensor(x)
     if x.requires_grad and is_grad_enabled():
         raise GradientError(f"{name} has no gradient: pass x.detach()")
-    return np.unique(x.dtype.decode(x.storage), equal_nan=False, **wanted)
+    unique: Any = np.unique  # typed by its flags, which are not known here
+    return unique(x.dtype.decode(x.storage), equal_nan=False, **wanted)
 
 
 def unique_all(x: Tensor, /) -> UniqueAll:
