@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 import ulpgrad as ug
 from ulpgrad.errors import ArgumentError, AxisError, FormatError, ShapeError
 from ulpgrad.testing import gradcheck
