@@ -178,7 +178,8 @@ def _walk(
                 continue
             for edge, g, operand in zip(node.edges, node.vjp(gradients), node.operands, strict=True):
                 if edge is not None and g is not None:
-                    send(edge, _fit(g, *operand, node.name))
+                    shape, form = operand
+                    send(edge, _fit(g, shape, form, node.name))
             if not retain_graph:
                 node.free()
         for leaf, total in leaves.values():
