@@ -13,7 +13,7 @@ import numpy as np
 
 from ulpgrad import autograd, data, nn, ops, optim, random
 from ulpgrad.bench import ledger
-from ulpgrad.formats import Format, bfloat16, float16, float32, float64
+from ulpgrad.formats import Array, Format, bfloat16, float16, float32, float64
 from ulpgrad.policy import GradScaler, autocast
 from ulpgrad.tensor import Tensor
 
@@ -52,54 +52,68 @@ PRECISIONS = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Model:
+    """A network and how it is trained. `shifts`: each training image is moved by up to one pixel, at random."""
+
+    make: Callable[[], nn.Module]
+    text: str
+    epochs: int
+    shifts: bool
+
+
 def mlp() -> nn.Module:
-    """64-128-64-10."""
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10)
+        nn.Flatten(),
+        nn.Linear(64, 256), nn.ReLU(), nn.Dropout(0.3),
+        nn.Linear(256, 128), nn.ReLU(), nn.Dropout(0.3),
+        nn.Linear(128, 10),
     )  # fmt: skip
 
 
 def cnn() -> nn.Module:
-    """Two convolutions 3 x 3 with 16 and 32 filters, the larger one pooled, and two dense layers."""
     return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10),
+        nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(512, 64), nn.ReLU(),
+        nn.Linear(64, 10),
     )  # fmt: skip
 
 
-MODELS: dict[str, Callable[[], nn.Module]] = {"mlp": mlp, "cnn": cnn}
+MODELS = {
+    "mlp": Model(mlp, "MLP: dense layers 64-256-128-10 with dropout", epochs=60, shifts=False),
+    "cnn": Model(cnn, "CNN: two convolutions 3 x 3 with batch norm, two dense layers", epochs=25, shifts=True),
+}
+LEARNING_RATE = 3e-3  # falls to 0 by a cosine
+WEIGHT_DECAY = 0.05
 
 
 def train(
-    model_name: str, precision_name: str, seed: int, epochs: int, batch_size: int, learning_rate: float,
+    model_name: str, precision_name: str, seed: int, epochs: int, batch_size: int,
     told: Callable[[int], None] = lambda epoch: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train one network; returns its figures as plain numbers. `told` hears of each epoch that begins."""
     precision = PRECISIONS[precision_name]
     random.manual_seed(seed)
-    model = MODELS[model_name]()  # drawn in float32 always, so that every row starts from the same weights
+    model = MODELS[model_name].make()  # drawn in float32 always, so that every row starts from the same weights
     if precision.weights is not float32:
         model.to(precision.weights)
     parameters = list(model.parameters())
-    optimizer = optim.Adam(parameters, lr=learning_rate)
+    optimizer = optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     training, held_out = (
         _whole(data.digits(split, standardize=True), precision.weights) for split in ("train", "test")
     )
-    loader = data.DataLoader(data.ArrayDataset(*training), batch_size, shuffle=True, seed=seed)
+    moving = shifted(random.Generator(seed)) if MODELS[model_name].shifts else None
+    loader = data.DataLoader(data.ArrayDataset(*training, transform=moving), batch_size, shuffle=True, seed=seed)
     schedule = optim.CosineAnnealingLR(optimizer, epochs * len(loader))
     scaler = GradScaler(growth_interval=GROWTH_INTERVAL, enabled=precision.scaled)
 
-    def loss_of(x: Tensor, y: Tensor) -> Tensor:
-        with products(precision):
-            return ops.cross_entropy(model(x), y)
-
-    kept = ledger.activations(loss_of(*next(iter(loader))), model)
-    loader.generator.manual_seed(seed)
     times: list[float] = []
     losses: list[float] = []
     errors: list[float] = []
     zeros = values = 0
+    kept = 0
     counted: ledger.Ledger | None = None
     begun = time.perf_counter()
     for epoch in range(epochs):
@@ -109,7 +123,10 @@ def train(
         for x, y in loader:
             start = time.perf_counter()
             optimizer.zero_grad()
-            loss = loss_of(x, y)
+            with products(precision):
+                loss = ops.cross_entropy(model(x), y)
+            if counted is None:
+                kept = ledger.activations(loss, model)
             scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()
@@ -156,6 +173,20 @@ def error_rate(model: nn.Module, precision: Precision, x: Tensor, y: Tensor) -> 
     with autograd.no_grad(), products(precision):
         found = ops.argmax(model(x), axis=1)
     return float(np.mean(found.numpy() != y.numpy()))
+
+
+def shifted(generator: random.Generator) -> Callable[[Array], Array]:
+    """A transform that moves each image [n, c, h, w] by -1, 0 or 1 pixels each way, over the empty margin around it."""
+
+    def move(x: Array) -> Array:
+        n, _, h, w = x.shape
+        padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=x.min())
+        down, right = random.randint(0, 3, (2, n), generator=generator).numpy()
+        rows, columns = down[:, None] + np.arange(h), right[:, None] + np.arange(w)
+        taken = padded[np.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+        return np.ascontiguousarray(np.moveaxis(taken, 3, 1))
+
+    return move
 
 
 def _whole(dataset: data.ArrayDataset, form: Format) -> tuple[Tensor, Tensor]:
