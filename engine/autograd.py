@@ -77,15 +77,21 @@ class Saved:
 class Node:
     """One recorded operation. Subclasses say how gradients of the outputs become gradients of the inputs."""
 
-    __slots__ = ("__weakref__", "edges", "hooks", "name", "operands", "retained", "sequence")
+    hooks: dict[int, list[Hook]] | None = None
+    retained: dict[int, weakref.ref[Tensor]] | None = None
 
     def __init__(self, name: str, inputs: Sequence[Tensor | None]) -> None:
         self.name = name
         self.sequence = next(_sequence)
-        self.edges: list[Edge] = [None if t is None or not t.requires_grad else t._node or t for t in inputs]
-        self.operands: list[Any] = [None if t is None else (t.storage.shape, t.dtype) for t in inputs]
-        self.hooks: dict[int, list[Hook]] | None = None
-        self.retained: dict[int, weakref.ref[Tensor]] | None = None
+        self.edges: list[Edge] = []
+        self.operands: list[Any] = []  # shape and format of each input
+        for t in inputs:
+            if t is None:
+                self.edges.append(None)
+                self.operands.append(None)
+            else:
+                self.edges.append((t._node or t) if t.requires_grad else None)
+                self.operands.append((t.storage.shape, t.dtype))
 
     def vjp(self, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:
         """Gradients of the inputs from those of the outputs (None: zero)."""

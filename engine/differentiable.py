@@ -18,6 +18,7 @@ from ulpgrad.kernels.spec import Op
 from ulpgrad.tensor import Tensor
 
 Rule = Callable[..., Any]
+Places = tuple[tuple[str, int], ...]
 
 
 class Primitive:
@@ -46,7 +47,7 @@ class Primitive:
         self.composite = composite
         self.rules = dict(gradients or {})
         self.reads = {name: _parameters(rule) for name, rule in self.rules.items()}
-        self._needs: dict[tuple[bool, ...], frozenset[str]] = {}
+        self._needs: dict[int, tuple[Places, Places]] = {}
 
     @property
     def has_rules(self) -> bool:
@@ -56,44 +57,49 @@ class Primitive:
     def __repr__(self) -> str:
         return f"<Primitive {self.op.name}>"
 
-    def __call__(self, *tensors: Tensor | None, **params: Any) -> Any:
-        """Run the op. Returns a Tensor, or a tuple of Tensors for an op with several outputs."""
+    def __call__(self, *tensors: Tensor | None, **params: Any) -> Tensor:
+        """Run the op; the (first) output."""
+        return self._outputs(tensors, params)[0]
+
+    def every(self, *tensors: Tensor | None, **params: Any) -> tuple[Tensor, ...]:
+        """Run the op; all outputs."""
+        return self._outputs(tensors, params)
+
+    def _outputs(self, tensors: tuple[Tensor | None, ...], params: dict[str, Any]) -> tuple[Tensor, ...]:
         if dispatch.state.special:
             tensors = prepared(self.op.name, *tensors)
         arrays = tuple([None if t is None else t.storage for t in tensors])
         formats = tuple([None if t is None else t.dtype for t in tensors])
         result, forms = dispatch.call(self.op, formats, arrays, params)
         if len(forms) == 1:
-            out = Tensor(result, forms[0])
-            self.record(tensors, (out,), params)
-            return out
-        outs = tuple([Tensor(r, f) for r, f in zip(result, forms, strict=True)])
+            outs: tuple[Tensor, ...] = (Tensor(result, forms[0]),)
+        else:
+            outs = tuple([Tensor(r, f) for r, f in zip(result, forms, strict=True)])
         self.record(tensors, outs, params)
         return outs
 
     def record(self, tensors: Sequence[Tensor | None], outs: tuple[Tensor, ...], params: dict[str, Any]) -> None:
         """Tie the first output to a new node if an input requires a gradient."""
+        mask, bit = 0, 1
         for t in tensors:
             if t is not None and t.requires_grad:
-                break
-        else:
-            return
-        if outs[0].dtype.kind == "float" and is_grad_enabled():
-            outs[0]._node = (_OpNode(self, tensors, outs, params), 0)
+                mask |= bit
+            bit <<= 1
+        if mask and outs[0].dtype.kind == "float" and is_grad_enabled():
+            outs[0]._node = (_OpNode(self, tensors, outs, params, self._needs.get(mask) or self._needed(mask)), 0)
             outs[0].requires_grad = True
 
-    def needs(self, mask: tuple[bool, ...]) -> frozenset[str]:
-        """Names that the rules of the operands in `mask` read."""
-        found = self._needs.get(mask)
-        if found is None:
-            names: set[str] = set(_parameters(self.joint)) if self.joint is not None else set()
-            for name, wanted in zip(self.operands, mask, strict=False):
-                if wanted and name in self.reads:
-                    names.update(self.reads[name])
-            if self.composite is not None:
-                names.update(self.operands)
-            found = self._needs[mask] = frozenset(names)
-        return found
+    def _needed(self, mask: int) -> tuple[Places, Places]:
+        """Operands and outputs, by name and position, that the rules of the operands in a bit mask read."""
+        names: set[str] = set(_parameters(self.joint)) if self.joint is not None else set()
+        for position, name in enumerate(self.operands):
+            if mask >> position & 1:
+                names.update(self.reads.get(name, ()))
+        if self.composite is not None:
+            names.update(self.operands)
+        found = tuple(tuple((n, i) for i, n in enumerate(of) if n in names) for of in (self.operands, self.outputs))
+        self._needs[mask] = found[0], found[1]
+        return self._needs[mask]
 
 
 def prepared(name: str, *tensors: Tensor | None) -> tuple[Any, ...]:
@@ -109,22 +115,22 @@ def _parameters(rule: Rule) -> tuple[str, ...]:
 class _OpNode(Node):
     """A recorded call of a Primitive."""
 
-    __slots__ = ("params", "primitive", "saved")
-
     def __init__(
-        self, primitive: Primitive, tensors: Sequence[Tensor | None], outs: tuple[Tensor, ...], params: dict[str, Any]
+        self,
+        primitive: Primitive,
+        tensors: Sequence[Tensor | None],
+        outs: tuple[Tensor, ...],
+        params: dict[str, Any],
+        needed: tuple[Places, Places],
     ) -> None:
         super().__init__(primitive.op.name, tensors)
         self.primitive, self.params = primitive, params
-        needs = primitive.needs(tuple([e is not None for e in self.edges]))
-        self.saved: dict[str, Saved | None] | None = {
-            name: None if t is None else Saved(t)
-            for name, t in zip(primitive.operands, tensors, strict=False)
-            if name in needs
-        }
-        for name, out in zip(primitive.outputs, outs, strict=False):
-            if name in needs:
-                self.saved[name] = Saved(out.detach())  # not the output itself: it holds this node
+        self.saved: dict[str, Saved | None] | None = {}
+        for name, i in needed[0]:
+            operand = tensors[i] if i < len(tensors) else None
+            self.saved[name] = None if operand is None else Saved(operand)
+        for name, i in needed[1]:
+            self.saved[name] = Saved(outs[i].detach())  # not the output itself: it holds this node
 
     def value(self, name: str, gradient: Tensor | None) -> Any:
         """What a rule's parameter of that name stands for."""
@@ -187,8 +193,6 @@ class _OpNode(Node):
 
 class _MoveNode(Node):
     """A recorded movement of data: values change place, not themselves. `back` moves a gradient to the inputs."""
-
-    __slots__ = ("back",)
 
     def __init__(self, name: str, inputs: Sequence[Tensor | None], back: Callable[[Tensor], Any]) -> None:
         super().__init__(name, inputs)
@@ -292,8 +296,6 @@ class Function:
 
 class _FunctionNode(Node):
     """A recorded call of a user's Function."""
-
-    __slots__ = ("ctx", "function", "outs")
 
     def __init__(
         self, function: type[Function], ctx: Context, inputs: Sequence[Tensor | None], outs: tuple[Tensor, ...]

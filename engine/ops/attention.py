@@ -46,7 +46,7 @@ def _joint(
     is_causal: bool,
     scale: float,
 ) -> tuple[Tensor | None, ...]:
-    return (*_attention_gradient(g, q, k, v, mask, y, lse, is_causal=is_causal, scale=scale), None)
+    return (*_attention_gradient.every(g, q, k, v, mask, y, lse, is_causal=is_causal, scale=scale), None)
 
 
 _attention = Primitive(spec.attention, "q k v mask", "y lse", joint=_joint, composite=_composite)
@@ -77,5 +77,5 @@ def scaled_dot_product_attention(
     params: dict[str, Any] = {"is_causal": bool(is_causal), "scale": float(scale)}
     if mask is not None and mask.requires_grad and is_grad_enabled():  # the fused gradient gives none for the mask
         return _composite(q, k, v, mask, **params)
-    out: Tensor = _attention(q, k, v, mask, **params)[0]
+    out = _attention(q, k, v, mask, **params)
     return out

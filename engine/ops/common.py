@@ -86,6 +86,8 @@ def normalize_axes(name: str, axis: Any, ndim: int) -> tuple[int, ...]:
     """Non-negative axes from one, several or None (all). ArgumentError if one is given twice."""
     if axis is None:
         return tuple(range(ndim))
+    if axis.__class__ is int and -ndim <= axis < ndim:  # by far the commonest
+        return (axis % ndim,)
     given = axis if isinstance(axis, (tuple, list)) else (axis,)
     axes = tuple(normalize_axis(name, a, ndim) for a in given)
     if len(set(axes)) != len(axes):

@@ -162,7 +162,7 @@ def astype(x: Tensor, dtype: Any, /, *, copy: bool = True, device: Any = None) -
     form = as_format(dtype)
     if x.dtype is form:
         return _copy(x) if copy else x
-    return _cast(x, dtype=form)  # type: ignore[no-any-return]
+    return _cast(x, dtype=form)
 
 
 def _copy(x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.formats import bool_
 from ulpgrad.kernels.elementwise import spec
 from ulpgrad.ops.common import as_tensor, operands, scalar
-from ulpgrad.ops.creation import astype
+from ulpgrad.ops.creation import astype, zeros_like
 from ulpgrad.tensor import Tensor
 
 __all__ = [
@@ -148,7 +148,7 @@ def _binary(name: str, rules: Rules | None = None) -> Binary:
 
 
 def _zero(g: Tensor) -> Tensor:
-    return g * 0.0
+    return zeros_like(g)
 
 
 # Arithmetic
@@ -305,7 +305,7 @@ _gelu: Primitive = Primitive(
 
 def leaky_relu(x: Any, /, negative_slope: float = 0.01) -> Tensor:
     """x where it is positive, negative_slope * x elsewhere."""
-    return _leaky_relu(as_tensor(x), negative_slope=float(negative_slope))  # type: ignore[no-any-return]
+    return _leaky_relu(as_tensor(x), negative_slope=float(negative_slope))
 
 
 def gelu(x: Any, /, approximate: str = "none") -> Tensor:
@@ -315,7 +315,7 @@ def gelu(x: Any, /, approximate: str = "none") -> Tensor:
     """
     if approximate not in ("none", "tanh"):
         raise ArgumentError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
-    return _gelu(as_tensor(x), approximate=approximate)  # type: ignore[no-any-return]
+    return _gelu(as_tensor(x), approximate=approximate)
 
 
 # Choice
@@ -338,7 +338,7 @@ def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:
             f"where: the condition must be bool, got {condition.dtype.name}; compare it first, as in x != 0"
         )
     a, b = operands("where", x1, x2)
-    return _where(condition, a, b)  # type: ignore[no-any-return]
+    return _where(condition, a, b)
 
 
 _clip: Primitive = Primitive(

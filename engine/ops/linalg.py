@@ -54,7 +54,7 @@ def matmul(x1: Any, x2: Any, /) -> Tensor:
     if a.ndim == 0 or b.ndim == 0:
         raise ShapeError(f"matmul: expected at least one dimension each, got {a.shape} @ {b.shape}; use * for scalars")
     if a.ndim > 1 and b.ndim > 1:
-        return _matmul(a, b)  # type: ignore[no-any-return]
+        return _matmul(a, b)
     if a.shape[-1] != b.shape[max(b.ndim - 2, 0)]:
         raise ShapeError(
             f"matmul: inner sizes differ: {a.shape} @ {b.shape}: {a.shape[-1]} != {b.shape[max(b.ndim - 2, 0)]}"
@@ -80,8 +80,8 @@ def linear(x: Any, weight: Tensor, bias: Tensor | None = None, activation: str |
             f"linear: unknown activation {activation!r}; expected None or one of {', '.join(ACTIVATIONS)}"
         )
     if activation and is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-        return ACTIVATIONS[activation](_linear(x, weight, bias, activation=None))  # type: ignore[operator,no-any-return]
-    return _linear(x, weight, bias, activation=activation)  # type: ignore[no-any-return]
+        return ACTIVATIONS[activation](_linear(x, weight, bias, activation=None))
+    return _linear(x, weight, bias, activation=activation)
 
 
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:

@@ -133,7 +133,7 @@ def cross_entropy(
     weight = _class_weights("cross_entropy", weight, rows.shape[1])
     counted: Tensor | int
     if weight is None:
-        losses = _cross_entropy(rows, classes, ignore_index=ignore_index, label_smoothing=label_smoothing)[0]
+        losses = _cross_entropy(rows, classes, ignore_index=ignore_index, label_smoothing=label_smoothing)
         counted = losses.size if reduction != "mean" else int(np.count_nonzero(classes.storage != ignore_index))
     else:
         rows, weight = prepared("cross_entropy", rows, weight)

@@ -48,7 +48,7 @@ def _reflected(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
 
 def _reduction(function: Callable[..., Any]) -> Callable[..., Any]:
     def method(self: Tensor, axis: Any = None, **options: Any) -> Tensor:
-        return function(self, axis=axis, **options)  # type: ignore[no-any-return]
+        return function(self, axis=axis, **options)
 
     method.__doc__ = function.__doc__
     return method

@@ -47,7 +47,7 @@ _layer_norm = Primitive(
     spec.layer_norm,
     "x weight bias",
     "y mean rstd",
-    joint=lambda g, x, weight, mean, rstd: _layer_norm_gradient(g, x, weight, mean, rstd),
+    joint=lambda g, x, weight, mean, rstd: _layer_norm_gradient.every(g, x, weight, mean, rstd),
     composite=_layer_norm_formula,
 )
 _rms_norm_gradient = Primitive(spec.rms_norm_gradient, "g0 x weight rstd", "dx dweight")
@@ -55,7 +55,7 @@ _rms_norm = Primitive(
     spec.rms_norm,
     "x weight",
     "y rstd",
-    joint=lambda g, x, weight, rstd: _rms_norm_gradient(g, x, weight, rstd),
+    joint=lambda g, x, weight, rstd: _rms_norm_gradient.every(g, x, weight, rstd),
     composite=_rms_norm_formula,
 )
 _batch_norm_gradient = Primitive(spec.batch_norm_gradient, "g0 x weight mean rstd", "dx dweight dbias")
@@ -63,7 +63,7 @@ _batch_norm = Primitive(
     spec.batch_norm,
     "x weight bias",
     "y mean rstd",
-    joint=lambda g, x, weight, mean, rstd: _batch_norm_gradient(g, x, weight, mean, rstd),
+    joint=lambda g, x, weight, mean, rstd: _batch_norm_gradient.every(g, x, weight, mean, rstd),
     composite=_batch_norm_formula,
 )
 
@@ -97,7 +97,7 @@ def layer_norm(
     The variance is the biased one; weight and bias have the normalized shape. Source: Ba et al. 2016.
     """
     return _over_last_axes(
-        "layer_norm", x, normalized_shape, (weight, bias), lambda x, w, b: _layer_norm(x, w, b, eps=float(eps))[0]
+        "layer_norm", x, normalized_shape, (weight, bias), lambda x, w, b: _layer_norm(x, w, b, eps=float(eps))
     )
 
 
@@ -110,7 +110,7 @@ def rms_norm(x: Any, normalized_shape: int | Sequence[int], weight: Any = None, 
     if not isinstance(x.dtype, Float):
         raise FormatError(f"rms_norm: expected a floating format, got {x.dtype.name}")
     small = x.dtype.eps if eps is None else float(eps)
-    return _over_last_axes("rms_norm", x, normalized_shape, (weight,), lambda x, w: _rms_norm(x, w, eps=small)[0])
+    return _over_last_axes("rms_norm", x, normalized_shape, (weight,), lambda x, w: _rms_norm(x, w, eps=small))
 
 
 def batch_norm(
@@ -144,7 +144,7 @@ def batch_norm(
     count = x.size // max(x.shape[1], 1)
     if count == 1:
         raise ShapeError(f"batch_norm: x {x.shape} has one value per channel: training needs at least two")
-    y, mean, rstd = _batch_norm(reshape(x, (*x.shape[:2], -1)), weight, bias, eps=float(eps))
+    y, mean, rstd = _batch_norm.every(reshape(x, (*x.shape[:2], -1)), weight, bias, eps=float(eps))
     if running_mean is not None:
         _move(running_mean, mean.storage, momentum)
     if running_var is not None:

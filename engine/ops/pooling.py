@@ -76,7 +76,7 @@ def max_pool2d(
     gradient goes to the first of equal values.
     """
     windows = _windows("max_pool2d", kernel_size, stride, padding)
-    out: Tensor = _max_pool2d(as_tensor(x), **windows, dilation=pair("max_pool2d", "dilation", dilation, 1))[0]
+    out: Tensor = _max_pool2d(as_tensor(x), **windows, dilation=pair("max_pool2d", "dilation", dilation, 1))
     return out
 
 

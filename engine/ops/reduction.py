@@ -135,14 +135,14 @@ def prod(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = Fa
 def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The mean over `axis`, of floats."""
     x = as_tensor(x)
-    return _mean(x, axis=normalize_axes("mean", axis, x.ndim), keepdims=keepdims)  # type: ignore[no-any-return]
+    return _mean(x, axis=normalize_axes("mean", axis, x.ndim), keepdims=keepdims)
 
 
 def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """The mean squared distance from the mean; the divisor is the count less `correction` (1 for the unbiased estimate)."""
     x = as_tensor(x)
     axes = normalize_axes("var", axis, x.ndim)
-    return _var(x, axis=axes, keepdims=keepdims, correction=float(correction))  # type: ignore[no-any-return]
+    return _var(x, axis=axes, keepdims=keepdims, correction=float(correction))
 
 
 def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
@@ -155,31 +155,31 @@ def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
 def max(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The largest value over `axis`; NaN if there is one. The gradient is shared among equals."""
     x = as_tensor(x)
-    return _max(x, axis=normalize_axes("max", axis, x.ndim), keepdims=keepdims)  # type: ignore[no-any-return]
+    return _max(x, axis=normalize_axes("max", axis, x.ndim), keepdims=keepdims)
 
 
 def min(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The smallest value over `axis`; NaN if there is one. The gradient is shared among equals."""
     x = as_tensor(x)
-    return _min(x, axis=normalize_axes("min", axis, x.ndim), keepdims=keepdims)  # type: ignore[no-any-return]
+    return _min(x, axis=normalize_axes("min", axis, x.ndim), keepdims=keepdims)
 
 
 def all(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Whether every value over `axis` is true (not zero)."""
     x = as_tensor(x)
-    return _all(x, axis=normalize_axes("all", axis, x.ndim), keepdims=keepdims)  # type: ignore[no-any-return]
+    return _all(x, axis=normalize_axes("all", axis, x.ndim), keepdims=keepdims)
 
 
 def any(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Whether some value over `axis` is true (not zero)."""
     x = as_tensor(x)
-    return _any(x, axis=normalize_axes("any", axis, x.ndim), keepdims=keepdims)  # type: ignore[no-any-return]
+    return _any(x, axis=normalize_axes("any", axis, x.ndim), keepdims=keepdims)
 
 
 def _position(name: str, primitive: Primitive, x: Any, axis: int | None, keepdims: bool) -> Tensor:
     x = as_tensor(x)
     where = None if axis is None else normalize_axis(name, axis, x.ndim)
-    return primitive(x, axis=where, keepdims=keepdims)  # type: ignore[no-any-return]
+    return primitive(x, axis=where, keepdims=keepdims)
 
 
 def argmax(x: Any, /, *, axis: int | None = None, keepdims: bool = False) -> Tensor:

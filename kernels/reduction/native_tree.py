@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from ulpgrad.formats import Array, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.reduction import spec
@@ -37,19 +35,17 @@ for _op in (spec.sum, spec.prod, spec.max, spec.min):
 @kernel(spec.mean, "cpu/native-tree", rank=50, formats=[float32, float64], contiguous=True, where=spec.beside)
 def mean(x: Array, *, axis: spec.Axes, keepdims: bool) -> Array:
     total = reduce("sum", x, axis)
-    with np.errstate(all="ignore"):
-        total /= x.dtype.type(spec.count(x, axis))
+    total /= x.dtype.type(spec.count(x, axis))
     return total.reshape(spec.result_shape(x.shape, axis, keepdims))
 
 
 @kernel(spec.var, "cpu/native-tree", rank=50, formats=[float32, float64], contiguous=True, where=spec.beside)
 def var(x: Array, *, axis: spec.Axes, keepdims: bool, correction: float) -> Array:
     kind, n = x.dtype.type, spec.count(x, axis)
-    with np.errstate(all="ignore"):
-        center = reduce("sum", x, axis)
-        center /= kind(n)
-        squares = reduce("squares", x, axis, center)
-        squares /= kind(max(n - correction, 0))
+    center = reduce("sum", x, axis)
+    center /= kind(n)
+    squares = reduce("squares", x, axis, center)
+    squares /= kind(max(n - correction, 0))
     return squares.reshape(spec.result_shape(x.shape, axis, keepdims))
 
 

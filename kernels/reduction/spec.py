@@ -19,7 +19,7 @@ Axes = tuple[int, ...]
 
 def count(x: Array, axis: Axes) -> int:
     """How many values each result is made from."""
-    return int(np.prod([x.shape[a] for a in axis], dtype=np.int64))
+    return math.prod(x.shape[a] for a in axis)
 
 
 def side_by_side(x: Array, *, axis: Axes, **_: Any) -> bool:
