@@ -7,33 +7,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 640, 320
-LEFT, RIGHT, TOP, BOTTOM = 58, 10, 10, 40
+WIDTH, HEIGHT = 480, 290
+LEFT, RIGHT, TOP, BOTTOM = 52, 8, 10, 42
+MARGIN = 0.04  # of the range of values, above and below
 DASHES = ("", "9 4", "2 4", "9 3 2 3", "14 5")
 
 
 @dataclass(frozen=True)
 class Line:
-    """A named curve: y over 1, 2, 3, ..., and optionally the range it is the middle of. `style` numbers its look."""
+    """A named curve: y over 1, 2, 3, ... `style` numbers its look; 0 is a broad line that others are seen on."""
 
     name: str
     y: Sequence[float]
     style: int
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
 
 
 def line_chart(lines: Sequence[Line], x_label: str, y_label: str) -> str:
     """The lines on a logarithmic scale; values that are not above 0 are left out."""
-    values = [v for line in lines for curve in (line.y, line.low or (), line.high or ()) for v in curve if v > 0]
+    values = [math.log10(v) for line in lines for v in line.y if v > 0]
     if not values:
         return "<p>Nothing above zero to draw.</p>"
-    bottom, top = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    top = max(top, bottom + 1)
+    margin = max(max(values) - min(values), 0.1) * MARGIN
+    bottom, top = min(values) - margin, max(values) + margin
     count = max(len(line.y) for line in lines)
 
     def x(i: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * (i - 1) / max(count - 1, 1)
+        return LEFT + (WIDTH - LEFT - RIGHT) * ((i - 1) / (count - 1) if count > 1 else 0.5)
 
     def y(v: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (top - math.log10(v)) / (top - bottom)
@@ -42,16 +41,13 @@ def line_chart(lines: Sequence[Line], x_label: str, y_label: str) -> str:
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(y_label)} over {escape(x_label)}">',
         *_grid(bottom, top, y),
         *_ticks(count, x),
-        f'<text class="axis" x="{(WIDTH + LEFT) / 2:.0f}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>',
+        f'<text class="tick" x="{(WIDTH + LEFT) / 2:.0f}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>',
     ]
-    for line in lines:
-        if line.low is not None and line.high is not None:
-            band = [(i + 1, lo, hi) for i, (lo, hi) in enumerate(zip(line.low, line.high, strict=True)) if lo > 0]
-            around = [f"{x(i):.1f},{y(hi):.1f}" for i, _, hi in band]
-            around += [f"{x(i):.1f},{y(lo):.1f}" for i, lo, _ in reversed(band)]
-            parts.append(f'<polygon class="band s{line.style}" points="{" ".join(around)}"/>')
-    for line in lines:
-        points = " ".join(f"{x(i + 1):.1f},{y(v):.1f}" for i, v in enumerate(line.y) if v > 0)
+    for line in sorted(lines, key=lambda line: line.style):
+        drawn = [(x(i + 1), y(v)) for i, v in enumerate(line.y) if v > 0]
+        if len(drawn) == 1:  # a line of one point is not seen
+            parts.append(f'<circle class="dot s{line.style}" cx="{drawn[0][0]:.1f}" cy="{drawn[0][1]:.1f}" r="4"/>')
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in drawn)
         parts.append(f'<polyline class="line s{line.style}" stroke-dasharray="{_dash(line.style)}" points="{points}">'
                      f"<title>{escape(line.name)}</title></polyline>")  # fmt: skip
     return "\n".join([*parts, "</svg>"])
@@ -71,18 +67,22 @@ def _dash(style: int) -> str:
     return DASHES[style % len(DASHES)]
 
 
-def _grid(bottom: int, top: int, y: Callable[[float], float]) -> list[str]:
-    step = max(1, math.ceil((top - bottom) / 6))
+def _grid(bottom: float, top: float, y: Callable[[float], float]) -> list[str]:
+    """Lines at powers of ten; where few are in range, at 2 and 5 times them too."""
+    powers = range(math.floor(bottom), math.ceil(top) + 1)
+    step = max(1, math.ceil((top - bottom) / 7))
+    steps = (1, 2, 5) if top - bottom < 2 else (1,)
     parts = []
-    for power in range(bottom, top + 1, step):
-        at = y(10.0**power)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_power(power)}</text>')
+    for value in (m * 10.0**p for p in powers if p % step == 0 for m in steps):
+        if bottom <= math.log10(value) <= top:
+            at = y(value)
+            parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+            parts.append(f'<text class="tick" x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_label(value)}</text>')
     return parts
 
 
-def _power(power: int) -> str:
-    return f"{10.0**power:g}" if -3 <= power <= 3 else f"1e{power}"
+def _label(value: float) -> str:
+    return f"{value:g}" if 1e-3 <= value <= 1e3 else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def _ticks(count: int, x: Callable[[float], float]) -> list[str]:

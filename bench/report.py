@@ -66,8 +66,9 @@ def definitions(rows: Sequence[tuple[str, str]]) -> str:
     return "<dl>" + "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in rows) + "</dl>"
 
 
-def html_table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str, right: Sequence[str] = ()) -> str:
-    """A table that scrolls sideways by itself on a narrow screen; `right` names columns of figures."""
+def html_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str, right: Sequence[str] = ()) -> str:
+    """A table under its title, which scrolls sideways by itself on a narrow screen; `right`
+    names columns of figures."""
     kinds = [' class="figure"' if name in right else "" for name in columns]
     head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(columns, kinds, strict=True))
     lines = []
@@ -76,7 +77,7 @@ def html_table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: s
         cells += [f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(row[1:], kinds[1:], strict=True)]
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return (
-        f'<div class="wide"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
+        f'<h3>{escape(title)}</h3><div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 

@@ -125,10 +125,12 @@ def observations(results: Sequence[Result]) -> list[str]:
         mixed, wide = rows.get((model, "bfloat16")), rows.get((model, "float32"))
         if mixed and wide:
             part = wide["bytes"]["activations"] / wide["bytes"]["total"]
+            saved = 1 - mixed["bytes"]["total"] / wide["bytes"]["total"]
+            outcome = f"{saved:.0%} of all bytes are saved" if saved > 0 else "here the copies outweigh what they save"
             found.append(
-                f"{model.upper()}: activations are {part:.0%} of float32's bytes. Only they shrink when products are "
-                f"computed in 16 bits: {1 - mixed['bytes']['total'] / wide['bytes']['total']:.0%} of all bytes are saved, "
-                "since weights, gradients and optimizer state stay float32."
+                f"{model.upper()}: activations are {part:.0%} of float32's bytes. They alone shrink when products are "
+                "computed in 16 bits, and 16-bit copies of the weights join them; weights, gradients and optimizer state "
+                f"stay float32: {outcome}."
             )
     return found
 
@@ -158,18 +160,14 @@ def _charts(results: Sequence[Result], models: Sequence[str], formats: Sequence[
             figures.append(_figure(f"{model.upper()}: distance from the loss in float64", chart))
     parts.append(f'<div class="charts">{"".join(figures)}</div>')
     parts.append(
-        '<p class="note">Lines: means over seeds; bands: from the lowest seed to the highest. The distance from float64 shows '
-        "how rounding makes two trainings part: from the rounding error of the format at first, each step multiplies it.</p>"
+        '<p class="note">Means over seeds. The distance from float64 shows how rounding makes two trainings part: it begins '
+        "with the rounding error of the format, and each step multiplies it.</p>"
     )
     return "".join(parts)
 
 
 def _line(name: str, curves: Sequence[Sequence[float]], style: int) -> Line:
-    columns = list(zip(*curves, strict=True))
-    return Line(
-        PRECISIONS[name].label, [statistics.fmean(c) for c in columns], style, [min(c) for c in columns],
-        [max(c) for c in columns],
-    )  # fmt: skip
+    return Line(PRECISIONS[name].label, [statistics.fmean(c) for c in zip(*curves, strict=True)], style)
 
 
 def _figure(caption: str, svg: str) -> str:
