@@ -14,6 +14,7 @@ from typing import Any
 from ulpgrad import autograd, dispatch
 from ulpgrad.autograd import Node, Saved, is_grad_enabled
 from ulpgrad.errors import GradientError
+from ulpgrad.formats import Format
 from ulpgrad.kernels.spec import Op
 from ulpgrad.tensor import Tensor
 
@@ -68,14 +69,24 @@ class Primitive:
     def _outputs(self, tensors: tuple[Tensor | None, ...], params: dict[str, Any]) -> tuple[Tensor, ...]:
         if dispatch.state.special:
             tensors = prepared(self.op.name, *tensors)
-        arrays = tuple([None if t is None else t.storage for t in tensors])
-        formats = tuple([None if t is None else t.dtype for t in tensors])
-        result, forms = dispatch.call(self.op, formats, arrays, params)
+        arrays: list[Any] = []
+        formats: list[Format | None] = []
+        recorded = False
+        for t in tensors:
+            if t is None:
+                arrays.append(None)
+                formats.append(None)
+            else:
+                arrays.append(t.storage)
+                formats.append(t.dtype)
+                recorded = recorded or t.requires_grad
+        result, forms = dispatch.call(self.op, tuple(formats), tuple(arrays), params)
         if len(forms) == 1:
             outs: tuple[Tensor, ...] = (Tensor(result, forms[0]),)
         else:
             outs = tuple([Tensor(r, f) for r, f in zip(result, forms, strict=True)])
-        self.record(tensors, outs, params)
+        if recorded:
+            self.record(tensors, outs, params)
         return outs
 
     def record(self, tensors: Sequence[Tensor | None], outs: tuple[Tensor, ...], params: dict[str, Any]) -> None:

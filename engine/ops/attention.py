@@ -77,5 +77,4 @@ def scaled_dot_product_attention(
     params: dict[str, Any] = {"is_causal": bool(is_causal), "scale": float(scale)}
     if mask is not None and mask.requires_grad and is_grad_enabled():  # the fused gradient gives none for the mask
         return _composite(q, k, v, mask, **params)
-    out = _attention(q, k, v, mask, **params)
-    return out
+    return _attention(q, k, v, mask, **params)

@@ -17,7 +17,8 @@ from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.formats import bool_
 from ulpgrad.kernels.elementwise import spec
-from ulpgrad.ops.common import as_tensor, operands, scalar
+from ulpgrad.kernels.spec import Op
+from ulpgrad.ops.common import as_tensor, operands, scalar, weak_format
 from ulpgrad.ops.creation import astype, zeros_like
 from ulpgrad.tensor import Tensor
 
@@ -109,25 +110,40 @@ def _named(function: Any, name: str) -> Any:
 
 
 def _unary(name: str, rule: Callable[..., Any] | None = None) -> Unary:
+    """A function of one operand, with the short road of `_binary`."""
     primitive = Primitive(spec.OPS[name], "x", gradients={} if rule is None else {"x": rule})
+    state, kept = dispatch.state, _Roads(primitive.op)
 
     def call(x: Any, /) -> Tensor:
-        return primitive(x if isinstance(x, Tensor) else as_tensor(x))
+        if not state.special:
+            try:
+                run, form = kept[x.dtype]
+                out = Tensor(run(x.storage), form)
+                if x.requires_grad:
+                    primitive.record((x,), (out,), {})
+                return out
+            except Exception:
+                pass
+        x = as_tensor(x)
+        out = primitive(x)
+        kept.keep(x.dtype, x)
+        return out
 
     return _named(call, name)  # type: ignore[no-any-return]
 
 
 def _binary(name: str, rules: Rules | None = None) -> Binary:
     """A function of two operands, with a short road: where the choice of a rung hangs on formats alone (the op has no
-    `key`), it is kept per pair of formats, and a call goes straight to the rung. Whatever fails there, numbers that are no
+    `key`), it is kept per pair of formats, and a call goes straight to the rung. Whatever fails there, arrays that are no
     tensors and shapes that do not fit included, takes the full road, which promotes, checks and explains."""
     primitive = Primitive(spec.OPS[name], "x1 x2", gradients=rules)
-    op, state = primitive.op, dispatch.state
-    kept: dict[tuple[Any, Any], tuple[Callable[..., Any], Any]] = {}
+    state, kept = dispatch.state, _Roads(primitive.op)
 
     def call(x1: Any, x2: Any, /) -> Tensor:
         if not state.special:
             try:
+                if x2.__class__ is float or x2.__class__ is int:
+                    x2 = scalar(x2, weak_format(x2, x1.dtype))
                 run, form = kept[x1.dtype, x2.dtype]
                 out = Tensor(run(x1.storage, x2.storage), form)
                 if x1.requires_grad or x2.requires_grad:
@@ -136,15 +152,25 @@ def _binary(name: str, rules: Rules | None = None) -> Binary:
             except Exception:
                 pass
         a, b = operands(name, x1, x2)
-        if (a is not x1 or b is not x2) and (a.dtype, b.dtype) in kept:
-            return call(a, b)  # a number has become a tensor: the short road after all
         out = primitive(a, b)
-        if op.key is None and not state.special and out.storage.__class__ is np.ndarray:
-            plan = dispatch.plan(op, (a.dtype, b.dtype), (a.storage, b.storage), {})
-            kept[a.dtype, b.dtype] = plan.run, plan.formats[0]
+        kept.keep((a.dtype, b.dtype), a, b)
         return out
 
     return _named(call, name)  # type: ignore[no-any-return]
+
+
+class _Roads(dict[Any, tuple[Callable[..., Any], Any]]):
+    """The rung that serves an op on the CPU, and the result's format, per formats of the operands."""
+
+    def __init__(self, op: Op) -> None:
+        self.op = op
+
+    def keep(self, formats: Any, *tensors: Tensor) -> None:
+        """Enter the choice made for a call, if any call of these formats would get the same."""
+        arrays = tuple(t.storage for t in tensors)
+        if self.op.key is None and not dispatch.state.special and all(a.__class__ is np.ndarray for a in arrays):
+            plan = dispatch.plan(self.op, tuple(t.dtype for t in tensors), arrays, {})
+            self[formats] = plan.run, plan.formats[0]
 
 
 def _zero(g: Tensor) -> Tensor:

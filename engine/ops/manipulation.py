@@ -45,29 +45,22 @@ __all__ = [
 def reshape(x: Tensor, /, shape: Any, *, copy: bool | None = None) -> Tensor:
     """The same elements in row-major order in another shape; one size may be -1. A view where the layout allows it."""
     x = as_tensor(x)
-    target, sizes = _resolve(x, shape)
-    storage = x.storage.reshape(target)
-    shared = np.may_share_memory(storage, x.storage) if x.size else True
+    sizes = normalize_shape("reshape", shape)
+    old = x.storage
+    try:
+        if sizes and min(sizes) < -1:
+            raise ValueError
+        new = old.reshape(sizes)
+    except ValueError:
+        if sizes.count(-1) > 1 or min(sizes, default=0) < -1:
+            raise ShapeError(f"reshape: at most one size may be -1 and none less, got {sizes}") from None
+        raise ShapeError(f"reshape: {x.size} elements of shape {x.shape} do not fit shape {sizes}") from None
+    shared = new.base is old or (new.base is not None and new.base is old.base)
     if copy is False and not shared:
         raise ArgumentError(f"reshape: {sizes} cannot be a view of this layout of {x.shape}; drop copy=False")
     if copy and shared:
-        storage, shared = storage.copy(), False
-    original = x.shape
-    return moved("reshape", [x], storage, lambda g: reshape(g, original), view=shared)
-
-
-def _resolve(x: Tensor, shape: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    sizes = normalize_shape("reshape", shape)
-    known = math.prod(s for s in sizes if s != -1)
-    if sizes.count(-1) > 1 or any(s < -1 for s in sizes):
-        raise ShapeError(f"reshape: at most one size may be -1 and none less, got {sizes}")
-    if -1 in sizes and known and x.size % known == 0:
-        sizes_out = tuple(x.size // known if s == -1 else s for s in sizes)
-    else:
-        sizes_out = sizes
-    if -1 in sizes_out or math.prod(sizes_out) != x.size:
-        raise ShapeError(f"reshape: {x.size} elements of shape {x.shape} do not fit shape {sizes}")
-    return sizes_out, sizes
+        new, shared = new.copy(), False
+    return moved("reshape", [x], new, lambda g: reshape(g, old.shape), view=shared)
 
 
 def permute_dims(x: Tensor, /, axes: Sequence[int]) -> Tensor:
@@ -87,7 +80,7 @@ def matrix_transpose(x: Tensor, /) -> Tensor:
     x = as_tensor(x)
     if x.ndim < 2:
         raise ShapeError(f"matrix_transpose: expected at least two dimensions, got shape {x.shape}")
-    return permute_dims(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
+    return moved("matrix_transpose", [x], x.storage.swapaxes(-1, -2), matrix_transpose, view=True)
 
 
 def moveaxis(x: Tensor, source: int | Sequence[int], destination: int | Sequence[int], /) -> Tensor:
