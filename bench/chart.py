@@ -82,7 +82,7 @@ def _grid(bottom: float, top: float, y: Callable[[float], float]) -> list[str]:
 
 
 def _label(value: float) -> str:
-    return f"{value:g}" if 1e-3 <= value <= 1e3 else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+    return f"{value:g}" if 1e-2 <= value <= 1e3 else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def _ticks(count: int, x: Callable[[float], float]) -> list[str]:

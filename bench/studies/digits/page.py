@@ -132,6 +132,14 @@ def observations(results: Sequence[Result]) -> list[str]:
                 "computed in 16 bits, and 16-bit copies of the weights join them; weights, gradients and optimizer state "
                 f"stay float32: {outcome}."
             )
+    slower = {m: rows[m, "bfloat16"]["step_seconds"] / rows[m, "float32"]["step_seconds"] for m in models
+              if (m, "bfloat16") in rows and (m, "float32") in rows}  # fmt: skip
+    if slower and min(slower.values()) > 1:
+        times = " and ".join(f"{ratio:.2f} times float32's ({m.upper()})" for m, ratio in slower.items())
+        found.append(
+            f"A step in bfloat16 takes {times}: these kernels widen 16-bit operands to float32 and round the results, so "
+            "on this processor 16 bits save memory, not time."
+        )
     return found
 
 
