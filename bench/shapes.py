@@ -183,7 +183,8 @@ def normalized(rng: np.random.Generator, n: int, op: Op) -> Sample:
     name = op.name.removesuffix("_gradient")
     weight: tuple[Array, ...] = (np.ones(COLUMNS), np.zeros(COLUMNS))
     if name == "batch_norm":
-        x, g, weight = x.reshape(-1, 16, COLUMNS), g.reshape(-1, 16, COLUMNS), (np.ones(16), np.zeros(16))
+        x, g = rng.standard_normal((2, max(1, n // 16), 16, COLUMNS))
+        weight = (np.ones(16), np.zeros(16))
     operands = (x, *weight[: 1 if name == "rms_norm" else 2])
     if name == op.name:
         return Sample(operands, {"eps": 1e-5})
