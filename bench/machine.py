@@ -134,6 +134,15 @@ def families() -> list[dict[str, Any]]:
     return rows
 
 
+def busy() -> str | None:
+    """A warning if other programs want more than the cores there are: times are not to be trusted then."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    cores = settings.cores()
+    if load <= cores + 0.5:
+        return None
+    return f"the machine is busy (load {load:.1f} on {cores} cores): times may be several times too long"
+
+
 def commit() -> str | None:
     """The commit of the checkout this package is used from, with + for local changes; None outside one."""
     folder = Path(__file__).resolve().parent

@@ -54,6 +54,7 @@ def circumstances(command: str) -> list[tuple[str, str]]:
         ("Command", command),
         ("Made", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
         ("Machine", f"{host['cpu']}, {host['cores']} cores" + (f", {size / 2**30:.0f} GiB" if size else "")),
+        *([("Mind", reason)] if (reason := machine.busy()) else []),
         ("Kernels", kernels),
         ("Commit", machine.commit() or "not from a checkout"),
         ("Versions", ", ".join(f"{name} {v}" for name, v in found.items() if v)),

@@ -109,7 +109,7 @@ def vectors(rng: np.random.Generator, n: int, op: Op) -> Sample:
     if op.name == "where":
         arrays[0] = rng.random(n) < 0.5
     if op.name == "clip":
-        arrays[1:] = [np.float64(0.25).reshape(()), np.float64(0.75).reshape(())]
+        arrays[1:] = [np.asarray(0.25), np.asarray(0.75)]
     return Sample(tuple(arrays), next(iter(op.samples())).params)
 
 

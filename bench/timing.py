@@ -41,7 +41,8 @@ def measure(call: Callable[[], Any], samples: int = 20, *, compiles: bool = Fals
     repeats = max(1, round(SAMPLE / max(once, 1e-8)))
     count = max(3, min(samples, int(BUDGET / max(once * repeats, SAMPLE))))
     values = sorted(seconds(call, repeats) / repeats for _ in range(count))
-    return Timing(statistics.median(values), *(values[round(q * (count - 1))] for q in (0.2, 0.8)), count)
+    low, high = (values[round(q * (count - 1))] for q in (0.2, 0.8))
+    return Timing(statistics.median(values), low, high, count)
 
 
 def seconds(call: Callable[[], Any], repeats: int = 1) -> float:

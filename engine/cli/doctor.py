@@ -45,11 +45,11 @@ def show(found: dict[str, Any]) -> None:
     limit = f", limited by ULPGRAD_ISA={sets['ULPGRAD_ISA']}" if sets["ULPGRAD_ISA"] else ""
     layer = threads["numba_threading_layer"] or "workqueue (not safe from several threads at once)"
     out.print(facts("Kernels", [
-        ("C++ extension", built["compiler"] if built["usable"] else built["reason"]),
+        ("C++ extension", f"built by compiler {built['compiler']}" if built["usable"] else built["reason"]),
         ("flags", built["flags"] if built["usable"] else "-"),
         ("C++ kernels use", f"{sets['used']}, of {', '.join(sets['usable'])}{limit}" if sets["used"] else "nothing"),
         ("threads", f"{threads['count']}; OpenMP in C++: {'yes' if threads['openmp'] else 'no'}; Numba: {layer}"),
-        ("GPU", "; ".join(d["name"] for d in gpu["devices"]) or f"{gpu['driver']}; {gpu['cuda']}"),
+        ("GPU", "; ".join(d["name"] for d in gpu["devices"]) or f"{gpu['driver']}; {gpu['cuda']}; there are no kernels for one yet"),
         ("Triton", gpu["triton"]),
         ("versions", ", ".join(f"{name} {v}" for name, v in found["versions"].items() if v)),
         ("not installed", ", ".join(name for name, v in found["versions"].items() if not v) or "-"),

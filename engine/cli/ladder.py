@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ def run(
 ) -> None:
     op = registry.find(name)
     given = problem(op, shapes, form, params, size)
+    warning = machine.busy()  # before this command adds to the load
     with progress(len(registry.ladder(op)) + 1) as step:
         climb = ladder.climb(given, samples, lambda text: step(f"{name}: {text}", done=True))
     write_json(json, as_data(climb))
     show(climb)
+    if warning:
+        console(stderr=True).print(Text(f"Mind: {warning}.", style="bold yellow"))
 
 
 def as_data(climb: Climb) -> dict[str, Any]:
@@ -76,7 +80,15 @@ def show(climb: Climb) -> None:
         style = "bold green" if step.share is not None and step.share == best else ""
         share = "" if step.share is None else f"{step.share:.1%}"
         gain = "" if step.gain is None else f"{step.gain:.{1 if step.gain < 100 else 0}f}x"
-        cells = [step.rung.name, readable(t.median), spread, _digits(climb.rate(step)), gain, share, step.rung.idea]
+        cells = [
+            step.rung.name,
+            readable(t.median),
+            spread,
+            _digits(climb.rate(step)),
+            gain,
+            share,
+            _first_sentence(step.rung.idea),
+        ]
         rows.append([Text(cell, style=style if i < 6 else "") for i, cell in enumerate(cells)])
     out = console()
     out.print(Text(climb.problem.call, style="bold"))
@@ -90,6 +102,10 @@ def show(climb: Climb) -> None:
         f"{climb.bound} is the nearer limit, and the peak is the time it allows.",
         style="dim",
     ))  # fmt: skip
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[.;]) (?=[A-Z])", text)[0]
 
 
 def _digits(value: float | None) -> str:

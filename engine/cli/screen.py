@@ -29,7 +29,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, 
     """A table; `right` names columns of figures. Cells are text or rich's Text."""
     is_terminal = console().is_terminal
     made = Table(
-        title=title or None, title_justify="left", title_style="bold", header_style="bold" if is_terminal else "",
+        title=(title if is_terminal else f"\n{title}") if title else None, title_justify="left", title_style="bold", header_style="bold" if is_terminal else "",
         box=box.SIMPLE_HEAD if is_terminal else None, pad_edge=False, padding=(0, 2, 0, 0),
     )  # fmt: skip
     for name in columns:

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,7 +79,7 @@ def run(options: Options, kept: Path, told: Told, *, fresh: bool = False) -> lis
             result = None if fresh else _finished(path)
             if result is None:
                 told(name)
-                result = train(**arguments, told=lambda epoch, n=name: told(f"{n}, epoch {epoch + 1}"))
+                result = train(**arguments, told=partial(_epoch, told, name))
                 kept.mkdir(parents=True, exist_ok=True)
                 with atomic_write(path, text=True) as file:
                     json.dump(result, file)
@@ -90,6 +91,10 @@ def run(options: Options, kept: Path, told: Told, *, fresh: bool = False) -> lis
     finally:
         set_num_threads(before)
     return results
+
+
+def _epoch(told: Told, name: str, epoch: int) -> None:
+    told(f"{name}, epoch {epoch + 1}")
 
 
 def _identity(arguments: Mapping[str, Any]) -> str:

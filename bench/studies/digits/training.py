@@ -134,7 +134,9 @@ def train(
             times.append(time.perf_counter() - start)
             total += loss.item() * len(y)
             if epoch == epochs - 1:
-                zeros += sum(p.grad.size - np.count_nonzero(p.grad.storage) for p in parameters if p.grad is not None)
+                zeros += sum(
+                    p.grad.size - int(np.count_nonzero(p.grad.storage)) for p in parameters if p.grad is not None
+                )
                 values += sum(p.size for p in parameters)
             counted = counted or ledger.count(model, optimizer, kept)
         losses.append(total / len(training[1]))
