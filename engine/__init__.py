@@ -38,6 +38,7 @@ from ulpgrad.explain import (
     explain as explain,
 )
 from ulpgrad.formats import (
+    FORMATS,
     Format as Format,
     as_format as as_format,
     bfloat16 as bfloat16,
@@ -89,7 +90,9 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Packages for training and the laboratory are imported when first named."""
+    """Packages for training and the laboratory are imported when first named; formats come from their table."""
     if name in _LAZY:
         return importlib.import_module(f"ulpgrad.{name}")
+    if name in FORMATS:
+        return FORMATS[name]
     raise AttributeError(f"module 'ulpgrad' has no attribute {name!r}")

@@ -56,7 +56,7 @@ def verdict(choice: Choice) -> str:
     """One rung's answer in words."""
     if choice.refusal is not None:
         return choice.refusal
-    wide = ", after 16-bit floats are widened to float32" if choice.widened else ""
+    wide = ", after narrow floats are widened" if choice.widened else ""
     return f"taken{wide}" if choice.taken else f"would take it{wide}"
 
 

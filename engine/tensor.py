@@ -31,6 +31,7 @@ class Tensor:
     accumulated gradient of a leaf, or None.
     """
 
+    __array_priority__ = 1000.0  # operators of NumPy arrays and scalars leave the work to ours, which know gradients
     __slots__ = ("__weakref__", "_cell", "_hooks", "_node", "dtype", "grad", "requires_grad", "storage")
 
     storage: Any
@@ -84,12 +85,16 @@ class Tensor:
     # What it holds
 
     def numpy(self) -> Array:
-        """The values as a NumPy array that shares memory (bfloat16: with ml_dtypes' dtype). Raises GradientError if the
-        tensor requires a gradient: call `.detach()` first."""
+        """The values as a NumPy array that shares memory (bfloat16: with ml_dtypes' dtype). A format that neither library
+        knows gives its exact values in float32, as a copy. Raises GradientError if the tensor requires a gradient: call
+        `.detach()` first."""
         if self.requires_grad:
             raise GradientError("numpy: the tensor requires a gradient, which NumPy would lose; use x.detach().numpy()")
         values: Array = self.storage if self.device == CPU else self.storage.get()
-        return values if self.dtype.is_native else values.view(self.dtype.interchange)
+        if self.dtype.is_native:
+            return values
+        known = self.dtype.interchange
+        return values.view(known) if known is not None else self.dtype.decode(values)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
@@ -218,12 +223,12 @@ class Tensor:
             node.hooks = node.hooks or {}
             hooks = node.hooks.setdefault(index, [])
         hooks.append(hook)
-        return lambda: hooks.remove(hook)
+        return lambda: hooks.remove(hook) if hook in hooks else None
 
     # Interchange
 
     def __dlpack__(self, **options: Any) -> Any:
-        """DLPack capsule. bfloat16 has no NumPy type that exports: it travels as its bits (uint16)."""
+        """DLPack capsule. Formats that NumPy lacks, bfloat16 among them, travel as their bits (unsigned integers)."""
         if self.requires_grad:
             raise GradientError("__dlpack__: the tensor requires a gradient; export x.detach()")
         return self.storage.__dlpack__(**options)

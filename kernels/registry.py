@@ -83,7 +83,7 @@ class Rung:
         return self.where(request) if self.where is not None else None
 
     def choose(self, request: Request) -> tuple[bool, str | None]:
-        """(widened, refusal): whether the rung takes the call only after 16-bit floats are widened to float32."""
+        """(widened, refusal): whether the rung takes the call only after narrow floats are widened."""
         reason = self.refusal(request)
         if reason is None:
             return False, None

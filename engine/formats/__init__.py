@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from ulpgrad.errors import FormatError
 from ulpgrad.formats.format import Array, Boolean, Float, Format, Integer
 
@@ -22,10 +23,7 @@ bfloat16 = Float("bfloat16", 16, np.dtype(np.uint16), 8, 7)
 float32 = Float("float32", 32, np.dtype(np.float32), 8, 23)
 float64 = Float("float64", 64, np.dtype(np.float64), 11, 52)
 
-FORMATS: dict[str, Format] = {
-    f.name: f
-    for f in (bool_, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32, float64)
-}
+FORMATS: dict[str, Format] = {f.name: f for f in list(globals().values()) if isinstance(f, Format)}
 FLOATS = tuple(f for f in FORMATS.values() if f.kind == "float")
 INTEGERS = tuple(f for f in FORMATS.values() if f.kind == "integer")
 REALS = INTEGERS + FLOATS
@@ -51,7 +49,7 @@ def as_format(given: Any) -> Format:
         dtype = None
     if dtype is not None and dtype.newbyteorder("=") in _of_dtype:
         return _of_dtype[dtype.newbyteorder("=")]
-    if dtype is not None and dtype.name in FORMATS:
+    if dtype is not None and dtype.name in FORMATS and FORMATS[dtype.name].interchange == dtype:
         return FORMATS[dtype.name]
     raise FormatError(f"unknown format {given!r}: expected one of {', '.join(FORMATS)}, or the same as a NumPy dtype")
 
@@ -74,8 +72,14 @@ def set_default_dtype(dtype: Any) -> None:
 
 
 def compute_format(form: Format) -> Format:
-    """The format that computes for one with no units of its own: float32 for the 16-bit floats, else itself."""
-    return float32 if form.kind == "float" and form.bits < 32 else form
+    """The format that computes for one with no units of its own: for floats below 32 bits the narrowest native one whose
+    sums, products, quotients and roots, rounded once more, are as good as rounded once; else itself.
+
+    That takes twice the bits and two more (Figueroa, "When is double rounding innocuous?", 1995).
+    """
+    if not isinstance(form, Float) or form.bits >= 32:
+        return form
+    return float32 if 2 * (form.mantissa_bits + 1) + 2 <= float32.mantissa_bits + 1 else float64
 
 
 __all__ = [

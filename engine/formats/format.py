@@ -1,5 +1,5 @@
-"""A Format gives bits their meaning. Storage is the native array type where NumPy has one, else the unsigned integer of the
-same width; `encode` and `decode` go between storage and plain NumPy values, each with at most one rounding."""
+"""A Format gives bits their meaning. Storage is the native array type where NumPy has one, else an unsigned integer that
+holds its bits; `encode` and `decode` go between storage and plain NumPy values, each with at most one rounding."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from ulpgrad.errors import FormatError
+from ulpgrad.formats import ieee
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -55,8 +58,8 @@ class Format:
         return storage
 
     @property
-    def interchange(self) -> np.dtype[Any]:
-        """The NumPy (or ml_dtypes) dtype that other libraries know this format by."""
+    def interchange(self) -> np.dtype[Any] | None:
+        """The NumPy (or ml_dtypes) dtype that other libraries know this format by, or None."""
         return self.storage
 
     def __repr__(self) -> str:
@@ -102,11 +105,30 @@ class Integer(Format):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Float(Format):
-    """A binary float: sign, `exponent_bits`, `mantissa_bits` (stored ones), IEEE 754 infinities, NaN and subnormals."""
+    """A binary float: sign, `exponent_bits`, `mantissa_bits` (stored ones), IEEE 754 infinities, NaN and subnormals.
+
+    Where NumPy does not compute in it, storage is an unsigned integer and float32 holds every value: exponent_bits 2 to 8,
+    mantissa_bits 1 to 23, 31 bits in all at most. FormatError otherwise.
+    """
 
     exponent_bits: int = 0
     mantissa_bits: int = 0
     kind = "float"
+
+    def __post_init__(self) -> None:
+        e, m = self.exponent_bits, self.mantissa_bits
+        if self.bits != 1 + e + m:
+            raise FormatError(
+                f"{self.name}: {self.bits} bits: expected {1 + e + m}: a sign, {e} exponent and {m} mantissa bits"
+            )
+        if not self.is_native and not (2 <= e <= 8 and 1 <= m <= 23 and self.bits <= 31):
+            raise FormatError(
+                f"{self.name}: exponent_bits={e}, mantissa_bits={m}: expected 2 to 8 and 1 to 23, together at most 30"
+            )
+        if self.storage.kind not in "uf" or self.storage.itemsize * 8 < self.bits:
+            raise FormatError(
+                f"{self.name}: {self.bits} bits do not lie in {self.storage}: expected an unsigned dtype that holds them"
+            )
 
     @property
     def bias(self) -> int:
@@ -151,44 +173,25 @@ class Float(Format):
         return self.decode(storage).astype(np.float64, copy=False)
 
     def decode(self, storage: Array) -> Array:
-        if self.is_native:
-            return storage
-        if self.exponent_bits == 8:  # the upper half of a float32
-            return (storage.astype(np.uint32) << np.uint32(31 - self.exponent_bits - self.mantissa_bits)).view(
-                np.float32
-            )
-        raise AssertionError(f"no decoder for {self.name}")
+        """Storage to its values: as it is where NumPy computes in the format, else in float32, which holds each code."""
+        return storage if self.is_native else ieee.decode(storage, self.exponent_bits, self.mantissa_bits)
 
     def encode(self, values: Array) -> Array:
         if self.is_native:
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", under="ignore", invalid="ignore"):
                 return values.astype(self.storage, copy=False)
-        if values.dtype != np.float32:
-            return self._encode_float64(np.asarray(values, dtype=np.float64))
-        return round_float32_bits(np.ascontiguousarray(values).reshape(values.shape), self.mantissa_bits)
-
-    def _encode_float64(self, values: Array) -> Array:
-        """Round once to this format's spacing in float64 (exact), then take the bits by way of float32 (also exact)."""
-        step = self.spacing(values)
-        with np.errstate(invalid="ignore", over="ignore"):
-            rounded = np.where(np.isfinite(values), np.rint(values / step) * step, values)
-            return round_float32_bits(rounded.astype(np.float32), self.mantissa_bits)
+        return ieee.encode(values, self.exponent_bits, self.mantissa_bits).astype(self.storage)
 
     @property
-    def interchange(self) -> np.dtype[Any]:
+    def interchange(self) -> np.dtype[Any] | None:
+        """NumPy's dtype, or that of ml_dtypes which has this name and these codes; None where neither knows the format."""
         if self.is_native:
             return self.storage
         import ml_dtypes
 
-        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, self.name))
-        return found
-
-
-def round_float32_bits(values: Array, mantissa_bits: int) -> Array:
-    """The upper 9 + mantissa_bits bits of float32 values, rounded to nearest even; NaN stays a (quiet) NaN."""
-    drop = np.uint32(23 - mantissa_bits)
-    bits = values.view(np.uint32)
-    half = np.uint32((1 << (23 - mantissa_bits - 1)) - 1)
-    rounded = (bits + (half + ((bits >> drop) & np.uint32(1)))) >> drop
-    quiet = (bits >> drop) | np.uint32(1 << (mantissa_bits - 1))
-    return np.where(np.isnan(values), quiet, rounded).astype(np.uint16)
+        known = getattr(ml_dtypes, self.name, None)
+        if not isinstance(known, type):
+            return None
+        limits = ml_dtypes.finfo(known)
+        same = float(limits.max) == self.max and float(limits.smallest_subnormal) == self.smallest_subnormal
+        return np.dtype(known) if same else None

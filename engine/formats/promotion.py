@@ -6,22 +6,24 @@ from __future__ import annotations
 from functools import cache
 
 from ulpgrad.errors import FormatError
-from ulpgrad.formats import FORMATS, Format, Integer
+from ulpgrad.formats import FORMATS, Float, Format, Integer
 
 
 @cache
 def promote(a: Format, b: Format) -> Format:
-    """The format both operands convert to. float16 with bfloat16 gives float32, which holds both."""
+    """The format both operands convert to. Of two floats it is the one that holds every value of the other; where neither
+    does, as with float16 and bfloat16, float32 holds both."""
     if a is b:
         return a
     if a.kind == "bool":
         return b
     if b.kind == "bool":
         return a
-    if a.kind == b.kind == "float":
-        if a.bits == b.bits:
-            return FORMATS["float32"]
-        return a if a.bits > b.bits else b
+    if isinstance(a, Float) and isinstance(b, Float):
+        for wide, narrow in ((a, b), (b, a)):
+            if wide.exponent_bits >= narrow.exponent_bits and wide.mantissa_bits >= narrow.mantissa_bits:
+                return wide
+        return FORMATS["float32"]
     if a.kind == "float":
         return a
     if b.kind == "float":

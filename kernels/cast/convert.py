@@ -56,27 +56,12 @@ def numpy_converter(source: Format, target: Format) -> Converter:
 def _to_float(source: Format, target: Float) -> Converter:
     if target.is_native and source.storage.kind in "fbiu" and source.is_native:
         return _quiet(lambda array: array.astype(target.storage))
-    if source.kind == "integer" and not target.is_native:
-        return _quiet(lambda array: target.encode(round_to_odd(array)))
     return _quiet(lambda array: _encode(target, np.asarray(source.decode(array))))
 
 
 def _encode(target: Float, values: Array) -> Array:
-    if values.dtype.kind != "f":
-        values = values.astype(np.float32)
     out = target.encode(values)
     return out.copy() if out is values else out
-
-
-def round_to_odd(whole: Array) -> Array:
-    """Integers as float64 such that rounding once more is as good as rounding once: from 2^53 on, where float64 has gaps,
-    bits that would be lost leave one bit set."""
-    if whole.dtype.itemsize < 8:
-        return whole.astype(np.float64)
-    low = whole & whole.dtype.type(4095)
-    sticky = (whole - low) | ((low != 0).astype(whole.dtype) << whole.dtype.type(11))
-    exact = (whole < 2**53) & ((whole > -(2**53)) if whole.dtype.kind == "i" else True)
-    return np.where(exact, whole, sticky).astype(np.float64)
 
 
 def truncate(values: Array, target: Integer) -> Array:

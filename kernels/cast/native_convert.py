@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ulpgrad.formats import FLOATS, Array, Format
+from ulpgrad.formats import Array, Format, bfloat16, float16, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.cast import spec
 from ulpgrad.kernels.cast.convert import NATIVE, of_request
 from ulpgrad.kernels.registry import Request, kernel
+
+FORMATS = (float16, bfloat16, float32, float64)
 
 
 def _compiled(request: Request) -> str | None:
@@ -17,7 +19,7 @@ def _compiled(request: Request) -> str | None:
     return None if (source, target) in NATIVE else f"has no loop from {source} to {target}"
 
 
-@kernel(spec.cast, "cpu/native-convert", rank=50, formats=FLOATS, where=_compiled, build=True)
+@kernel(spec.cast, "cpu/native-convert", rank=50, formats=FORMATS, where=_compiled, build=True)
 def build(request: Request) -> Callable[..., Array]:
     source, target = of_request(request.formats, request.params)
     convert = native.module().cast(source.name, target.name)

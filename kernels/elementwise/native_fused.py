@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.formats import FLOATS, Array, Format, bool_, float64
+from ulpgrad.formats import Array, Format, bfloat16, bool_, float16, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.elementwise import spec
 from ulpgrad.kernels.elementwise.cpp_loops import ONLY_FLOAT32
@@ -45,7 +45,9 @@ def function_of(row: Row, request: Request) -> Callable[..., Any]:
 
 def register(row: Row, op: Op) -> None:
     """Enter the native rung of a row."""
-    formats: list[Format] = [bool_, *FLOATS] if row.name == "where" else [*FLOATS]
+    formats: list[Format] = [float16, bfloat16, float32, float64]
+    if row.name == "where":
+        formats.append(bool_)
     if called(row.formula) & ONLY_FLOAT32:
         formats.remove(float64)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.errors import ArgumentError
-from ulpgrad.formats import Array, bfloat16, float16
+from ulpgrad.formats import Array, compute_format
 from ulpgrad.kernels.elementwise import reference, spec
 from ulpgrad.kernels.elementwise.coefficients import POLYNOMIALS
 from ulpgrad.kernels.elementwise.table import Row
@@ -88,9 +88,9 @@ def function_of(row: Row, request: Request) -> Callable[..., Any]:
 
 
 def register(row: Row, op: Op) -> None:
-    """Enter the NumPy rung of a row; it takes every format that NumPy computes in."""
+    """Enter the NumPy rung of a row; it takes every format that NumPy has units for."""
     bits_are_enough = row.name in ("nextafter", "where")
-    formats = [f for f in op.formats if f not in (float16, bfloat16) or bits_are_enough]
+    formats = [f for f in op.formats if compute_format(f) is f or bits_are_enough]
 
     @kernel(op, "cpu/numpy", rank=10, formats=formats, build=True)
     def build(request: Request) -> Callable[..., Any]:

@@ -78,7 +78,7 @@ def _special(row: Row) -> list[Array | None]:
     operands = len(row.names())
     if operands == 1:
         return [SPECIAL]
-    first = np.array([0.0, -0.0, 1.0, -0.5, 3.25, -1000.0, np.nan]) if row.name.endswith("_gradient") else SPECIAL
+    first = np.array([0.0, -0.0, 1.0, -0.5, 3.25, -12.0, np.nan]) if row.name.endswith("_gradient") else SPECIAL
     second = np.clip(SPECIAL, *RANGES[row.name]) if row.name in RANGES else SPECIAL
     x, y = (np.ascontiguousarray(part).ravel() for part in np.meshgrid(first, second))
     return [x, y] if operands == 2 else [x, y, y[::-1].copy()]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.errors import ArgumentError, ShapeError
-from ulpgrad.formats import ALL, FLOATS, INTEGERS, REALS, Array, Format, bfloat16, bool_, float16, float32, float64
+from ulpgrad.formats import ALL, FLOATS, INTEGERS, REALS, Array, Format, bool_, compute_format
 from ulpgrad.formats.promotion import result_format
 from ulpgrad.kernels.elementwise import reference
 from ulpgrad.kernels.elementwise.samples import samples
@@ -145,7 +145,7 @@ def make_op(row: Row) -> Op:
     kind = NextAfter if row.name == "nextafter" else Op
     arguments = ", ".join(name.replace("?", " | None") for name in row.operands.split())
     keywords = [f"{name}: float" for name in row.params] + [f"{row.choice}: str"] * bool(row.choice)
-    half = 0.5 if row.ulps == 0.5 else 1.0
+    half = 0.5 if row.ulps == 0.5 else 1.0  # formats that are computed wider and rounded
     return kind(
         row.name,
         f"({arguments}{', *, ' if keywords else ''}{', '.join(keywords)}) -> {'bool' if row.gives == 'bool' else 'same'}",
@@ -157,7 +157,7 @@ def make_op(row: Row) -> Op:
         promote=(1, 2) if row.name == "where" else True,
         flops=lambda *arrays, **_: row.flops * np.broadcast(*(a for a in arrays if a is not None)).size,
         samples=lambda: samples(row),
-        ulps={float32: row.ulps, float64: row.ulps, float16: half, bfloat16: half},
+        ulps={form: row.ulps if compute_format(form) is form else half for form in FLOATS},
         magnitude=magnitude(row),
         key=is_large if row.is_fused else None,
         family="elementwise",

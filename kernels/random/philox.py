@@ -40,8 +40,8 @@ def words(key: int, counter: int, size: int) -> Array:
 
 
 def uniform_bits(dtype: Float) -> int:
-    """Random bits in one uniform value: as many as the format's significand holds, so that 1.0 is never reached."""
-    return dtype.mantissa_bits + 1
+    """Random bits in one uniform value: as many as the format has below 1.0, which is then never reached."""
+    return dtype.mantissa_bits + min(1, dtype.bias - 1)
 
 
 def words_per_value(dtype: Float) -> int:
@@ -55,7 +55,7 @@ def integers53(pairs: Array) -> Array:
 
 
 def uniform(*, key: int, counter: int, size: int, dtype: Float) -> Array:
-    """Multiples of 2^-b in [0, 1), b the format's significand width, exact in float64."""
+    """Multiples of 2^-b in [0, 1), b of `uniform_bits`, exact in float64."""
     if words_per_value(dtype) == 2:
         return integers53(words(key, counter, 2 * size).reshape(-1, 2)) * 2.0**-53
     bits = uniform_bits(dtype)
