@@ -8,7 +8,9 @@ records them in turn.
 from __future__ import annotations
 
 import contextlib
+import functools
 import heapq
+import inspect
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
@@ -37,6 +39,35 @@ class _GradMode(contextlib.ContextDecorator):
     def __init__(self, on: bool) -> None:
         self.on = on
         self.tokens: list[Any] = []
+
+    def _recreate_cm(self) -> _GradMode:
+        return _GradMode(self.on)  # calls of a decorated function may overlap, in several threads
+
+    def __call__(self, function: Any) -> Any:
+        if not inspect.isgeneratorfunction(function):
+            return super().__call__(function)
+
+        @functools.wraps(function)
+        def stepped(*args: Any, **options: Any) -> Any:
+            """The generator's own code runs in the mode, its consumer's does not."""
+            generator = function(*args, **options)
+            resume, sent = generator.send, None
+            while True:
+                try:
+                    with _GradMode(self.on):
+                        item = resume(sent)
+                except StopIteration as end:
+                    return end.value
+                try:
+                    resume, sent = generator.send, (yield item)
+                except GeneratorExit:
+                    with _GradMode(self.on):
+                        generator.close()
+                    raise
+                except BaseException as error:
+                    resume, sent = generator.throw, error
+
+        return stepped
 
     def __enter__(self) -> None:
         self.tokens.append(_recording.set(self.on))
@@ -79,6 +110,7 @@ class Node:
 
     hooks: dict[int, list[Hook]] | None = None
     retained: dict[int, weakref.ref[Tensor]] | None = None
+    keeps_gradients = False  # whether what vjp gives may also be held elsewhere: by a user's code
 
     def __init__(self, name: str, inputs: Sequence[Tensor | None]) -> None:
         self.name = name
@@ -108,9 +140,13 @@ class Node:
 
 def _fit(gradient: Tensor, shape: tuple[int, ...], form: Format, name: str) -> Tensor:
     """A gradient as its operand wants it: broadcast axes summed, in the operand's format."""
-    if gradient.dtype is form and gradient.storage.shape == shape:
+    if getattr(gradient, "dtype", None) is form and gradient.storage.shape == shape:
         return gradient
     from ulpgrad import ops
+    from ulpgrad.tensor import Tensor
+
+    if not isinstance(gradient, Tensor):
+        raise GradientError(f"backward of {name}: expected a Tensor as gradient, got {type(gradient).__name__}")
 
     if gradient.shape != shape:
         extra = gradient.ndim - len(shape)
@@ -145,16 +181,16 @@ def _walk(
 
     heap: list[tuple[int, Node]] = []
     pending: dict[Node, list[Tensor | None]] = {}
-    leaves: dict[int, tuple[Tensor, Tensor]] = {}
+    leaves: dict[int, tuple[Tensor, Tensor, bool]] = {}  # the gradient so far, and whether its memory is its own
     results: list[Tensor | None] = [None] * len(wanted or ())
 
     def add(a: Tensor | None, b: Tensor) -> Tensor:
         return b if a is None else ops.add(a, b)
 
-    def send(edge: Edge, gradient: Tensor) -> None:
+    def send(edge: Edge, gradient: Tensor, own: bool) -> None:
         if not isinstance(edge, tuple):
             known = leaves.get(id(edge))
-            leaves[id(edge)] = (edge, add(known[1] if known else None, gradient))
+            leaves[id(edge)] = (edge, gradient, own) if known is None else (edge, ops.add(known[1], gradient), True)
             return
         node, index = edge
         slots = pending.get(node)
@@ -167,7 +203,7 @@ def _walk(
     needed = None if wanted is None else _ancestors_of_wanted(roots, wanted)
     with _GradMode(create_graph):
         for tensor, gradient in roots:
-            send(tensor._edge(), gradient)
+            send(tensor._edge(), gradient, False)
         while heap:
             _, node = heapq.heappop(heap)
             gradients = pending.pop(node)
@@ -177,7 +213,7 @@ def _walk(
                 for hook in node.hooks.get(index, ()) if node.hooks else ():
                     g = gradients[index] = _hooked(hook, g)
                 if node.retained and (kept := node.retained.get(index, lambda: None)()) is not None:
-                    kept.grad = add(kept.grad, g)
+                    kept.grad = add(kept.grad, ops.copy(g))
                 if wanted is not None and (node, index) in wanted:
                     results[wanted[node, index]] = g
             if needed is not None and node not in needed:
@@ -185,13 +221,18 @@ def _walk(
             for edge, g, operand in zip(node.edges, node.vjp(gradients), node.operands, strict=True):
                 if edge is not None and g is not None:
                     shape, form = operand
-                    send(edge, _fit(g, shape, form, node.name))
+                    fitted = _fit(g, shape, form, node.name)
+                    send(edge, fitted, not node.keeps_gradients and not _shares(fitted, gradients))
             if not retain_graph:
                 node.free()
-        for leaf, total in leaves.values():
+        given: set[int] = set()
+        for leaf, total, own in leaves.values():
             for hook in leaf._hooks or ():
-                total = _hooked(hook, total)
+                total, own = _hooked(hook, total), False
             if wanted is None:
+                if leaf.grad is None and (not own or id(total.storage) in given):
+                    total = ops.copy(total)
+                given.add(id(total.storage))
                 leaf.grad = add(leaf.grad, total)
             elif id(leaf) in wanted:
                 results[wanted[id(leaf)]] = total
@@ -219,9 +260,24 @@ def _ancestors_of_wanted(roots: Sequence[tuple[Tensor, Tensor]], wanted: dict[An
     return useful
 
 
+def _shares(gradient: Tensor, gradients: Sequence[Tensor | None]) -> bool:
+    """Whether a gradient may lie in memory of another tensor: as a view, or as one of those it was computed from."""
+    storage = gradient.storage
+    if storage.base is not None:
+        return True
+    return any(g is not None and g.storage is storage for g in gradients)
+
+
 def _hooked(hook: Hook, gradient: Tensor) -> Tensor:
     replaced = hook(gradient)
-    return gradient if replaced is None else replaced
+    if replaced is None:
+        return gradient
+    if getattr(replaced, "shape", None) != gradient.shape:
+        raise ShapeError(
+            f"hook: returned {getattr(replaced, 'shape', type(replaced).__name__)} for a gradient of shape "
+            f"{gradient.shape}; expected a tensor of that shape, or None"
+        )
+    return _fit(replaced, gradient.shape, gradient.dtype, "hook")
 
 
 def _seed(tensor: Tensor, gradient: Tensor | None, what: str) -> Tensor:

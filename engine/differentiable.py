@@ -308,6 +308,8 @@ class Function:
 class _FunctionNode(Node):
     """A recorded call of a user's Function."""
 
+    keeps_gradients = True
+
     def __init__(
         self, function: type[Function], ctx: Context, inputs: Sequence[Tensor | None], outs: tuple[Tensor, ...]
     ) -> None:
@@ -324,7 +326,7 @@ class _FunctionNode(Node):
         gradients = [*gradients, *[None] * (len(self.outs) - len(gradients))]
         filled = [ops.zeros(s, dtype=f) if g is None else g for g, (s, f) in zip(gradients, self.outs, strict=True)]
         found = self.function.backward(self.ctx, *filled)
-        found = found if isinstance(found, tuple) else (found,)
+        found = found if isinstance(found, (tuple, list)) else (found,)
         if len(found) != len(self.edges):
             raise GradientError(f"{self.name}.backward returned {len(found)} gradients for {len(self.edges)} arguments")
         return found
