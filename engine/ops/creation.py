@@ -60,8 +60,8 @@ def asarray(
         out = obj
     else:
         storage, found = _stored(obj, form)
-        swapped = isinstance(obj, np.ndarray) and not obj.dtype.isnative
-        shared = hasattr(obj, "__dlpack__") and not isinstance(obj, np.generic) and not swapped
+        foreign = isinstance(obj, np.ndarray) and not (obj.dtype.isnative and obj.flags.aligned)
+        shared = hasattr(obj, "__dlpack__") and not isinstance(obj, np.generic) and not foreign
         if copy is False and not shared:
             raise ArgumentError(f"asarray: {type(obj).__name__} cannot become a tensor without a copy; drop copy=False")
         out = Tensor(storage.copy() if copy and shared else storage, found)
@@ -83,6 +83,8 @@ def _stored(obj: Any, form: Format | None) -> tuple[Array, Format]:
         values = np.asarray(obj)
         if not values.dtype.isnative:
             values = values.astype(values.dtype.newbyteorder("="))
+        if not values.flags.aligned:
+            values = values.copy()
         return (values if found.is_native else values.view(found.storage)), found
     if hasattr(obj, "__dlpack__") and not isinstance(obj, (list, tuple)):
         return _stored(_from_dlpack(obj), form)
