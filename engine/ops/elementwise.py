@@ -184,7 +184,7 @@ subtract: Binary = _binary("subtract", {"x1": lambda g: g, "x2": lambda g: -g})
 multiply: Binary = _binary("multiply", {"x1": lambda g, x2: g * x2, "x2": lambda g, x1: g * x1})
 divide: Binary = _binary("divide", {"x1": lambda g, x2: g / x2, "x2": lambda g, y, x2: -g * y / x2})
 floor_divide: Binary = _binary("floor_divide", {"x1": _zero, "x2": _zero})
-remainder: Binary = _binary("remainder", {"x1": lambda g: g, "x2": lambda g, x1, x2: -g * floor(x1 / x2)})
+remainder: Binary = _binary("remainder", {"x1": lambda g: g, "x2": lambda g, x1, x2: -g * floor_divide(x1, x2)})
 pow: Binary = _binary(
     "pow",
     {
