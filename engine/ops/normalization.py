@@ -7,9 +7,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from ulpgrad.differentiable import Primitive, prepared
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
-from ulpgrad.formats import Float
+from ulpgrad.formats import Array, Float
 from ulpgrad.formats.promotion import result_format
 from ulpgrad.kernels.norm import spec
 from ulpgrad.ops import elementwise as ew
@@ -148,8 +150,18 @@ def batch_norm(
     if running_mean is not None:
         _move(running_mean, mean.storage, momentum)
     if running_var is not None:
-        _move(running_var, (1.0 / rstd.storage**2 - eps) * (count / max(count - 1, 1)), momentum)
+        _move(running_var, _variance(x, mean.storage, rstd.storage, eps) * (count / max(count - 1, 1)), momentum)
     return reshape(y, x.shape)
+
+
+def _variance(x: Tensor, mean: Array, rstd: Array, eps: float) -> Array:
+    """The biased variance per channel that 1 / rstd came from, in float64; summed anew where eps drowns it."""
+    with np.errstate(all="ignore"):
+        found: Array = 1.0 / np.square(rstd, dtype=np.float64) - eps
+        for c in np.flatnonzero(found < eps * 0.125):
+            centred = x.dtype.exact(x.storage[:, c]) - mean[c]
+            found[c] = np.mean(centred * centred)
+    return found
 
 
 def _move(running: Tensor, towards: Any, momentum: float) -> None:
