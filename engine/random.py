@@ -205,11 +205,14 @@ def uniform(
         raise ArgumentError(f"uniform: low={low}, high={high}: expected finite numbers, low not above high")
     form, sizes = _float("uniform", dtype), _shape("uniform", (shape,))
     wide = compute_format(form)
+    if not high - low <= wide.max:
+        raise ArgumentError(f"uniform: low={low}, high={high}: {wide.name} cannot hold the distance between them")
     values = (generator or default_generator).uniform(math.prod(sizes), wide)
-    values *= wide.storage.type(high - low)
-    values += wide.storage.type(low)
-    if low < high:  # a value that rounding brought to high goes to its neighbour
-        np.minimum(values, np.nextafter(wide.storage.type(high), wide.storage.type(low)), out=values)
+    with np.errstate(all="ignore"):
+        values *= wide.storage.type(high - low)
+        values += wide.storage.type(low)
+        if low < high:  # a value that rounding brought to high goes to its neighbour
+            np.minimum(values, np.nextafter(wide.storage.type(high), wide.storage.type(low)), out=values)
     return _finish(form.encode(values), form, sizes, requires_grad)
 
 
@@ -229,8 +232,9 @@ def normal(
     form, sizes = _float("normal", dtype), _shape("normal", (shape,))
     wide = compute_format(form)
     values = (generator or default_generator).normal(math.prod(sizes), wide)
-    values *= wide.storage.type(std)
-    values += wide.storage.type(mean)
+    with np.errstate(all="ignore"):
+        values *= wide.storage.type(std)
+        values += wide.storage.type(mean)
     return _finish(form.encode(values), form, sizes, requires_grad)
 
 

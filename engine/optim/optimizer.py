@@ -77,6 +77,10 @@ class Optimizer:
                 raise FormatError(
                     f"{name}: a parameter of shape {p.shape} is {p.dtype.name}: expected a floating format"
                 )
+            if not p.storage.flags.writeable:
+                raise ArgumentError(
+                    f"{name}: a parameter of shape {p.shape} lies in read-only memory; optimize a copy of it"
+                )
             if id(p) in known:
                 raise ArgumentError(f"{name}: a parameter of shape {p.shape} is given twice")
             known.add(id(p))

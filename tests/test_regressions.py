@@ -1,0 +1,227 @@
+"""Defects that were found by using ulpgrad beside NumPy and torch: one test each, named after what was wrong."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ulpgrad as ug
+from ulpgrad import nn, optim
+from ulpgrad.errors import ArgumentError, GradientError, UlpgradError
+
+
+def leaf(*shape: int) -> ug.Tensor:
+    return ug.ones(shape, requires_grad=True)
+
+
+# Gradients own their memory
+
+
+def test_two_leaves_shared_one_gradient() -> None:
+    a, b = leaf(3), leaf(3)
+    (a + b).backward(ug.ones(3))
+    assert a.grad is not None
+    assert b.grad is not None
+    a.grad[0] = 7.0
+    assert b.grad.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_gradient_of_a_sum_could_not_be_written() -> None:
+    a = leaf(3)
+    a.sum().backward()
+    assert a.grad is not None
+    a.grad[0] = 7.0
+    assert a.grad.tolist() == [7.0, 1.0, 1.0]
+
+
+def test_gradient_shared_memory_with_the_one_given_to_backward() -> None:
+    a, seed = leaf(3), ug.ones(3)
+    ug.positive(a).backward(seed)
+    seed[0] = 7.0
+    assert a.grad is not None
+    assert a.grad.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_retained_gradient_shared_memory_with_a_leafs() -> None:
+    a = leaf(3)
+    y = ug.positive(a)
+    y.retain_grad()
+    y.backward(ug.ones(3))
+    assert a.grad is not None
+    assert y.grad is not None
+    y.grad[0] = 7.0
+    assert a.grad.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_gradient_shared_memory_with_what_a_function_saved() -> None:
+    kept = ug.ones(3)
+
+    class Constant(ug.Function):
+        @staticmethod
+        def forward(ctx: Any, x: ug.Tensor) -> ug.Tensor:
+            return x * 1.0
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: ug.Tensor) -> ug.Tensor:
+            return kept
+
+    a = leaf(3)
+    Constant.apply(a).backward(ug.ones(3))
+    assert a.grad is not None
+    a.grad[0] = 7.0
+    assert kept.tolist() == [1.0, 1.0, 1.0]
+
+
+# Hooks and functions of the user's
+
+
+@pytest.mark.parametrize("given", [5.0, np.ones(3), ug.ones((2, 2))])
+def test_hook_could_replace_a_gradient_by_anything(given: Any) -> None:
+    a = leaf(3)
+    a.register_hook(lambda g: given)
+    with pytest.raises(UlpgradError, match="hook"):
+        (a * 2.0).sum().backward()
+
+
+def test_hook_could_change_the_format_of_a_gradient() -> None:
+    a = leaf(3)
+    a.register_hook(lambda g: g.astype(ug.float64))
+    a.sum().backward()
+    assert a.grad is not None
+    assert a.grad.dtype is ug.float32
+
+
+def test_removing_a_hook_twice_raised() -> None:
+    a = leaf(3)
+    remove = a.register_hook(lambda g: None)
+    remove()
+    remove()
+
+
+def test_function_returning_a_number_as_gradient_raised_an_attribute_error() -> None:
+    class Number(ug.Function):
+        @staticmethod
+        def forward(ctx: Any, x: ug.Tensor) -> ug.Tensor:
+            return x * 2.0
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: ug.Tensor) -> Any:
+            return 3.0
+
+    with pytest.raises(GradientError, match="Number: expected a Tensor as gradient, got float"):
+        Number.apply(leaf(3)).sum().backward()
+
+
+# Recording on and off
+
+
+def test_no_grad_did_not_reach_into_a_decorated_generator() -> None:
+    @ug.no_grad()
+    def doubles(x: ug.Tensor) -> Iterator[ug.Tensor]:
+        for i in range(3):
+            yield x * float(i)
+
+    for y in doubles(leaf(3)):
+        assert ug.is_grad_enabled()
+        assert not y.requires_grad
+
+
+def test_decorated_function_called_in_two_threads_raised() -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    failures: list[BaseException] = []
+
+    @ug.no_grad()
+    def call(inside: Callable[[], object]) -> None:
+        inside()
+
+    def wait() -> None:
+        entered.set()
+        go_on.wait(10)
+
+    def run() -> None:
+        try:
+            call(wait)
+        except BaseException as error:
+            failures.append(error)
+
+    other = threading.Thread(target=run)
+
+    def leave_first() -> None:  # the thread that came in first leaves while this one is still inside
+        go_on.set()
+        other.join()
+
+    other.start()
+    entered.wait(10)
+    call(leave_first)
+    assert not failures
+    assert ug.is_grad_enabled()
+
+
+# Beside NumPy
+
+
+@pytest.mark.parametrize("left", [np.ones((3, 3), np.float32), np.float32(2), np.float64(2)])
+def test_numpy_on_the_left_lost_the_gradient_or_refused(left: Any) -> None:
+    x = leaf(3, 3)
+    for out in (left * x, left - x, left / x):
+        assert isinstance(out, ug.Tensor)
+        assert out.requires_grad
+        assert out.dtype is ug.float32
+    assert isinstance(left == x, ug.Tensor)
+
+
+def test_misaligned_numpy_memory_was_taken_and_then_refused_by_kernels() -> None:
+    values = np.zeros(29, np.uint8)[1:].view(np.float32)
+    values[:] = np.arange(7)
+    x = ug.asarray(values)
+    assert (x @ x).item() == 91.0
+    assert ug.softmax(x).shape == (7,)
+    with pytest.raises(ArgumentError, match="without a copy"):
+        ug.asarray(values, copy=False)
+
+
+def test_read_only_parameter_failed_at_the_step_with_a_numpy_error() -> None:
+    values = np.ones(3, np.float32)
+    values.flags.writeable = False
+    with pytest.raises(ArgumentError, match="read-only"):
+        optim.SGD([nn.Parameter(values)], lr=0.1)
+
+
+def test_tiny_numbers_raised_under_the_users_error_settings() -> None:
+    with np.errstate(all="raise"):
+        assert ug.asarray([1e-300, 1e-40]).tolist()[0] == 0.0
+        assert (ug.ones(2) * 1e-300).tolist() == [0.0, 0.0]
+        ug.random.normal(0.0, 1e-42, (100,))
+        ug.random.uniform(0.0, 1e-42, (100,))
+        nn.BatchNorm1d(1)(ug.asarray([[1e30], [-1e30]]))
+
+
+def test_uniform_range_beyond_the_format_gave_infinities() -> None:
+    with pytest.raises(ArgumentError, match="cannot hold the distance"):
+        ug.random.uniform(-3e38, 3e38, (4,))
+
+
+# Numbers
+
+
+def test_remainder_gradient_was_off_by_one_where_the_quotient_rounds_to_a_whole_number() -> None:
+    y = ug.asarray([0.6640625], dtype=ug.bfloat16, requires_grad=True)
+    for numerator in np.linspace(1.0, 3.0, 200):
+        x = ug.asarray([numerator], dtype=ug.bfloat16)
+        y.grad = None
+        ug.remainder(x, y).backward()
+        assert y.grad is not None
+        assert y.grad.item() == -(x.item() // y.item())
+
+
+def test_running_variance_below_eps_was_lost_in_rounding() -> None:
+    values = np.random.default_rng(0).standard_normal((64, 2)) * [1e-5, 1.0]
+    layer = nn.BatchNorm1d(2, momentum=1.0)
+    x = ug.asarray(values, dtype=ug.float32)
+    layer(x)
+    assert layer.running_var is not None
+    np.testing.assert_allclose(layer.running_var.numpy(), x.numpy().astype(np.float64).var(0, ddof=1), rtol=1e-5)
