@@ -229,6 +229,7 @@ SHAPES: dict[str, Shape] = {
     "embedding": Shape(table, 16_384, "indices into 10000 rows of 128"),
     "optimizer": Shape(parameters, MILLION, "parameters"),
     "random": Shape(streams, MILLION, "numbers"),
+    "random_permutation": Shape(streams, 1 << 16, "numbers"),
 }
 
 __all__ = ["SHAPES", "Problem", "Shape", "default_format", "forward", "problem", "stored"]

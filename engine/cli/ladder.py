@@ -80,15 +80,8 @@ def show(climb: Climb) -> None:
         style = "bold green" if step.share is not None and step.share == best else ""
         share = "" if step.share is None else f"{step.share:.1%}"
         gain = "" if step.gain is None else f"{step.gain:.{1 if step.gain < 100 else 0}f}x"
-        cells = [
-            step.rung.name,
-            readable(t.median),
-            spread,
-            _digits(climb.rate(step)),
-            gain,
-            share,
-            _first_sentence(step.rung.idea),
-        ]
+        idea = _first_sentence(step.rung.idea)
+        cells = [step.rung.name, readable(t.median), spread, _digits(climb.rate(step)), gain, share, idea]
         rows.append([Text(cell, style=style if i < 6 else "") for i, cell in enumerate(cells)])
     out = console()
     out.print(Text(climb.problem.call, style="bold"))

@@ -28,10 +28,16 @@ def console(*, stderr: bool = False) -> Console:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[str] = ()) -> Table:
     """A table; `right` names columns of figures. Cells are text or rich's Text."""
     is_terminal = console().is_terminal
+    shown = title if is_terminal or not title else f"\n{title}"  # a terminal's tables have air around them
     made = Table(
-        title=(title if is_terminal else f"\n{title}") if title else None, title_justify="left", title_style="bold", header_style="bold" if is_terminal else "",
-        box=box.SIMPLE_HEAD if is_terminal else None, pad_edge=False, padding=(0, 2, 0, 0),
-    )  # fmt: skip
+        title=shown or None,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold" if is_terminal else "",
+        box=box.SIMPLE_HEAD if is_terminal else None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
     for name in columns:
         made.add_column(name, justify="right" if name in right else "left", no_wrap=name in right, overflow="fold")
     for row in rows:

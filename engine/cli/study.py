@@ -25,7 +25,7 @@ def run(name: str, given: Mapping[str, Any], out: Path, *, quick: bool, fresh: b
     screen = console()
     for title, columns, rows, right in study.tables(results):
         screen.print(table(title, columns, rows, right=right))
-        screen.print()
+    screen.print()
     command = shlex.join(["ulpgrad", *sys.argv[1:]])
     html = report.write(out / f"{name}.html", study.page(results, command))
     data = study.as_data(options, results)

@@ -102,7 +102,7 @@ def observations(results: Sequence[Result]) -> list[str]:
         low, high = min(r["test_error"] for r in own), max(r["test_error"] for r in own)
         image = 1 / 500
         verdict = (
-            "less than the seeds differ among themselves, or two images: no format learns measurably better or worse"
+            "no more than the seeds differ, or two of 500 images: no format learns measurably better or worse"
             if high - low <= max(2 * image, max(r["test_error_high"] - r["test_error_low"] for r in own))
             else "more than the seeds differ among themselves: here the format matters"
         )

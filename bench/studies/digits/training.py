@@ -42,7 +42,7 @@ PRECISIONS = {
     ),
     "float16": Precision(
         "float16", float32, float16, False,
-        "Mixed as above with float16, whose range is small: gradients below 6e-8 become zero.",
+        "Mixed as above with float16, whose range is small: gradients below 3e-8 become zero, and below 6e-5 they lose digits.",
     ),
     "float16-scaled": Precision(
         "float16, scaled loss", float32, float16, True,
