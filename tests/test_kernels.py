@@ -123,8 +123,10 @@ def check(
         allowed = op.allowed_ulps(form) if isinstance(form, Float) else 0
         if error.size and not error.max() <= allowed:
             at = np.unravel_index(np.nanargmax(np.where(np.isnan(error), np.inf, error)), error.shape)
+            found, wanted = form.exact(g)[at], w[at]
             raise AssertionError(
-                f"result {i} at {tuple(map(int, at))}: {form.exact(g)[at]!r}, reference {w[at]!r}: {error[at]:.3g} ULP of {form}, allowed {allowed}"
+                f"result {i} at {tuple(map(int, at))}: {found!r}, reference {wanted!r}: {error[at]:.3g} ULP of {form}, "
+                f"allowed {allowed}"
             )
     for i, (b, a) in enumerate(zip(before, arrays, strict=True)):
         if b is not None and i not in op.mutates:

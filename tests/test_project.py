@@ -101,7 +101,7 @@ def test_import_is_light() -> None:
     """Nothing is compiled, no Numba, GPU library or framework is loaded, and no second copy of a folder appears."""
     code = (
         "import sys, ulpgrad; import ulpgrad.kernels.registry\n"
-        "heavy = {'numba', 'llvmlite', 'cupy', 'triton', 'torch', 'jax', 'tensorflow', 'scipy', 'sklearn', 'matplotlib', 'rich'}\n"
+        "heavy = {'numba', 'llvmlite', 'cupy', 'triton', 'torch', 'jax', 'tensorflow', 'scipy', 'sklearn', 'matplotlib'}\n"
         "own = {'engine', 'kernels', 'bench'}\n"
         "print(sorted((heavy | own) & set(sys.modules)))"
     )

@@ -98,7 +98,7 @@ def normalize_axes(name: str, axis: Any, ndim: int) -> tuple[int, ...]:
 def normalize_shape(name: str, shape: Any) -> tuple[int, ...]:
     """A shape from an integer or a sequence of them."""
     if shape.__class__ is tuple and all(s.__class__ is int for s in shape):
-        return shape  # type: ignore[no-any-return]
+        return shape
     try:
         return (operator.index(shape),)
     except TypeError:

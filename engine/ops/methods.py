@@ -48,7 +48,8 @@ def _reflected(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
 
 def _reduction(function: Callable[..., Any]) -> Callable[..., Any]:
     def method(self: Tensor, axis: Any = None, **options: Any) -> Tensor:
-        return function(self, axis=axis, **options)
+        out: Tensor = function(self, axis=axis, **options)
+        return out
 
     method.__doc__ = function.__doc__
     return method
