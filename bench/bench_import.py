@@ -1,7 +1,8 @@
-"""`import ulpgrad` in a fresh process, beside `import numpy`: not more than 50 ms apart."""
+"""`import ulpgrad` in a fresh process, beside `import numpy`: not more than 50 ms apart, once both are compiled to bytecode."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -14,7 +15,9 @@ CODE = "import time; start = time.perf_counter(); import {}; print(time.perf_cou
 
 def import_time(module: str) -> float:
     """Seconds that a fresh interpreter takes for the import, as it measures them itself."""
-    done = subprocess.run([sys.executable, "-c", CODE.format(module)], capture_output=True, text=True, check=True)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-c", CODE.format(module)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return float(done.stdout)
 
 
