@@ -192,6 +192,6 @@ class Float(Format):
         known = getattr(ml_dtypes, self.name, None)
         if not isinstance(known, type):
             return None
-        limits = ml_dtypes.finfo(known)
+        limits: Any = ml_dtypes.finfo(known)  # type: ignore[no-untyped-call]
         same = float(limits.max) == self.max and float(limits.smallest_subnormal) == self.smallest_subnormal
         return np.dtype(known) if same else None
