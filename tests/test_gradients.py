@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 import ulpgrad as ug
 from ulpgrad.autograd import Node
 from ulpgrad.differentiable import Primitive
@@ -128,7 +129,8 @@ INDEXING = [
         (lambda x: x[ug.asarray(ROWS)], (3, 2)), (lambda x: x[:, [0, 0, 2]], (2, 3)),
         (lambda x: x[[0, 1], [2, 2]], (2, 3)),
         (lambda x: x[np.array([[0, 1], [1, 1]])], (2, 2)), (lambda x: x[0, :, [1, 1]], (2, 2, 2)),
-        (lambda x: x[[1, 1], 1:], (2, 3)),
+        (lambda x: x[[1, 1], 1:], (2, 3)), (lambda x: x[:, [1, 1, 0], -1], (2, 2, 3)),
+        (lambda x: x[[[1], [0]], [0, -2, 1]], (2, 3)), (lambda x: x[1, [0, 0]], (2, 3)),
         (lambda x: x[ug.asarray(MASK)], (2, 3)), (lambda x: x[MASK[:, 0]], (2, 3)),
         (lambda x: x[MASK[:, 0], [0, 0]], (2, 3)),
         (lambda x: x[[]], (2, 3)), (lambda x: x[None, [1, 0, 1], None], (2, 2)), (lambda x: x[True], (2,)),
@@ -137,7 +139,8 @@ INDEXING = [
     *cases(
         "take_along_axis",
         (lambda x: ug.take_along_axis(x, ug.asarray([[0, 0, 2], [1, 2, 1]])), (2, 3)),
-        (lambda x: ug.take_along_axis(x, ug.asarray([[1], [1]]), axis=0), (2, 3)),
+        (lambda x: ug.take_along_axis(x, ug.asarray([[1], [-1]]), axis=0), (2, 3)),
+        (lambda x: ug.take_along_axis(x, ug.asarray([[0], [0], [1]])) ** 3, (1, 2)),
     ),
     *cases("sort", (ug.sort, (2, 3)), (lambda x: ug.sort(x, axis=0, descending=True), (3, 2))),
     *cases("topk", (lambda x: ug.topk(x, 2)[0], (2, 3)), (lambda x: ug.topk(x, 1, axis=0, largest=False)[0], (3, 2))),
@@ -301,10 +304,10 @@ def primitives() -> list[Primitive]:
 
 def differentiable_in(modules: tuple[Any, ...]) -> set[str]:
     """Ops with rules that belong to these modules' kernel families, and data movements named in their source."""
-    families = {"elementwise", "reduction", "matmul", "cast"}
+    families = {"elementwise", "reduction", "matmul", "cast", "gather"}
     names = {p.op.name for p in primitives() if (p.has_rules or p.composite) and p.op.family in families}
     for module in modules:
-        names |= set(re.findall(r'(?:moved|_picked|along_axis)\(\s*"(\w+)"', inspect.getsource(module)))
+        names |= set(re.findall(r'(?:moved|_picked)\(\s*"(\w+)"', inspect.getsource(module)))
     return names
 
 

@@ -55,6 +55,10 @@ BIG: dict[str, Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "max_pool2d": lambda: ((f32(32, 16, 20, 20),), {**POOL, "dilation": (1, 1)}),
     "attention": lambda: ((f32(2, 4, 150, 32), f32(2, 4, 150, 32), f32(2, 4, 150, 32), None), {"is_causal": True, "scale": 0.2}),
     "embedding_gradient": lambda: ((f32(5000, 40), ints(50, 5000)), {"rows": 50}),
+    "take_along_axis": lambda: ((f32(300, 700), ints(300, 400, 700)), {"axis": 0}),
+    "scatter_add": lambda: ((f32(300, 700), ints(50, 300, 700)), {"axis": 0, "size": 50}),
+    "topk": lambda: ((f32(300, 700),), {"k": 20, "axis": 1, "largest": True}),
+    "searchsorted": lambda: ((np.sort(f32(1000)), f32(300, 700)), {"side": "left"}),
     "random_normal": lambda: ((), {"key": 7, "counter": 3, "size": 200_001, "dtype": ug.float32}),
 }  # fmt: skip
 

@@ -1,8 +1,7 @@
-// Rows of a table by index, and their gradient: a stable counting sort tells each row of the result which rows of g it
-// is the sum of, so rows can be shared out over threads and each is added up in index order.
+// Rows of a table by index, and their gradient: each thread owns rows of the result, reads all indices and adds the
+// rows of g that belong to its own, so each is added up in index order.
 #include <algorithm>
 #include <cstring>
-#include <memory>
 
 #include "bind.h"
 #include "threads.h"
@@ -11,6 +10,7 @@ namespace ulpgrad {
 namespace {
 
 constexpr int64_t kGrain = 1 << 16;  // bytes, about 10 us: less does not pay for a thread
+constexpr int64_t kWide = 16;        // values in a row: to look for shorter ones costs a thread as much as to add them
 
 int64_t grain(int64_t bytes) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, bytes)); }
 
@@ -53,27 +53,17 @@ py::array gradient_of(const py::array& g, const py::array& indices, int64_t rows
   T* to = out.mutable_data();
   {
     const py::gil_scoped_release free;
-    // ends[r] first counts index r, then is where its positions begin, and at last where they end.
-    const std::unique_ptr<int64_t[]> ends(new int64_t[static_cast<size_t>(rows)]()),
-        order(new int64_t[static_cast<size_t>(count)]);
-    for (int64_t i = 0; i < count; ++i) ++ends[index[i]];
-    for (int64_t r = 0, total = 0; r < rows; ++r) {
-      const int64_t begin = total;
-      total += ends[r];
-      ends[r] = begin;
-    }
-    for (int64_t i = 0; i < count; ++i) order[ends[index[i]]++] = i;
-    const int64_t work = static_cast<int64_t>(sizeof(T)) * width * (1 + count / std::max<int64_t>(1, rows));
-    parallel_for(rows, grain(work), [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r) {
-        T* sum = to + r * width;
-        for (int64_t j = 0; j < width; ++j) sum[j] = 0;
-        for (int64_t k = r ? ends[r - 1] : 0; k < ends[r]; ++k) {
-          const T* row = from + order[k] * width;
-          for (int64_t j = 0; j < width; ++j) sum[j] += row[j];
-        }
-      }
-    });
+    const int64_t values = count * width;
+    parallel_for(rows, width < kWide ? rows : grain(sizeof(T) * values / std::max<int64_t>(1, rows)),
+                 [&](int64_t begin, int64_t end) {
+                   std::fill(to + begin * width, to + end * width, T{0});
+                   for (int64_t i = 0; i < count; ++i) {
+                     if (index[i] < begin || index[i] >= end) continue;
+                     const T* row = from + i * width;
+                     T* sum = to + index[i] * width;
+                     for (int64_t j = 0; j < width; ++j) sum[j] += row[j];
+                   }
+                 });
   }
   return out;
 }

@@ -1,7 +1,7 @@
 """Picking elements by index, as NumPy does: integers and slices give views, integer arrays and masks give copies.
 
 The gradient of picking is adding into zeros at the same index, and the gradient of that is picking again. Positions
-named several times are summed in the order of the index, by the `embedding_gradient` ladder.
+named several times are summed in the order of the index, by the `embedding_gradient` and `scatter_add` ladders.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import numpy as np
 
 from ulpgrad import dispatch
 from ulpgrad.autograd import is_grad_enabled
-from ulpgrad.differentiable import moved
+from ulpgrad.differentiable import Primitive, moved
 from ulpgrad.errors import ArgumentError, AxisError, FormatError, GradientError, ShapeError
-from ulpgrad.formats import Array, bool_, float64, int64
+from ulpgrad.formats import Array, as_format, bool_, float64, int64
 from ulpgrad.kernels.embedding import spec as embedding_spec
+from ulpgrad.kernels.gather import spec as gather_spec
 from ulpgrad.ops.common import Axis, as_tensor, broadcast_shapes, normalize_axes, normalize_axis, scalar
 from ulpgrad.ops.creation import asarray, astype
+from ulpgrad.ops.manipulation import broadcast_to
 from ulpgrad.ops.reduction import sum as total
 from ulpgrad.tensor import Tensor
 
@@ -46,14 +48,14 @@ def getitem(x: Tensor, index: Any, /) -> Tensor:
     return _picked("getitem", x, items if basic or not x.requires_grad else _own(items), basic)
 
 
-def _picked(name: str, x: Tensor, index: Any, basic: bool, distinct: bool = False) -> Tensor:
-    """x.storage[index] with its way back. `distinct` promises that integer arrays name no position twice."""
+def _picked(name: str, x: Tensor, index: Any, basic: bool) -> Tensor:
+    """x.storage[index] with its way back."""
     storage = _read(name, x, index)
     if storage.__class__ is not np.ndarray:  # a single element: as a view, not as a NumPy scalar
         storage = x.storage[(*index, ...) if isinstance(index, tuple) else (index, ...)]
     if x.requires_grad:
         shape = x.shape
-        return moved(name, [x], storage, lambda g: _put_back(g, shape, index, basic or distinct), view=basic)
+        return moved(name, [x], storage, lambda g: _put_back(g, shape, index), view=basic)
     out = Tensor(storage, x.dtype)
     if basic:
         out._cell = x._version_cell()
@@ -111,45 +113,52 @@ def _own(index: Index) -> Index:
 # The way back
 
 
-def _put_back(g: Tensor, shape: tuple[int, ...], index: Any, distinct: bool) -> Tensor:
+def _put_back(g: Tensor, shape: tuple[int, ...], index: Any) -> Tensor:
     """Zeros of a shape with g added at the index."""
     items = index if isinstance(index, tuple) else (index,)
-    if distinct or not any(isinstance(item, np.ndarray) and item.dtype.kind != "b" for item in items):
+    if any(isinstance(item, np.ndarray) and item.dtype.kind != "b" for item in items):
+        storage = _sums(g, shape, items)
+    else:
         storage = np.zeros(shape, g.storage.dtype)
         storage[index] = g.storage
-    else:
-        storage = _sums(g, shape, items)
-    return moved("getitem_gradient", [g], storage, lambda h: _picked("getitem", h, index, False, distinct))
+    return moved("getitem_gradient", [g], storage, lambda h: _picked("getitem", h, index, False))
 
 
 def _sums(g: Tensor, shape: tuple[int, ...], index: Index) -> Array:
     """As `_put_back`, for an index that may name a position several times."""
-    axis = next(i for i, item in enumerate(index) if isinstance(item, np.ndarray))
-    alone = all(item.__class__ is slice and item == slice(None) for i, item in enumerate(index) if i != axis)
-    if alone and index[axis].dtype.kind != "b":
-        return _sum_rows(g, shape, index[axis], axis)
+    axes = [axis for axis, item in enumerate(index) if item.__class__ is not slice or item != slice(None)]
+    first, end = axes[0], axes[-1] + 1
+    if end - first == len(axes) and all(map(_is_integer, index[first:end])):
+        return _sum_slices(g, shape, index[first:end], first)
     positions = np.arange(math.prod(shape)).reshape(shape)[index]
-    return _sum_elements(g, shape, positions)
+    return _sum_rows(g, g.storage.reshape(-1, 1), positions, math.prod(shape)).reshape(shape)
 
 
-def _sum_elements(g: Tensor, shape: tuple[int, ...], positions: Array) -> Array:
-    """Elements summed, in float64, into the (flattened) position each was picked from."""
-    values = g.dtype.decode(g.storage).reshape(-1)
-    totals = np.bincount(positions.reshape(-1), values, math.prod(shape))
-    return g.dtype.encode(totals).reshape(shape)
+def _is_integer(item: Any) -> bool:
+    return item.__class__ is int or (isinstance(item, np.ndarray) and item.dtype.kind != "b")
 
 
-def _sum_rows(g: Tensor, shape: tuple[int, ...], positions: Array, axis: int) -> Array:
-    """Slices along an axis summed into the position each was picked from."""
-    rows, rest = shape[axis], (*shape[:axis], *shape[axis + 1 :])
-    whole = positions.astype(np.int64).reshape(-1)
-    whole[whole < 0] += rows
-    if math.prod(rest) == 1:
-        return _sum_elements(g, shape, whole)
+def _sum_slices(g: Tensor, shape: tuple[int, ...], index: Index, axis: int) -> Array:
+    """Slices picked by integers on successive axes, from `axis` on, summed into the position each was picked from."""
+    sizes, rest = shape[axis : axis + len(index)], (*shape[:axis], *shape[axis + len(index) :])
+    positions = np.zeros((), np.int64)
+    for item, size in zip(index, sizes, strict=True):
+        whole = np.asarray(item).astype(np.int64)
+        whole[whole < 0] += size
+        positions = positions * size + whole
     front = np.moveaxis(g.storage, range(axis, axis + positions.ndim), range(positions.ndim))
-    flat = np.ascontiguousarray(front).reshape(whole.size, math.prod(rest))
-    summed, _ = dispatch.call(embedding_spec.embedding_gradient, (g.dtype, int64), (flat, whole), {"rows": rows})
-    return np.moveaxis(np.asarray(summed).reshape(rows, *rest), 0, axis)
+    summed = _sum_rows(g, front.reshape(positions.size, math.prod(rest)), positions, math.prod(sizes))
+    if axis == 0:
+        return summed.reshape(shape)
+    return np.moveaxis(summed.reshape(*sizes, *rest), range(len(sizes)), range(axis, axis + len(sizes)))
+
+
+def _sum_rows(g: Tensor, values: Array, positions: Array, rows: int) -> Array:
+    """Rows of values, in the format of g, summed by position."""
+    summed, _ = dispatch.call(
+        embedding_spec.embedding_gradient, (g.dtype, int64), (values, positions.reshape(-1)), {"rows": rows}
+    )
+    return np.asarray(summed)
 
 
 # Writing
@@ -202,32 +211,51 @@ def take(x: Tensor, indices: Any, /, *, axis: int | None = None) -> Tensor:
             raise ShapeError(f"take: axis must be given for a tensor of {x.ndim} dimensions")
         axis = 0
     where = normalize_axis("take", axis, x.ndim)
-    positions = _positions("take", indices)
+    positions = _positions("take", indices, x.requires_grad)
     return _picked("take", x, (slice(None),) * where + (positions,), False)
+
+
+_along_axis: Primitive = Primitive(
+    gather_spec.take_along_axis,
+    "x indices",
+    gradients={
+        "x": lambda g, indices, axis, x_shape: _scatter_add(g, indices, axis=axis, size=x_shape[axis]),
+    },
+)
+_scatter_add: Primitive = Primitive(
+    gather_spec.scatter_add,
+    "g0 indices",
+    gradients={"g0": lambda g, indices, axis: _along_axis(g, indices, axis=axis)},
+)
 
 
 def take_along_axis(x: Tensor, indices: Any, /, *, axis: int = -1) -> Tensor:
     """out[..., i, ...] = x[..., indices[..., i, ...], ...] along `axis`; the other axes broadcast."""
+    name = "take_along_axis"
     x = as_tensor(x)
-    return along_axis("take_along_axis", x, _positions("take_along_axis", indices), axis, False)
-
-
-def along_axis(name: str, x: Tensor, positions: Array, axis: int, distinct: bool) -> Tensor:
-    """`take_along_axis` under another name; `distinct` promises that no position is named twice."""
+    positions = _positions(name, indices, x.requires_grad)
     where = normalize_axis(name, axis, x.ndim)
     if positions.ndim != x.ndim:
         raise ShapeError(f"{name}: {positions.ndim} dimensions of indices for a tensor of shape {x.shape}")
-    rest = [(*s[:where], 1, *s[where + 1 :]) for s in (x.shape, positions.shape)]
-    broadcast_shapes(name, *rest)
-    grid = [np.arange(n).reshape(n, *(1,) * (x.ndim - i - 1)) for i, n in enumerate(x.shape)]
-    return _picked(name, x, (*grid[:where], positions, *grid[where + 1 :]), False, distinct)
+    rest = [(*s[:where], *s[where + 1 :]) for s in (x.shape, positions.shape)]
+    if rest[0] != rest[1]:
+        common = broadcast_shapes(name, *rest)
+        x = broadcast_to(x, (*common[:where], x.shape[where], *common[where:]))
+        positions = np.broadcast_to(positions, (*common[:where], positions.shape[where], *common[where:]))
+    return along_axis(x, positions, where)
 
 
-def _positions(name: str, indices: Any) -> Array:
+def along_axis(x: Tensor, positions: Array, axis: int) -> Tensor:
+    """`take_along_axis` of integers of x's shape beside the axis, which nobody else writes to."""
+    return _along_axis(x, Tensor(positions, as_format(positions.dtype)), axis=axis)
+
+
+def _positions(name: str, indices: Any, keep: bool) -> Array:
+    """Integers from whatever a user indexes with, in memory that nobody else writes to if they are to `keep`."""
     array = np.asarray(_index_array(name, indices))
     if array.dtype.kind == "b":
         raise FormatError(f"{name}: indices must be integers, got bool; use x[mask]")
-    return array.copy() if isinstance(indices, (Tensor, np.ndarray)) else array
+    return array.copy() if keep and isinstance(indices, (Tensor, np.ndarray)) else array
 
 
 def nonzero(x: Tensor, /) -> tuple[Tensor, ...]:

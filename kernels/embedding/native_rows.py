@@ -1,4 +1,4 @@
-"""C++: whole rows are copied by threads; the gradient is a counting sort, then each thread adds to the rows that it owns.
+"""C++: whole rows are copied by threads; in the gradient each thread reads all indices and adds to the rows it owns.
 
 Indices are checked in the same call. Next limit: memory; rows in random order defeat the prefetcher when they are short.
 """

@@ -1,0 +1,123 @@
+// Distinct values by a radix sort of (key, position), from the lowest digit up: stable, so the first of each run of
+// equal keys is the first in the array. Keys and positions that together fit 64 bits are sorted as one integer.
+#include <algorithm>
+#include <memory>
+
+#include "order.h"
+
+namespace ulpgrad {
+namespace {
+
+constexpr int kDigit = 8;  // bits: more would write to more places at a time than there are pages at hand
+
+// The key above the position; `place` bits of it.
+struct Packed {
+  uint64_t bits;
+  uint64_t key(int place) const { return bits >> place; }
+  int64_t position(int place) const { return static_cast<int64_t>(bits & ((uint64_t{1} << place) - 1)); }
+};
+
+struct Pair {
+  uint64_t bits;
+  int64_t at;
+  uint64_t key(int) const { return bits; }
+  int64_t position(int) const { return at; }
+};
+
+int width(uint64_t value) {
+  int bits = 0;
+  for (; value; value >>= 1) ++bits;
+  return bits;
+}
+
+// Sorts `items` by bits [low, high), with `spare` of the same size; true if the result is in `spare`.
+template <typename Item>
+bool radix_sort(Item* items, Item* spare, int64_t n, int low, int high) {
+  bool moved = false;
+  for (int shift = low; shift < high; shift += kDigit) {
+    int64_t places[1 << kDigit] = {};
+    const uint64_t mask = (uint64_t{1} << std::min(kDigit, high - shift)) - 1;
+    for (int64_t i = 0; i < n; ++i) ++places[items[i].bits >> shift & mask];
+    int64_t total = 0;
+    for (int64_t& place : places) {
+      const int64_t count = place;
+      place = total;
+      total += count;
+    }
+    for (int64_t i = 0; i < n; ++i) spare[places[items[i].bits >> shift & mask]++] = items[i];
+    std::swap(items, spare);
+    moved = !moved;
+  }
+  return moved;
+}
+
+// Runs of equal keys among item(i) for i in [0, n); those of the key `apart` (if any) count one by one.
+template <typename Item, typename ItemAt>
+py::tuple runs_of(int64_t n, int low, int high, int place, const uint64_t* apart, const ItemAt& item) {
+  std::unique_ptr<Item[]> items, spare;
+  py::array_t<int64_t> inverse(n);
+  int64_t* to = inverse.mutable_data();
+  int64_t count = 0;
+  {
+    const py::gil_scoped_release free;
+    items.reset(new Item[static_cast<size_t>(n)]);
+    spare.reset(new Item[static_cast<size_t>(n)]);
+    for (int64_t i = 0; i < n; ++i) items[i] = item(i);
+    if (radix_sort(items.get(), spare.get(), n, low, high)) items.swap(spare);
+    for (int64_t i = 0; i < n; ++i) {
+      const uint64_t key = items[i].key(place);
+      if (i == 0 || key != items[i - 1].key(place) || (apart && key == *apart))
+        spare[count++].bits = static_cast<uint64_t>(i);  // where a run begins
+      to[items[i].position(place)] = count - 1;
+    }
+  }
+  py::array_t<int64_t> first(count), counts(count);
+  int64_t *firsts = first.mutable_data(), *lengths = counts.mutable_data();
+  {
+    const py::gil_scoped_release free;
+    for (int64_t run = 0; run < count; ++run) {
+      const int64_t begin = static_cast<int64_t>(spare[run].bits);
+      firsts[run] = items[begin].position(place);
+      lengths[run] = (run + 1 < count ? static_cast<int64_t>(spare[run + 1].bits) : n) - begin;
+    }
+  }
+  return py::make_tuple(first, inverse, counts);
+}
+
+template <typename T>
+py::tuple distinct(const T* x, int64_t n) {
+  uint64_t low = n ? ~uint64_t{0} : 0, high = 0;
+  {
+    const py::gil_scoped_release free;
+    for (int64_t i = 0; i < n; ++i) {
+      const uint64_t key = key_of(x[i]);
+      low = std::min(low, key);
+      high = std::max(high, key);
+    }
+  }
+  // Each NaN is distinct, and all of them share the highest key.
+  const uint64_t top = high - low;
+  const uint64_t* apart = std::is_floating_point_v<T> && high == std::numeric_limits<Key<T>>::max() ? &top : nullptr;
+  const int place = width(static_cast<uint64_t>(n)), range = width(top);
+  if (place + range <= 64)
+    return runs_of<Packed>(n, place, place + range, place, apart,
+                           [=](int64_t i) { return Packed{(key_of(x[i]) - low) << place | static_cast<uint64_t>(i)}; });
+  return runs_of<Pair>(n, 0, range, 0, apart, [=](int64_t i) { return Pair{key_of(x[i]) - low, i}; });
+}
+
+py::tuple unique(const py::array& x) {
+  expect_ndim(x, 1, "x");
+  expect_contiguous(x, "x");
+  if (!(x.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) throw py::value_error("x: not aligned");
+  return with_type(x, "x", [&](auto of) { return distinct(static_cast<const decltype(of)*>(x.data()), x.size()); });
+}
+
+void bind(py::module_& m) {
+  m.def("unique", &unique, py::arg("x"),
+        "(first, inverse, counts) of the distinct values of x[n], in rising order; every NaN is distinct.");
+}
+
+const Binder binder(bind);
+
+}  // namespace
+}  // namespace ulpgrad

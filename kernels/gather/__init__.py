@@ -1,0 +1,1 @@
+"""Values along an axis by index, and their sums back."""
