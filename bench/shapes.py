@@ -198,6 +198,20 @@ def table(rng: np.random.Generator, n: int, op: Op) -> Sample:
     return Sample((rng.standard_normal((n, 128)), indices), {"rows": 10_000})
 
 
+def gathered(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    params = {"axis": 1} if op.name == "take_along_axis" else {"axis": 1, "size": COLUMNS}
+    return Sample((rng.standard_normal((n, COLUMNS)), rng.integers(0, COLUMNS, (n, COLUMNS))), params)
+
+
+def ordered(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    x = rng.standard_normal((n, COLUMNS))
+    if op.name == "topk":
+        return Sample((x,), {"k": 10, "axis": 1, "largest": True})
+    if op.name == "searchsorted":
+        return Sample((np.sort(x[0]), x), {"side": "left"})
+    return Sample((x,))
+
+
 def parameters(rng: np.random.Generator, n: int, op: Op) -> Sample:
     sample = next(iter(op.samples()))
     return Sample(tuple(None if a is None else rng.uniform(0.01, 1, n) for a in sample.arrays), sample.params)
@@ -227,6 +241,8 @@ SHAPES: dict[str, Shape] = {
     "cross_entropy": Shape(classes, 1024, "rows of 1000 classes"),
     "norm": Shape(normalized, 1024, "rows of 1024"),
     "embedding": Shape(table, 16_384, "indices into 10000 rows of 128"),
+    "gather": Shape(gathered, 1024, "rows of 1024"),
+    "order": Shape(ordered, 1024, "rows of 1024"),
     "optimizer": Shape(parameters, MILLION, "parameters"),
     "random": Shape(streams, MILLION, "numbers"),
     "random_permutation": Shape(streams, 1 << 16, "numbers"),

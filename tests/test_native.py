@@ -153,3 +153,42 @@ def test_linear_refuses(module: Any, bias: np.ndarray | None, activation: str, e
 def test_threads_must_be_positive(module: Any) -> None:
     with pytest.raises(ValueError, match="at least 1, got 0"):
         module.set_num_threads(0)
+
+
+X, I = np.ones((3, 4), "f4"), np.zeros((3, 4), "i8")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "error"),
+    [
+        ("take_along_axis", (X, I, 2), ValueError),
+        ("take_along_axis", (X, I[:2], 1), ValueError),
+        ("take_along_axis", (X, I[0], 1), ValueError),
+        ("take_along_axis", (X, I.astype("i4"), 1), TypeError),
+        ("take_along_axis", (X, I[:, ::-1], 1), ValueError),
+        ("take_along_axis", (X, I + 4, 1), IndexError),
+        ("take_along_axis", (X, I - 5, 1), IndexError),
+        ("take_along_axis", (X[:, :0], I, 1), IndexError),
+        ("take_along_axis", (X.astype("O"), I, 1), TypeError),
+        ("scatter_add", (X, I, X.copy(), -1), ValueError),
+        ("scatter_add", (X, I[:2], X.copy(), 1), ValueError),
+        ("scatter_add", (X, I, np.ones((4, 4), "f4"), 1), ValueError),
+        ("scatter_add", (X, I, np.ones((3, 4)), 1), TypeError),
+        ("scatter_add", (X, I + 3, X[:, :3].copy(), 1), IndexError),
+        ("scatter_add", (X, I, np.broadcast_to(np.float32(0), (3, 4)), 1), ValueError),
+        ("scatter_add", (X.astype("f2"), I, X.astype("f2"), 1), TypeError),
+        ("topk", (X, 5, 1, True), ValueError),
+        ("topk", (X, -1, 1, True), ValueError),
+        ("topk", (X, 1, 2, True), ValueError),
+        ("topk", (X.astype("f2"), 1, 1, True), TypeError),
+        ("searchsorted", (X, X, False), ValueError),
+        ("searchsorted", (X[0], X.astype("f8"), False), TypeError),
+        ("searchsorted", (X[0, ::2], X, False), ValueError),
+        ("unique", (X,), ValueError),
+        ("unique", (X[0].astype("c8"),), TypeError),
+        ("embedding_gradient", (X, I[0, :3] + 9, 9), ValueError),
+    ],
+)  # fmt: skip
+def test_gather_and_order_refuse(module: Any, name: str, arguments: tuple[Any, ...], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        getattr(module, name)(*arguments)

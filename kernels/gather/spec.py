@@ -98,7 +98,7 @@ def _take_samples() -> Iterator[Sample]:
 def _scatter_samples() -> Iterator[Sample]:
     rng = np.random.default_rng(1)
     for shape, axis, size, indices in _indices():
-        g = rng.normal(0, 9, indices.shape)
+        g = np.asarray(rng.normal(0, 9, indices.shape))
         yield Sample((g, indices), {"axis": axis, "size": size}, f"{shape} {indices.dtype} axis {axis}")
 
 
