@@ -1,13 +1,15 @@
 """`jit`: numba.njit that is not imported before the first call, so that a rung can be listed, explained and refused at no cost.
 
 Kernels write `prange` and call other `@jit` functions of the same file as usual. Compiled code is cached on disk; since
-Numba's cache does not see changes in imported helpers, a kernel's helpers stand in its own file.
+Numba's cache does not see changes in imported helpers, a kernel's helpers stand in its own file. In a forked child kernels
+are compiled anew for one thread: the parent's OpenMP threads are not there.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -34,11 +36,29 @@ class Jit:
                     scope[name] = scope[name].compile()
                 elif scope.get(name) is range and name == "prange":
                     scope[name] = numba.prange
-            self.compiled = numba.njit(**self.options)(self.function)
+            options = {**self.options, "parallel": False, "cache": False} if _forked else self.options
+            self.compiled = numba.njit(**options)(self.function)
+            _compiled.append(self)
         return self.compiled
 
     def __call__(self, *args: Any) -> Any:
         return (self.compiled or self.compile())(*args)
+
+
+_compiled: list[Jit] = []
+_forked = False
+
+
+def _after_fork() -> None:
+    """Let the child compile its kernels anew, for one thread."""
+    global _forked
+    _forked = True
+    while _compiled:
+        _compiled.pop().compiled = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @functools.cache
@@ -48,7 +68,8 @@ def _numba() -> Any:
         numba.config.THREADING_LAYER = (
             "omp"  # shares its threads with the C++ kernels; safe from several Python threads
         )
-    numba.set_num_threads(min(settings.num_threads(), numba.config.NUMBA_NUM_THREADS))
+    if not _forked:
+        numba.set_num_threads(min(settings.num_threads(), numba.config.NUMBA_NUM_THREADS))
     return numba
 
 

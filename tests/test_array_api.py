@@ -475,3 +475,9 @@ def test_conversions_of_all_pairs() -> None:
     same = ug.ones(2)
     assert ug.astype(same, ug.float32, copy=False) is same
     assert not np.shares_memory(ug.astype(same, ug.float32).storage, same.storage)
+
+
+def test_einsum_broadcasts_sizes_that_meet_late() -> None:
+    """An ellipsis of size 1 meets a larger one only in the last operand."""
+    out = ug.einsum("...,,...", ug.ones((1,)), ug.asarray(2.0), ug.ones((3,)))
+    assert out.tolist() == [2.0, 2.0, 2.0]

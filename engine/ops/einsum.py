@@ -26,17 +26,17 @@ def einsum(equation: str, /, *operands: Any) -> Tensor:
     letter repeated in one operand takes its diagonal. Without "->" the result has the letters that occur once, sorted.
     """
     tensors = [as_tensor(t) for t in operands]
-    terms, result, sizes = _parse(equation, tensors)
+    terms, result = _parse(equation, tensors)
     current, letters = _own(tensors[0], terms[0])
     for i in range(1, len(tensors)):
         other, other_letters = _own(tensors[i], terms[i])
         later = set(result).union(*terms[i + 1 :])
-        current, letters = _contract(current, letters, other, other_letters, later, sizes)
+        current, letters = _contract(current, letters, other, other_letters, later)
     current, letters = _sum_out(current, letters, set(result))
     return permute_dims(current, [letters.index(c) for c in result]) if current.ndim else current
 
 
-def _parse(equation: str, tensors: Sequence[Tensor]) -> tuple[list[str], str, dict[str, int]]:
+def _parse(equation: str, tensors: Sequence[Tensor]) -> tuple[list[str], str]:
     """Letters per operand and of the result (axes under `...` get letters of their own), and the size of each letter."""
     if not isinstance(equation, str):
         raise ArgumentError(f"einsum: the equation must be a string such as 'ij,jk->ik', got {equation!r}")
@@ -76,7 +76,7 @@ def _parse(equation: str, tensors: Sequence[Tensor]) -> tuple[list[str], str, di
             if known != s and 1 not in (known, s):
                 raise ShapeError(f"einsum: axis {c!r} of {equation!r} has sizes {known} and {s}")
             sizes[c] = max(known, s) if 0 not in (known, s) else 0
-    return spelled, result, sizes
+    return spelled, result
 
 
 def _own(x: Tensor, letters: str) -> tuple[Tensor, str]:
@@ -100,18 +100,18 @@ def _sum_out(x: Tensor, letters: str, keep: set[str]) -> tuple[Tensor, str]:
     return total(x, axis=gone, dtype=x.dtype), "".join(c for c in letters if c in keep)
 
 
-def _contract(
-    a: Tensor, a_letters: str, b: Tensor, b_letters: str, later: set[str], sizes: dict[str, int]
-) -> tuple[Tensor, str]:
+def _contract(a: Tensor, a_letters: str, b: Tensor, b_letters: str, later: set[str]) -> tuple[Tensor, str]:
     """Both operands as one batched product: batch letters, then those of a or b alone; shared letters not needed later
     are summed."""
     a, a_letters = _sum_out(a, a_letters, later | set(b_letters))
     b, b_letters = _sum_out(b, b_letters, later | set(a_letters))
+    own = [dict(zip(letters, x.shape, strict=True)) for x, letters in ((a, a_letters), (b, b_letters))]
     shared = [c for c in a_letters if c in b_letters]
+    if any(own[0][c] != own[1][c] for c in shared):
+        return _broadcasting_product(a, a_letters, b, b_letters, later)
+    sizes = {**own[0], **own[1]}
     summed = [c for c in shared if c not in later]
     batch = [c for c in shared if c in later]
-    if any(1 in (a.shape[a_letters.index(c)], b.shape[b_letters.index(c)]) and sizes[c] != 1 for c in shared):
-        return _broadcasting_product(a, a_letters, b, b_letters, later)
     only_a = [c for c in a_letters if c not in shared]
     only_b = [c for c in b_letters if c not in shared]
 
