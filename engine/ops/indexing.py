@@ -215,7 +215,7 @@ def take(x: Tensor, indices: Any, /, *, axis: int | None = None) -> Tensor:
     return _picked("take", x, (slice(None),) * where + (positions,), False)
 
 
-_along_axis: Primitive = Primitive(
+along_axis: Primitive = Primitive(
     gather_spec.take_along_axis,
     "x indices",
     gradients={
@@ -225,7 +225,7 @@ _along_axis: Primitive = Primitive(
 _scatter_add: Primitive = Primitive(
     gather_spec.scatter_add,
     "g0 indices",
-    gradients={"g0": lambda g, indices, axis: _along_axis(g, indices, axis=axis)},
+    gradients={"g0": lambda g, indices, axis: along_axis(g, indices, axis=axis)},
 )
 
 
@@ -237,17 +237,12 @@ def take_along_axis(x: Tensor, indices: Any, /, *, axis: int = -1) -> Tensor:
     where = normalize_axis(name, axis, x.ndim)
     if positions.ndim != x.ndim:
         raise ShapeError(f"{name}: {positions.ndim} dimensions of indices for a tensor of shape {x.shape}")
-    rest = [(*s[:where], *s[where + 1 :]) for s in (x.shape, positions.shape)]
-    if rest[0] != rest[1]:
-        common = broadcast_shapes(name, *rest)
-        x = broadcast_to(x, (*common[:where], x.shape[where], *common[where:]))
-        positions = np.broadcast_to(positions, (*common[:where], positions.shape[where], *common[where:]))
-    return along_axis(x, positions, where)
-
-
-def along_axis(x: Tensor, positions: Array, axis: int) -> Tensor:
-    """`take_along_axis` of integers of x's shape beside the axis, which nobody else writes to."""
-    return _along_axis(x, Tensor(positions, as_format(positions.dtype)), axis=axis)
+    ours, theirs = x.shape, positions.shape
+    if ours[:where] != theirs[:where] or ours[where + 1 :] != theirs[where + 1 :]:
+        common = broadcast_shapes(name, *((*s[:where], *s[where + 1 :]) for s in (ours, theirs)))
+        x = broadcast_to(x, (*common[:where], ours[where], *common[where:]))
+        positions = np.broadcast_to(positions, (*common[:where], theirs[where], *common[where:]))
+    return along_axis(x, Tensor(positions, as_format(positions.dtype)), axis=where)
 
 
 def _positions(name: str, indices: Any, keep: bool) -> Array:

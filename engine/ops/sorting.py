@@ -59,7 +59,7 @@ def sort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool
     x = as_tensor(x)
     where = normalize_axis("sort", axis, x.ndim)
     if x.requires_grad:
-        return along_axis(x, _order(x, where, descending, stable), where)
+        return along_axis(x, Tensor(_order(x, where, descending, stable), int64), axis=where)
     keys = _keys(x, descending)
     kind: Any = "stable" if stable and _has_both_zeros(keys) else None  # no other equal values can be told apart
     keys = np.sort(keys, axis=where, kind=kind)
@@ -81,7 +81,7 @@ def topk(x: Tensor, k: int, axis: int = -1, largest: bool = True, sorted: bool =
     x = as_tensor(x)
     where = normalize_axis("topk", axis, x.ndim)
     positions = _topk(x, k=k, axis=where, largest=largest)
-    return along_axis(x, positions.storage, where), positions
+    return along_axis(x, positions, axis=where), positions
 
 
 def searchsorted(x1: Tensor, x2: Any, /, *, side: str = "left", sorter: Tensor | None = None) -> Tensor:

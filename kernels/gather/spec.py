@@ -41,13 +41,11 @@ def _scatter_add(g: Array, indices: Array, *, axis: int, size: int) -> Array:
 
 
 def _check_take(x: Array, indices: Array, *, axis: int) -> None:
-    ours, theirs = ((*a.shape[:axis], *a.shape[axis + 1 :]) for a in (x, indices))
-    if not 0 <= axis < x.ndim:
+    ours, theirs = x.shape, indices.shape
+    if not 0 <= axis < len(ours):
         raise AxisError(f"take_along_axis: axis {axis} is outside a tensor of {x.ndim} dimensions")
-    if x.ndim != indices.ndim or ours != theirs:
-        raise ShapeError(
-            f"take_along_axis: shapes {tuple(x.shape)} and {tuple(indices.shape)} differ beside axis {axis}"
-        )
+    if len(ours) != len(theirs) or ours[:axis] != theirs[:axis] or ours[axis + 1 :] != theirs[axis + 1 :]:
+        raise ShapeError(f"take_along_axis: shapes {tuple(ours)} and {tuple(theirs)} differ beside axis {axis}")
 
 
 def _check_scatter(g: Array, indices: Array, *, axis: int, size: int) -> None:
