@@ -205,6 +205,7 @@ def uniform(
         raise ArgumentError(f"uniform: low={low}, high={high}: expected finite numbers, low not above high")
     form, sizes = _float("uniform", dtype), _shape("uniform", (shape,))
     wide = compute_format(form)
+    assert isinstance(wide, Float)
     if not high - low <= wide.max:
         raise ArgumentError(f"uniform: low={low}, high={high}: {wide.name} cannot hold the distance between them")
     values = (generator or default_generator).uniform(math.prod(sizes), wide)

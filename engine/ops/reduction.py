@@ -224,16 +224,16 @@ def diff(
     x: Any, /, *, axis: int = -1, n: int = 1, prepend: Tensor | None = None, append: Tensor | None = None
 ) -> Tensor:
     """Differences of neighbours along `axis`, taken n times, with values joined on before and behind first."""
-    x = as_tensor(x)
-    where = normalize_axis("diff", axis, x.ndim)
+    out: Tensor = as_tensor(x)
+    where = normalize_axis("diff", axis, out.ndim)
     if n < 0:
         raise ArgumentError(f"diff: n must be at least 0, got {n}")
-    parts = [part for part in (prepend, x, append) if part is not None]
-    x = concat(parts, axis=where) if len(parts) > 1 else x
+    parts = [part for part in (prepend, out, append) if part is not None]
+    out = concat(parts, axis=where) if len(parts) > 1 else out
     lead = (slice(None),) * where
     for _ in range(n):
-        x = x[(*lead, slice(1, None))] - x[(*lead, slice(None, -1))]
-    return x
+        out = out[(*lead, slice(1, None))] - out[(*lead, slice(None, -1))]
+    return out
 
 
 def logsumexp(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
