@@ -1,5 +1,5 @@
 // Distinct values by a radix sort of (key, position), from the lowest digit up: stable, so the first of each run of
-// equal keys is the first in the array. Keys and positions that together fit 64 bits are sorted as one integer.
+// equal keys is the first in the array. Keys and positions that together fit 32 or 64 bits are sorted as one integer.
 #include <algorithm>
 #include <memory>
 
@@ -11,9 +11,10 @@ namespace {
 constexpr int kDigit = 8;  // bits: more would write to more places at a time than there are pages at hand
 
 // The key above the position; `place` bits of it.
+template <typename Bits>
 struct Packed {
-  uint64_t bits;
-  uint64_t key(int place) const { return bits >> place; }
+  Bits bits;
+  uint64_t key(int place) const { return uint64_t{bits} >> place; }
   int64_t position(int place) const { return static_cast<int64_t>(bits & ((uint64_t{1} << place) - 1)); }
 };
 
@@ -67,7 +68,7 @@ py::tuple runs_of(int64_t n, int low, int high, int place, const uint64_t* apart
     for (int64_t i = 0; i < n; ++i) {
       const uint64_t key = items[i].key(place);
       if (i == 0 || key != items[i - 1].key(place) || (apart && key == *apart))
-        spare[count++].bits = static_cast<uint64_t>(i);  // where a run begins
+        spare[count++].bits = static_cast<decltype(Item::bits)>(i);  // where a run begins
       to[items[i].position(place)] = count - 1;
     }
   }
@@ -99,9 +100,13 @@ py::tuple distinct(const T* x, int64_t n) {
   const uint64_t top = high - low;
   const uint64_t* apart = std::is_floating_point_v<T> && high == std::numeric_limits<Key<T>>::max() ? &top : nullptr;
   const int place = width(static_cast<uint64_t>(n)), range = width(top);
+  const auto packed = [=](int64_t i) { return (key_of(x[i]) - low) << place | static_cast<uint64_t>(i); };
+  if (place + range <= 32)
+    return runs_of<Packed<uint32_t>>(n, place, place + range, place, apart,
+                                     [=](int64_t i) { return Packed<uint32_t>{static_cast<uint32_t>(packed(i))}; });
   if (place + range <= 64)
-    return runs_of<Packed>(n, place, place + range, place, apart,
-                           [=](int64_t i) { return Packed{(key_of(x[i]) - low) << place | static_cast<uint64_t>(i)}; });
+    return runs_of<Packed<uint64_t>>(n, place, place + range, place, apart,
+                                     [=](int64_t i) { return Packed<uint64_t>{packed(i)}; });
   return runs_of<Pair>(n, 0, range, 0, apart, [=](int64_t i) { return Pair{key_of(x[i]) - low, i}; });
 }
 
