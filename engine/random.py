@@ -24,6 +24,7 @@ from ulpgrad.kernels.spec import Op
 from ulpgrad.tensor import Tensor
 
 BLOCK = 4  # words
+LARGEST = 2**60  # elements: NumPy counts bytes in 63 bits
 Shape = int | Sequence[int]
 
 
@@ -294,6 +295,8 @@ def _shape(op: str, given: tuple[Any, ...]) -> tuple[int, ...]:
         raise ShapeError(f"{op}: shape {sizes}: expected whole numbers") from None
     if any(size < 0 for size in shape):
         raise ShapeError(f"{op}: shape {shape}: sizes must not be negative")
+    if math.prod(size for size in shape if size) >= LARGEST:
+        raise ShapeError(f"{op}: no array can hold the elements of shape {shape}")
     return shape
 
 

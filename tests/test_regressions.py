@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 import ulpgrad as ug
 from ulpgrad import nn, optim
-from ulpgrad.errors import ArgumentError, GradientError, UlpgradError
+from ulpgrad.errors import ArgumentError, GradientError, ShapeError, UlpgradError
 
 
 def leaf(*shape: int) -> ug.Tensor:
@@ -225,3 +226,24 @@ def test_running_variance_below_eps_was_lost_in_rounding() -> None:
     layer(x)
     assert layer.running_var is not None
     np.testing.assert_allclose(layer.running_var.numpy(), x.numpy().astype(np.float64).var(0, ddof=1), rtol=1e-5)
+
+
+# Memory
+
+
+def test_listing_parameters_left_a_reference_cycle_behind() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    gc.collect()
+    gc.disable()
+    try:
+        list(model.parameters())
+        model.state_dict()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("make", [ug.zeros, ug.ones, ug.empty, ug.random.rand, lambda s: ug.full(s, 1.0)])
+def test_shape_beyond_any_memory_raised_a_numpy_error(make: Callable[[tuple[int, int]], object]) -> None:
+    with pytest.raises(ShapeError, match="no array can hold"):
+        make((2**40, 2**40))

@@ -70,16 +70,14 @@ class Module:
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module ("") and all below it, each once, parents first; names are dotted."""
-        seen: set[int] = set()
+        return self._walk(prefix, set())
 
-        def walk(module: Module, path: str) -> Iterator[tuple[str, Module]]:
-            if id(module) not in seen:
-                seen.add(id(module))
-                yield path, module
-                for name, part in module.named_children():
-                    yield from walk(part, f"{path}.{name}" if path else name)
-
-        return walk(self, prefix)
+    def _walk(self, path: str, seen: set[int]) -> Iterator[tuple[str, Module]]:
+        if id(self) not in seen:
+            seen.add(id(self))
+            yield path, self
+            for name, part in self.named_children():
+                yield from part._walk(f"{path}.{name}" if path else name, seen)
 
     def modules(self) -> Iterator[Module]:
         for _, module in self.named_modules():
@@ -158,16 +156,15 @@ class Module:
     def state_dict(self) -> dict[str, Tensor]:
         """All parameters and buffers by dotted name: tensors outside the graph that share the module's memory."""
         state: dict[str, Tensor] = {}
-
-        def collect(module: Module, prefix: str) -> None:
-            for name, part in vars(module).items():
-                if isinstance(part, Parameter) or (name in module._buffers and part is not None):
-                    state[prefix + name] = part.detach()
-            for name, child in module.named_children():
-                collect(child, f"{prefix}{name}.")
-
-        collect(self, "")
+        self._collect(state, "")
         return state
+
+    def _collect(self, state: dict[str, Tensor], prefix: str) -> None:
+        for name, part in vars(self).items():
+            if isinstance(part, Parameter) or (name in self._buffers and part is not None):
+                state[prefix + name] = part.detach()
+        for name, child in self.named_children():
+            child._collect(state, f"{prefix}{name}.")
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Mismatch:
         """Write values from a `state_dict` (of tensors or arrays) into this module, in its own formats.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,6 +15,7 @@ from ulpgrad.formats import Array, Format, Integer, as_format, get_default_dtype
 from ulpgrad.tensor import Tensor
 
 Axis = int | tuple[int, ...] | None
+LARGEST = 2**60  # elements: NumPy counts bytes in 63 bits
 
 
 def as_tensor(given: Any, dtype: Format | None = None) -> Tensor:
@@ -114,6 +116,8 @@ def checked_shape(name: str, shape: Any) -> tuple[int, ...]:
     sizes = normalize_shape(name, shape)
     if any(s < 0 for s in sizes):
         raise ShapeError(f"{name}: sizes must not be negative, got {sizes}")
+    if math.prod(s for s in sizes if s) >= LARGEST:
+        raise ShapeError(f"{name}: no array can hold the elements of shape {sizes}")
     return sizes
 
 
