@@ -247,3 +247,12 @@ def test_listing_parameters_left_a_reference_cycle_behind() -> None:
 def test_shape_beyond_any_memory_raised_a_numpy_error(make: Callable[[tuple[int, int]], object]) -> None:
     with pytest.raises(ShapeError, match="no array can hold"):
         make((2**40, 2**40))
+
+
+@pytest.mark.parametrize("settings", [{"kernel_size": 2**62, "padding": 2**61}, {"kernel_size": 2, "padding": 2**62}])
+def test_window_settings_that_overflow_hung_or_wrote_outside(settings: dict[str, int]) -> None:
+    for pool in (ug.max_pool2d, ug.avg_pool2d):
+        with pytest.raises(ArgumentError, match="at most"):
+            pool(ug.ones((1, 1, 4, 4)), **settings)
+    with pytest.raises(ArgumentError, match="at most"):
+        ug.conv2d(ug.ones((1, 1, 4, 4)), ug.ones((1, 1, 1, 1)), padding=2**40)

@@ -125,6 +125,9 @@ Geometry checked(int64_t images, int64_t inputs, int64_t outputs, Pair size, Pai
     if (kernel[axis] < 1 || stride[axis] < 1 || padding[axis] < 0 || dilation[axis] < 1 || size[axis] < 0) {
       throw py::value_error("conv2d: expected positive kernel, stride and dilation, and no negative padding");
     }
+    for (const int64_t setting : {kernel[axis], stride[axis], padding[axis], dilation[axis], size[axis]}) {
+      if (setting > INT32_MAX) throw py::value_error("conv2d: a setting above 2^31 - 1");  // products then fit int64_t
+    }
     const int64_t span = dilation[axis] * (kernel[axis] - 1) + 1, room = size[axis] + 2 * padding[axis] - span;
     if (room < 0) throw py::value_error("conv2d: the kernel is larger than the padded image");
     g.positions[axis] = room / stride[axis] + 1;

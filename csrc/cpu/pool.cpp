@@ -27,6 +27,9 @@ PoolGeometry checked(Pair size, Pair kernel, Pair stride, Pair padding, Pair dil
   for (int i = 0; i < 2; ++i) {
     if (kernel[i] < 1 || stride[i] < 1 || padding[i] < 0 || dilation[i] < 1 || size[i] < 0)
       throw py::value_error("pool: expected positive kernel, stride and dilation, and no negative padding");
+    for (const int64_t setting : {kernel[i], stride[i], padding[i], dilation[i], size[i]}) {
+      if (setting > INT32_MAX) throw py::value_error("pool: a setting above 2^31 - 1");  // products then fit int64_t
+    }
     const int64_t room = size[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1;
     if (room < 0) throw py::value_error("pool: the kernel is larger than the padded image");
     positions[i] = room / stride[i] + 1;

@@ -9,6 +9,7 @@ from ulpgrad.errors import ArgumentError, ShapeError
 
 Pair = tuple[int, int]
 AXES = ("height", "width")
+LARGEST = 2**31 - 1  # of a setting: sums and products of them then fit 64 bits
 
 
 def output_size(size: Sequence[int], kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
@@ -27,6 +28,8 @@ def check_pairs(op: str, least: int, **pairs: Any) -> None:
             raise ArgumentError(
                 f"{op}: {name}={value!r}: expected two whole numbers of at least {least}, for height and width"
             )
+        if max(value) > LARGEST:
+            raise ArgumentError(f"{op}: {name}={value!r}: expected at most {LARGEST}")
 
 
 def check_windows(op: str, size: Sequence[int], kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> None:
