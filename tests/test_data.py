@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from ulpgrad import random
-from ulpgrad.data import ArrayDataset, DataLoader, cifar10, digits, download, mnist
-from ulpgrad.data import cifar10 as cifar10_function
+from ulpgrad.data import ArrayDataset, DataLoader, cifar10, cifar10 as cifar10_function, digits, download, mnist
 from ulpgrad.data.download import Remote, fetch, folder
 from ulpgrad.errors import ArgumentError, DataError, ShapeError
 from ulpgrad.formats import bfloat16, bool_, float32, float64, int64

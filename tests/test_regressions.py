@@ -256,3 +256,11 @@ def test_window_settings_that_overflow_hung_or_wrote_outside(settings: dict[str,
             pool(ug.ones((1, 1, 4, 4)), **settings)
     with pytest.raises(ArgumentError, match="at most"):
         ug.conv2d(ug.ones((1, 1, 4, 4)), ug.ones((1, 1, 1, 1)), padding=2**40)
+
+
+def test_gradient_of_a_large_mean_in_float16_is_rounded_once() -> None:
+    """1 / 1,000,000 is a subnormal float16, 5 % off; the gradient used to be multiplied by it."""
+    x = ug.zeros((1_000_000,), dtype=ug.float16, requires_grad=True)
+    (ug.mean(x) * 1024.0).backward()
+    assert x.grad is not None
+    assert x.grad.numpy()[0] == np.float16(1024 / 1_000_000)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
-from ulpgrad.formats import as_format
+from ulpgrad.formats import as_format, compute_format
 from ulpgrad.kernels.reduction import spec
 from ulpgrad.ops import elementwise as ew
 from ulpgrad.ops.common import Axis, as_tensor, normalize_axes, normalize_axis
@@ -49,14 +49,21 @@ def _count(shape: Shape, axis: Shape) -> int:
     return math.prod(shape[a] for a in axis)
 
 
+def _wide(x: Tensor) -> Tensor:
+    """In the format that computes for x's: one over a large count is nothing a 16-bit float can hold."""
+    return astype(x, compute_format(x.dtype), copy=False)
+
+
 def _mean_gradient(g: Tensor, x_shape: Shape, axis: Shape) -> Tensor:
-    return _spread(g * (1.0 / (_count(x_shape, axis) or 1)), x_shape, axis)
+    scaled = _wide(g) * (1.0 / (_count(x_shape, axis) or 1))
+    return _spread(astype(scaled, g.dtype, copy=False), x_shape, axis)
 
 
 def _var_gradient(g: Tensor, x: Tensor, axis: Shape, correction: float) -> Tensor:
     divisor = _count(x.shape, axis) - correction
-    centred = x - _mean(x, axis=axis, keepdims=True)
-    return _spread(g, x.shape, axis) * centred * (2.0 / divisor if divisor > 0 else math.nan)
+    wide = _wide(x)
+    centred = wide - _mean(wide, axis=axis, keepdims=True)
+    return _spread(_wide(g) * (2.0 / divisor if divisor > 0 else math.nan), x.shape, axis) * centred
 
 
 def _extreme_gradient(g: Tensor, y: Tensor, x: Tensor, axis: Shape) -> Tensor:
