@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -250,7 +251,7 @@ def test_shape_beyond_any_memory_raised_a_numpy_error(make: Callable[[tuple[int,
 
 
 @pytest.mark.parametrize("settings", [{"kernel_size": 2**62, "padding": 2**61}, {"kernel_size": 2, "padding": 2**62}])
-def test_window_settings_that_overflow_hung_or_wrote_outside(settings: dict[str, int]) -> None:
+def test_window_settings_that_overflow_hung_or_wrote_outside(settings: dict[str, Any]) -> None:
     for pool in (ug.max_pool2d, ug.avg_pool2d):
         with pytest.raises(ArgumentError, match="at most"):
             pool(ug.ones((1, 1, 4, 4)), **settings)
@@ -264,3 +265,14 @@ def test_gradient_of_a_large_mean_in_float16_is_rounded_once() -> None:
     (ug.mean(x) * 1024.0).backward()
     assert x.grad is not None
     assert x.grad.numpy()[0] == np.float16(1024 / 1_000_000)
+
+
+@pytest.mark.parametrize("pool", [ug.max_pool2d, ug.avg_pool2d])
+def test_windows_far_larger_than_the_image_were_walked_tap_by_tap(pool: Callable[..., ug.Tensor]) -> None:
+    wide = 2**30  # at a nanosecond a tap, and six rows of them, half a minute; now none is visited
+    x = ug.reshape(ug.arange(1.0, 25.0), (1, 1, 4, 6))
+    started = time.perf_counter()
+    y = pool(x, kernel_size=(1, wide), stride=1, padding=(0, wide // 2))
+    assert y.shape == (1, 1, 4, 7)
+    assert y[0, 0, 0, 3].item() == (6.0 if pool is ug.max_pool2d else ug.asarray(21.0 / wide).item())
+    assert time.perf_counter() - started < 1

@@ -31,15 +31,17 @@ def _max(x: Any, y: Any, indices: Any, kernel: Any, stride: Any, padding: Any, d
             for column in range(y.shape[2]):
                 top, left = row * stride[0] - padding[0], column * stride[1] - padding[1]
                 best, place = -np.inf, -1
-                for i in range(kernel[0]):
+                for i in range(-(min(top, 0) // dilation[0]), kernel[0]):
                     h = top + i * dilation[0]
-                    if 0 <= h < height:
-                        for j in range(kernel[1]):
-                            w = left + j * dilation[1]
-                            if 0 <= w < width:
-                                value = x[plane, h, w]
-                                if place < 0 or value > best or (value != value and best == best):
-                                    best, place = value, h * width + w
+                    if h >= height:
+                        break
+                    for j in range(-(min(left, 0) // dilation[1]), kernel[1]):
+                        w = left + j * dilation[1]
+                        if w >= width:
+                            break
+                        value = x[plane, h, w]
+                        if place < 0 or value > best or (value != value and best == best):
+                            best, place = value, h * width + w
                 y[plane, row, column], indices[plane, row, column] = best, place
 
 

@@ -12,13 +12,16 @@ ULPGRAD_INLINE int64_t end_inside(int64_t start, int64_t step, int64_t count, in
 }
 
 // Calls body(image row, first image column, begin, end) for each tap of a row of windows: outputs [begin, end) read
-// every stride-th value of the row, from where output 0 would.
+// every stride-th value of the row, from where output 0 would. Taps that no output of the row sees are not visited.
 template <typename Body>
 ULPGRAD_INLINE void for_taps(const PoolGeometry& p, int64_t row, const Body& body) {
   const int64_t top = row * p.stride[0] - p.padding[0];
   const int64_t last = end_inside(top, p.dilation[0], p.kernel[0], p.height);
+  const int64_t left_of_last = (p.columns - 1) * p.stride[1] - p.padding[1];
+  const int64_t first_column = first_inside(left_of_last, p.dilation[1]);
+  const int64_t last_column = end_inside(-p.padding[1], p.dilation[1], p.kernel[1], p.width);
   for (int64_t i = first_inside(top, p.dilation[0]); i < last; ++i) {
-    for (int64_t j = 0; j < p.kernel[1]; ++j) {
+    for (int64_t j = first_column; j < last_column; ++j) {
       const int64_t left = j * p.dilation[1] - p.padding[1];
       body((top + i * p.dilation[0]), left, first_inside(left, p.stride[1]),
            end_inside(left, p.stride[1], p.columns, p.width));
