@@ -130,7 +130,10 @@ class Generator:
         form = int64 if dtype is None else as_format(dtype)
         if not isinstance(form, Integer):
             raise FormatError(f"randint: dtype={form}: expected an integer format")
-        low, high = operator.index(low), operator.index(high)
+        try:
+            low, high = operator.index(low), operator.index(high)
+        except TypeError:
+            raise ArgumentError(f"randint: low={low!r}, high={high!r}: expected whole numbers") from None
         if not low < high:
             raise ArgumentError(f"randint: low={low}, high={high}: the range [low, high) is empty")
         if low < form.min or high - 1 > form.max:
@@ -180,14 +183,14 @@ def rand(*shape: Any, dtype: Any = None, generator: Generator | None = None, req
     16-bit ones of half their eps; 1.0 is never reached. Raises FormatError where dtype is no float, ShapeError for a
     bad shape."""
     return _tensor(
-        (generator or default_generator).uniform, _float("rand", dtype), _shape("rand", shape), requires_grad
+        generator_or_default("rand", generator).uniform, _float("rand", dtype), _shape("rand", shape), requires_grad
     )
 
 
 def randn(*shape: Any, dtype: Any = None, generator: Generator | None = None, requires_grad: bool = False) -> Tensor:
     """Standard normal values (Box-Muller): `randn(2, 3)` or `randn((2, 3))`. Raises as `rand` does."""
     return _tensor(
-        (generator or default_generator).normal, _float("randn", dtype), _shape("randn", shape), requires_grad
+        generator_or_default("randn", generator).normal, _float("randn", dtype), _shape("randn", shape), requires_grad
     )
 
 
@@ -202,14 +205,14 @@ def uniform(
 ) -> Tensor:
     """Uniform in [low, high), computed as low + (high - low) u in float32 or float64; 16-bit formats are rounded from
     float32 and may reach high. Raises ArgumentError unless low <= high, both finite."""
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-        raise ArgumentError(f"uniform: low={low}, high={high}: expected finite numbers, low not above high")
+    if not (_finite(low) and _finite(high) and low <= high):
+        raise ArgumentError(f"uniform: low={low!r}, high={high!r}: expected finite numbers, low not above high")
     form, sizes = _float("uniform", dtype), _shape("uniform", (shape,))
     wide = compute_format(form)
     assert isinstance(wide, Float)
     if not high - low <= wide.max:
         raise ArgumentError(f"uniform: low={low}, high={high}: {wide.name} cannot hold the distance between them")
-    values = (generator or default_generator).uniform(math.prod(sizes), wide)
+    values = generator_or_default("uniform", generator).uniform(math.prod(sizes), wide)
     with np.errstate(all="ignore"):
         values *= wide.storage.type(high - low)
         values += wide.storage.type(low)
@@ -229,11 +232,11 @@ def normal(
 ) -> Tensor:
     """Normal values, computed as mean + std z in float32 or float64 and rounded from float32 to 16-bit formats.
     Raises ArgumentError unless both are finite and std is not negative."""
-    if not (math.isfinite(mean) and math.isfinite(std) and std >= 0):
-        raise ArgumentError(f"normal: mean={mean}, std={std}: expected finite numbers, std not negative")
+    if not (_finite(mean) and _finite(std) and std >= 0):
+        raise ArgumentError(f"normal: mean={mean!r}, std={std!r}: expected finite numbers, std not negative")
     form, sizes = _float("normal", dtype), _shape("normal", (shape,))
     wide = compute_format(form)
-    values = (generator or default_generator).normal(math.prod(sizes), wide)
+    values = generator_or_default("normal", generator).normal(math.prod(sizes), wide)
     with np.errstate(all="ignore"):
         values *= wide.storage.type(std)
         values += wide.storage.type(mean)
@@ -245,14 +248,14 @@ def randint(low: int, high: int, shape: Shape = (), *, dtype: Any = None, genera
     ArgumentError where the range is empty or does not fit the format."""
     form = int64 if dtype is None else as_format(dtype)
     sizes = _shape("randint", (shape,))
-    values = (generator or default_generator).integers(low, high, math.prod(sizes), form)
+    values = generator_or_default("randint", generator).integers(low, high, math.prod(sizes), form)
     return _finish(values, form, sizes, False)
 
 
 def randperm(n: int, *, generator: Generator | None = None) -> Tensor:
     """The numbers 0 to n - 1 in random order, every order exactly equally likely: int64[n]."""
     (size,) = _shape("randperm", (n,))
-    return _finish((generator or default_generator).permutation(size), int64, (size,), False)
+    return _finish(generator_or_default("randperm", generator).permutation(size), int64, (size,), False)
 
 
 def bernoulli(p: Any, shape: Shape | None = None, *, dtype: Any = None, generator: Generator | None = None) -> Tensor:
@@ -266,7 +269,10 @@ def bernoulli(p: Any, shape: Shape | None = None, *, dtype: Any = None, generato
         chances = p.dtype.exact(p.storage)
         form = p.dtype if dtype is None else as_format(dtype)
     else:
-        chances = np.asarray(p, dtype=np.float64)
+        try:
+            chances = np.asarray(p, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ArgumentError(f"bernoulli: p={p!r}: expected a probability, or a Tensor of them") from None
         form = get_default_dtype() if dtype is None else as_format(dtype)
     if not ((chances >= 0) & (chances <= 1)).all():
         raise ArgumentError("bernoulli: expected probabilities from 0 to 1, got one outside or NaN")
@@ -275,8 +281,24 @@ def bernoulli(p: Any, shape: Shape | None = None, *, dtype: Any = None, generato
         spread = np.broadcast_to(chances, sizes).reshape(-1) if chances.ndim else chances
     except ValueError:
         raise ShapeError(f"bernoulli: p of shape {chances.shape} does not broadcast to {sizes}") from None
-    hits = (generator or default_generator).bernoulli(spread, math.prod(sizes))
+    hits = generator_or_default("bernoulli", generator).bernoulli(spread, math.prod(sizes))
     return _finish(form.encode(hits.astype(np.float32) if form.kind == "float" else hits), form, sizes, False)
+
+
+def generator_or_default(op: str, generator: Generator | None) -> Generator:
+    """What an op draws from. ArgumentError for anything but a Generator or None."""
+    if generator is None:
+        return default_generator
+    if not isinstance(generator, Generator):
+        raise ArgumentError(f"{op}: generator={generator!r}: expected an ulpgrad.random.Generator, or None")
+    return generator
+
+
+def _finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except (TypeError, OverflowError):
+        return False
 
 
 def _float(op: str, dtype: Any) -> Float:

@@ -13,7 +13,7 @@ import pytest
 
 import ulpgrad as ug
 from ulpgrad import nn, optim
-from ulpgrad.errors import ArgumentError, GradientError, ShapeError, UlpgradError
+from ulpgrad.errors import ArgumentError, FormatError, GradientError, ShapeError, UlpgradError
 
 
 def leaf(*shape: int) -> ug.Tensor:
@@ -276,3 +276,56 @@ def test_windows_far_larger_than_the_image_were_walked_tap_by_tap(pool: Callable
     assert y.shape == (1, 1, 4, 7)
     assert y[0, 0, 0, 3].item() == (6.0 if pool is ug.max_pool2d else ug.asarray(21.0 / wide).item())
     assert time.perf_counter() - started < 1
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda g: ug.random.rand(2, generator=g), lambda g: ug.random.randn(2, generator=g),
+        lambda g: ug.random.uniform(generator=g), lambda g: ug.random.normal(generator=g),
+        lambda g: ug.random.randint(0, 3, generator=g), lambda g: ug.random.randperm(3, generator=g),
+        lambda g: ug.random.bernoulli(0.5, generator=g), lambda g: ug.dropout(leaf(2), generator=g),
+        lambda g: nn.init.uniform_(leaf(2), generator=g),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("generator", [0, "seed", np.random.default_rng(0)])
+def test_wrong_generator_raised_an_attribute_error(draw: Callable[[Any], object], generator: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"^\w+: generator=.*expected an ulpgrad.random.Generator"):
+        draw(generator)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: ug.random.randint(0.5, 3), ArgumentError, "randint: low=0.5, high=3: expected whole"),  # type: ignore[arg-type]
+        (lambda: ug.random.uniform("a"), ArgumentError, "uniform: low='a'"),  # type: ignore[arg-type]
+        (lambda: ug.random.normal(0, None), ArgumentError, "normal: mean=0, std=None"),  # type: ignore[arg-type]
+        (lambda: ug.random.bernoulli("a"), ArgumentError, "bernoulli: p='a'"),
+        (lambda: ug.random.rand(2**62), ShapeError, "rand: no array can hold"),
+        (lambda: ug.arange(2**62), ShapeError, "arange: no array can hold"),
+        (lambda: ug.arange(0, 1, 1e-320), ShapeError, "arange: no array can hold"),
+        (lambda: ug.arange(2**200), FormatError, "arange: numbers from 0 to .* do not fit int64"),
+        (lambda: ug.arange(0.5, 10**400), ArgumentError, "arange: start, stop and step"),
+        (lambda: ug.linspace(0, 1, 2**62), ShapeError, "linspace: no array can hold"),
+        (lambda: ug.linspace("a", 1, 5), ArgumentError, "linspace: start and stop must be numbers"),  # type: ignore[arg-type]
+        (lambda: ug.repeat(leaf(3), 2**62), ShapeError, "repeat: no array can hold"),
+        (lambda: ug.repeat(leaf(3), 2**63), ShapeError, "repeat: no array can hold"),
+        (lambda: ug.repeat(leaf(2), [1, [2]]), ArgumentError, "repeat: repeats must be integers"),  # type: ignore[arg-type]
+        (lambda: ug.tile(leaf(2**10), (2**58,)), ShapeError, "tile: no array can hold"),
+        (lambda: ug.eye(2**62), ShapeError, "eye: no array can hold"),
+        (lambda: ug.eye(3, k=1.5), ArgumentError, "eye: k must be an integer"),  # type: ignore[arg-type]
+    ],
+)  # fmt: skip
+def test_wrong_arguments_raised_errors_of_python_or_numpy(
+    call: Callable[[], object], error: type[UlpgradError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_range_beyond_int64_could_not_be_made_in_uint64() -> None:
+    assert ug.arange(2**63, 2**63 + 6, 3, dtype=ug.uint64).tolist() == [2**63, 2**63 + 3]
+    assert ug.arange(2**63 - 1, -(2**63), -(2**63)).tolist() == [2**63 - 1, -1]

@@ -51,7 +51,7 @@ class DataLoader:
         self.dataset = dataset
         self.shuffle, self.drop_last, self.collate = shuffle, drop_last, collate
         own = None if seed is None else random.Generator(seed)
-        self.generator = own or generator or random.default_generator
+        self.generator = own or random.generator_or_default("DataLoader", generator)
 
     def __len__(self) -> int:
         n = len(self.dataset)

@@ -144,5 +144,5 @@ def pair(name: str, what: str, value: Any, least: int = 0) -> tuple[int, int]:
     return int(given[0]), int(given[1])
 
 
-__all__ = ["Array", "Axis", "as_tensor", "broadcast_shapes", "checked_shape", "normalize_axes", "normalize_axis",
+__all__ = ["LARGEST", "Array", "Axis", "as_tensor", "broadcast_shapes", "checked_shape", "normalize_axes", "normalize_axis",
            "normalize_shape", "operands", "pair", "scalar", "weak_format"]  # fmt: skip

@@ -10,9 +10,9 @@ import numpy as np
 from ulpgrad.device import as_device
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, FormatError, GradientError, ShapeError
-from ulpgrad.formats import Array, Format, as_format, bool_, float64, get_default_dtype, int64, uint64
+from ulpgrad.formats import Array, Format, Integer, as_format, bool_, float64, get_default_dtype, int64, uint64
 from ulpgrad.kernels.cast import spec as cast_spec
-from ulpgrad.ops.common import checked_shape, scalar
+from ulpgrad.ops.common import LARGEST, checked_shape, scalar
 from ulpgrad.tensor import Tensor
 
 __all__ = [
@@ -242,19 +242,48 @@ def arange(start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None,
     as_device(device)
     if stop is None:
         start, stop = 0, start
+    whole = all(isinstance(v, (int, np.integer)) for v in (start, stop, step))
+    try:
+        numbers = tuple((int if whole else _finite)(v) for v in (start, stop, step))
+    except (TypeError, ValueError, OverflowError):
+        raise ArgumentError(
+            f"arange: start, stop and step must be finite numbers, got {start!r}, {stop!r}, {step!r}"
+        ) from None
     if step == 0:
         raise ArgumentError("arange: step must not be 0")
-    if not all(isinstance(v, (int, float, np.integer, np.floating)) and math.isfinite(v) for v in (start, stop, step)):
-        raise ArgumentError(f"arange: start, stop and step must be finite numbers, got {start!r}, {stop!r}, {step!r}")
-    whole = all(isinstance(v, (int, np.integer)) for v in (start, stop, step))
+    start, stop, step = numbers
     form = (int64 if whole else get_default_dtype()) if dtype is None else as_format(dtype)
-    count = max(0, math.ceil((stop - start) / step))
-    values = (
-        np.arange(count, dtype=np.int64) * step + start if whole else np.arange(count, dtype=np.float64) * step + start
-    )
-    if whole and form.kind == "integer":
-        return Tensor(_integers_that_fit("arange", values, form), form)
-    return astype(Tensor(values, int64 if whole else float64), form, copy=False)
+    if whole:
+        return _whole_range(range(start, stop, step), form)
+    with np.errstate(all="ignore"):
+        steps = float((np.float64(stop) - start) / step)
+    if not steps < LARGEST:
+        raise ShapeError(f"arange: no array can hold the {steps:g} numbers from {start!r} to {stop!r} by {step!r}")
+    values = np.arange(max(0, math.ceil(steps)), dtype=np.float64) * step + start
+    return astype(Tensor(values, float64), form, copy=False)
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value):
+        return float(value)
+    raise ValueError("not a finite number")
+
+
+def _whole_range(numbers: range, form: Format) -> Tensor:
+    """The numbers of a range, whatever they pass by on the way: computed modulo 2^64."""
+    if not numbers:
+        return astype(Tensor(np.empty(0, np.int64), int64), form, copy=False)
+    low, high = sorted((numbers[0], numbers[-1]))
+    held = form if isinstance(form, Integer) else int64
+    if low < held.min or high > held.max:
+        raise FormatError(f"arange: numbers from {low} to {high} do not fit {held.name} ({held.min} to {held.max})")
+    count = (high - low) // abs(numbers.step) + 1
+    if count >= LARGEST:
+        raise ShapeError(f"arange: no array can hold the {count} numbers of {numbers}")
+    values = np.arange(count, dtype=np.uint64)
+    values *= np.uint64(numbers.step % 2**64)
+    values += np.uint64(numbers.start % 2**64)
+    return astype(Tensor(values.view(np.int64).astype(held.storage, copy=False), held), form, copy=False)
 
 
 def linspace(
@@ -264,8 +293,13 @@ def linspace(
     as_device(device)
     if not isinstance(num, (int, np.integer)) or num < 0:
         raise ArgumentError(f"linspace: num must be an integer and must not be negative, got {num!r}")
+    (count,) = checked_shape("linspace", num)
     form = _float_or(dtype)
-    values = np.linspace(start, stop, num, endpoint=endpoint, dtype=np.float64)
+    try:
+        with np.errstate(all="ignore"):
+            values = np.linspace(float(start), float(stop), count, endpoint=endpoint, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise ArgumentError(f"linspace: start and stop must be numbers, got {start!r}, {stop!r}") from None
     return astype(Tensor(values, float64), form, copy=False)
 
 
@@ -274,7 +308,10 @@ def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = N
     as_device(device)
     form = _float_or(dtype)
     rows, columns = checked_shape("eye", (n_rows, n_rows if n_cols is None else n_cols))
-    return Tensor(form.encode(np.eye(rows, columns, k=k)), form)
+    try:
+        return Tensor(form.encode(np.eye(rows, columns, k=k)), form)
+    except TypeError:
+        raise ArgumentError(f"eye: k must be an integer, got {k!r}") from None
 
 
 def tril(x: Tensor, /, *, k: int = 0) -> Tensor:

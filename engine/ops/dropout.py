@@ -9,7 +9,7 @@ from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError
 from ulpgrad.kernels.random import spec
 from ulpgrad.ops.common import as_tensor
-from ulpgrad.random import Generator, default_generator
+from ulpgrad.random import Generator, generator_or_default
 from ulpgrad.tensor import Tensor
 
 __all__ = ["dropout"]
@@ -29,6 +29,6 @@ def dropout(x: Any, /, p: float = 0.5, training: bool = True, generator: Generat
         raise ArgumentError(f"dropout: p={p!r}: expected a probability from 0 to 1")
     if not training or p == 0:
         return values
-    key, counter = (generator or default_generator).reserve(values.size)
+    key, counter = generator_or_default("dropout", generator).reserve(values.size)
     out: Tensor = _dropout(values, p=float(p), key=key, counter=counter)
     return out

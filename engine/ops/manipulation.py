@@ -219,6 +219,7 @@ def tile(x: Tensor, repetitions: Sequence[int], /) -> Tensor:
     ndim = max(x.ndim, len(counts))
     counts = (1,) * (ndim - len(counts)) + counts
     shape = (1,) * (ndim - x.ndim) + x.shape
+    checked_shape("tile", tuple(c * s for c, s in zip(counts, shape, strict=True)))
 
     def back(g: Tensor) -> Tensor:
         split = reshape(g, tuple(v for c, s in zip(counts, shape, strict=True) for v in (c, s)))
@@ -235,9 +236,14 @@ def repeat(x: Tensor, repeats: int | Tensor, /, *, axis: int | None = None) -> T
     if axis is None:
         x, axis = reshape(x, (-1,)), 0
     where = normalize_axis("repeat", axis, x.ndim)
-    counts = repeats.numpy() if isinstance(repeats, Tensor) else np.asarray(repeats)
+    try:
+        counts = repeats.numpy() if isinstance(repeats, Tensor) else np.asarray(repeats)
+    except ValueError:  # ragged
+        counts = np.asarray(None)
     if counts.dtype.kind not in "iu" or (counts < 0).any():
         raise ArgumentError(f"repeat: repeats must be integers of at least 0, got {repeats!r}")
     if counts.ndim and counts.shape not in ((1,), (x.shape[where],)):
         raise ShapeError(f"repeat: {counts.shape} repeats for {x.shape[where]} positions on axis {where}")
+    total = int(counts.sum(dtype=np.float64)) * (1 if counts.size > 1 else x.shape[where])
+    checked_shape("repeat", (*x.shape[:where], total, *x.shape[where + 1 :]))
     return take(x, as_tensor(np.repeat(np.arange(x.shape[where]), counts)), axis=where)
