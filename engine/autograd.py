@@ -284,7 +284,10 @@ def _seed(tensor: Tensor, gradient: Tensor | None, what: str) -> Tensor:
     from ulpgrad import ops
 
     if tensor._edge() is None:
-        raise GradientError(f"{what}: the tensor does not require a gradient and was not computed from one that does")
+        raise GradientError(
+            f"{what}: the tensor does not require a gradient and was not computed from one that does (nor does the "
+            "gradient of what is linear in its inputs, even with create_graph=True: it is a constant)"
+        )
     if gradient is None:
         if tensor.storage.size != 1:
             raise GradientError(
@@ -323,6 +326,10 @@ def grad(
 
     Returns a Tensor for a single Tensor input, else a tuple. An input that the outputs do not depend on raises
     GradientError, or gives None with `allow_unused`.
+
+    With `create_graph` the gradients can be differentiated again. One that is constant, since the outputs are linear in
+    the inputs (`sum`, `avg_pool2d`, `nll_loss`), requires no gradient: a penalty on it alone raises GradientError in
+    backward, while beside any other loss it adds nothing, as it should.
     """
     from ulpgrad.tensor import Tensor
 

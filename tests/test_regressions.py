@@ -329,3 +329,16 @@ def test_wrong_arguments_raised_errors_of_python_or_numpy(
 def test_range_beyond_int64_could_not_be_made_in_uint64() -> None:
     assert ug.arange(2**63, 2**63 + 6, 3, dtype=ug.uint64).tolist() == [2**63, 2**63 + 3]
     assert ug.arange(2**63 - 1, -(2**63), -(2**63)).tolist() == [2**63 - 1, -1]
+
+
+# Gradients of gradients
+
+
+def test_constant_gradient_was_refused_without_saying_why() -> None:
+    x, w = leaf(1, 1, 4, 4), leaf(2)
+    g = ug.grad(ug.avg_pool2d(x, 2).sum(), x, create_graph=True)
+    with pytest.raises(GradientError, match="linear in its inputs, even with create_graph=True"):
+        (g * g).sum().backward()
+    ((g * g).sum() + w.sum()).backward()
+    assert w.grad is not None
+    assert w.grad.tolist() == [1.0, 1.0]
