@@ -56,6 +56,9 @@ class autocast(contextlib.ContextDecorator):
         self._cache: dict[int, tuple[Tensor, int, Tensor]] = {}
         self._tokens: list[Any] = []
 
+    def _recreate_cm(self) -> autocast:
+        return autocast(self.format, self.enabled)  # calls of a decorated function may overlap, in several threads
+
     def __enter__(self) -> autocast:
         self._tokens.append(dispatch.operand_policy.set(self._operands if self.enabled else None))
         dispatch.state.count(policies=1)

@@ -342,3 +342,30 @@ def test_constant_gradient_was_refused_without_saying_why() -> None:
     ((g * g).sum() + w.sum()).backward()
     assert w.grad is not None
     assert w.grad.tolist() == [1.0, 1.0]
+
+
+# Threads
+
+
+def test_autocast_as_a_decorator_was_shared_by_its_callers() -> None:
+    inside, done = threading.Barrier(2, timeout=10), []
+
+    @ug.autocast(ug.bfloat16)
+    def product(first: bool) -> None:
+        inside.wait()  # both threads are in
+        if first:
+            done.append((leaf(2, 2) @ leaf(2, 2)).dtype)
+        inside.wait()
+
+    threads = [threading.Thread(target=product, args=(first,)) for first in (True, False)]
+    failures: list[Any] = []
+    before, threading.excepthook = threading.excepthook, failures.append
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        threading.excepthook = before
+    assert done == [ug.bfloat16]
+    assert not failures
