@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import gc
 import pickle
+import struct
 from typing import Any
 
 import ml_dtypes
@@ -69,6 +72,70 @@ def test_dlpack_both_ways() -> None:
     bits = np.from_dlpack(ug.ones(2, dtype=ug.bfloat16))
     assert bits.dtype == np.uint16
     assert ug.from_dlpack(ug.ones(2, dtype=ug.bfloat16)).dtype is ug.bfloat16
+
+
+class Foreign:
+    """A bfloat16 tensor of a library that NumPy cannot read: a C struct, and a count of the calls of its deleter."""
+
+    def __init__(self, bits: Any, shape: tuple[int, ...], strides: tuple[int, ...] | None, flags: int | None) -> None:
+        self.bits, self.deleted = bits, 0
+        self.sizes = (ctypes.c_int64 * len(shape))(*shape)
+        self.steps = None if strides is None else (ctypes.c_int64 * len(strides))(*strides)
+        self.name = b"dltensor" if flags is None else b"dltensor_versioned"
+        self.deleter = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(self.delete)
+        deleter = ctypes.cast(self.deleter, ctypes.c_void_p).value or 0
+        shape_at = ctypes.addressof(self.sizes)
+        strides_at = 0 if self.steps is None else ctypes.addressof(self.steps)
+        # data, device, ndim, dtype, shape, strides, offset: the data begin one value after the pointer
+        tensor = struct.pack("=QiiiBBHQQQ", bits.ctypes.data, 1, 0, len(shape), 4, 16, 1, shape_at, strides_at, 2)
+        versioned = flags is not None
+        head = struct.pack("=IIQQQ", 1, 0, 0, deleter, flags) if versioned else b""
+        self.memory = ctypes.create_string_buffer(head + tensor + struct.pack("=QQ", 0, deleter))
+
+    def delete(self, address: int) -> None:
+        assert address == ctypes.addressof(self.memory)
+        self.deleted += 1
+
+    def __dlpack__(self, *, max_version: Any = None) -> Any:
+        new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+        self.capsule = new(("PyCapsule_New", ctypes.pythonapi))(ctypes.addressof(self.memory), self.name, None)
+        return self.capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0
+
+
+@pytest.mark.parametrize("flags", [None, 0])
+@pytest.mark.parametrize("make", [ug.asarray, ug.from_dlpack])
+def test_bfloat16_of_another_library_shares_its_memory(make: Any, flags: int | None) -> None:
+    bits = np.arange(13, dtype=np.float32).astype(ml_dtypes.bfloat16).view(np.uint16)
+    foreign = Foreign(bits, (3, 2), (4, 2), flags)
+    x = make(foreign)
+    assert x.dtype is ug.bfloat16
+    assert x.tolist() == [[1.0, 3.0], [5.0, 7.0], [9.0, 11.0]]
+    assert np.shares_memory(x.storage, bits)
+    x[2, 1] = 0.5
+    assert bits.view(ml_dtypes.bfloat16)[11] == 0.5
+    assert repr(foreign.capsule).startswith('<capsule object "used_dltensor')
+    row = x[1]
+    del x
+    gc.collect()
+    assert foreign.deleted == 0
+    assert row.tolist() == [5.0, 7.0]
+    del row
+    assert foreign.deleted == 1
+
+
+def test_bfloat16_of_another_library_row_by_row_empty_and_read_only() -> None:
+    bits = np.ones(7, np.float32).astype(ml_dtypes.bfloat16).view(np.uint16)
+    assert ug.asarray(Foreign(bits, (2, 3), None, None)).shape == (2, 3)
+    assert ug.asarray(Foreign(bits, (), None, 0)).item() == 1.0
+    assert ug.asarray(Foreign(bits, (0, 3), (3, 1), 0)).tolist() == []
+    read_only = Foreign(bits, (6,), None, 1)
+    copied = ug.from_dlpack(read_only)
+    copied[0] = 2.0
+    assert bits[1] == bits[0]
+    assert read_only.deleted == 1
 
 
 def test_sharing_with_numpy_and_read_only_memory() -> None:

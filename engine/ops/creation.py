@@ -10,9 +10,21 @@ import numpy as np
 from ulpgrad.device import as_device
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, FormatError, GradientError, ShapeError
-from ulpgrad.formats import Array, Format, Integer, as_format, bool_, float64, get_default_dtype, int64, uint64
+from ulpgrad.formats import (
+    Array,
+    Format,
+    Integer,
+    as_format,
+    bfloat16,
+    bool_,
+    float64,
+    get_default_dtype,
+    int64,
+    uint64,
+)
 from ulpgrad.kernels.cast import spec as cast_spec
 from ulpgrad.ops.common import LARGEST, checked_shape, scalar
+from ulpgrad.ops.dlpack import bfloat16_bits
 from ulpgrad.tensor import Tensor
 
 __all__ = [
@@ -87,7 +99,7 @@ def _stored(obj: Any, form: Format | None) -> tuple[Array, Format]:
             values = values.copy()
         return (values if found.is_native else values.view(found.storage)), found
     if hasattr(obj, "__dlpack__") and not isinstance(obj, (list, tuple)):
-        return _stored(_from_dlpack(obj), form)
+        return _from_dlpack(obj)
     if hasattr(obj, "__array__"):
         return _stored(np.asarray(obj.__array__()), form)
     try:
@@ -131,15 +143,23 @@ def _format_of(dtype: np.dtype[Any]) -> Format:
         raise FormatError(f"asarray: arrays of {dtype} are not taken; expected a real number type or bool") from None
 
 
-def _from_dlpack(obj: Any) -> Array:
+def _from_dlpack(obj: Any) -> tuple[Array, Format]:
     if getattr(obj, "requires_grad", False):
         raise ArgumentError(
             "from_dlpack: the other library's tensor requires a gradient, which would be lost; detach it there"
         )
+    errors = AttributeError, RuntimeError, BufferError, TypeError
     try:
-        return np.from_dlpack(obj)
-    except (AttributeError, RuntimeError, BufferError, TypeError) as error:
+        array = np.from_dlpack(obj)
+    except errors as error:
+        try:
+            bits = bfloat16_bits(obj)
+        except errors:
+            bits = None
+        if bits is not None:
+            return bits, bfloat16
         raise FormatError(f"from_dlpack: {type(obj).__name__} cannot be read: {error}") from None
+    return _stored(array, None)
 
 
 def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
@@ -149,10 +169,8 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
         if x.requires_grad:
             raise GradientError("from_dlpack: the tensor requires a gradient, which would be lost; pass x.detach()")
         return _copy(x) if copy or not x.storage.flags.writeable else x.detach()
-    array = _from_dlpack(x)
-    if not array.flags.writeable or copy:
-        array = array.copy()
-    return Tensor(array, _format_of(array.dtype))
+    storage, form = _from_dlpack(x)
+    return Tensor(storage.copy() if copy or not storage.flags.writeable else storage, form)
 
 
 def astype(x: Tensor, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Tensor:
