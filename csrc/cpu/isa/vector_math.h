@@ -91,12 +91,14 @@ ULPGRAD_INLINE double fma(double x, double y, double z) { return __builtin_fma(x
 
 template <typename T>
 ULPGRAD_INLINE T maximum(T x, T y) {
-  return (x > y) | (x != x) ? x : y;
+  const T larger = x > y ? x : y;  // two selections: GCC does not vectorise nested ones of a joined condition
+  return x != x ? x : larger;
 }
 
 template <typename T>
 ULPGRAD_INLINE T minimum(T x, T y) {
-  return (x < y) | (x != x) ? x : y;
+  const T smaller = x < y ? x : y;
+  return x != x ? x : smaller;
 }
 
 template <typename T>
