@@ -278,6 +278,33 @@ def test_windows_far_larger_than_the_image_were_walked_tap_by_tap(pool: Callable
     assert time.perf_counter() - started < 1
 
 
+def test_filters_far_larger_than_the_image_took_the_square_of_their_size() -> None:
+    side = 512
+    x = ug.asarray(np.random.default_rng(0).integers(-4, 5, (1, 1, 4, 5)), dtype=ug.float32).requires_grad_()
+    w = ug.asarray(np.random.default_rng(1).integers(-4, 5, (1, 1, side, side)), dtype=ug.float32).requires_grad_()
+    started = time.perf_counter()
+    y = ug.conv2d(x, w, padding=side // 2)
+    y.sum().backward()
+    assert time.perf_counter() - started < 2
+    padded, filters = np.pad(x.detach().numpy()[0, 0], side // 2), w.detach().numpy()[0, 0]
+    assert y.shape == (1, 1, 5, 6)
+    expected = [[(padded[i : i + side, j : j + side] * filters).sum() for j in range(6)] for i in range(5)]
+    np.testing.assert_array_equal(y.detach().numpy()[0, 0], expected)
+    assert x.grad is not None
+    seen = [[filters[side // 2 + i - 4 : side // 2 + i + 1, side // 2 + j - 5 : side // 2 + j + 1].sum() for j in range(5)]
+            for i in range(4)]  # fmt: skip
+    np.testing.assert_array_equal(x.grad.numpy()[0, 0], seen)
+    assert w.grad is not None
+    sums = np.lib.stride_tricks.sliding_window_view(padded, (5, 6)).sum((-2, -1))[:side, :side]
+    np.testing.assert_array_equal(w.grad.numpy()[0, 0], sums)
+
+
+def test_padding_met_a_weight_that_is_not_finite_only_where_the_image_was_seen() -> None:
+    w = np.zeros((1, 1, 3, 3), np.float32)
+    w[0, 0, 0, 0] = np.inf  # over padding only: inf * 0
+    assert np.isnan(ug.conv2d(ug.ones((1, 1, 1, 1)), ug.asarray(w), padding=1).item())
+
+
 # Arguments
 
 

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <utility>
 
 #include "bind.h"
 #include "conv_planes.h"
@@ -59,8 +61,55 @@ void pack(const Correlation<T>& c, int64_t group, int64_t first, int64_t count, 
   }
 }
 
+// Whether any of `count` outputs, `step` apart, sees the image through a tap.
+bool sees(int64_t tap, int64_t count, int64_t step, int64_t padding, int64_t size) {
+  const int64_t first = tap - padding, last = first + (count - 1) * step;
+  if (first >= size || last < 0) return false;
+  const int64_t inside = first < 0 ? first + ceil_div(-first, step) * step : first;
+  return inside < size;
+}
+
 template <typename T>
-void correlate(const Correlation<T>& c, Isa isa) {
+bool sees(const Tap& tap, int64_t rows, int64_t columns, Pair step, const Images<T>& x) {
+  return sees(tap.row, rows, step[0], x.top, x.height) && sees(tap.column, columns, step[1], x.left, x.width);
+}
+
+// The same taps on images with less padding, so that the first row and column are those of some tap.
+template <typename T>
+std::vector<Tap> shifted(std::vector<Tap> taps, Images<T>& x) {
+  int64_t row = taps[0].row, column = taps[0].column;
+  for (const Tap& tap : taps) row = std::min(row, tap.row), column = std::min(column, tap.column);
+  for (Tap& tap : taps) tap.row -= row, tap.column -= column;
+  x.top -= row, x.left -= column;
+  return taps;
+}
+
+// Leaves out the taps through which no output sees the image, so that a window far larger than the image costs what one
+// that covers it does. Padding is zeros: a weight that is not finite makes NaN of them, and keeps its tap.
+template <typename T>
+void crop(Correlation<T>& c) {
+  const auto weightless = [&](const Tap& tap) {
+    for (int64_t group = 0; group < c.groups; ++group) {
+      for (int64_t o = 0; o < c.outputs; ++o) {
+        for (int64_t p = 0; p < c.inputs; ++p) {
+          const int64_t at = group * c.weight_group + o * c.weight_output + p * c.weight_input + tap.weight;
+          if (!std::isfinite(c.weight[at])) return false;
+        }
+      }
+    }
+    return true;
+  };
+  std::vector<Tap> kept;
+  for (const Tap& tap : c.taps) {
+    if (sees(tap, c.rows, c.columns, c.step, c.x) || !weightless(tap)) kept.push_back(tap);
+  }
+  if (kept.empty() && !c.taps.empty()) kept.push_back(c.taps[0]);
+  if (kept.size() < c.taps.size()) c.taps = shifted(kept, c.x);
+}
+
+template <typename T>
+void correlate(Correlation<T> c, Isa isa) {
+  crop(c);
   const int64_t k = c.inputs * static_cast<int64_t>(c.taps.size());
   const Planes planes(c.images, c.rows, c.columns, c.step[0], c.step[1], c.x.top, c.x.left, c.x.height, c.x.width,
                       c.taps, target_positions(c.inputs));
@@ -248,35 +297,34 @@ py::array input_gradient_of(const py::array& g, const py::array& weight, Pair si
 // One span's share of a weight gradient, tap by tap on the images themselves. Positions between the outputs are
 // multiplied by zero on planes, which is only right where all values are finite.
 template <typename T>
-void plain_dots(const Geometry& g, const Images<T>& x, const Images<T>& dy, const Span& s, int64_t inputs, T* sums,
-                int64_t sum_row) {
+void plain_dots(const Geometry& g, const std::vector<Tap>& taps, const Images<T>& x, const Images<T>& dy, const Span& s,
+                int64_t inputs, T* sums, int64_t sum_row) {
   for (int64_t o = 0; o < g.outputs; ++o) {
     for (int64_t c = 0; c < inputs; ++c) {
-      for (int64_t i = 0; i < g.kernel[0]; ++i) {
-        for (int64_t j = 0; j < g.kernel[1]; ++j) {
-          T& sum = sums[o * sum_row + (c * g.kernel[0] + i) * g.kernel[1] + j];
-          for (int64_t n = s.image; n < s.image + s.images; ++n) {
-            for (int64_t r = s.row; r < s.row + s.rows; ++r) {
-              const int64_t y = r * g.stride[0] + i * g.dilation[0] - x.top;
-              for (int64_t q = 0; q < g.positions[1]; ++q) {
-                const int64_t z = q * g.stride[1] + j * g.dilation[1] - x.left;
-                const bool inside = y >= 0 && y < x.height && z >= 0 && z < x.width;
-                const T seen = inside ? x.data[n * x.image + c * x.channel + y * x.row + z * x.column] : T(0);
-                sum += seen * dy.data[n * dy.image + o * dy.channel + r * dy.row + q * dy.column];
-              }
+      T* sum = sums + o * sum_row + c * static_cast<int64_t>(taps.size());
+      for (const Tap& tap : taps) {
+        for (int64_t n = s.image; n < s.image + s.images; ++n) {
+          for (int64_t r = s.row; r < s.row + s.rows; ++r) {
+            const int64_t y = r * g.stride[0] + tap.row - x.top;
+            for (int64_t q = 0; q < g.positions[1]; ++q) {
+              const int64_t z = q * g.stride[1] + tap.column - x.left;
+              const bool inside = y >= 0 && y < x.height && z >= 0 && z < x.width;
+              const T seen = inside ? x.data[n * x.image + c * x.channel + y * x.row + z * x.column] : T(0);
+              *sum += seen * dy.data[n * dy.image + o * dy.channel + r * dy.row + q * dy.column];
             }
           }
         }
+        ++sum;
       }
     }
   }
 }
 
 // Spans are shared out to a number of chunks that depends on the sizes alone; each chunk has its own sums, which are
-// added up in order.
+// added up in order. `dw` has one value for each of the taps.
 template <typename T>
-void weight_gradient(const Geometry& g, const Images<T>& x, const Images<T>& dy, T* dw, Isa isa) {
-  const std::vector<Tap> taps = g.taps(0, 0);
+void tap_gradients(const Geometry& g, const std::vector<Tap>& taps, const Images<T>& x, const Images<T>& dy, T* dw,
+                   Isa isa) {
   const int64_t tap_count = static_cast<int64_t>(taps.size()), row = g.inputs * tap_count;
   const Planes planes(g.images, g.positions[0], g.positions[1], g.stride[0], g.stride[1], x.top, x.left, x.height,
                       x.width, taps, std::max(2 * kMinPositions, target_positions(g.inputs + g.outputs)));
@@ -307,7 +355,7 @@ void weight_gradient(const Geometry& g, const Images<T>& x, const Images<T>& dy,
         kernels(isa, T()).dots(
             {g.outputs, inputs * tap_count, positions, from + size, positions, from, offsets.data(), sums, row});
       } else {
-        plain_dots(g, seen, gradients, s, inputs, sums, row);
+        plain_dots(g, taps, seen, gradients, s, inputs, sums, row);
       }
     }
   });
@@ -318,6 +366,40 @@ void weight_gradient(const Geometry& g, const Images<T>& x, const Images<T>& dy,
       for (int64_t i = begin; i < end; ++i) dw[i] += more[i];
     }
   });
+}
+
+template <typename T>
+bool all_finite(const Geometry& g, const Images<T>& dy) {
+  for (int64_t n = 0; n < g.images; ++n) {
+    for (int64_t o = 0; o < g.outputs * g.groups; ++o) {
+      for (int64_t r = 0; r < g.positions[0]; ++r) {
+        for (int64_t q = 0; q < g.positions[1]; ++q) {
+          if (!std::isfinite(dy.data[n * dy.image + o * dy.channel + r * dy.row + q * dy.column])) return false;
+        }
+      }
+    }
+  }
+  return true;
+}
+
+// Taps through which no output sees the image have no gradient, unless one that is not finite meets their padding.
+template <typename T>
+void weight_gradient(const Geometry& g, Images<T> x, const Images<T>& dy, T* dw, Isa isa) {
+  const std::vector<Tap> taps = g.taps(g.kernel[1], 1);
+  std::vector<Tap> kept;
+  for (const Tap& tap : taps) {
+    if (sees(tap, g.positions[0], g.positions[1], g.stride, x)) kept.push_back(tap);
+  }
+  if (kept.size() == taps.size() || !all_finite(g, dy)) return tap_gradients(g, taps, x, dy, dw, isa);
+  const int64_t filters = g.groups * g.outputs * g.inputs, all = taps.size(), some = kept.size();
+  std::fill(dw, dw + filters * all, T(0));
+  if (kept.empty()) return;
+  std::vector<T> compact(filters * some);
+  const std::vector<Tap> moved = shifted(kept, x);
+  tap_gradients(g, moved, x, dy, compact.data(), isa);
+  for (int64_t i = 0; i < filters; ++i) {
+    for (int64_t t = 0; t < some; ++t) dw[i * all + kept[t].weight] = compact[i * some + t];
+  }
 }
 
 template <typename T>
