@@ -198,6 +198,10 @@ def table(rng: np.random.Generator, n: int, op: Op) -> Sample:
     return Sample((rng.standard_normal((n, 128)), indices), {"rows": 10_000})
 
 
+def transposed(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    return Sample((rng.standard_normal((n, n)).T,))
+
+
 def gathered(rng: np.random.Generator, n: int, op: Op) -> Sample:
     params = {"axis": 1} if op.name == "take_along_axis" else {"axis": 1, "size": COLUMNS}
     return Sample((rng.standard_normal((n, COLUMNS)), rng.integers(0, COLUMNS, (n, COLUMNS))), params)
@@ -231,6 +235,7 @@ def converted(rng: np.random.Generator, n: int, op: Op) -> Sample:
 SHAPES: dict[str, Shape] = {
     "elementwise": Shape(vectors, MILLION, "elements"),
     "cast": Shape(converted, MILLION, "elements, to bfloat16"),
+    "copy": Shape(transposed, 1024, "rows and columns, transposed"),
     "reduction": Shape(reduced, 1024, "rows of 1024"),
     "softmax": Shape(rows, 1024, "rows of 1024"),
     "matmul": Shape(square_matrices, 512, "rows and columns of square matrices"),

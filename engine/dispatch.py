@@ -19,6 +19,7 @@ from ulpgrad.errors import DeviceError, UlpgradError
 from ulpgrad.formats import Array, Format, compute_format
 from ulpgrad.formats.promotion import result_format
 from ulpgrad.kernels import registry
+from ulpgrad.kernels.copy import copied
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op
 
@@ -116,7 +117,7 @@ def _contiguous(run: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arrays: Array | None, **params: Any) -> Any:
         for a in arrays:
             if a is not None and not a.flags.c_contiguous:
-                return run(*[a if a is None or a.flags.c_contiguous else a.copy() for a in arrays], **params)
+                return run(*[a if a is None or a.flags.c_contiguous else copied(a) for a in arrays], **params)
         return run(*arrays, **params)
 
     return call

@@ -192,3 +192,47 @@ X, I = np.ones((3, 4), "f4"), np.zeros((3, 4), "i8")
 def test_gather_and_order_refuse(module: Any, name: str, arguments: tuple[Any, ...], error: type[Exception]) -> None:
     with pytest.raises(error):
         getattr(module, name)(*arguments)
+
+
+M = np.arange(12, dtype="f4")
+
+
+@pytest.mark.parametrize(
+    ("out", "x", "error"),
+    [
+        (M[:6], M[6:11], ValueError),
+        (M[:6].reshape(2, 3), M[6:].reshape(3, 2), ValueError),
+        (M[:6], M[6:].astype("f8"), TypeError),
+        (M[:6].astype(">f4"), M[6:], TypeError),
+        (M.astype("O"), M.astype("O"), TypeError),
+        (M.astype("c8"), M.astype("c8"), TypeError),
+        (M[:6], M[5:11], ValueError),
+        (M[::-1], M, ValueError),
+        (np.broadcast_to(np.float32(0), 12), M, ValueError),
+        (np.lib.stride_tricks.as_strided(M.copy(), (3, 4), (4, 4)), M.reshape(3, 4), ValueError),
+        (np.frombuffer(bytearray(49), "f4", 12, 1), M, ValueError),
+        (list(M), M, TypeError),
+    ],
+)
+def test_copy_refuses(module: Any, out: Any, x: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        module.copy_into(out, x)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "u8"])
+def test_copy_writes_any_layout_and_nothing_beside_it(module: Any, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    for case in range(60):
+        shape = tuple(int(n) for n in rng.choice([1, 2, 5, 16, 33, 70], int(rng.choice([1, 2, 2, 3])) + (case == 0)))
+        x = rng.integers(0, 200, shape).astype(dtype).transpose(rng.permutation(len(shape)))
+        wide = len(shape) < 4
+        around = np.full([(1 + wide) * n + 3 for n in x.shape], 7, dtype, order="F" if case % 2 else "C")
+        inner = tuple(slice(1, 2 * n + 1, 2) if wide and case % 3 else slice(n, 0, -1) for n in x.shape)
+        x = x[tuple(slice(None, None, int(s)) for s in rng.choice([1, -1], x.ndim))]
+        expected = around.copy()
+        expected[inner] = x
+        for threads in (1, 2):
+            got = around.copy(order="K")
+            module.set_num_threads(threads)
+            module.copy_into(got[inner], x)
+            assert (got == expected).all(), (case, x.shape, x.strides)

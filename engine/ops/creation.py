@@ -23,6 +23,7 @@ from ulpgrad.formats import (
     uint64,
 )
 from ulpgrad.kernels.cast import spec as cast_spec
+from ulpgrad.kernels.copy import copied
 from ulpgrad.ops.common import LARGEST, checked_shape, scalar
 from ulpgrad.ops.dlpack import bfloat16_bits
 from ulpgrad.tensor import Tensor
@@ -188,7 +189,7 @@ def astype(x: Tensor, dtype: Any, /, *, copy: bool = True, device: Any = None) -
 def _copy(x: Tensor) -> Tensor:
     from ulpgrad.differentiable import moved
 
-    return moved("copy", [x], x.storage.copy(), lambda g: g)
+    return moved("copy", [x], copied(x.storage), lambda g: g)
 
 
 def copy(x: Tensor, /) -> Tensor:

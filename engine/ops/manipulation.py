@@ -12,6 +12,7 @@ import numpy as np
 from ulpgrad.differentiable import moved
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats.promotion import result_format
+from ulpgrad.kernels.copy import copied, joined, rolled, tiled
 from ulpgrad.ops.common import (
     as_tensor,
     broadcast_shapes,
@@ -59,7 +60,7 @@ def reshape(x: Tensor, /, shape: Any, *, copy: bool | None = None) -> Tensor:
     if copy is False and not shared:
         raise ArgumentError(f"reshape: {sizes} cannot be a view of this layout of {x.shape}; drop copy=False")
     if copy and shared:
-        new, shared = new.copy(), False
+        new, shared = copied(new), False
     return moved("reshape", [x], new, lambda g: reshape(g, old.shape), view=shared)
 
 
@@ -170,7 +171,7 @@ def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
         starts = [0, *ends[:-1]]
         return tuple(g[(slice(None),) * where + (slice(s, e),)] for s, e in zip(starts, ends, strict=True))
 
-    return moved("concat", tensors, np.concatenate([t.storage for t in tensors], axis=where), back)
+    return moved("concat", tensors, joined([t.storage for t in tensors], where), back)
 
 
 def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
@@ -179,7 +180,8 @@ def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
     if any(t.shape != tensors[0].shape for t in tensors):
         raise ShapeError(f"stack: all shapes must be equal, got {', '.join(str(t.shape) for t in tensors)}")
     where = normalize_axis("stack", axis, tensors[0].ndim + 1)
-    return moved("stack", tensors, np.stack([t.storage for t in tensors], axis=where), lambda g: unstack(g, axis=where))
+    storage = joined([t.storage[(slice(None),) * where + (None,)] for t in tensors], where)
+    return moved("stack", tensors, storage, lambda g: unstack(g, axis=where))
 
 
 def unstack(x: Tensor, /, *, axis: int = 0) -> tuple[Tensor, ...]:
@@ -207,7 +209,7 @@ def roll(x: Tensor, /, shift: int | tuple[int, ...], *, axis: int | tuple[int, .
     if axis is not None and len(shifts) not in (1, len(axis)):
         raise ArgumentError(f"roll: {len(shifts)} shifts for {len(axis)} axes")
     opposite = tuple(-s for s in shifts) if isinstance(shift, tuple) else -shift
-    return moved("roll", [x], np.roll(x.storage, shift, axis), lambda g: roll(g, opposite, axis=axis))
+    return moved("roll", [x], rolled(x.storage, shift, axis), lambda g: roll(g, opposite, axis=axis))
 
 
 def tile(x: Tensor, repetitions: Sequence[int], /) -> Tensor:
@@ -225,7 +227,7 @@ def tile(x: Tensor, repetitions: Sequence[int], /) -> Tensor:
         split = reshape(g, tuple(v for c, s in zip(counts, shape, strict=True) for v in (c, s)))
         return reshape(total(split, axis=tuple(range(0, 2 * ndim, 2))), x.shape)
 
-    return moved("tile", [x], np.tile(x.storage, counts), back)
+    return moved("tile", [x], tiled(x.storage.reshape(shape), counts), back)
 
 
 def repeat(x: Tensor, repeats: int | Tensor, /, *, axis: int | None = None) -> Tensor:

@@ -1,0 +1,7 @@
+"""Copies between layouts, and what is made of them: joining, rolling, tiling."""
+
+from __future__ import annotations
+
+from ulpgrad.kernels.copy.into import copied, copy_into, joined, rolled, tiled
+
+__all__ = ["copied", "copy_into", "joined", "rolled", "tiled"]
