@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h')
 CODE   := engine kernels bench tests examples setup.py
 
-.PHONY: demo test dev bench lint format types test-portable test-sanitize clean
+.PHONY: demo test dev bench lint format types types-links test-kernels test-portable test-sanitize clean
 
 demo: $(VENV)/.lab  ## train networks on handwritten digits in several precisions, and write a report
 	$(BIN)/ulpgrad study
@@ -39,10 +39,13 @@ types-links:
 types: $(VENV)/.dev types-links  ## mypy --strict over the package
 	MYPYPATH=.types $(BIN)/mypy -p ulpgrad
 
+test-kernels: $(VENV)/.dev  ## only the kernel tests; ULPGRAD_NATIVE and ULPGRAD_ISA choose which
+	$(BIN)/python -m pytest -n 2 tests/test_kernels.py tests/test_threads.py
+
 test-portable: $(VENV)/.dev  ## the tests without the C++ extension, and again with each lower instruction set
 	ULPGRAD_NATIVE=0 $(BIN)/python -m pytest -n 2
-	ULPGRAD_ISA=portable $(BIN)/python -m pytest -n 2 tests/test_kernels.py
-	ULPGRAD_ISA=avx2 $(BIN)/python -m pytest -n 2 tests/test_kernels.py
+	ULPGRAD_ISA=portable $(MAKE) test-kernels
+	ULPGRAD_ISA=avx2 $(MAKE) test-kernels
 
 test-sanitize: $(VENV)/.dev  ## the kernel tests with the C++ code under address and undefined-behaviour sanitizers
 	ULPGRAD_SANITIZE=address,undefined $(BIN)/python setup.py -q build_py -d build/sanitized build_ext -b build/sanitized
