@@ -8,6 +8,7 @@ outputs, `x_shape` for the shape of operand x, and the call's parameters. Only w
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -241,7 +242,9 @@ class Context:
     """What a Function keeps between forward and backward: `save_for_backward(*tensors)`, and any attribute."""
 
     def __init__(self) -> None:
-        self._saved: list[Saved | Tensor] = []
+        self._saved: list[Saved] = []
+        self._outputs: dict[int, int] = {}  # positions of saved tensors that are outputs of forward
+        self._node: weakref.ref[Node] | None = None  # weak, since the node holds this context
         self._name = "Function"
         self.needs_input_grad: tuple[bool, ...] = ()
 
@@ -251,7 +254,13 @@ class Context:
 
     @property
     def saved_tensors(self) -> tuple[Tensor, ...]:
-        return tuple(s.get(self._name) if isinstance(s, Saved) else s for s in self._saved)
+        """What was saved. An output of forward comes with its place in the graph, so that `backward` can be differentiated."""
+        tensors = [s.get(self._name) for s in self._saved]
+        node = self._node() if self._node is not None and is_grad_enabled() else None
+        for position, index in self._outputs.items() if node is not None else ():
+            tensors[position] = tensors[position].detach()
+            tensors[position]._node, tensors[position].requires_grad = (node, index), True  # type: ignore[assignment]
+        return tuple(tensors)
 
 
 class Function:
@@ -297,8 +306,13 @@ class Function:
             if not isinstance(out, Tensor):
                 raise GradientError(f"{cls.__name__}.forward must return tensors, got {type(out).__name__}")
         if any(ctx.needs_input_grad) and is_grad_enabled():
+            made = {
+                id(o): i for i, o in enumerate(outs) if o.dtype.kind == "float" and not any(o is t for t in tensors)
+            }
+            ctx._outputs = {p: made[id(s.tensor)] for p, s in enumerate(ctx._saved) if id(s.tensor) in made}
             outs = tuple(alias_of.detach() for alias_of in outs)  # an input returned as it is gets a place of its own
             node = _FunctionNode(cls, ctx, tensors, outs)
+            ctx._node = weakref.ref(node)
             for index, out in enumerate(outs):
                 if out.dtype.kind == "float":
                     out._node, out.requires_grad = (node, index), True

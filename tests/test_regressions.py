@@ -396,3 +396,22 @@ def test_autocast_as_a_decorator_was_shared_by_its_callers() -> None:
         threading.excepthook = before
     assert done == [ug.bfloat16]
     assert not failures
+
+
+def test_second_derivative_through_an_output_that_a_function_saved() -> None:
+    """A saved output used to come back as a constant, which cut the second derivative."""
+
+    class Exp(ug.Function):
+        @staticmethod
+        def forward(ctx: Any, x: ug.Tensor) -> ug.Tensor:
+            y = ug.exp(x)
+            ctx.save_for_backward(y)
+            return y
+
+        @staticmethod
+        def backward(ctx: Any, g: ug.Tensor) -> ug.Tensor:
+            (y,) = ctx.saved_tensors
+            return g * y
+
+    x = ug.asarray([0.5, 1.0], dtype=ug.float64, requires_grad=True)
+    assert ug.testing.gradcheck(Exp.apply, [x], order=2)

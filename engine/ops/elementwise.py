@@ -122,7 +122,7 @@ def _unary(name: str, rule: Callable[..., Any] | None = None) -> Unary:
                 if x.requires_grad:
                     primitive.record((x,), (out,), {})
                 return out
-            except Exception:
+            except Exception:  # the full road repeats the call, and explains what is wrong with it
                 pass
         x = as_tensor(x)
         out = primitive(x)
