@@ -189,7 +189,7 @@ def write_mnist(root, images, labels, prefix="train", packed=True):
     root.mkdir(exist_ok=True)
     for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
         path = root / f"{prefix}-{kind}-ubyte{'.gz' if packed else ''}"
-        path.write_bytes(gzip.compress(idx(array)) if packed else idx(array))
+        path.write_bytes(gzip.compress(idx(array), mtime=0) if packed else idx(array))
 
 
 @pytest.fixture
@@ -234,9 +234,9 @@ IDX = idx(np.arange(6, dtype=np.uint8).reshape(2, 3))
     (b"", "not an IDX"), (b"\0\0\x08", "not an IDX"), (b"PK\3\4" + IDX, "not an IDX"),
     (b"\0\0\x07\1" + IDX[4:], "not an IDX"),
     (IDX[:9], "truncated at byte 9: the header has 12 bytes"), (IDX[:15], "truncated at byte 15"),
-    (IDX[:12], "truncated at byte 12"), (IDX + b"x", "longer"), (gzip.compress(IDX)[:-9], "gzip"),
-    (gzip.compress(IDX)[:20], "gzip"), (gzip.compress(IDX[:14]), "truncated at byte 14"),
-    (b"\x1f\x8bnot gzip after all", "gzip"), (gzip.compress(IDX)[:-8] + bytes(8), "gzip"),
+    (IDX[:12], "truncated at byte 12"), (IDX + b"x", "longer"), (gzip.compress(IDX, mtime=0)[:-9], "gzip"),
+    (gzip.compress(IDX, mtime=0)[:20], "gzip"), (gzip.compress(IDX[:14], mtime=0), "truncated at byte 14"),
+    (b"\x1f\x8bnot gzip after all", "gzip"), (gzip.compress(IDX, mtime=0)[:-8] + bytes(8), "gzip"),
 ])  # fmt: skip
 def test_damaged_idx(tmp_path, raw, text):
     (tmp_path / "a").write_bytes(raw)
@@ -432,8 +432,8 @@ def test_the_cache_folder(tmp_path, monkeypatch):
 
 def test_mnist_by_download(tmp_path, server, images, monkeypatch, remote):
     files = {
-        "train-images-idx3-ubyte.gz": gzip.compress(idx(images)),
-        "train-labels-idx1-ubyte.gz": gzip.compress(idx(LABELS)),
+        "train-images-idx3-ubyte.gz": gzip.compress(idx(images), mtime=0),
+        "train-labels-idx1-ubyte.gz": gzip.compress(idx(LABELS), mtime=0),
     }
     monkeypatch.setattr(mnist_file, "SHA256", {n: hashlib.sha256(r).hexdigest() for n, r in files.items()})
     monkeypatch.setattr(mnist_file, "MIRRORS", (f"{server}good/",))
