@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -44,10 +44,20 @@ operand_policy: ContextVar[Callable[[str, tuple[Any, ...]], tuple[Any, ...]] | N
 )
 
 
+class CallPolicy(Protocol):
+    """What takes over whole calls: `call` runs a Primitive, `whole` a function made of several."""
+
+    def call(self, primitive: Any, tensors: tuple[Any, ...], params: dict[str, Any]) -> tuple[Any, ...]: ...
+
+    def whole(self, name: str, function: Callable[..., Any], args: Any, options: Any) -> Any: ...
+
+
+call_policy: ContextVar[CallPolicy | None] = ContextVar("call policy", default=None)
+
+
 @dataclass
 class _State:
-    """`special` is true while a pin, the log or an operand policy (autocast) is active anywhere; the fast roads look at
-    nothing else."""
+    """`special` is true while a pin, the log or a policy is active anywhere; the fast roads look at nothing else."""
 
     special: bool = False
     log: bool = False

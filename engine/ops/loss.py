@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.differentiable import Primitive, prepared
+from ulpgrad.differentiable import Primitive, prepared, whole
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import bool_, compute_format
 from ulpgrad.kernels.cross_entropy import spec
@@ -111,6 +111,7 @@ def _weights_of(weight: Tensor | None, target: Tensor, ignore_index: int, like: 
     return classes, ew.where(kept, row, 0.0)
 
 
+@whole
 def cross_entropy(
     logits: Any,
     target: Any,
@@ -167,6 +168,7 @@ def _check_classes(name: str, target: Tensor, classes: int, ignore_index: int) -
     spec.validate(name, target.storage, classes, ignore_index)
 
 
+@whole
 def nll_loss(
     log_probabilities: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean"
 ) -> Tensor:
@@ -192,6 +194,7 @@ def _same_shape(name: str, x: Tensor, target: Tensor) -> None:
         )
 
 
+@whole
 def mse_loss(x: Any, target: Any, reduction: str = "mean") -> Tensor:
     """(x - target)^2, of two tensors of one shape."""
     x, target = prepared("mse_loss", *operands("mse_loss", x, target))
@@ -199,6 +202,7 @@ def mse_loss(x: Any, target: Any, reduction: str = "mean") -> Tensor:
     return _reduced("mse_loss", ew.square(x - target), reduction)
 
 
+@whole
 def bce_with_logits(
     logits: Any, target: Any, weight: Any = None, pos_weight: Any = None, reduction: str = "mean"
 ) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.differentiable import Primitive, prepared
+from ulpgrad.differentiable import Primitive, prepared, whole
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import Array, Float
 from ulpgrad.formats.promotion import result_format
@@ -115,6 +115,7 @@ def rms_norm(x: Any, normalized_shape: int | Sequence[int], weight: Any = None, 
     return _over_last_axes("rms_norm", x, normalized_shape, (weight,), lambda x, w: _rms_norm(x, w, eps=small))
 
 
+@whole
 def batch_norm(
     x: Any,
     running_mean: Tensor | None,
