@@ -156,19 +156,23 @@ def commit() -> str | None:
 
 
 @cache
-def fingerprint() -> str:
-    """A digest of everything that decides results: the package's sources and the C++ extension, Python, NumPy, the CPU."""
+def fingerprint(module: str) -> str:
+    """A digest of everything that decides a study's results: the sources of ulpgrad and of the study's module or package,
+    the C++ extension, Python, NumPy, the processor."""
     digest = hashlib.sha256(f"{sys.version} {np.__version__} {cpu_model()} {get_num_threads()}".encode())
-    for path in _sources():
+    for path in _sources("ulpgrad", "ulpgrad.kernels", "ulpgrad.bench.lab", module):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _sources() -> Iterator[Path]:
-    for package in ("ulpgrad", "ulpgrad.kernels", "ulpgrad.bench.studies"):
-        found = importlib.util.find_spec(package)
-        for root in (found.submodule_search_locations or []) if found else []:
-            yield from sorted(p for p in Path(root).rglob("*") if p.suffix in (".py", ".so", ".pyd"))
+def _sources(*modules: str) -> Iterator[Path]:
+    for module in modules:
+        found = importlib.util.find_spec(module)
+        folders = list(found.submodule_search_locations or ()) if found else []
+        single = [found.origin] if found and found.origin and not folders else []
+        for root in map(Path, folders + single):
+            inside = [root] if root.is_file() else root.rglob("*")
+            yield from sorted(p for p in inside if p.suffix in (".py", ".so", ".pyd"))
 
 
 def _git(folder: Path, *arguments: str) -> str:

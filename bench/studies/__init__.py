@@ -1,23 +1,25 @@
-"""Studies: experiments that train, compare and report. Each is a package here with `Options`, `run`, `table`, `page`."""
+"""Studies: experiments that train, compare and report. Each is a file or package here that holds a Study called STUDY."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import pkgutil
-from types import ModuleType
 
+from ulpgrad.bench.lab.study import Study
 from ulpgrad.errors import ArgumentError
 
 
 def names() -> list[str]:
-    """All studies."""
-    return [info.name for info in pkgutil.iter_modules(__path__) if info.ispkg]
+    """All studies, as they are called: the files here, with hyphens."""
+    return [info.name.replace("_", "-") for info in pkgutil.iter_modules(__path__)]
 
 
-def load(name: str) -> ModuleType:
-    """The study of that name. ArgumentError with the nearest names otherwise."""
+def load(name: str) -> Study:
+    """The study of that name. ArgumentError with the nearest names, or all of them, otherwise."""
     if name not in names():
-        near = difflib.get_close_matches(name, names(), 3) or names()
-        raise ArgumentError(f"there is no study {name!r}; did you mean {', '.join(near)}?")
-    return importlib.import_module(f"{__name__}.{name}")
+        near = difflib.get_close_matches(name, names(), 3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(names())}"
+        raise ArgumentError(f"there is no study {name!r}; {hint}")
+    study: Study = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").STUDY
+    return study

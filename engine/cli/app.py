@@ -100,18 +100,25 @@ def ladder(
 @app.command()
 def study(
     name: Annotated[str, typer.Argument(help="Which study.")] = "digits",
+    list_: Annotated[bool, typer.Option("--list", help="Show all studies, and how long each takes.")] = False,
+    rows: Annotated[str | None, typer.Option(help="Rows to run, by comma, as the JSON file names them.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Repetitions, each with initial weights of its own.")] = None,
-    formats: Annotated[str | None, typer.Option(help="Rows to train, by comma: float32,bfloat16.")] = None,
-    models: Annotated[str | None, typer.Option(help="Models to train, by comma: mlp,cnn.")] = None,
+    data: Annotated[str | None, typer.Option(help="What to learn: digits or mnist.")] = None,
+    formats: Annotated[str | None, typer.Option(help="Only rows of these formats, by comma: float32,bfloat16.")] = None,
+    models: Annotated[str | None, typer.Option(help="Only rows of these models, by comma: mlp,cnn.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the report and of finished runs.")] = Path("reports"),
     quick: Annotated[bool, typer.Option("--quick", help="A few epochs of one seed, to see it work.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what an earlier call has finished.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run again what an earlier call has finished.")] = False,
     json: Json = None,
 ) -> None:
-    """Train networks in several number formats from the same seeds, and write a report on what it costs and brings."""
+    """Run an experiment: networks in several number formats from the same seeds, and a report on what the numbers do."""
     from ulpgrad.cli import study as command
 
-    given = {"epochs": epochs, "seeds": seeds, "formats": formats, "models": models, "batch_size": batch_size}
-    command.run(name, {k: v for k, v in given.items() if v is not None}, out, quick=quick, fresh=fresh, json=json)
+    if list_:
+        return command.show(json)
+    given = {"rows": rows, "epochs": epochs, "seeds": seeds, "data": data, "formats": formats, "models": models,
+             "batch_size": batch_size}  # fmt: skip
+    chosen = {key: value for key, value in given.items() if value is not None}
+    return command.run(name, chosen, out, quick=quick, fresh=fresh, json=json)

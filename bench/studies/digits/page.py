@@ -1,4 +1,4 @@
-"""What the study shows: the table, for the terminal and the page alike, the curves, and what to see in them."""
+"""What the study shows: columns of the table, the curves, bytes, and what to see in them."""
 
 from __future__ import annotations
 
@@ -8,37 +8,40 @@ from typing import Any
 
 from ulpgrad.bench import report
 from ulpgrad.bench.chart import Line, legend, line_chart
-from ulpgrad.bench.studies.digits.training import MODELS, PRECISIONS
+from ulpgrad.bench.lab import Column, Results, number, percent, span
+from ulpgrad.bench.studies.digits.training import PRECISIONS
 from ulpgrad.bench.timing import readable
 
-COLUMNS = (
-    "format",
-    "test error",
-    "range",
-    "final loss",
-    "bytes a step",
-    "time a step",
-    "skipped steps",
-    "zero gradients",
-)
-RIGHT = COLUMNS[1:]
 Result = dict[str, Any]
 
+COLUMNS = (
+    percent("test error", "test_error"),
+    span("range", "test_error"),
+    number("final loss", "final_loss"),
+    Column("bytes a step", lambda runs: f"{runs[0]['bytes']['total'] / 1e6:.2f} MB"),
+    Column("time a step", lambda runs: readable(statistics.median(r["step_seconds"] for r in runs))),
+    Column("skipped steps", lambda runs: f"{sum(r['skipped_steps'] for r in runs)} of {sum(r['steps'] for r in runs)}"),
+    Column("zero gradients", lambda runs: f"{statistics.fmean(r['zero_gradients'] for r in runs):.1%}"),
+)
+NOTE = (
+    "Test error and final loss: after the last epoch. Bytes a step: parameters, activations kept for backward, gradients and "
+    "optimizer state, each piece of memory counted once. Time a step: median, on one thread, without the first epoch. "
+    "Skipped steps: refused by the loss scaler, over all seeds. Zero gradients: share of the parameters' gradient values that "
+    "are exactly zero in the last epoch."
+)
 
-def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
+
+def summary(results: Results) -> list[dict[str, Any]]:
     """One row for each model and format: means over seeds, in the order trained."""
     rows = []
-    for model, precision in dict.fromkeys((r["model"], r["precision"]) for r in results):
-        own = [r for r in results if (r["model"], r["precision"]) == (model, precision)]
+    for own in map(results.of, results.rows):
         errors = [r["test_error"] for r in own]
         rows.append({
-            "model": model,
-            "format": precision,
-            "seeds": len(own),
+            "model": own[0]["model"],
+            "format": own[0]["precision"],
             "test_error": statistics.fmean(errors),
             "test_error_low": min(errors),
             "test_error_high": max(errors),
-            "final_loss": statistics.fmean(r["final_loss"] for r in own),
             "bytes": own[0]["bytes"],
             "step_seconds": statistics.median(r["step_seconds"] for r in own),
             "skipped_steps": sum(r["skipped_steps"] for r in own),
@@ -48,51 +51,7 @@ def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
     return rows
 
 
-def table(results: Sequence[Result], model: str) -> list[tuple[str, ...]]:
-    """The rows of one model, as text under COLUMNS."""
-    return [
-        (
-            PRECISIONS[row["format"]].label,
-            f"{row['test_error']:.2%}",
-            f"{row['test_error_low']:.1%} - {row['test_error_high']:.1%}",
-            f"{row['final_loss']:.4g}",
-            f"{row['bytes']['total'] / 1e6:.2f} MB",
-            readable(row["step_seconds"]),
-            f"{row['skipped_steps']} of {row['steps']}",
-            f"{row['zero_gradients']:.1%}",
-        )
-        for row in summary(results)
-        if row["model"] == model
-    ]
-
-
-def tables(results: Sequence[Result]) -> list[tuple[str, Sequence[str], list[tuple[str, ...]], Sequence[str]]]:
-    """(title, columns, rows, columns of figures) for each model."""
-    return [(MODELS[m].text, COLUMNS, table(results, m), RIGHT) for m in dict.fromkeys(r["model"] for r in results)]
-
-
-def page(results: Sequence[Result], command: str) -> str:
-    """The report."""
-    models = list(dict.fromkeys(r["model"] for r in results))
-    formats = list(dict.fromkeys(r["precision"] for r in results))
-    seeds = len({r["seed"] for r in results})
-    shown = "".join(report.html_table(columns, rows, title, right) for title, columns, rows, right in tables(results))
-    lead = (
-        f"{' and '.join(m.upper() for m in models)} trained on 1,297 images of handwritten digits and tested on 500 others, "
-        f"in {len(formats)} number formats, with {seeds} seed{'s' * (seeds > 1)}. Rows of one seed start from the same "
-        "weights and see the same images in the same order: what differs comes from the formats alone."
-    )
-    sections = [
-        ("Results", shown + f'<p class="note">{_columns_explained()}</p>'),
-        ("What to see", "".join(f"<p>{text}</p>" for text in observations(results))),
-        ("Loss curves", _charts(results, models, formats)),
-        ("Bytes of a step", _bytes(results)),
-        ("What each row means", report.definitions([(PRECISIONS[f].label, PRECISIONS[f].meaning) for f in formats])),
-    ]
-    return report.page("Handwritten digits in several number formats", lead, sections, command)
-
-
-def observations(results: Sequence[Result]) -> list[str]:
+def observations(results: Results) -> list[str]:
     """Sentences that these figures bear out."""
     found = []
     rows = {(r["model"], r["format"]): r for r in summary(results)}
@@ -143,16 +102,11 @@ def observations(results: Sequence[Result]) -> list[str]:
     return found
 
 
-def _columns_explained() -> str:
-    return (
-        "Test error and final loss: mean over seeds, after the last epoch. Bytes a step: parameters, activations kept for "
-        "backward, gradients and optimizer state, each piece of memory counted once. Time a step: median, on one thread, "
-        "without the first epoch. Skipped steps: refused by the loss scaler, over all seeds. Zero gradients: share of the "
-        "parameters' gradient values that are exactly zero in the last epoch."
-    )
-
-
-def _charts(results: Sequence[Result], models: Sequence[str], formats: Sequence[str]) -> str:
+def charts(study: Results) -> tuple[str, str]:
+    """Loss curves, and their distances from those in float64."""
+    results = study.runs
+    models = list(dict.fromkeys(r["model"] for r in results))
+    formats = list(dict.fromkeys(r["precision"] for r in results))
     styles = {name: list(PRECISIONS).index(name) for name in formats}
     parts = [legend([(PRECISIONS[f].label, styles[f]) for f in formats])]
     figures = []
@@ -171,7 +125,7 @@ def _charts(results: Sequence[Result], models: Sequence[str], formats: Sequence[
         '<p class="note">Means over seeds. The distance from float64 shows how rounding makes two trainings part: it begins '
         "with the rounding error of the format, and each step multiplies it.</p>"
     )
-    return "".join(parts)
+    return "Loss curves", "".join(parts)
 
 
 def _line(name: str, curves: Sequence[Sequence[float]], style: int) -> Line:
@@ -182,17 +136,18 @@ def _figure(caption: str, svg: str) -> str:
     return f"<figure><figcaption>{caption}</figcaption>{svg}</figure>"
 
 
-def _bytes(results: Sequence[Result]) -> str:
+def ledger(results: Results) -> tuple[str, str]:
+    """Bytes of a step, by kind."""
     columns = ("format", "parameters", "activations", "gradients", "optimizer state", "together")
     parts = []
-    for model in dict.fromkeys(r["model"] for r in results):
+    for model in dict.fromkeys(r["model"] for r in results.runs):
         rows = [
             (PRECISIONS[r["format"]].label, *(f"{n / 1e3:,.0f} kB" for n in r["bytes"].values()))
             for r in summary(results)
             if r["model"] == model
         ]
         parts.append(report.html_table(columns, rows, model.upper(), columns[1:]))
-    return "".join(parts)
+    return "Bytes of a step", "".join(parts)
 
 
-__all__ = ["observations", "page", "summary", "tables"]
+__all__ = ["COLUMNS", "NOTE", "charts", "ledger", "observations"]

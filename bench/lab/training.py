@@ -1,0 +1,165 @@
+"""The loop that the studies of published results share: the digits, a network of dense layers, plain SGD, any policy."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from ulpgrad import autograd, data, nn, ops, optim, random
+from ulpgrad.bench.lab.results import Figures
+from ulpgrad.bench.lab.study import Run
+from ulpgrad.tensor import Tensor
+
+HIDDEN = 256
+CLASSES = 10
+PIXELS = {"digits": 64, "mnist": 784}
+DATA: dict[str, Callable[..., data.ArrayDataset]] = {"digits": data.digits, "mnist": partial(data.mnist, None)}
+    "digits": data.digits,
+    "mnist": lambda split, **options: data.mnist(split=split, **options),
+}
+LARGE_TEST = 2000  # images of which the error is measured at a time
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. `standardize`: images with mean 0 and deviation 1 instead of 0 to 1."""
+
+    learning_rate: float = 0.1
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    standardize: bool = False
+    network: Callable[[str], nn.Module] | None = None
+
+
+class Step(Protocol):
+    """Takes the place of loss, backward and optimizer step; returns the loss of the batch."""
+
+    def __call__(self, model: nn.Module, optimizer: optim.Optimizer, x: Tensor, y: Tensor) -> float: ...
+
+
+def network(dataset: str) -> nn.Module:
+    """Dense layers 64-256-256-10 with ReLU (784 inputs for MNIST)."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(PIXELS[dataset], HIDDEN), nn.ReLU(),
+        nn.Linear(HIDDEN, HIDDEN), nn.ReLU(),
+        nn.Linear(HIDDEN, CLASSES),
+    )  # fmt: skip
+
+
+def plain_step(model: nn.Module, optimizer: optim.Optimizer, x: Tensor, y: Tensor) -> float:
+    """Cross-entropy, backward, step."""
+    optimizer.zero_grad()
+    loss = ops.cross_entropy(model(x), y)
+    loss.backward()
+    optimizer.step()
+    return float(loss.item())
+
+
+def train(
+    run: Run,
+    recipe: Recipe = Recipe(),
+    *,
+    policy: contextlib.AbstractContextManager[Any] | None = None,
+    prepare: Callable[[nn.Module], optim.Optimizer] | None = None,
+    step: Step = plain_step,
+    watch: Callable[[nn.Module, int], None] | None = None,
+) -> Figures:
+    """Train one network; the same run gives the same bits, and every row of a seed starts from the same weights and sees
+    the same images in the same order.
+
+    - `policy`: a reusable context that forward, backward and step run under; the test error is measured under it too.
+    - `prepare(model)`: changes a model (drawn in float32) to the row's formats and returns its optimizer; SGD otherwise.
+    - `step(model, optimizer, x, y)`: one step of the row's own.
+    - `watch(model, index)`: called after each step, while its gradients are there.
+
+    Figures: `step_losses`, `losses` (means over each epoch), `test_errors` (after each), `final_loss`, `test_error` and
+    `best_error` (last, smallest), `first_not_finite` ({"step" from 1, "epoch", "where": "loss", or the parameter or
+    gradient at fault} or None), `steps`, `parameters`, `seconds`. A training whose weights are no longer finite stops:
+    nothing after that is learned; its remaining errors are those of the last epoch.
+    """
+    random.manual_seed(run.seed)
+    model = (recipe.network or network)(run.data)
+    optimizer = prepare(model) if prepare else optim.SGD(
+        model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )  # fmt: skip
+    training, held_out = (DATA[run.data](split, standardize=recipe.standardize) for split in ("train", "test"))
+    loader = data.DataLoader(training, run.batch_size, shuffle=True, seed=run.seed)
+    step_losses: list[float] = []
+    losses: list[float] = []
+    errors: list[float] = []
+    fault: dict[str, Any] | None = None
+    lost = False
+    begun = time.perf_counter()
+    for epoch in range(run.epochs):
+        if lost:
+            losses.append(math.nan)
+            errors.append(errors[-1] if errors else 1 - 1 / CLASSES)
+            continue
+        run.told(f"epoch {epoch + 1}" + (f", error {errors[-1]:.1%}" if errors else ""))
+        start = len(step_losses)
+        with policy or contextlib.nullcontext():
+            for x, y in loader:
+                step_losses.append(step(model, optimizer, x, y))
+                if watch is not None:
+                    watch(model, len(step_losses) - 1)
+                where = None if fault else _fault(step_losses[-1], model)
+                if where:
+                    fault = {"step": len(step_losses), "epoch": epoch + 1, "where": where}
+                if fault and any(_not_finite(p) for p in model.parameters()):
+                    lost = True
+                    break
+            errors.append(error_rate(model, held_out))
+        losses.append(float(np.mean(step_losses[start:])))
+    return {
+        "step_losses": step_losses,
+        "losses": losses,
+        "test_errors": errors,
+        "final_loss": losses[-1],
+        "test_error": errors[-1],
+        "best_error": min(errors),
+        "first_not_finite": fault,
+        "steps": len(step_losses),
+        "parameters": sum(p.size for p in model.parameters()),
+        "seconds": time.perf_counter() - begun,
+    }
+
+
+def error_rate(model: nn.Module, held_out: data.ArrayDataset) -> float:
+    """Share of images that are taken for another digit; an image whose outputs are not all finite counts as wrong."""
+    was = model.training
+    model.eval()
+    wrong = 0
+    with autograd.no_grad():
+        for x, y in data.DataLoader(held_out, LARGE_TEST):
+            outputs = model(x).numpy().astype(np.float32)
+            right = (outputs.argmax(axis=1) == y.numpy()) & np.isfinite(outputs).all(axis=1)
+            wrong += len(right) - int(right.sum())
+    model.train(was)
+    return wrong / len(held_out)
+
+
+def _fault(loss: float, model: nn.Module) -> str | None:
+    """What is not finite, if anything: the loss, a gradient, or a parameter."""
+    if not math.isfinite(loss):
+        return "loss"
+    for name, p in model.named_parameters():
+        if p.grad is not None and _not_finite(p.grad):
+            return f"gradient of {name}"
+        if _not_finite(p):
+            return name
+    return None
+
+
+def _not_finite(t: Tensor) -> bool:
+    return not bool(np.isfinite(t.storage if t.storage.dtype.kind == "f" else t.numpy().astype(np.float32)).all())
+
+
+__all__ = ["Recipe", "Step", "error_rate", "network", "plain_step", "train"]
