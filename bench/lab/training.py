@@ -21,9 +21,6 @@ HIDDEN = 256
 CLASSES = 10
 PIXELS = {"digits": 64, "mnist": 784}
 DATA: dict[str, Callable[..., data.ArrayDataset]] = {"digits": data.digits, "mnist": partial(data.mnist, None)}
-    "digits": data.digits,
-    "mnist": lambda split, **options: data.mnist(split=split, **options),
-}
 LARGE_TEST = 2000  # images of which the error is measured at a time
 
 
