@@ -1,0 +1,1 @@
+"""Accumulators of integer products as narrow codes again, for quantised networks."""

@@ -1,0 +1,68 @@
+"""Examples for requantize: channels first and last, ties, and the edges of 32 and 64 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ulpgrad.formats import Array, Format, int8, int16, int32, uint8
+from ulpgrad.kernels.spec import Sample
+
+TIES = ("up", "even")
+RESULTS = (int8, uint8, int16, int32)
+
+
+def samples() -> Iterator[Sample]:
+    rng = np.random.default_rng(0)
+
+    def settings(dtype: Format, **given: Any) -> dict[str, Any]:
+        limits = np.iinfo(dtype.storage)
+        usual = {
+            "axis": 1,
+            "zero_point": 0,
+            "low": int(limits.min),
+            "high": int(limits.max),
+            "ties": "up",
+            "dtype": dtype,
+        }
+        return {**usual, **given}
+
+    def scales(channels: int) -> tuple[Array, Array]:
+        return (rng.integers(2**30, 2**31, channels).astype(np.int32), rng.integers(38, 46, channels).astype(np.int32))
+
+    shapes = (((5, 7), 1), ((3, 37), 1), ((2, 3, 5, 5), 1), ((2, 70), 1), ((4, 1), 1), ((7,), 0), ((0, 4), 1), ((2, 3, 4), 2),
+              ((2, 2, 67), 1), ((3, 2, 0), 0))  # fmt: skip
+    for shape, axis in shapes:
+        c = shape[axis]
+        x = rng.integers(-(2**19), 2**19, shape).astype(np.int32)
+        bias = rng.integers(-5000, 5000, c).astype(np.int32)
+        for dtype in RESULTS:
+            yield Sample((x, *scales(c), bias), settings(dtype, axis=axis, zero_point=3), f"{shape} to {dtype}")
+        yield Sample(
+            (x, *scales(c), None), settings(uint8, axis=axis, zero_point=5, low=5, high=200, ties="even"), "relu"
+        )
+        shift = rng.integers(0, 12, c).astype(np.int32)
+        for ties in TIES:
+            for dtype in (int8, int16):
+                few = rng.integers(-(2**12), 2**12, shape).astype(np.int32)  # many ties
+                yield Sample(
+                    (few, None, shift, None), settings(dtype, axis=axis, ties=ties), f"{shape} shifted, {ties}"
+                )
+            wide = rng.integers(-(2**40), 2**40, shape)
+            at = (shift + 26).astype(np.int32)
+            yield Sample(
+                (wide, None, at, bias.astype(np.int64)), settings(int16, axis=axis, ties=ties), f"{shape} int64"
+            )
+    edges = np.array([[-(2**31), 2**31 - 1, -(2**31) + 1, 0, -1, 1, 2**30, 3, -3, 5, -5, 6, -6]]).astype(np.int32)
+    most = np.full(13, 2**31 - 1, np.int32)
+    for ties in TIES:
+        for amount in (0, 1, 2, 31, 32, 33, 61, 62):
+            shift, name = np.full(13, amount, np.int32), f"edges, shift {amount}, {ties}"
+            for multiplier in (most, None, np.zeros(13, np.int32), np.full(13, 2**30, np.int32)):
+                yield Sample((edges, multiplier, shift, most), settings(int32, ties=ties, zero_point=-1), name)
+                yield Sample((edges, multiplier, shift, None), settings(uint8, ties=ties, zero_point=128), name)
+            far = np.array([[-(2**63), 2**63 - 1, -(2**62), 2**62, *edges[0, 4:]]])
+            yield Sample((far, None, shift, None), settings(int32, ties=ties, zero_point=9), "int64 " + name)
+            yield Sample((far, None, shift, far[0]), settings(int16, ties=ties), "int64 and bias " + name)

@@ -1,0 +1,108 @@
+"""requantize: sums of products as narrow codes again, by an integer multiplier and a shift instead of a real scale.
+
+    y = clamp(round((x + bias) * multiplier / 2^shift) + zero_point, low, high)
+
+with one rounding to nearest of the exact quotient. The sum x + bias wraps in x's own width, as the accumulator that it ends
+does. With multiplier in [2^30, 2^31) and ties="up" this is `apply_scale_32` of the TOSA specification (without double
+rounding) and TensorFlow Lite's `MultiplyByQuantizedMultiplier` with single rounding; without multiplier, and with
+ties="even", it is a shift of the radix point.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ulpgrad.errors import ArgumentError, AxisError, FormatError, ShapeError
+from ulpgrad.formats import Array, Format, int32, int64
+from ulpgrad.kernels.requantize.samples import RESULTS, TIES, samples
+from ulpgrad.kernels.spec import Op
+
+LARGEST_SHIFT = 62
+
+
+def along(values: Array | None, axis: int, ndim: int) -> Array | None:
+    """One value per channel, shaped to broadcast along the axis of the channels."""
+    return None if values is None else values.reshape([-1 if i == axis else 1 for i in range(ndim)])
+
+
+def wrapped(total: Array, bits: int) -> Array:
+    """Python integers modulo 2^bits, as two's complement."""
+    return np.asarray((total + (1 << (bits - 1))) % (1 << bits) - (1 << (bits - 1)))
+
+
+def round_shift(product: Array, shift: Array, ties: str) -> Array:
+    """product / 2^shift to the nearest integer, exactly, of Python integers."""
+    one = np.asarray(1, dtype=object)
+    unit = np.left_shift(one, shift)
+    whole, rest = np.floor_divide(product, unit), np.remainder(product, unit) * 2
+    up = (rest > unit) | ((rest == unit) & ((whole % 2 == 1) if ties == "even" else True))
+    return np.asarray(whole + up.astype(object))
+
+
+def _reference(
+    x: Array, multiplier: Array | None, shift: Array, bias: Array | None, *, axis: int, zero_point: int, low: int,
+    high: int, ties: str, dtype: Format,
+) -> Array:  # fmt: skip
+    total = x.astype(object)
+    if bias is not None:
+        total = wrapped(total + along(bias, axis, x.ndim), x.dtype.itemsize * 8)
+    if multiplier is not None:
+        total = total * along(multiplier, axis, x.ndim).astype(object)  # type: ignore[union-attr]
+    codes = round_shift(total, np.broadcast_to(along(shift, axis, x.ndim).astype(object), x.shape), ties) + zero_point  # type: ignore[union-attr,arg-type]
+    return np.asarray(np.clip(codes, low, high)).astype(np.int64)
+
+
+def _check(
+    x: Array, multiplier: Array | None, shift: Array, bias: Array | None, *, axis: int, zero_point: int, low: int,
+    high: int, ties: str, dtype: Format,
+) -> None:  # fmt: skip
+    if dtype not in RESULTS:
+        raise FormatError(f"requantize: dtype={dtype}: expected one of {', '.join(f.name for f in RESULTS)}")
+    if not 0 <= axis < x.ndim:
+        raise AxisError(f"requantize: axis {axis} is outside x of shape {x.shape}")
+    if ties not in TIES:
+        raise ArgumentError(f"requantize: ties={ties!r}: expected one of {', '.join(TIES)}")
+    for name, values, storage in (
+        ("multiplier", multiplier, np.int32),
+        ("shift", shift, np.int32),
+        ("bias", bias, x.dtype),
+    ):
+        if values is not None and values.dtype != storage:
+            raise FormatError(
+                f"requantize: {name} is {values.dtype}: expected {np.dtype(storage)} beside x of {x.dtype}"
+            )
+        if values is not None and values.shape != (x.shape[axis],):
+            raise ShapeError(
+                f"requantize: {name} has shape {values.shape}: expected ({x.shape[axis]},), one for each channel on "
+                f"axis {axis} of x {x.shape}"
+            )
+    if multiplier is not None and x.dtype != np.int32:
+        raise FormatError(f"requantize: x is {x.dtype}: a multiplier needs int32; without one the shift alone scales")
+    if multiplier is not None and multiplier.size and multiplier.min() < 0:
+        raise ArgumentError(f"requantize: multiplier {multiplier.min()}: expected 0 to 2^31 - 1")
+    if shift.size and not (shift.min() >= 0 and shift.max() <= LARGEST_SHIFT):
+        bad = shift.min() if shift.min() < 0 else shift.max()
+        raise ArgumentError(f"requantize: shift {bad}: expected 0 to {LARGEST_SHIFT}")
+    least, most = np.iinfo(dtype.storage).min, np.iinfo(dtype.storage).max
+    if not least <= low <= high <= most:
+        raise ArgumentError(f"requantize: clamp {low} to {high}: expected a range within {dtype}, {least} to {most}")
+    if not least <= zero_point <= most:
+        raise ArgumentError(f"requantize: zero_point {zero_point} is outside {dtype}, {least} to {most}")
+
+
+requantize = Op(
+    "requantize",
+    "(x: [..., c, ...], multiplier: [c] | None, shift: [c], bias: [c] | None, *, axis, zero_point, low, high, ties, dtype) "
+    "-> [..., c, ...]",
+    _reference,
+    doc="Accumulators as codes: bias, integer multiplier, shift rounded to nearest (`ties`: up or even), zero point and clamp.",
+    check=_check,
+    result=lambda *_, dtype, **__: dtype,
+    promote=(0,),
+    formats=(int32, int64),
+    flops=lambda x, *_, **__: 5.0 * x.size,
+    samples=samples,
+    key=lambda x, multiplier, shift, bias, *, axis, ties, dtype, **_: (multiplier is None, dtype, ties),
+)
+
+__all__ = ["LARGEST_SHIFT", "RESULTS", "TIES", "along", "requantize", "round_shift", "wrapped"]
