@@ -39,10 +39,23 @@ from ulpgrad.explain import (
 )
 from ulpgrad.formats import (
     FORMATS,
+    Affine as Affine,
+    Block as Block,
+    Fixed as Fixed,
+    Float as Float,
     Format as Format,
+    Q as Q,
     as_format as as_format,
     bfloat16 as bfloat16,
     bool_ as bool,  # noqa: F401
+    float4_e2m1fn as float4_e2m1fn,
+    float6_e2m3fn as float6_e2m3fn,
+    float6_e3m2fn as float6_e3m2fn,
+    float8_e4m3fn as float8_e4m3fn,
+    float8_e4m3fnuz as float8_e4m3fnuz,
+    float8_e5m2 as float8_e5m2,
+    float8_e5m2fnuz as float8_e5m2fnuz,
+    float8_e8m0fnu as float8_e8m0fnu,
     float16 as float16,
     float32 as float32,
     float64 as float64,

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from ulpgrad.errors import GradientError, ShapeError
-from ulpgrad.formats import Format
+from ulpgrad.formats import Format, gradient_format
 
 if TYPE_CHECKING:
     from ulpgrad.tensor import Tensor
@@ -116,14 +116,15 @@ class Node:
         self.name = name
         self.sequence = next(_sequence)
         self.edges: list[Edge] = []
-        self.operands: list[Any] = []  # shape and format of each input
+        self.operands: list[Any] = []  # shape of each input, and the format of its gradient
         for t in inputs:
             if t is None:
                 self.edges.append(None)
                 self.operands.append(None)
             else:
                 self.edges.append((t._node or t) if t.requires_grad else None)
-                self.operands.append((t.storage.shape, t.dtype))
+                form = t.dtype
+                self.operands.append((t.storage.shape, gradient_format(form) if form.routed else form))
 
     def vjp(self, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:
         """Gradients of the inputs from those of the outputs (None: zero)."""
@@ -294,11 +295,12 @@ def _seed(tensor: Tensor, gradient: Tensor | None, what: str) -> Tensor:
                 f"{what}: a tensor of shape {tensor.shape} needs an explicit gradient of that shape; only a single "
                 "value can do without (take .sum() or .mean() first)"
             )
-        return ops.ones_like(tensor)
+        return ops.ones(tensor.shape, dtype=gradient_format(tensor.dtype))
     gradient = ops.as_tensor(gradient)
     if gradient.shape != tensor.shape:
         raise ShapeError(f"{what}: gradient of shape {gradient.shape} for a tensor of shape {tensor.shape}")
-    return gradient if gradient.dtype is tensor.dtype else ops.astype(gradient, tensor.dtype)
+    form = gradient_format(tensor.dtype)
+    return gradient if gradient.dtype is form else ops.astype(gradient, form)
 
 
 def backward(

@@ -48,6 +48,7 @@ def as_device(given: Any = None) -> Device:
 
 def device_of(storage: Any) -> Device:
     """The device an array lies on."""
+    storage = getattr(storage, "codes", storage)  # of blocks
     if isinstance(storage, np.ndarray):
         return CPU
     return Device("cuda", int(storage.device.id))

@@ -8,18 +8,20 @@ outputs, `x_shape` for the shape of operand x, and the call's parameters. Only w
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from ulpgrad import autograd, dispatch
 from ulpgrad.autograd import Node, Saved, is_grad_enabled
-from ulpgrad.errors import GradientError
-from ulpgrad.formats import Format
+from ulpgrad.errors import FormatError, GradientError
+from ulpgrad.formats import Format, gradient_format
 from ulpgrad.kernels.spec import Op
 from ulpgrad.tensor import Tensor
 
 Rule = Callable[..., Any]
+F = TypeVar("F", bound=Callable[..., Any])
 Places = tuple[tuple[str, int], ...]
 
 
@@ -69,18 +71,28 @@ class Primitive:
 
     def _outputs(self, tensors: tuple[Tensor | None, ...], params: dict[str, Any]) -> tuple[Tensor, ...]:
         if dispatch.state.special:
+            policy = dispatch.call_policy.get()
+            if policy is not None:
+                return policy.call(self, tensors, params)
             tensors = prepared(self.op.name, *tensors)
+        return self.plain(tensors, params)
+
+    def plain(self, tensors: Sequence[Tensor | None], params: dict[str, Any]) -> tuple[Tensor, ...]:
+        """Run and record the op on operands as they are, whatever policy is active."""
         arrays: list[Any] = []
         formats: list[Format | None] = []
-        recorded = False
+        recorded = routed = False
         for t in tensors:
             if t is None:
                 arrays.append(None)
                 formats.append(None)
             else:
                 arrays.append(t.storage)
-                formats.append(t.dtype)
-                recorded = recorded or t.requires_grad
+                form = t.dtype
+                formats.append(form)
+                recorded, routed = recorded or t.requires_grad, routed or form.routed
+        if routed:
+            return arithmetic_of(formats)(self, tensors, params)
         result, forms = dispatch.call(self.op, tuple(formats), tuple(arrays), params)
         if len(forms) == 1:
             outs: tuple[Tensor, ...] = (Tensor(result, forms[0]),)
@@ -97,7 +109,7 @@ class Primitive:
             if t is not None and t.requires_grad:
                 mask |= bit
             bit <<= 1
-        if mask and outs[0].dtype.kind == "float" and is_grad_enabled():
+        if mask and outs[0].dtype.differentiable and is_grad_enabled():
             outs[0]._node = (_OpNode(self, tensors, outs, params, self._needs.get(mask) or self._needed(mask)), 0)
             outs[0].requires_grad = True
 
@@ -114,10 +126,41 @@ class Primitive:
         return self._needs[mask]
 
 
+# The arithmetic of number systems that ordinary kernels do not compute in, by a format's kind: it gets the primitive, its
+# operands and parameters, and gives all outputs. Fixed point comes before the others, where operands are mixed.
+Arithmetic = Callable[["Primitive", Sequence["Tensor | None"], dict[str, Any]], "tuple[Tensor, ...]"]
+arithmetic: dict[str, Arithmetic] = {}
+
+
+def arithmetic_of(formats: Sequence[Format | None]) -> Arithmetic:
+    """The arithmetic that a call's operands ask for."""
+    kinds = {form.kind for form in formats if form is not None and form.routed}
+    kind = "fixed" if "fixed" in kinds else "affine" if "affine" in kinds else kinds.pop()
+    found = arithmetic.get(kind)
+    if found is None:
+        names = ", ".join(form.name for form in formats if form is not None)
+        raise FormatError(f"no arithmetic for {kind} formats ({names}): convert the operands with .to(float32)")
+    return found
+
+
 def prepared(name: str, *tensors: Tensor | None) -> tuple[Any, ...]:
     """Operands in the formats that the active policy wants for an op, or a function made of several, of this name."""
     policy = dispatch.operand_policy.get() if dispatch.state.special else None
     return tensors if policy is None else policy(name, tensors)
+
+
+def whole(function: F) -> F:
+    """For a function made of several ops that a policy is to see as one op of the function's name."""
+    name = function.__name__
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        policy = dispatch.call_policy.get() if dispatch.state.special else None
+        if policy is None:
+            return function(*args, **options)
+        return policy.whole(name, function, args, options)
+
+    return call  # type: ignore[return-value]
 
 
 def _parameters(rule: Rule) -> tuple[str, ...]:
@@ -222,7 +265,10 @@ def moved(
 
     `view` says that the storage may share memory with the (single) input, so that writes are seen through both.
     """
-    out = Tensor(storage, inputs[0].dtype)
+    form = inputs[0].dtype
+    if form.routed and name not in ("copy", "alias"):
+        _check_movable(name, form, inputs)
+    out = Tensor(storage, form)
     if view:
         out._cell = inputs[0]._version_cell()
     for t in inputs:
@@ -231,6 +277,17 @@ def moved(
             out.requires_grad = True
             break
     return out
+
+
+def _check_movable(name: str, form: Format, inputs: Sequence[Tensor]) -> None:
+    """FormatError where moving codes would part them from their scales."""
+    if form.kind == "block" or getattr(form, "axis", None) is not None:
+        raise FormatError(
+            f"{name}: {form.name} has scales along an axis, which would not move with it: use .to(float32)"
+        )
+    if any(t.dtype is not form for t in inputs):
+        names = ", ".join(t.dtype.name for t in inputs)
+        raise FormatError(f"{name}: operands of different formats ({names}): convert them to one with .to(format)")
 
 
 def alias(x: Tensor) -> Tensor:
@@ -306,15 +363,13 @@ class Function:
             if not isinstance(out, Tensor):
                 raise GradientError(f"{cls.__name__}.forward must return tensors, got {type(out).__name__}")
         if any(ctx.needs_input_grad) and is_grad_enabled():
-            made = {
-                id(o): i for i, o in enumerate(outs) if o.dtype.kind == "float" and not any(o is t for t in tensors)
-            }
+            made = {id(o): i for i, o in enumerate(outs) if o.dtype.differentiable and not any(o is t for t in tensors)}
             ctx._outputs = {p: made[id(s.tensor)] for p, s in enumerate(ctx._saved) if id(s.tensor) in made}
             outs = tuple(alias_of.detach() for alias_of in outs)  # an input returned as it is gets a place of its own
             node = _FunctionNode(cls, ctx, tensors, outs)
             ctx._node = weakref.ref(node)
             for index, out in enumerate(outs):
-                if out.dtype.kind == "float":
+                if out.dtype.differentiable:
                     out._node, out.requires_grad = (node, index), True
         return outs if isinstance(result, tuple) else outs[0]
 
@@ -330,7 +385,7 @@ class _FunctionNode(Node):
         super().__init__(function.__name__, inputs)
         self.function = function
         self.ctx: Context | None = ctx
-        self.outs = [(o.shape, o.dtype) for o in outs]
+        self.outs = [(o.shape, gradient_format(o.dtype)) for o in outs]
 
     def vjp(self, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:
         from ulpgrad import ops

@@ -85,9 +85,9 @@ class Tensor:
     # What it holds
 
     def numpy(self) -> Array:
-        """The values as a NumPy array that shares memory (bfloat16: with ml_dtypes' dtype). A format that neither library
-        knows gives its exact values in float32, as a copy. Raises GradientError if the tensor requires a gradient: call
-        `.detach()` first."""
+        """The values as a NumPy array that shares memory (bfloat16 and small floats: with ml_dtypes' dtype). A format that
+        neither library knows, fixed point and blocks among them, gives its exact values in float32 or float64, as a copy.
+        Raises GradientError if the tensor requires a gradient: call `.detach()` first."""
         if self.requires_grad:
             raise GradientError("numpy: the tensor requires a gradient, which NumPy would lose; use x.detach().numpy()")
         values: Array = self.storage if self.device == CPU else self.storage.get()
@@ -180,9 +180,9 @@ class Tensor:
 
     def requires_grad_(self, on: bool = True) -> Tensor:
         """Ask for a gradient (of a floating leaf), in place; returns self."""
-        if on and self.dtype.kind != "float":
+        if on and not self.dtype.differentiable:
             raise GradientError(
-                f"requires_grad_: only floating formats have gradients, this tensor is {self.dtype.name}"
+                f"requires_grad_: integers and bools have no gradients, this tensor is {self.dtype.name}"
             )
         if not on and self._node is not None:
             raise GradientError("requires_grad_: this tensor was computed; use x.detach() to cut it off")
@@ -257,14 +257,19 @@ class Tensor:
         memo[id(self)] = out
         return out
 
-    def to(self, target: Any, *, copy: bool = False) -> Tensor:
-        """The tensor in another format, or on another device."""
+    def to(self, target: Any, *, copy: bool = False, **options: Any) -> Any:
+        """The tensor in another format, or on another device.
+
+        Options of a conversion: `rounding` ("nearest_even", "nearest_away", "toward_zero", "up", "down", "to_odd",
+        "stochastic"), `overflow`, `subnormals`, `generator` and `random_bits` (for stochastic rounding), `axis` (of blocks),
+        `estimator` (of the gradient), `report=True` for (tensor, counts): see `ulpgrad.quantize`.
+        """
         from ulpgrad import ops
 
         if isinstance(target, Device) or (isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda")):
             as_device(target)
             return ops.copy(self) if copy else self
-        return ops.astype(self, target, copy=copy)
+        return ops.quantize(self, target, **options) if options else ops.astype(self, target, copy=copy)
 
     if TYPE_CHECKING:  # bound to the functions of ulpgrad.ops by ulpgrad.ops.methods
 

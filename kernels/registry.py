@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any
 
 from ulpgrad.errors import KernelError
-from ulpgrad.formats import Array, Format, compute_format
+from ulpgrad.formats import Array, Family, Format, compute_format
 from ulpgrad.kernels import capabilities
 from ulpgrad.kernels.spec import Op
 
@@ -50,7 +50,7 @@ class Rung:
     name: str
     run: Callable[..., Any]
     rank: int
-    formats: tuple[Format, ...]
+    formats: Sequence[Format]
     requires: tuple[str, ...]
     where: Callable[[Request], str | None] | None
     contiguous: bool
@@ -135,12 +135,17 @@ def kernel(
         text = idea or inspect.cleandoc((module.__doc__ if module else "") or "").split("\n\n")[0].replace("\n", " ")
         road = name.split("/")[1].split("-")[0]
         needs = tuple(requires) or ((road,) if road in ("native", "numba") else ())
-        _rungs[op.name].append(Rung(op, name, function, rank, tuple(formats), needs, where, contiguous, build, text,
+        _rungs[op.name].append(Rung(op, name, function, rank, _kept(formats), needs, where, contiguous, build, text,
                                     function.__module__))  # fmt: skip
         _rungs[op.name].sort(key=lambda r: r.rank)
         return function
 
     return register
+
+
+def _kept(formats: Sequence[Format]) -> Sequence[Format]:
+    """A family as it is, since it holds formats made later too; else the formats themselves."""
+    return formats if isinstance(formats, Family) else tuple(formats)
 
 
 @cache

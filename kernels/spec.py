@@ -60,7 +60,7 @@ class Op:
     doc: str = ""
     check: Callable[..., None] | None = None
     result: ResultRule = promoted
-    formats: tuple[Format, ...] = ALL
+    formats: Sequence[Format] = ALL
     promote: bool | tuple[int, ...] = True
     flops: Callable[..., float] = lambda *arrays, **params: 0
     bytes: Callable[..., float] | None = None

@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 import ulpgrad as ug
 from ulpgrad.errors import UlpgradError
-from ulpgrad.formats import FLOATS, FORMATS, Format
+from ulpgrad.formats import ALL, FLOATS, Format
 
 settings.register_profile("quick", max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("quick")
 
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 NOT_EMPTY = hnp.array_shapes(min_dims=1, max_dims=4, min_side=1, max_side=4)
-FORMS = st.sampled_from(list(FORMATS.values()))
+FORMS = st.sampled_from(list(ALL))
 
 
 def counted(shape: tuple[int, ...]) -> np.ndarray:

@@ -1,31 +1,36 @@
-"""A Format gives bits their meaning. Storage is the native array type where NumPy has one, else an unsigned integer that
-holds its bits; `encode` and `decode` go between storage and plain NumPy values, each with at most one rounding."""
+"""A Format gives bits their meaning. Storage is the native array type where NumPy has one, else an integer that holds its
+bits; `encode` and `decode` go between storage and plain NumPy values, each with at most one rounding."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
 from ulpgrad.errors import FormatError
-from ulpgrad.formats import ieee
+from ulpgrad.formats.rounding import Counts, Random
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-@dataclass(frozen=True, eq=False)
 class Format:
-    """A number system. Formats are compared by identity: there is one object per name (`as_format(name)`).
+    """A number system. Formats are compared by identity: equal parameters give the same object.
 
-    Attributes: `name`; `bits`, the width of one value; `storage`, the NumPy dtype its bits lie in.
+    Attributes: `name`; `bits`, the width of one value; `storage`, the NumPy dtype its bits lie in; `differentiable`, whether
+    tensors of it can require gradients; `routed`, whether arithmetic on it is not the ordinary kernels' but that of its kind.
     """
+
+    kind = "abstract"
+    differentiable = False
+    routed = False
 
     name: str
     bits: int
     storage: np.dtype[Any]
 
-    kind = "abstract"
+    def __init__(self, name: str, bits: int, storage: Any) -> None:
+        self.name, self.bits, self.storage = name, bits, np.dtype(storage)
 
     @property
     def itemsize(self) -> int:
@@ -45,17 +50,34 @@ class Format:
     def is_integer(self) -> bool:
         return self.kind == "integer"
 
-    def decode(self, storage: Array) -> Array:
+    def decode(self, storage: Any) -> Array:
         """Storage to NumPy values that hold each code exactly."""
-        return storage
+        return np.asarray(storage)
 
-    def encode(self, values: Array) -> Array:
-        """NumPy values to storage, rounded once to nearest even."""
+    def encode(
+        self,
+        values: Array,
+        rounding: str = "nearest_even",
+        overflow: str | None = None,
+        subnormals: bool = True,
+        random: Random | None = None,
+        counts: Counts | None = None,
+    ) -> Any:
+        """NumPy values to storage, rounded once. `random` is what stochastic rounding draws from; `counts` is added to."""
+        self.plain(rounding, overflow, subnormals)
         return values.astype(self.storage, copy=False)
 
-    def exact(self, storage: Array) -> Array:
+    def plain(self, rounding: str, overflow: str | None, subnormals: bool) -> None:
+        """Raise FormatError where options are given to a format that has none."""
+        if rounding != "nearest_even" or overflow is not None or not subnormals:
+            raise FormatError(
+                f"{self.name}: rounding={rounding!r}, overflow={overflow!r}, subnormals={subnormals!r}: integers and bools "
+                "take none of these options"
+            )
+
+    def exact(self, storage: Any) -> Array:
         """Storage to the values that references compute with: float64 for floats, the values themselves for the rest."""
-        return storage
+        return np.asarray(storage)
 
     @property
     def interchange(self) -> np.dtype[Any] | None:
@@ -80,19 +102,20 @@ class Format:
         return self
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Boolean(Format):
     """True and False, one byte each."""
 
     kind = "bool"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Integer(Format):
     """A two's complement or unsigned integer. Arithmetic wraps, as in NumPy."""
 
-    signed: bool = True
     kind = "integer"
+
+    def __init__(self, name: str, bits: int, storage: Any, signed: bool = True) -> None:
+        super().__init__(name, bits, storage)
+        self.signed = signed
 
     @property
     def min(self) -> int:
@@ -103,95 +126,47 @@ class Integer(Format):
         return int(2 ** (self.bits - self.signed) - 1)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Float(Format):
-    """A binary float: sign, `exponent_bits`, `mantissa_bits` (stored ones), IEEE 754 infinities, NaN and subnormals.
+F = TypeVar("F", bound=Format)
 
-    Where NumPy does not compute in it, storage is an unsigned integer and float32 holds every value: exponent_bits 2 to 8,
-    mantissa_bits 1 to 23, 31 bits in all at most. FormatError otherwise.
-    """
 
-    exponent_bits: int = 0
-    mantissa_bits: int = 0
-    kind = "float"
+class Family(Sequence[F]):
+    """All formats of some kinds: holds any of them, also those made later; iterates over the ones kernels are tested in."""
 
-    def __post_init__(self) -> None:
-        e, m = self.exponent_bits, self.mantissa_bits
-        if self.bits != 1 + e + m:
-            raise FormatError(
-                f"{self.name}: {self.bits} bits: expected {1 + e + m}: a sign, {e} exponent and {m} mantissa bits"
-            )
-        if not self.is_native and not (2 <= e <= 8 and 1 <= m <= 23 and self.bits <= 31):
-            raise FormatError(
-                f"{self.name}: exponent_bits={e}, mantissa_bits={m}: expected 2 to 8 and 1 to 23, together at most 30"
-            )
-        if self.storage.kind not in "uf" or self.storage.itemsize * 8 < self.bits:
-            raise FormatError(
-                f"{self.name}: {self.bits} bits do not lie in {self.storage}: expected an unsigned dtype that holds them"
-            )
+    def __init__(self, rows: Sequence[F], belongs: Callable[[Format], bool]) -> None:
+        self.rows, self.belongs = tuple(rows), belongs
 
-    @property
-    def bias(self) -> int:
-        return int(2 ** (self.exponent_bits - 1) - 1)
+    def __contains__(self, form: object) -> bool:
+        return isinstance(form, Format) and self.belongs(form)
 
-    @property
-    def is_native(self) -> bool:
-        return self.storage.kind == "f"
+    def __iter__(self) -> Iterator[F]:
+        return iter(self.rows)
 
-    @property
-    def max(self) -> float:
-        """Largest finite value."""
-        return float(2.0**self.bias * (2 - 2.0**-self.mantissa_bits))
+    def __len__(self) -> int:
+        return len(self.rows)
 
-    @property
-    def min(self) -> float:
-        """Most negative finite value."""
-        return -self.max
+    @overload
+    def __getitem__(self, index: int) -> F: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[F, ...]: ...
+    def __getitem__(self, index: int | slice) -> F | tuple[F, ...]:
+        return self.rows[index]
 
-    @property
-    def smallest_normal(self) -> float:
-        return float(2.0 ** (1 - self.bias))
+    def __add__(self, other: Family[Any]) -> Family[Any]:
+        """The formats of both."""
+        return Family((*self.rows, *other.rows), lambda form: form in self or form in other)
 
-    @property
-    def smallest_subnormal(self) -> float:
-        return float(2.0 ** (1 - self.bias - self.mantissa_bits))
+    def plus(self, *more: Format) -> Family[Any]:
+        """These and some others."""
+        return self + Family(more, lambda form: form in more)
 
-    @property
-    def eps(self) -> float:
-        """Distance from 1 to the next larger value."""
-        return float(2.0**-self.mantissa_bits)
+    def __repr__(self) -> str:
+        return f"({', '.join(map(str, self.rows))}, ...)"
 
-    def spacing(self, values: Array) -> Array:
-        """Distance between neighbouring codes at each |value|, in float64: one unit in the last place."""
-        magnitude = np.abs(np.asarray(values, dtype=np.float64))
-        _, exponent = np.frexp(np.where(np.isfinite(magnitude), magnitude, self.max))
-        floor = 1 - self.bias - self.mantissa_bits
-        exponent = np.where(magnitude == 0, floor, np.maximum(exponent - 1 - self.mantissa_bits, floor))
-        return np.asarray(np.ldexp(1.0, exponent))
 
-    def exact(self, storage: Array) -> Array:
-        return self.decode(storage).astype(np.float64, copy=False)
+def interned(made: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
+    """The object of a key: made at first, then the same one."""
+    found = made.get(key)
+    return made.setdefault(key, make()) if found is None else found
 
-    def decode(self, storage: Array) -> Array:
-        """Storage to its values: as it is where NumPy computes in the format, else in float32, which holds each code."""
-        return storage if self.is_native else ieee.decode(storage, self.exponent_bits, self.mantissa_bits)
 
-    def encode(self, values: Array) -> Array:
-        if self.is_native:
-            with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-                return values.astype(self.storage, copy=False)
-        return ieee.encode(values, self.exponent_bits, self.mantissa_bits).astype(self.storage)
-
-    @property
-    def interchange(self) -> np.dtype[Any] | None:
-        """NumPy's dtype, or that of ml_dtypes which has this name and these codes; None where neither knows the format."""
-        if self.is_native:
-            return self.storage
-        import ml_dtypes
-
-        known = getattr(ml_dtypes, self.name, None)
-        if not isinstance(known, type):
-            return None
-        limits: Any = ml_dtypes.finfo(known)  # type: ignore[no-untyped-call]
-        same = float(limits.max) == self.max and float(limits.smallest_subnormal) == self.smallest_subnormal
-        return np.dtype(known) if same else None
+__all__ = ["Array", "Boolean", "Family", "Format", "Integer", "interned"]

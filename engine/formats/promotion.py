@@ -15,15 +15,15 @@ def promote(a: Format, b: Format) -> Format:
     does, as with float16 and bfloat16, float32 holds both."""
     if a is b:
         return a
+    if a.routed or b.routed:
+        return _unlike(a, b)
     if a.kind == "bool":
         return b
     if b.kind == "bool":
         return a
     if isinstance(a, Float) and isinstance(b, Float):
-        for wide, narrow in ((a, b), (b, a)):
-            if wide.exponent_bits >= narrow.exponent_bits and wide.mantissa_bits >= narrow.mantissa_bits:
-                return wide
-        return FORMATS["float32"]
+        candidates = (a, b, FORMATS["float32"], FORMATS["float64"])
+        return next(wide for wide in candidates if isinstance(wide, Float) and _holds(wide, a) and _holds(wide, b))
     if a.kind == "float":
         return a
     if b.kind == "float":
@@ -38,6 +38,29 @@ def promote(a: Format, b: Format) -> Format:
     if unsigned.bits == 64:
         raise FormatError(f"no integer holds both {a.name} and {b.name}: convert one of them with .to(format)")
     return FORMATS[f"int{unsigned.bits * 2}"]
+
+
+def _holds(wide: Float, narrow: Float) -> bool:
+    """Whether a float has every value of another, infinities and NaN included."""
+    if wide is narrow:
+        return True
+    finite = wide.mantissa_bits >= narrow.mantissa_bits and wide.max >= narrow.max and wide.min <= narrow.min
+    small = wide.smallest_subnormal <= narrow.smallest_subnormal
+    special = (wide.inf_code is not None or narrow.inf_code is None) and (
+        wide.nan_code is not None or narrow.nan_code is None
+    )
+    return finite and small and special
+
+
+def _unlike(a: Format, b: Format) -> Format:
+    """Affine and block tensors count as float32 beside floats; fixed point mixes with nothing by itself."""
+    if "fixed" in (a.kind, b.kind) or "integer" in (a.kind, b.kind):
+        raise FormatError(
+            f"no promotion between {a.name} and {b.name}: convert one of them with .to(format), or state a result with "
+            "ulpgrad.fixed"
+        )
+    plain = [FORMATS["float32"] if form.routed else form for form in (a, b)]
+    return promote(*plain)
 
 
 def result_format(*formats: Format) -> Format:

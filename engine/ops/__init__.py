@@ -18,6 +18,7 @@ from ulpgrad.ops.manipulation import *
 from ulpgrad.ops.methods import bind
 from ulpgrad.ops.normalization import *
 from ulpgrad.ops.pooling import *
+from ulpgrad.ops.quantize import *
 from ulpgrad.ops.reduction import *
 from ulpgrad.ops.sorting import *
 

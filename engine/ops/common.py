@@ -35,7 +35,9 @@ def scalar(value: bool | int | float, form: Format) -> Tensor:
 def _make_scalar(value: Any, form: Format) -> Tensor:
     if isinstance(form, Integer) and not form.min <= value <= form.max:
         raise FormatError(f"{value} does not fit {form.name}, which holds {form.min} to {form.max}")
-    kind = np.float64 if form.kind == "float" else form.storage
+    if form.kind == "fixed":
+        return Tensor(form.encode(np.asarray(value, dtype=np.float64), overflow="raise"), form)
+    kind = form.storage if form.kind in ("integer", "bool") else np.float64
     return Tensor(form.encode(np.asarray(value, dtype=kind)), form)
 
 
@@ -46,7 +48,7 @@ def _scalar(value: Any, kind: str, form: Format) -> Tensor:
 
 def weak_format(value: bool | int | float, other: Format) -> Format:
     """The format a Python number takes beside a tensor: the tensor's own, unless it cannot hold that kind of number."""
-    if isinstance(value, bool) or other.kind == "float":
+    if isinstance(value, bool) or other.kind in ("float", "fixed"):
         return other
     if isinstance(value, int):
         return other if other.kind == "integer" else as_format(int)

@@ -17,6 +17,7 @@ from ulpgrad.formats import (
     as_format,
     bfloat16,
     bool_,
+    float32,
     float64,
     get_default_dtype,
     int64,
@@ -117,7 +118,7 @@ def _stored(obj: Any, form: Format | None) -> tuple[Array, Format]:
         )
     if values.dtype == np.float64 or (values.size == 0 and isinstance(obj, (list, tuple))):
         target = form or get_default_dtype()
-        if target.kind != "float" and values.size:
+        if (target.kind != "float" or target.routed) and values.size:
             return values, float64  # exactly: the conversion that follows is the only one
         return target.encode(values.astype(np.float64, copy=False)), target
     found = _format_of(values.dtype)
@@ -175,21 +176,27 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
 
 
 def astype(x: Tensor, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Tensor:
-    """`x` in another format, each value rounded once to nearest even. Differentiable between floats.
+    """`x` in another format, each value rounded once to nearest even. Differentiable, but for integers and bools.
 
     NaN and infinity do not convert to integers: FormatError. With `copy=False` a tensor already in the format is returned.
+    `Tensor.to` takes other roundings and overflows.
     """
     as_device(device)
     form = as_format(dtype)
     if x.dtype is form:
         return _copy(x) if copy else x
+    if form.routed or x.dtype.routed:
+        from ulpgrad.ops.quantize import to_format
+
+        return to_format(x, form)
     return _cast(x, dtype=form)
 
 
 def _copy(x: Tensor) -> Tensor:
     from ulpgrad.differentiable import moved
 
-    return moved("copy", [x], copied(x.storage), lambda g: g)
+    storage = x.storage.copy() if x.dtype.kind == "block" else copied(x.storage)
+    return moved("copy", [x], storage, lambda g: g)
 
 
 def copy(x: Tensor, /) -> Tensor:
@@ -217,7 +224,10 @@ def zeros(shape: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     """A tensor of zeros."""
     as_device(device)
     form = _float_or(dtype)
-    return _new(np.zeros(checked_shape("zeros", shape), form.storage), form, requires_grad)
+    sizes = checked_shape("zeros", shape)
+    if form.kind in ("affine", "block"):  # whose zero is not the code 0, or has a scale beside it
+        return _new(astype(zeros(sizes, dtype=float32), form).storage, form, requires_grad)
+    return _new(np.zeros(sizes, form.storage), form, requires_grad)
 
 
 def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -226,14 +236,18 @@ def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, 
     value = asarray(fill_value, dtype=dtype)
     if value.ndim:
         raise ShapeError(f"full: the fill value must be a single number, got shape {value.shape}")
-    return _new(np.full(checked_shape("full", shape), value.storage), value.dtype, requires_grad)
+    sizes = checked_shape("full", shape)
+    return _new(np.full(sizes, value.storage), value.dtype, requires_grad)
 
 
 def ones(shape: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor of ones."""
     as_device(device)
     form = _float_or(dtype)
-    return _new(np.full(checked_shape("ones", shape), scalar(1, form).storage), form, requires_grad)
+    sizes = checked_shape("ones", shape)
+    if form.kind in ("affine", "block"):
+        return _new(astype(ones(sizes, dtype=float32), form).storage, form, requires_grad)
+    return _new(np.full(sizes, scalar(1, form).storage), form, requires_grad)
 
 
 def empty_like(x: Tensor, /, *, dtype: Any = None, device: Any = None) -> Tensor:

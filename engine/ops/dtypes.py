@@ -144,7 +144,9 @@ class NamespaceInfo:
     def dtypes(self, *, device: Any = None, kind: Any = None) -> dict[str, Format]:
         """All formats by name, or those of a kind as in `isdtype`."""
         as_device(device)
-        return {name: form for name, form in FORMATS.items() if kind is None or isdtype(form, kind)}
+        return {
+            name: form for name, form in FORMATS.items() if not form.routed and (kind is None or isdtype(form, kind))
+        }
 
 
 def __array_namespace_info__() -> NamespaceInfo:

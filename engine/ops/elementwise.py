@@ -168,7 +168,8 @@ class _Roads(dict[Any, tuple[Callable[..., Any], Any]]):
     def keep(self, formats: Any, *tensors: Tensor) -> None:
         """Enter the choice made for a call, if any call of these formats would get the same."""
         arrays = tuple(t.storage for t in tensors)
-        if self.op.key is None and not dispatch.state.special and all(a.__class__ is np.ndarray for a in arrays):
+        plain = all(a.__class__ is np.ndarray for a in arrays) and not any(t.dtype.routed for t in tensors)
+        if plain and self.op.key is None and not dispatch.state.special:
             plan = dispatch.plan(self.op, tuple(t.dtype for t in tensors), arrays, {})
             self[formats] = plan.run, plan.formats[0]
 

@@ -71,6 +71,8 @@ def _read(name: str, x: Tensor, index: Any) -> Any:
 
 def _explained(name: str, x: Tensor, error: Exception) -> Exception:
     kinds = {IndexError: AxisError, TypeError: FormatError, ValueError: ArgumentError}
+    if isinstance(error, FormatError):
+        return error
     return kinds[type(error)](f"{name}: {error} (the tensor has shape {x.shape})")
 
 
@@ -177,6 +179,8 @@ def setitem(x: Tensor, index: Any, value: Any, /) -> None:
         raise ArgumentError(f"setitem: the tensor of shape {x.shape} is a read-only view; write to copy(x)")
     given = _value(x, value)
     prepared = _prepared("setitem", index)
+    if x.dtype.kind == "block":
+        raise FormatError("setitem: a tensor in blocks cannot be written to: convert it with .to(float32) first")
     try:
         x.storage[prepared] = given.storage
     except (IndexError, TypeError) as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ulpgrad.errors import FormatError
-from ulpgrad.formats import FLOATS, FORMATS, Array, Format, Integer, bool_
+from ulpgrad.formats import ALL, FLOATS, Array, Format, Integer, bool_
 from ulpgrad.kernels.spec import Op, Sample
 
 
@@ -36,10 +36,10 @@ def _samples() -> Iterator[Sample]:
     for dtype in FLOATS:
         yield Sample((np.array(special),), {"dtype": dtype}, f"special values to {dtype}")
         yield Sample((rng.integers(-100, 100, (5, 7)),), {"dtype": dtype}, f"integers to {dtype}")
-    for dtype in FORMATS.values():
+    for form in ALL:
         for shape in ((67,), (3, 5), (), (0,), (1,), (2, 0, 3)):
-            values = rng.uniform(0 if dtype.name.startswith("uint") else -12, 12, shape)
-            yield Sample((np.asarray(values),), {"dtype": dtype}, f"{shape} to {dtype}")
+            values = rng.uniform(0 if form.name.startswith("uint") else -12, 12, shape)
+            yield Sample((np.asarray(values),), {"dtype": form}, f"{shape} to {form}")
     for dtype in FLOATS:
         yield Sample(
             (np.array([-(2**62) - 1, 2**53 + 1, 255, -129, 0]),), {"dtype": dtype}, f"large integers to {dtype}"

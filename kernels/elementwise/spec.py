@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,11 +16,11 @@ from ulpgrad.kernels.elementwise.samples import samples
 from ulpgrad.kernels.elementwise.table import ROWS, Row
 from ulpgrad.kernels.spec import Op, promoted
 
-TAKES: dict[str, tuple[Format, ...]] = {
+TAKES: dict[str, Sequence[Format]] = {
     "float": FLOATS,
     "real": REALS,
     "integer": INTEGERS,
-    "bits": (bool_, *INTEGERS),
+    "bits": INTEGERS.plus(bool_),
     "any": ALL,
 }
 LARGE = 1 << 15  # elements from which compiling a fused loop pays

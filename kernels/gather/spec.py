@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.errors import AxisError, FormatError, ShapeError
-from ulpgrad.formats import ALL, FLOATS, INTEGERS, Array, Format, float32, float64
+from ulpgrad.formats import ALL, REALS, Array, Format, float32, float64
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op, Sample
 
@@ -121,7 +121,7 @@ scatter_add = Op(
     reference=_scatter_add,
     check=_check_scatter,
     result=_result("scatter_add"),
-    formats=(*FLOATS, *INTEGERS),
+    formats=REALS,
     promote=False,
     flops=lambda g, indices, *, axis, size: float(g.size),
     samples=_scatter_samples,

@@ -1,0 +1,1 @@
+"""Conversion with a choice of rounding and overflow, into any number system."""
