@@ -1,0 +1,336 @@
+#include "fixed.h"
+
+// Values pass through small buffers of the width that holds them all, one simple loop per step, so that every step
+// vectorises and no combination of words, modes and widths needs code of its own. What is commonest, operands and
+// result of one 8- or 16-bit word, has loops that do all in registers.
+
+namespace ulpgrad::ULPGRAD_ISA {
+namespace {
+
+using int128 = __int128;
+using uint128 = unsigned __int128;
+
+template <typename W>
+struct UnsignedOf;
+template <>
+struct UnsignedOf<int32_t> {
+  using type = uint32_t;
+};
+template <>
+struct UnsignedOf<int64_t> {
+  using type = uint64_t;
+};
+template <>
+struct UnsignedOf<int128> {
+  using type = uint128;
+};
+
+constexpr int block = 256;
+
+template <typename W>
+ULPGRAD_INLINE W shifted(W x, int by) {
+  using U = typename UnsignedOf<W>::type;
+  return W(U(x) << by);
+}
+
+template <typename S, typename W>
+void load_as(const void* from, int64_t step, int64_t begin, int n, W* x) {
+  const S* p = static_cast<const S*>(from) + begin * step;
+  if (step == 1) {
+    for (int i = 0; i < n; ++i) x[i] = W(p[i]);
+  } else {
+    for (int i = 0; i < n; ++i) x[i] = W(p[i * step]);
+  }
+}
+
+template <typename W>
+void load(FixedWord word, const void* from, int64_t step, int64_t begin, int n, W* x) {
+  switch (word) {
+    case FixedWord::i8:
+      return load_as<int8_t>(from, step, begin, n, x);
+    case FixedWord::i16:
+      return load_as<int16_t>(from, step, begin, n, x);
+    case FixedWord::i32:
+      return load_as<int32_t>(from, step, begin, n, x);
+    case FixedWord::i64:
+      return load_as<int64_t>(from, step, begin, n, x);
+    case FixedWord::u8:
+      return load_as<uint8_t>(from, step, begin, n, x);
+    case FixedWord::u16:
+      return load_as<uint16_t>(from, step, begin, n, x);
+    case FixedWord::u32:
+      return load_as<uint32_t>(from, step, begin, n, x);
+    default:
+      return load_as<uint64_t>(from, step, begin, n, x);
+  }
+}
+
+template <typename S, typename W>
+void store_as(const W* x, void* to, int64_t begin, int n) {
+  S* p = static_cast<S*>(to) + begin;
+  for (int i = 0; i < n; ++i) p[i] = S(x[i]);
+}
+
+template <typename W>
+void store(FixedWord word, const W* x, void* to, int64_t begin, int n) {
+  switch (word) {
+    case FixedWord::i8:
+      return store_as<int8_t>(x, to, begin, n);
+    case FixedWord::i16:
+      return store_as<int16_t>(x, to, begin, n);
+    case FixedWord::i32:
+      return store_as<int32_t>(x, to, begin, n);
+    case FixedWord::i64:
+      return store_as<int64_t>(x, to, begin, n);
+    case FixedWord::u8:
+      return store_as<uint8_t>(x, to, begin, n);
+    case FixedWord::u16:
+      return store_as<uint16_t>(x, to, begin, n);
+    case FixedWord::u32:
+      return store_as<uint32_t>(x, to, begin, n);
+    default:
+      return store_as<uint64_t>(x, to, begin, n);
+  }
+}
+
+// Whether stochastic rounding goes up at a fraction part / whole, taken to `bits` bits with ties to even. A whole that
+// is a power of two is given by `log`, else by itself with log < 0.
+template <typename W>
+bool goes_up(W part, W whole, int log, int bits, uint32_t word) {
+  W count, rest;
+  if (log >= 0 && log <= bits) {
+    count = shifted(part, bits - log);
+    rest = 0;
+    whole = 2;
+  } else if (log >= 0) {
+    const int more = log - bits;
+    count = part >> more;
+    rest = part - shifted(count, more);
+    whole = shifted(W(1), more);
+  } else {
+    const W scaled = shifted(part, bits);
+    count = scaled / whole;
+    rest = scaled - count * whole;
+  }
+  count += rest > whole - rest || (rest == whole - rest && (count & 1));
+  return uint64_t(count) + (uint64_t(word) >> (32 - bits)) >= uint64_t(1) << bits;
+}
+
+template <typename W>
+void drop(W* x, int n, const FixedCall& c, const uint32_t* words) {
+  const int by = c.drop;
+  if (by <= 0) {
+    if (by < 0)
+      for (int i = 0; i < n; ++i) x[i] = shifted(x[i], -by);
+    return;
+  }
+  const W one = shifted(W(1), by), half = shifted(W(1), by - 1);
+  switch (c.rounding) {
+    case FixedRounding::nearest_even:
+      for (int i = 0; i < n; ++i) x[i] = (x[i] + (half - 1) + ((x[i] >> by) & 1)) >> by;
+      return;
+    case FixedRounding::nearest_away:
+      for (int i = 0; i < n; ++i) x[i] = (x[i] + half - W(x[i] < 0)) >> by;
+      return;
+    case FixedRounding::toward_zero:
+      for (int i = 0; i < n; ++i) x[i] = (x[i] + (x[i] < 0 ? one - 1 : W(0))) >> by;
+      return;
+    case FixedRounding::up:
+      for (int i = 0; i < n; ++i) x[i] = (x[i] + (one - 1)) >> by;
+      return;
+    case FixedRounding::down:
+      for (int i = 0; i < n; ++i) x[i] >>= by;
+      return;
+    case FixedRounding::to_odd:
+      for (int i = 0; i < n; ++i) x[i] = (x[i] >> by) | W((x[i] & (one - 1)) != 0);
+      return;
+    default:
+      for (int i = 0; i < n; ++i) {
+        const W size = x[i] < 0 ? -x[i] : x[i];
+        const W whole = (size >> by) + W(goes_up<W>(size & (one - 1), one, by, c.random_bits, words[i]));
+        x[i] = x[i] < 0 ? -whole : whole;
+      }
+  }
+}
+
+template <typename W>
+W divided(W x, W y, const FixedCall& c, const uint32_t* words, int i) {
+  const bool negative = (x < 0) != (y < 0);
+  const W divisor = y < 0 ? -y : y, size = x < 0 ? -x : x;
+  const W whole = size / divisor, rest = size - whole * divisor;  // of the magnitude
+  bool up = false;                                                // in magnitude
+  switch (c.rounding) {
+    case FixedRounding::nearest_even:
+      up = rest > divisor - rest || (rest == divisor - rest && (whole & 1));
+      break;
+    case FixedRounding::nearest_away:
+      up = rest >= divisor - rest;
+      break;
+    case FixedRounding::toward_zero:
+      break;
+    case FixedRounding::up:
+      up = rest != 0 && !negative;
+      break;
+    case FixedRounding::down:
+      up = rest != 0 && negative;
+      break;
+    case FixedRounding::to_odd:
+      up = rest != 0 && !(whole & 1);
+      break;
+    default:
+      up = goes_up<W>(rest, divisor, -1, c.random_bits, words[i]);
+  }
+  const W rounded = whole + W(up);
+  return negative ? -rounded : rounded;
+}
+
+template <typename W>
+void limit(W* x, int n, const FixedCall& c, uint8_t* outside) {
+  const W low = W(c.low), high = W(c.high);
+  if (outside)
+    for (int i = 0; i < n; ++i) outside[i] = uint8_t((x[i] < low) | (x[i] > high));
+  if (c.wrap) {
+    const W mask = high - low;
+    for (int i = 0; i < n; ++i) x[i] = ((x[i] - low) & mask) + low;
+  } else {
+    for (int i = 0; i < n; ++i) {
+      const W raised = x[i] < low ? low : x[i];
+      x[i] = raised > high ? high : raised;
+    }
+  }
+}
+
+// a and b to the exact result in x.
+template <typename W>
+void combine(const FixedCall& c, W* x, const W* y, int n, const uint32_t* words) {
+  switch (c.kind) {
+    case FixedKind::add:
+      for (int i = 0; i < n; ++i) x[i] = shifted(x[i], c.left) + shifted(y[i], c.right);
+      return;
+    case FixedKind::subtract:
+      for (int i = 0; i < n; ++i) x[i] = shifted(x[i], c.left) - shifted(y[i], c.right);
+      return;
+    case FixedKind::multiply:
+      for (int i = 0; i < n; ++i) x[i] *= y[i];
+      return;
+    case FixedKind::divide:
+      for (int i = 0; i < n; ++i) x[i] = divided<W>(shifted(x[i], c.left), shifted(y[i], c.right), c, words, i);
+      return;
+    case FixedKind::keep:
+      return;
+    case FixedKind::negate:
+      for (int i = 0; i < n; ++i) x[i] = -x[i];
+      return;
+    case FixedKind::absolute:
+      for (int i = 0; i < n; ++i) x[i] = x[i] < 0 ? -x[i] : x[i];
+  }
+}
+
+template <typename W>
+void by_blocks(const FixedCall& c, const FixedRun& r) {
+  alignas(64) W x[block], y[block];
+  for (int64_t begin = 0; begin < r.n; begin += block) {
+    const int n = int(r.n - begin < block ? r.n - begin : block);
+    const uint32_t* words = r.words ? r.words + begin : nullptr;
+    load(c.a, r.a, r.a_step, begin, n, x);
+    if (r.b) load(c.b, r.b, r.b_step, begin, n, y);
+    combine(c, x, y, n, words);
+    if (c.kind != FixedKind::divide) drop(x, n, c, words);
+    limit(x, n, c, r.outside ? r.outside + begin : nullptr);
+    store(c.out, x, r.out, begin, n);
+  }
+}
+
+// One word throughout, 32 bits on the way, to nearest even: all in registers.
+template <typename S, FixedKind kind, bool wrap, bool rounds>
+void direct(const FixedCall& c, const FixedRun& r) {
+  const S* __restrict a = static_cast<const S*>(r.a);
+  const S* __restrict b = static_cast<const S*>(r.b);
+  S* __restrict out = static_cast<S*>(r.out);
+  const int32_t low = int32_t(c.low), high = int32_t(c.high), mask = high - low;
+  const int by = c.drop;
+  const int32_t bias = rounds ? (int32_t(1) << (by - 1)) - 1 : 0;
+  const int64_t n = r.n, b_step = r.b_step;
+  const auto one = [=](int32_t x, int32_t y) {
+    int32_t v = kind == FixedKind::multiply ? x * y : kind == FixedKind::subtract ? x - y : x + y;
+    if (rounds) v = (v + bias + ((v >> by) & 1)) >> by;
+    if (wrap) return S(((v - low) & mask) + low);
+    v = v < low ? low : v;
+    return S(v > high ? high : v);
+  };
+  if (b_step) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) out[i] = one(a[i], b[i]);
+  } else {
+    const int32_t y = b[0];
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) out[i] = one(a[i], y);
+  }
+}
+
+template <typename S, FixedKind kind>
+void direct_of(const FixedCall& c, const FixedRun& r) {
+  if (c.drop > 0) return c.wrap ? direct<S, kind, true, true>(c, r) : direct<S, kind, false, true>(c, r);
+  return c.wrap ? direct<S, kind, true, false>(c, r) : direct<S, kind, false, false>(c, r);
+}
+
+template <typename S>
+void direct_as(const FixedCall& c, const FixedRun& r) {
+  switch (c.kind) {
+    case FixedKind::add:
+      return direct_of<S, FixedKind::add>(c, r);
+    case FixedKind::subtract:
+      return direct_of<S, FixedKind::subtract>(c, r);
+    default:
+      return direct_of<S, FixedKind::multiply>(c, r);
+  }
+}
+
+bool is_direct(const FixedCall& c, const FixedRun& r) {
+  return c.width == 32 && c.a == c.b && c.a == c.out && (c.a == FixedWord::i8 || c.a == FixedWord::i16) && r.b &&
+         int(c.kind) <= int(FixedKind::multiply) && c.left == 0 && c.right == 0 && !r.outside &&
+         (c.drop == 0 || (c.drop > 0 && c.rounding == FixedRounding::nearest_even)) && r.a_step == 1 &&
+         (r.b_step == 1 || r.b_step == 0);
+}
+
+void run(const FixedCall& c, const FixedRun& r) {
+  if (r.n == 0) return;
+  if (is_direct(c, r)) return c.a == FixedWord::i8 ? direct_as<int8_t>(c, r) : direct_as<int16_t>(c, r);
+  if (c.width == 32) return by_blocks<int32_t>(c, r);
+  if (c.width == 64) return by_blocks<int64_t>(c, r);
+  by_blocks<int128>(c, r);
+}
+
+template <typename W>
+void row_of(const FixedCall& c, const FixedRow& r) {
+  W* sums = static_cast<W*>(r.sums);
+  alignas(64) W y[block];
+  for (int64_t j = 0; j < r.n; ++j) sums[j] = 0;
+  for (int64_t p = 0; p < r.k; ++p) {
+    W scale;
+    load(c.a, r.a, r.a_step, p, 1, &scale);
+    for (int64_t begin = 0; begin < r.n; begin += block) {
+      const int n = int(r.n - begin < block ? r.n - begin : block);
+      load(c.b, r.b, 1, p * r.n + begin, n, y);
+      for (int i = 0; i < n; ++i) sums[begin + i] += scale * y[i];
+    }
+  }
+  for (int64_t begin = 0; begin < r.n; begin += block) {
+    const int n = int(r.n - begin < block ? r.n - begin : block);
+    drop(sums + begin, n, c, r.words ? r.words + begin : nullptr);
+    limit(sums + begin, n, c, r.outside ? r.outside + begin : nullptr);
+    store(c.out, sums + begin, r.out, begin, n);
+  }
+}
+
+void row(const FixedCall& c, const FixedRow& r) {
+  if (c.width == 32) return row_of<int32_t>(c, r);
+  if (c.width == 64) return row_of<int64_t>(c, r);
+  row_of<int128>(c, r);
+}
+
+}  // namespace
+
+extern const FixedTable fixed_table = {run, row};
+
+}  // namespace ulpgrad::ULPGRAD_ISA
