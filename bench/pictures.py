@@ -83,8 +83,8 @@ def spacing(formats: Iterable[Format | str]) -> Picture:
         low, high = (f(np.log2([extent(form)[side] for form in shown])) for side, f in ((0, np.min), (1, np.max)))
         steps = np.log2([staircase(form)[1][[0, -1]] for form in shown])
         axes.set(xlim=(low - 2, high + 2), ylim=(steps.min() - 1.5, steps.max() + 1.5))
-        _powers(axes.xaxis)
-        _powers(axes.yaxis)
+        powers_of_two(axes.xaxis)
+        powers_of_two(axes.yaxis)
         axes.set(xlabel="magnitude", ylabel="distance to the next value")
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
@@ -115,7 +115,7 @@ def dynamic_range(formats: Iterable[Format | str]) -> Picture:
         axes.set_yticks(range(len(chosen)), [f.name for f in chosen])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        _powers(axes.xaxis)
+        powers_of_two(axes.xaxis)
 
     title = "Range of " + ", ".join(f.name for f in chosen)
     return Picture("range", title, draw, (8.4, 0.6 + 0.27 * len(chosen)))
@@ -265,7 +265,7 @@ def _strokes(axes: Any, form: Format, values: Array, reach: float) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def _powers(axis: Any) -> None:
+def powers_of_two(axis: Any) -> None:
     """Labels of an axis that holds exponents of two."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -324,5 +324,5 @@ if __name__ == "__main__":
     for made in write(Path(sys.argv[1])):
         print(made)
 
-__all__ = ["Picture", "block", "describe", "dynamic_range", "magnitudes", "number_line", "pictures", "range_bars", "rounding",
-           "spacing", "staircase", "write"]  # fmt: skip
+__all__ = ["Picture", "block", "describe", "dynamic_range", "extent", "magnitudes", "number_line", "pictures",
+           "powers_of_two", "range_bars", "rounding", "spacing", "staircase", "write"]  # fmt: skip
