@@ -136,6 +136,41 @@ py::object avg_pool2d_gradient_of(const py::array& g, Pair size, Pair kernel, Pa
   return std::move(dx);
 }
 
+// Means of windows whose sum would not fit 32 bits are refused.
+constexpr int64_t kLargestWindow = 1 << 15;
+
+template <typename T>
+py::object integer_pool_of(const py::array& x, const PoolGeometry& p, bool mean, int32_t padding_value, bool even,
+                           const IntegerPoolKernels<T>& kernels) {
+  const T* const from = contiguous<T>(x, "x");
+  py::array_t<T> y = empty<T>({x.shape(0), x.shape(1), p.rows, p.columns});
+  T* const to = y.mutable_data();
+  const int64_t planes = x.shape(0) * x.shape(1), size = p.rows * p.columns;
+  {
+    py::gil_scoped_release release;
+    parallel_for(planes, grain(p), [&](int64_t begin, int64_t end) {
+      void* const memory = scratch(Slot::caller, p.columns * sizeof(int32_t));
+      for (int64_t i = begin; i < end; ++i) {
+        const T* const plane = from + i * p.height * p.width;
+        if (mean) {
+          kernels.avg(p, plane, to + i * size, padding_value, even, memory);
+        } else {
+          kernels.max(p, plane, to + i * size);
+        }
+      }
+    });
+  }
+  return std::move(y);
+}
+
+py::object integer_pool(const py::array& x, const PoolGeometry& p, bool mean, int32_t padding_value, bool even,
+                        const char* isa) {
+  const PoolTable& kernels = table<PoolTable>(isa_named(isa));
+  if (py::isinstance<py::array_t<int8_t>>(x)) return integer_pool_of(x, p, mean, padding_value, even, kernels.s8);
+  if (py::isinstance<py::array_t<uint8_t>>(x)) return integer_pool_of(x, p, mean, padding_value, even, kernels.u8);
+  return integer_pool_of(x, p, mean, padding_value, even, kernels.s16);
+}
+
 bool holds_doubles(const py::array& a) { return py::isinstance<py::array_t<double>>(a); }
 
 void bind_pool(py::module_& m) {
@@ -175,6 +210,30 @@ void bind_pool(py::module_& m) {
       },
       "Gradient of avg_pool2d.", py::arg("g"), py::kw_only(), py::arg("size"), py::arg("kernel_size"),
       py::arg("stride"), py::arg("padding"), py::arg("count_include_pad"), py::arg("isa") = "");
+  m.def(
+      "integer_max_pool2d",
+      [](const py::array& x, Pair kernel, Pair stride, Pair padding, Pair dilation, const char* isa) {
+        expect_ndim(x, 4, "x");
+        const PoolGeometry p = checked({x.shape(2), x.shape(3)}, kernel, stride, padding, dilation, false);
+        return integer_pool(x, p, false, 0, false, isa);
+      },
+      "Maximum of each window of C-contiguous int8, uint8 or int16 images.", py::arg("x"), py::kw_only(),
+      py::arg("kernel_size"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("isa") = "");
+  m.def(
+      "integer_avg_pool2d",
+      [](const py::array& x, Pair kernel, Pair stride, Pair padding, bool include, int32_t value, bool even,
+         const char* isa) {
+        expect_ndim(x, 4, "x");
+        if (kernel[0] > kLargestWindow || kernel[1] > kLargestWindow || kernel[0] * kernel[1] > kLargestWindow)
+          throw py::value_error("integer_avg_pool2d: a window of more than 2^15 values");
+        if (value < INT16_MIN || value > INT16_MAX)
+          throw py::value_error("integer_avg_pool2d: a padding value above 16 bits");
+        const PoolGeometry p = checked({x.shape(2), x.shape(3)}, kernel, stride, padding, {1, 1}, include);
+        return integer_pool(x, p, true, value, even, isa);
+      },
+      "Mean of each window of C-contiguous int8, uint8 or int16 images, rounded to nearest.", py::arg("x"),
+      py::kw_only(), py::arg("kernel_size"), py::arg("stride"), py::arg("padding"), py::arg("count_include_pad"),
+      py::arg("padding_value"), py::arg("even"), py::arg("isa") = "");
 }
 
 const Binder binder(bind_pool);

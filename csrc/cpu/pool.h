@@ -22,9 +22,19 @@ struct PoolKernels {
   void (*avg_gradient)(const PoolGeometry&, const T* g, T* dx);  // adds to dx
 };
 
+template <typename T>
+struct IntegerPoolKernels {
+  // Each takes one plane. `places` is working memory for 4 * columns bytes. Means are rounded to the nearest code.
+  void (*max)(const PoolGeometry&, const T* x, T* y);
+  void (*avg)(const PoolGeometry&, const T* x, T* y, int32_t padding_value, bool ties_to_even, void* places);
+};
+
 struct PoolTable {
   PoolKernels<float> f32;
   PoolKernels<double> f64;
+  IntegerPoolKernels<int8_t> s8;
+  IntegerPoolKernels<uint8_t> u8;
+  IntegerPoolKernels<int16_t> s16;
 };
 
 ULPGRAD_TABLE(PoolTable, pool_table)

@@ -90,7 +90,76 @@ static void avg_gradient(const PoolGeometry& p, const T* g, T* dx) {
   }
 }
 
+template <typename T, int step>
+static void integer_max_rows(const PoolGeometry& p, const T* x, T* y) {
+  const int64_t stride = step ? step : p.stride[1];
+  const T lowest = T(-1) < T(0) ? static_cast<T>(-(1 << (8 * sizeof(T) - 1))) : T(0);
+  for (int64_t row = 0; row < p.rows; ++row, y += p.columns) {
+    T* const __restrict best = y;
+    for (int64_t i = 0; i < p.columns; ++i) best[i] = lowest;
+    for_taps(p, row, [&](int64_t h, int64_t left, int64_t begin, int64_t end) {
+      const T* const __restrict from = x + h * p.width + left;
+      for (int64_t i = begin; i < end; ++i) best[i] = from[i * stride] > best[i] ? from[i * stride] : best[i];
+    });
+  }
+}
+
+template <typename T>
+static void integer_max(const PoolGeometry& p, const T* x, T* y) {
+  const auto run = p.stride[1] == 1   ? integer_max_rows<T, 1>
+                   : p.stride[1] == 2 ? integer_max_rows<T, 2>
+                                      : integer_max_rows<T, 0>;
+  run(p, x, y);
+}
+
+// sum / count to the nearest integer. The quotient of doubles is exact enough for its floor to be that of the fraction.
+template <bool even>
+ULPGRAD_INLINE int32_t rounded_mean(int32_t sum, int32_t count) {
+  const double numerator = 2.0 * sum + count, denominator = 2.0 * count, quotient = numerator / denominator;
+  int32_t whole = static_cast<int32_t>(quotient);
+  whole -= whole > quotient;
+  if (even) whole -= (whole * denominator == numerator) & whole & 1;
+  return whole;
+}
+
+template <typename T, int step, bool even>
+static void integer_avg_rows(const PoolGeometry& p, const T* x, T* __restrict y, int32_t padding_value, void* memory) {
+  const int64_t stride = step ? step : p.stride[1];
+  int32_t* const __restrict sum = static_cast<int32_t*>(memory);
+  const bool whole = p.include_padding || (!p.padding[0] && !p.padding[1]);
+  const int32_t all = static_cast<int32_t>(p.kernel[0] * p.kernel[1]);
+  for (int64_t row = 0; row < p.rows; ++row, y += p.columns) {
+    for (int64_t i = 0; i < p.columns; ++i) sum[i] = 0;
+    for_taps(p, row, [&](int64_t h, int64_t left, int64_t begin, int64_t end) {
+      const T* const __restrict from = x + h * p.width + left;
+      for (int64_t i = begin; i < end; ++i) sum[i] += from[i * stride];
+    });
+    if (p.include_padding && padding_value != 0) {
+      PoolGeometry seen = p;
+      seen.include_padding = false;
+      for (int64_t i = 0; i < p.columns; ++i)
+        sum[i] += padding_value * (all - static_cast<int32_t>(count(seen, row, i)));
+    }
+    if (whole) {
+      for (int64_t i = 0; i < p.columns; ++i) y[i] = static_cast<T>(rounded_mean<even>(sum[i], all));
+    } else {
+      for (int64_t i = 0; i < p.columns; ++i)
+        y[i] = static_cast<T>(rounded_mean<even>(sum[i], static_cast<int32_t>(count(p, row, i))));
+    }
+  }
+}
+
+template <typename T>
+static void integer_avg(const PoolGeometry& p, const T* x, T* y, int32_t padding_value, bool even, void* memory) {
+  const auto run = p.stride[1] == 2 ? (even ? integer_avg_rows<T, 2, true> : integer_avg_rows<T, 2, false>)
+                                    : (even ? integer_avg_rows<T, 0, true> : integer_avg_rows<T, 0, false>);
+  run(p, x, y, padding_value, memory);
+}
+
 extern const PoolTable pool_table = {{max<float, int32_t>, avg<float>, avg_gradient<float>},
-                                     {max<double, int64_t>, avg<double>, avg_gradient<double>}};
+                                     {max<double, int64_t>, avg<double>, avg_gradient<double>},
+                                     {integer_max<int8_t>, integer_avg<int8_t>},
+                                     {integer_max<uint8_t>, integer_avg<uint8_t>},
+                                     {integer_max<int16_t>, integer_avg<int16_t>}};
 
 }  // namespace ulpgrad::ULPGRAD_ISA
