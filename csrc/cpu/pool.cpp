@@ -149,13 +149,13 @@ py::object integer_pool_of(const py::array& x, const PoolGeometry& p, bool mean,
   {
     py::gil_scoped_release release;
     parallel_for(planes, grain(p), [&](int64_t begin, int64_t end) {
-      void* const memory = scratch(Slot::caller, p.columns * sizeof(int32_t));
+      void* const memory = scratch(Slot::caller, p.rows * (p.width + p.columns) * sizeof(int32_t));
       for (int64_t i = begin; i < end; ++i) {
         const T* const plane = from + i * p.height * p.width;
         if (mean) {
           kernels.avg(p, plane, to + i * size, padding_value, even, memory);
         } else {
-          kernels.max(p, plane, to + i * size);
+          kernels.max(p, plane, to + i * size, memory);
         }
       }
     });

@@ -24,9 +24,9 @@ struct PoolKernels {
 
 template <typename T>
 struct IntegerPoolKernels {
-  // Each takes one plane. `places` is working memory for 4 * columns bytes. Means are rounded to the nearest code.
-  void (*max)(const PoolGeometry&, const T* x, T* y);
-  void (*avg)(const PoolGeometry&, const T* x, T* y, int32_t padding_value, bool ties_to_even, void* places);
+  // Each takes one plane. `memory` holds rows * (width + columns) 32-bit values. Means are rounded to the nearest code.
+  void (*max)(const PoolGeometry&, const T* x, T* y, void* memory);
+  void (*avg)(const PoolGeometry&, const T* x, T* y, int32_t padding_value, bool ties_to_even, void* memory);
 };
 
 struct PoolTable {

@@ -1,6 +1,6 @@
-"""Row by row and tap by tap, as for floats, but without indices: 64 codes are compared at a time.
+"""The rows of a window are folded first, a whole line of the image at a time, then its columns: both loops are vector code.
 
-Next limit: reading every second code of a row uses half of each load.
+Next limit: reading every second code of a line uses half of each load.
 """
 
 from __future__ import annotations

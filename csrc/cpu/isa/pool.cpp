@@ -90,26 +90,67 @@ static void avg_gradient(const PoolGeometry& p, const T* g, T* dx) {
   }
 }
 
-template <typename T, int step>
-static void integer_max_rows(const PoolGeometry& p, const T* x, T* y) {
-  const int64_t stride = step ? step : p.stride[1];
+// Integer codes need no places, so a window's rows are folded first, a whole line of the image at a time, and its
+// columns afterwards; where windows do not overlap and fill the line, in one loop over all lines.
+struct Largest {
+  template <typename T>
+  ULPGRAD_INLINE T of(T a, T b) {
+    return a > b ? a : b;
+  }
+};
+struct Sum {
+  template <typename T>
+  ULPGRAD_INLINE T of(T a, T b) {
+    return a + b;
+  }
+};
+
+template <typename Fold, typename S, typename T>
+ULPGRAD_INLINE void fold_line(const T* __restrict x, S* __restrict y, int64_t n, int64_t step, bool first) {
+  if (first) {
+    for (int64_t i = 0; i < n; ++i) y[i] = x[i * step];
+  } else {
+    for (int64_t i = 0; i < n; ++i) y[i] = Fold::template of<S>(y[i], x[i * step]);
+  }
+}
+
+// S is the type of folded values, `memory` holds rows * width of them. Without padding.
+template <typename Fold, int step, typename S, typename T>
+static void fold_plane(const PoolGeometry& p, const T* x, S* y, S* memory) {
+  for (int64_t row = 0; row < p.rows; ++row)
+    for (int64_t i = 0; i < p.kernel[0]; ++i)
+      fold_line<Fold>(x + (row * p.stride[0] + i * p.dilation[0]) * p.width, memory + row * p.width, p.width, 1,
+                      i == 0);
+  const int64_t stride = step ? step : p.stride[1], last = (p.kernel[1] - 1) * p.dilation[1];
+  const bool together = p.width == p.columns * stride && last < stride;
+  const int64_t lines = together ? 1 : p.rows, columns = together ? p.rows * p.columns : p.columns;
+  for (int64_t line = 0; line < lines; ++line)
+    for (int64_t j = 0; j < p.kernel[1]; ++j)
+      fold_line<Fold>(memory + line * p.width + j * p.dilation[1], y + line * columns, columns, stride, j == 0);
+}
+
+template <typename Fold, typename S, typename T>
+static void fold(const PoolGeometry& p, const T* x, S* y, S* memory) {
+  const auto run = p.stride[1] == 1   ? fold_plane<Fold, 1, S, T>
+                   : p.stride[1] == 2 ? fold_plane<Fold, 2, S, T>
+                                      : fold_plane<Fold, 0, S, T>;
+  run(p, x, y, memory);
+}
+
+ULPGRAD_INLINE bool is_padded(const PoolGeometry& p) { return p.padding[0] || p.padding[1]; }
+
+template <typename T>
+static void integer_max(const PoolGeometry& p, const T* x, T* y, void* memory) {
+  if (!is_padded(p)) return fold<Largest>(p, x, y, static_cast<T*>(memory));
   const T lowest = T(-1) < T(0) ? static_cast<T>(-(1 << (8 * sizeof(T) - 1))) : T(0);
   for (int64_t row = 0; row < p.rows; ++row, y += p.columns) {
     T* const __restrict best = y;
     for (int64_t i = 0; i < p.columns; ++i) best[i] = lowest;
     for_taps(p, row, [&](int64_t h, int64_t left, int64_t begin, int64_t end) {
       const T* const __restrict from = x + h * p.width + left;
-      for (int64_t i = begin; i < end; ++i) best[i] = from[i * stride] > best[i] ? from[i * stride] : best[i];
+      for (int64_t i = begin; i < end; ++i) best[i] = Largest::of(best[i], from[i * p.stride[1]]);
     });
   }
-}
-
-template <typename T>
-static void integer_max(const PoolGeometry& p, const T* x, T* y) {
-  const auto run = p.stride[1] == 1   ? integer_max_rows<T, 1>
-                   : p.stride[1] == 2 ? integer_max_rows<T, 2>
-                                      : integer_max_rows<T, 0>;
-  run(p, x, y);
 }
 
 // sum / count to the nearest integer. The quotient of doubles is exact enough for its floor to be that of the fraction.
@@ -122,38 +163,40 @@ ULPGRAD_INLINE int32_t rounded_mean(int32_t sum, int32_t count) {
   return whole;
 }
 
-template <typename T, int step, bool even>
-static void integer_avg_rows(const PoolGeometry& p, const T* x, T* __restrict y, int32_t padding_value, void* memory) {
-  const int64_t stride = step ? step : p.stride[1];
-  int32_t* const __restrict sum = static_cast<int32_t*>(memory);
-  const bool whole = p.include_padding || (!p.padding[0] && !p.padding[1]);
+template <bool even, typename T>
+static void means(const int32_t* __restrict sums, T* __restrict y, int64_t n, int32_t count) {
+  for (int64_t i = 0; i < n; ++i) y[i] = static_cast<T>(rounded_mean<even>(sums[i], count));
+}
+
+template <typename T, bool even>
+static void integer_avg_of(const PoolGeometry& p, const T* x, T* y, int32_t padding_value, int32_t* memory) {
   const int32_t all = static_cast<int32_t>(p.kernel[0] * p.kernel[1]);
+  if (!is_padded(p)) {
+    int32_t* const sums = memory + p.rows * p.width;
+    fold<Sum>(p, x, sums, memory);
+    return means<even>(sums, y, p.rows * p.columns, all);
+  }
+  PoolGeometry seen = p;
+  seen.include_padding = false;
   for (int64_t row = 0; row < p.rows; ++row, y += p.columns) {
+    int32_t* const __restrict sum = memory;
     for (int64_t i = 0; i < p.columns; ++i) sum[i] = 0;
     for_taps(p, row, [&](int64_t h, int64_t left, int64_t begin, int64_t end) {
       const T* const __restrict from = x + h * p.width + left;
-      for (int64_t i = begin; i < end; ++i) sum[i] += from[i * stride];
+      for (int64_t i = begin; i < end; ++i) sum[i] += from[i * p.stride[1]];
     });
-    if (p.include_padding && padding_value != 0) {
-      PoolGeometry seen = p;
-      seen.include_padding = false;
-      for (int64_t i = 0; i < p.columns; ++i)
-        sum[i] += padding_value * (all - static_cast<int32_t>(count(seen, row, i)));
-    }
-    if (whole) {
-      for (int64_t i = 0; i < p.columns; ++i) y[i] = static_cast<T>(rounded_mean<even>(sum[i], all));
-    } else {
-      for (int64_t i = 0; i < p.columns; ++i)
-        y[i] = static_cast<T>(rounded_mean<even>(sum[i], static_cast<int32_t>(count(p, row, i))));
+    for (int64_t i = 0; i < p.columns; ++i) {
+      const int32_t inside = static_cast<int32_t>(count(seen, row, i));
+      y[i] = static_cast<T>(p.include_padding ? rounded_mean<even>(sum[i] + padding_value * (all - inside), all)
+                                              : rounded_mean<even>(sum[i], inside));
     }
   }
 }
 
 template <typename T>
 static void integer_avg(const PoolGeometry& p, const T* x, T* y, int32_t padding_value, bool even, void* memory) {
-  const auto run = p.stride[1] == 2 ? (even ? integer_avg_rows<T, 2, true> : integer_avg_rows<T, 2, false>)
-                                    : (even ? integer_avg_rows<T, 0, true> : integer_avg_rows<T, 0, false>);
-  run(p, x, y, padding_value, memory);
+  const auto run = even ? integer_avg_of<T, true> : integer_avg_of<T, false>;
+  run(p, x, y, padding_value, static_cast<int32_t*>(memory));
 }
 
 extern const PoolTable pool_table = {{max<float, int32_t>, avg<float>, avg_gradient<float>},
