@@ -51,7 +51,7 @@ def refusal(request: Request) -> str | None:
         return "takes accumulators of at most 8 exponent bits, or float64"
     if overflow == "saturate" and form.specials == "fnuz":
         return "takes fnuz accumulators only with overflow='ieee'"
-    if not (-200 <= form.min_exponent and form.max_exponent <= 200 or form is float64):
+    if not ((form.min_exponent >= -200 and form.max_exponent <= 200) or form is float64):
         return "takes accumulators with values from 2^-200 to 2^200"
     return None
 
