@@ -38,3 +38,16 @@ class GradientError(UlpgradError, RuntimeError):
 
 class DataError(UlpgradError, ValueError):
     """A data or weight file that is missing, corrupt, truncated or of another kind."""
+
+
+class DivergenceError(UlpgradError, ArithmeticError):
+    """Training that left the numbers: a value that is not finite, or a loss that ran away.
+
+    Attributes: `step` (steps before it), `where` (op and place, or parameter), `role`, `format` (name, or None), `value`.
+    """
+
+    def __init__(
+        self, message: str, *, step: int, where: str, role: str, format: str | None = None, value: float = float("nan")
+    ) -> None:
+        super().__init__(message)
+        self.step, self.where, self.role, self.format, self.value = step, where, role, format, value

@@ -1,0 +1,102 @@
+"""What rounds the tensors of one role at one place: a format with its rounding, or something that chooses the format anew.
+
+Values stay floats, on the format's grid: a grid and a factor, so that products run on ordinary kernels and are exact in the
+operands. Integer kernels get the same values as codes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from ulpgrad.errors import ArgumentError, FormatError
+from ulpgrad.formats import Array, Fixed, Float, Format, as_format, float32, float64
+from ulpgrad.ops.quantize import ESTIMATORS, Estimator
+from ulpgrad.policy.rounding import on_grid
+from ulpgrad.random import Generator
+
+
+class Grid:
+    """An array on a format's grid: what it stands for is `values * scale`. `form` is None for what was not rounded."""
+
+    __slots__ = ("_codes", "form", "scale", "values")
+
+    def __init__(self, values: Array, scale: float = 1.0, form: Format | None = None) -> None:
+        self.values, self.scale, self.form = values, scale, form
+        self._codes: Array | None = None
+
+    def codes(self) -> Array:
+        """The same as integers (of a fixed-point grid), exactly."""
+        form = self.form
+        assert isinstance(form, Fixed)
+        if self._codes is None:
+            self._codes = np.ldexp(self.values, form.fraction_bits).astype(form.storage)
+        return self._codes
+
+    def plain(self) -> Array:
+        """What it stands for, in one array."""
+        return self.values if self.scale == 1.0 else self.values * self.values.dtype.type(self.scale)
+
+
+class Quantizer(Protocol):
+    """Rounds arrays. `everywhere` says whether results of ops and gradients on their way are rounded too, or only what enters
+    a product: blocks lie along the axis that a product sums over, and scaled values belong to one."""
+
+    everywhere: bool
+    blocks: bool
+
+    def round(self, values: Array, axis: int = -1) -> Grid: ...
+
+
+@runtime_checkable
+class Chooser(Protocol):
+    """What stands in a role instead of a format and makes a quantizer, with a state of its own, for each place."""
+
+    def quantizer(self, role: str, rounding: str, overflow: str, generator: Generator) -> Any: ...
+
+
+class Plain:
+    """One format, whatever comes."""
+
+    def __init__(self, form: Format, rounding: str, overflow: str, generator: Generator) -> None:
+        self.form, self.rounding, self.overflow, self.generator = form, rounding, overflow, generator
+        self.blocks = form.kind == "block"
+        self.everywhere = not self.blocks
+
+    def round(self, values: Array, axis: int = -1) -> Grid:
+        """To the grid of the format; blocks lie along `axis`."""
+        return Grid(on_grid(values, self.form, self.rounding, self.overflow, self.generator, axis), 1.0, self.form)
+
+
+def checked(given: Any, role: str, what: str) -> Any:
+    """What a role was given, with names of formats looked up. FormatError for a format that the role cannot be in."""
+    if given is None or isinstance(given, Chooser) or (callable(given) and not isinstance(given, Format | type)):
+        return given
+    form = as_format(given)
+    if form.kind not in ("float", "fixed", "block"):
+        raise FormatError(
+            f"{what}: {role}={form.name}: expected a float, fixed-point or block format, a DynamicFixed, or a function of a "
+            "tensor"
+        )
+    if isinstance(form, Float | Fixed) and not form.signed and role != "activation":
+        raise FormatError(f"{what}: {role}={form.name}: {role}s have signs, and the format has none")
+    if isinstance(form, Float) and not form.has_zero:
+        raise FormatError(f"{what}: {role}={form.name}: the format has no zero: it can only hold scales")
+    if role == "update" and form.kind == "block":
+        raise FormatError(f"{what}: update={form.name}: parameters are kept in a float or fixed-point format")
+    return None if form in (float32, float64) else form
+
+
+def estimator(given: Any, what: str) -> Estimator | None:
+    """A function from its name, or itself; None for the straight road, which needs no work. ArgumentError for a name there is
+    not."""
+    if given == "straight_through" or given is ESTIMATORS["straight_through"]:
+        return None
+    if callable(given):
+        return given  # type: ignore[no-any-return]
+    if given not in ESTIMATORS:
+        raise ArgumentError(
+            f"{what}: estimator={given!r}: expected {', '.join(ESTIMATORS)}, or a function of gradient, value and format"
+        )
+    return ESTIMATORS[given]
