@@ -1,6 +1,7 @@
 """The functions on tensors, by family. Names and signatures are the array API standard's for array functions, torch's for
 layers; each differentiable function stands beside its gradient."""
 
+from ulpgrad.ops.accumulate import *
 from ulpgrad.ops.activation import *
 from ulpgrad.ops.attention import *
 from ulpgrad.ops.common import as_tensor as as_tensor

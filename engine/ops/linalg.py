@@ -10,7 +10,7 @@ from ulpgrad.autograd import is_grad_enabled
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.kernels.matmul import spec
-from ulpgrad.ops import elementwise as ew
+from ulpgrad.ops import accumulate as acc, elementwise as ew
 from ulpgrad.ops.common import as_tensor, normalize_axes, normalize_axis, operands
 from ulpgrad.ops.manipulation import matrix_transpose, moveaxis, permute_dims, reshape
 from ulpgrad.tensor import Tensor
@@ -47,45 +47,75 @@ def _rows(x: Tensor) -> Tensor:
     return x if x.ndim == 2 else reshape(x, (-1, x.shape[-1]))
 
 
-def matmul(x1: Any, x2: Any, /) -> Tensor:
+def _product(name: str, a: Tensor, b: Tensor, accumulate: Any, backward: Any) -> Tensor:
+    """a @ b for operands of two axes and more, in a chosen accumulator if there is one."""
+    if accumulate is None:
+        if backward is not None:
+            raise ArgumentError(f"{name}: accumulate_backward={backward!r} needs accumulate=")
+        return _matmul(a, b)
+    return acc.product(name, a, b, accumulate, backward)
+
+
+def matmul(x1: Any, x2: Any, /, *, accumulate: Any = None, accumulate_backward: Any = None) -> Tensor:
     """The matrix product of (..., m, k) and (..., k, n): (..., m, n). Leading axes broadcast; a 1-d operand counts as a
-    row on the left, a column on the right. Raises ShapeError where the inner sizes differ."""
+    row on the left, a column on the right. Raises ShapeError where the inner sizes differ.
+
+    `accumulate`: for float operands, the sums' own format: a float format, its name, or an `Accumulate`. The products of the
+    gradients then have the same accumulator, unless `accumulate_backward` gives another, or False for ordinary products."""
     a, b = operands("matmul", x1, x2)
     if a.ndim == 0 or b.ndim == 0:
         raise ShapeError(f"matmul: expected at least one dimension each, got {a.shape} @ {b.shape}; use * for scalars")
+    how = accumulate, accumulate_backward
     if a.ndim > 1 and b.ndim > 1:
-        return _matmul(a, b)
+        return _product("matmul", a, b, *how)
     if a.shape[-1] != b.shape[max(b.ndim - 2, 0)]:
         raise ShapeError(
             f"matmul: inner sizes differ: {a.shape} @ {b.shape}: {a.shape[-1]} != {b.shape[max(b.ndim - 2, 0)]}"
         )
     if a.ndim == 1 and b.ndim == 1:
-        return reshape(_matmul(reshape(a, (1, -1)), reshape(b, (-1, 1))), ())
+        return reshape(_product("matmul", reshape(a, (1, -1)), reshape(b, (-1, 1)), *how), ())
     if a.ndim == 1:
-        out = _matmul(reshape(a, (1, -1)), b)
+        out = _product("matmul", reshape(a, (1, -1)), b, *how)
         return reshape(out, (*out.shape[:-2], out.shape[-1]))
-    out = _matmul(a, reshape(b, (-1, 1)))
+    out = _product("matmul", a, reshape(b, (-1, 1)), *how)
     return reshape(out, out.shape[:-1])
 
 
-def linear(x: Any, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:
+def linear(
+    x: Any,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    *,
+    accumulate: Any = None,
+    accumulate_backward: Any = None,
+) -> Tensor:
     """activation(x @ weight.T + bias) in one kernel: x (..., in), weight (out, in), bias (out,) -> (..., out).
 
     `activation`: None, "relu", "gelu", "silu", "tanh" or "sigmoid". While a gradient is recorded the activation is a
-    step of its own, since its gradient needs what goes into it.
+    step of its own, since its gradient needs what goes into it. `accumulate` and `accumulate_backward`: as in `matmul`, for
+    the products only; the bias is added to their result.
     """
     x = as_tensor(x)
     if activation is not None and activation not in ACTIVATIONS:
         raise ArgumentError(
             f"linear: unknown activation {activation!r}; expected None or one of {', '.join(ACTIVATIONS)}"
         )
+    if accumulate is not None:
+        spec.check_linear(x, weight, bias)
+        rows = reshape(x, (1, -1)) if x.ndim == 1 else x
+        out = acc.product("linear", rows, matrix_transpose(weight), accumulate, accumulate_backward)
+        out = reshape(out, (*x.shape[:-1], weight.shape[0]))
+        out = out if bias is None else out + bias
+        return ACTIVATIONS[activation](out) if activation else out
     if activation and is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         return ACTIVATIONS[activation](_linear(x, weight, bias, activation=None))
     return _linear(x, weight, bias, activation=activation)
 
 
-def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
-    """The sum of products along an axis that both operands have, counted from the end; the others broadcast."""
+def vecdot(x1: Any, x2: Any, /, *, axis: int = -1, accumulate: Any = None, accumulate_backward: Any = None) -> Tensor:
+    """The sum of products along an axis that both operands have, counted from the end; the others broadcast.
+    `accumulate` and `accumulate_backward`: as in `matmul`."""
     a, b = operands("vecdot", x1, x2)
     smaller = min(a.ndim, b.ndim)
     if axis >= 0 or axis < -smaller:
@@ -93,12 +123,22 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     if a.shape[axis] != b.shape[axis]:
         raise ShapeError(f"vecdot: sizes differ on axis {axis}: {a.shape[axis]} != {b.shape[axis]}")
     a, b = moveaxis(a, axis, -1), moveaxis(b, axis, -1)
-    out = _matmul(reshape(a, (*a.shape[:-1], 1, a.shape[-1])), reshape(b, (*b.shape, 1)))
+    left, right = reshape(a, (*a.shape[:-1], 1, a.shape[-1])), reshape(b, (*b.shape, 1))
+    out = _product("vecdot", left, right, accumulate, accumulate_backward)
     return reshape(out, out.shape[:-2])
 
 
-def tensordot(x1: Any, x2: Any, /, *, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> Tensor:
-    """The sum of products over several axes: the last `axes` of x1 with the first of x2, or the axes named for each."""
+def tensordot(
+    x1: Any,
+    x2: Any,
+    /,
+    *,
+    axes: int | tuple[Sequence[int], Sequence[int]] = 2,
+    accumulate: Any = None,
+    accumulate_backward: Any = None,
+) -> Tensor:
+    """The sum of products over several axes: the last `axes` of x1 with the first of x2, or the axes named for each.
+    `accumulate` and `accumulate_backward`: as in `matmul`."""
     a, b = operands("tensordot", x1, x2)
     if isinstance(axes, int):
         if not 0 <= axes <= min(a.ndim, b.ndim):
@@ -118,7 +158,7 @@ def tensordot(x1: Any, x2: Any, /, *, axes: int | tuple[Sequence[int], Sequence[
     rows, columns = math.prod(a.shape[i] for i in keep_a), math.prod(b.shape[i] for i in keep_b)
     flat_a = reshape(permute_dims(a, (*keep_a, *left)), (rows, inner))
     flat_b = reshape(permute_dims(b, (*right, *keep_b)), (inner, columns))
-    return reshape(_matmul(flat_a, flat_b), outer)
+    return reshape(_product("tensordot", flat_a, flat_b, accumulate, accumulate_backward), outer)
 
 
 def outer(x1: Any, x2: Any, /) -> Tensor:

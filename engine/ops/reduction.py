@@ -12,7 +12,7 @@ from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import as_format, compute_format
 from ulpgrad.kernels.reduction import spec
-from ulpgrad.ops import elementwise as ew
+from ulpgrad.ops import accumulate as acc, elementwise as ew
 from ulpgrad.ops.common import Axis, as_tensor, normalize_axes, normalize_axis
 from ulpgrad.ops.creation import astype, ones
 from ulpgrad.ops.manipulation import broadcast_to, concat, flip, permute_dims, reshape
@@ -121,11 +121,17 @@ def _by_steps(x: Tensor, axis: int) -> Tensor:
     return concat(steps, axis=axis)
 
 
-def sum(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
-    """The sum over `axis`. Integers and bools sum in int64 (uint64 if unsigned) unless `dtype` is given."""
+def sum(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False, accumulate: Any = None) -> Tensor:
+    """The sum over `axis`. Integers and bools sum in int64 (uint64 if unsigned) unless `dtype` is given.
+
+    `accumulate`: for floats, the sum's own format: a float format, its name, or an `Accumulate`. Terms then come in order
+    (C order of several axes), and every addition is rounded to that format.
+    """
     x = as_tensor(x)
     if dtype is not None and as_format(dtype) is not x.dtype:
         x = astype(x, dtype)
+    if accumulate is not None:
+        return acc.total("sum", x, normalize_axes("sum", axis, x.ndim), keepdims, accumulate)
     out: Tensor = _sum(x, axis=normalize_axes("sum", axis, x.ndim), keepdims=keepdims)
     return out if dtype is None else astype(out, dtype, copy=False)
 
@@ -139,9 +145,13 @@ def prod(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = Fa
     return out if dtype is None else astype(out, dtype, copy=False)
 
 
-def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The mean over `axis`, of floats."""
+def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False, accumulate: Any = None) -> Tensor:
+    """The mean over `axis`, of floats. `accumulate`: as in `sum`; the division is an ordinary one."""
     x = as_tensor(x)
+    if accumulate is not None:
+        axes = normalize_axes("mean", axis, x.ndim)
+        total = acc.total("mean", _wide(x), axes, keepdims, accumulate)
+        return astype(total / _count(x.shape, axes), x.dtype, copy=False)
     return _mean(x, axis=normalize_axes("mean", axis, x.ndim), keepdims=keepdims)
 
 
@@ -199,7 +209,7 @@ def argmin(x: Any, /, *, axis: int | None = None, keepdims: bool = False) -> Ten
     return _position("argmin", _argmin, x, axis, keepdims)
 
 
-def _cumulative(name: str, primitive: Primitive, x: Any, axis: int | None, dtype: Any, include_initial: bool) -> Tensor:
+def _cumulative(name: str, primitive: Any, x: Any, axis: int | None, dtype: Any, include_initial: bool) -> Tensor:
     x = as_tensor(x)
     if axis is None:
         if x.ndim != 1:
@@ -217,9 +227,23 @@ def _cumulative(name: str, primitive: Primitive, x: Any, axis: int | None, dtype
     return concat([first if name == "cumulative_prod" else first - first, out], axis=where)
 
 
-def cumulative_sum(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Tensor:
-    """Running sums along `axis` (needed unless x is 1-d), with a leading 0 if `include_initial`."""
-    return _cumulative("cumulative_sum", _cumulative_sum, x, axis, dtype, include_initial)
+def cumulative_sum(
+    x: Any,
+    /,
+    *,
+    axis: int | None = None,
+    dtype: Any = None,
+    include_initial: bool = False,
+    accumulate: Any = None,
+) -> Tensor:
+    """Running sums along `axis` (needed unless x is 1-d), with a leading 0 if `include_initial`. `accumulate`: as in `sum`,
+    without chunks."""
+
+    def accumulated(x: Tensor, *, axis: int) -> Tensor:
+        return acc.running("cumulative_sum", x, axis, accumulate)
+
+    chosen = _cumulative_sum if accumulate is None else accumulated
+    return _cumulative("cumulative_sum", chosen, x, axis, dtype, include_initial)
 
 
 def cumulative_prod(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Tensor:
