@@ -16,6 +16,7 @@ pytest.importorskip("typer", reason="the command line needs the extra `lab`")
 pytest.importorskip("matplotlib", reason="the plots need the extra `lab`")
 from typer.testing import CliRunner
 
+from ulpgrad import data
 from ulpgrad.bench import studies
 from ulpgrad.bench.lab import (
     Check,
@@ -30,6 +31,7 @@ from ulpgrad.bench.lab import (
     bars,
     curves,
     diverged,
+    network,
     number,
     page,
     percent,
@@ -38,8 +40,10 @@ from ulpgrad.bench.lab import (
     train,
 )
 from ulpgrad.bench.lab.results import plain
+from ulpgrad.bench.lab.training import error_rate
 from ulpgrad.cli.app import app
 from ulpgrad.errors import ArgumentError
+from ulpgrad.policy import DelayedScaling, Policy
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 REACHING_OUT = {"src", "href", "xlink:href", "data", "action", "srcset", "poster"}
@@ -245,6 +249,23 @@ def test_a_training_that_diverges_says_where_first() -> None:
     assert len(found["losses"]) == len(found["test_errors"]) == 3
     assert found["test_error"] > 0.8
     json.dumps(plain(found), allow_nan=False)
+
+
+def test_a_policy_that_gives_up_says_where() -> None:
+    """NaN into fixed point: the loss grows beyond all numbers, and the policy refuses to go on."""
+    found = train(one(epochs=2), Recipe(learning_rate=1e30), policy=Policy(activation="float16", overflow="ieee"))
+    assert found["first_not_finite"]["epoch"] == 1
+    assert found["first_not_finite"]["where"]
+    assert len(found["losses"]) == len(found["test_errors"]) == 2
+    assert found["test_error"] > 0.8
+
+
+def test_measuring_the_error_leaves_the_policy_as_it_was() -> None:
+    policy = DelayedScaling()
+    train(one(), policy=policy)
+    before = policy.state_dict()
+    error_rate(network("digits"), data.digits("test"), policy)
+    assert policy.state_dict() == before
 
 
 # The studies themselves

@@ -15,6 +15,8 @@ import numpy as np
 from ulpgrad import autograd, data, nn, ops, optim, random
 from ulpgrad.bench.lab.results import Figures
 from ulpgrad.bench.lab.study import Run
+from ulpgrad.errors import DivergenceError
+from ulpgrad.policy import Policy, autocast
 from ulpgrad.tensor import Tensor
 
 HIDDEN = 256
@@ -36,7 +38,7 @@ class Recipe:
 
 
 class Step(Protocol):
-    """Takes the place of loss, backward and optimizer step; returns the loss of the batch."""
+    """One step, under the run's policy: forward, backward and the optimizer's step; returns the loss of the batch."""
 
     def __call__(self, model: nn.Module, optimizer: optim.Optimizer, x: Tensor, y: Tensor) -> float: ...
 
@@ -51,36 +53,43 @@ def network(dataset: str) -> nn.Module:
     )  # fmt: skip
 
 
-def plain_step(model: nn.Module, optimizer: optim.Optimizer, x: Tensor, y: Tensor) -> float:
-    """Cross-entropy, backward, step."""
-    optimizer.zero_grad()
-    loss = ops.cross_entropy(model(x), y)
-    loss.backward()
-    optimizer.step()
-    return float(loss.item())
+def usual_step(policy: Policy | autocast | None) -> Step:
+    """Cross-entropy, backward, step; the policy rounds what was stepped."""
+
+    def step(model: nn.Module, optimizer: optim.Optimizer, x: Tensor, y: Tensor) -> float:
+        optimizer.zero_grad()
+        loss = ops.cross_entropy(model(x), y)
+        loss.backward()
+        if isinstance(policy, Policy):
+            policy.step(optimizer)
+        else:
+            optimizer.step()
+        return float(loss.item())
+
+    return step
 
 
 def train(
     run: Run,
     recipe: Recipe = Recipe(),
     *,
-    policy: contextlib.AbstractContextManager[Any] | None = None,
+    policy: Policy | autocast | None = None,
     prepare: Callable[[nn.Module], optim.Optimizer] | None = None,
-    step: Step = plain_step,
+    step: Step | None = None,
     watch: Callable[[nn.Module, int], None] | None = None,
 ) -> Figures:
     """Train one network; the same run gives the same bits, and every row of a seed starts from the same weights and sees
     the same images in the same order.
 
-    - `policy`: a reusable context that forward, backward and step run under; the test error is measured under it too.
+    - `policy`: what each step runs under; the test error is measured under it too, which leaves its state as it was.
     - `prepare(model)`: changes a model (drawn in float32) to the row's formats and returns its optimizer; SGD otherwise.
-    - `step(model, optimizer, x, y)`: one step of the row's own.
+    - `step(model, optimizer, x, y)`: one step of the row's own, in place of loss, backward and `policy.step(optimizer)`.
     - `watch(model, index)`: called after each step, while its gradients are there.
 
     Figures: `step_losses`, `losses` (means over each epoch), `test_errors` (after each), `final_loss`, `test_error` and
     `best_error` (last, smallest), `first_not_finite` ({"step" from 1, "epoch", "where": "loss", or the parameter or
-    gradient at fault} or None), `steps`, `parameters`, `seconds`. A training whose weights are no longer finite stops:
-    nothing after that is learned; its remaining errors are those of the last epoch.
+    gradient at fault} or None), `steps`, `parameters`, `seconds`. A training whose weights are no longer finite, or that a
+    policy gives up (DivergenceError), stops; its remaining losses are not finite, its errors those of its last weights.
     """
     random.manual_seed(run.seed)
     model = (recipe.network or network)(run.data)
@@ -89,6 +98,7 @@ def train(
     )  # fmt: skip
     training, held_out = (DATA[run.data](split, standardize=recipe.standardize) for split in ("train", "test"))
     loader = data.DataLoader(training, run.batch_size, shuffle=True, seed=run.seed)
+    one = step or usual_step(policy)
     step_losses: list[float] = []
     losses: list[float] = []
     errors: list[float] = []
@@ -102,19 +112,24 @@ def train(
             continue
         run.told(f"epoch {epoch + 1}" + (f", error {errors[-1]:.1%}" if errors else ""))
         start = len(step_losses)
-        with policy or contextlib.nullcontext():
-            for x, y in loader:
-                step_losses.append(step(model, optimizer, x, y))
+        for x, y in loader:
+            where = None
+            try:
+                with policy or contextlib.nullcontext():
+                    step_losses.append(one(model, optimizer, x, y))
+            except DivergenceError as error:
+                where, lost = error.where, True
+            else:
                 if watch is not None:
                     watch(model, len(step_losses) - 1)
                 where = None if fault else _fault(step_losses[-1], model)
-                if where:
-                    fault = {"step": len(step_losses), "epoch": epoch + 1, "where": where}
-                if fault and any(_not_finite(p) for p in model.parameters()):
-                    lost = True
-                    break
-            errors.append(error_rate(model, held_out))
-        losses.append(float(np.mean(step_losses[start:])))
+            if where and fault is None:
+                fault = {"step": len(step_losses) + lost, "epoch": epoch + 1, "where": where}
+            if lost or (fault and any(_not_finite(p) for p in model.parameters())):
+                lost = True
+                break
+        errors.append(error_rate(model, held_out, policy))
+        losses.append(float(np.mean(step_losses[start:])) if step_losses[start:] else math.nan)
     return {
         "step_losses": step_losses,
         "losses": losses,
@@ -129,17 +144,26 @@ def train(
     }
 
 
-def error_rate(model: nn.Module, held_out: data.ArrayDataset) -> float:
-    """Share of images that are taken for another digit; an image whose outputs are not all finite counts as wrong."""
+def error_rate(model: nn.Module, held_out: data.ArrayDataset, policy: Policy | autocast | None = None) -> float:
+    """Share of images that are taken for another digit, computed as in training; an image whose outputs are not all finite
+    counts as wrong. The policy's state is left as it was."""
     was = model.training
+    before = policy.state_dict() if isinstance(policy, Policy) else None
     model.eval()
     wrong = 0
     with autograd.no_grad():
         for x, y in data.DataLoader(held_out, LARGE_TEST):
-            outputs = model(x).numpy().astype(np.float32)
+            try:
+                with policy or contextlib.nullcontext():
+                    outputs = model(x).numpy().astype(np.float32)
+            except DivergenceError:  # weights that a fixed-point format refuses
+                wrong += len(y)
+                continue
             right = (outputs.argmax(axis=1) == y.numpy()) & np.isfinite(outputs).all(axis=1)
             wrong += len(right) - int(right.sum())
     model.train(was)
+    if before is not None and isinstance(policy, Policy):
+        policy.load_state_dict(before)
     return wrong / len(held_out)
 
 
@@ -159,4 +183,4 @@ def _not_finite(t: Tensor) -> bool:
     return not bool(np.isfinite(t.storage if t.storage.dtype.kind == "f" else t.numpy().astype(np.float32)).all())
 
 
-__all__ = ["Recipe", "Step", "error_rate", "network", "plain_step", "train"]
+__all__ = ["Recipe", "Step", "error_rate", "network", "train", "usual_step"]
