@@ -22,7 +22,7 @@ LEVELS = [
     {"kernels"},
     {"device", "dispatch"},
     {"autograd", "tensor", "differentiable"},
-    {"ops", "random", "policy", "explain"},
+    {"ops", "random", "policy", "explain", "fixed"},
     {"nn", "optim", "io", "data", "testing"},
     {"bench"},
     {"cli"},

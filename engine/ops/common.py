@@ -64,7 +64,9 @@ def operands(name: str, x1: Any, x2: Any) -> tuple[Tensor, Tensor]:
         x1 = as_tensor(x1)
         first = True
     tensor, other = (x1, x2) if first else (x2, x1)
-    if isinstance(other, (bool, int, float)):
+    if isinstance(other, int) and name.endswith("_shift") and tensor.dtype.kind == "fixed":
+        other = scalar(other, as_format(int))  # places to shift by, not a value
+    elif isinstance(other, (bool, int, float)):
         other = scalar(other, weak_format(other, tensor.dtype) if not isinstance(other, bool) else as_format(bool))
     else:
         try:

@@ -142,12 +142,12 @@ def _binary(name: str, rules: Rules | None = None) -> Binary:
     def call(x1: Any, x2: Any, /) -> Tensor:
         if not state.special:
             try:
-                if x2.__class__ is float or x2.__class__ is int:
-                    x2 = scalar(x2, weak_format(x2, x1.dtype))
-                run, form = kept[x1.dtype, x2.dtype]
-                out = Tensor(run(x1.storage, x2.storage), form)
-                if x1.requires_grad or x2.requires_grad:
-                    primitive.record((x1, x2), (out,), {})
+                number = x2.__class__ is float or x2.__class__ is int
+                other = scalar(x2, weak_format(x2, x1.dtype)) if number else x2
+                run, form = kept[x1.dtype, other.dtype]
+                out = Tensor(run(x1.storage, other.storage), form)
+                if x1.requires_grad or other.requires_grad:
+                    primitive.record((x1, other), (out,), {})
                 return out
             except Exception:
                 pass

@@ -1,0 +1,60 @@
+"""Pooling of images: taps of the windows are added, or compared, as whole planes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+import numpy as np
+
+from ulpgrad.fixed.elementwise import chosen
+from ulpgrad.fixed.reduction import shared, sum_bounds
+from ulpgrad.fixed.routing import implements, operands
+from ulpgrad.fixed.rules import Rule, added_bits
+from ulpgrad.fixed.run import Outcome
+from ulpgrad.formats import Array
+from ulpgrad.kernels.conv.geometry import Pair, output_size
+from ulpgrad.tensor import Tensor
+
+ONE = (1, 1)
+
+
+def taps(x: Array, fill: int, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Iterator[Array]:
+    """For each place in a window, the plane of values that all windows have there: [n, c, oh, ow], views."""
+    rows, columns = output_size(x.shape[2:], kernel_size, stride, padding, dilation)
+    padded = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)), constant_values=fill) if any(padding) else x
+    for i in range(kernel_size[0]):
+        for j in range(kernel_size[1]):
+            part = padded[:, :, i * dilation[0] :: stride[0], j * dilation[1] :: stride[1]]
+            yield part[:, :, :rows, :columns]
+
+
+@implements("max_pool2d")
+def max_pool2d(
+    name: str, rule: Rule, x: Tensor, *, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> Outcome:
+    (form,) = operands(name, x)
+    first, *rest = taps(x.storage, form.min_code, kernel_size, stride, padding, dilation)
+    out = first.copy()
+    for tap in rest:
+        np.maximum(out, tap, out=out)
+    return chosen(name, rule, Tensor(out, form))
+
+
+@implements("avg_pool2d")
+def avg_pool2d(
+    name: str, rule: Rule, x: Tensor, *, kernel_size: Pair, stride: Pair, padding: Pair, count_include_pad: bool
+) -> Outcome:
+    """The exact sum over the count, rounded once."""
+    (form,) = operands(name, x)
+    terms = prod(kernel_size)
+    wide = np.int64 if form.bits + added_bits(terms) <= 63 else object
+    first, *rest = taps(x.storage, 0, kernel_size, stride, padding, ONE)
+    sums = first.astype(wide)
+    for tap in rest:
+        sums += tap
+    counts = np.array(terms)
+    if not count_include_pad:
+        ones = np.ones((1, 1, *x.shape[2:]), np.int64)
+        counts = np.sum(list(taps(ones, 0, kernel_size, stride, padding, ONE)), axis=0)
+    return shared(name, rule, form, sums, counts, sum_bounds(form, terms))

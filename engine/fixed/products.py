@@ -1,0 +1,231 @@
+"""Sums of products on integer units: matrix products and convolutions, exact or in an accumulator of one's choice, then cut
+once to the result.
+
+Words of up to 16 bits run on the int8 and int16 kernels; wider ones are summed in 64 or 128 bits. A bias joins the sum before
+it is rounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ulpgrad import dispatch
+from ulpgrad.errors import FormatError
+from ulpgrad.fixed import rules
+from ulpgrad.fixed.routing import IMPLEMENTED, implements, operands
+from ulpgrad.fixed.rules import Rule
+from ulpgrad.fixed.run import (
+    Bounds,
+    Outcome,
+    bounds_of,
+    hull,
+    product_bounds,
+    rescaled,
+    run,
+    run_exact,
+    shifted,
+    stored,
+)
+from ulpgrad.formats import Array, Fixed
+from ulpgrad.kernels.conv.geometry import Pair
+from ulpgrad.kernels.conv.spec import windows
+from ulpgrad.kernels.fixed import spec
+from ulpgrad.kernels.integer import spec as integer
+from ulpgrad.kernels.integer.accumulator import Accumulator
+from ulpgrad.tensor import Tensor
+
+NARROW = (np.int8, np.uint8, np.int16)  # what the integer kernels read
+
+
+@dataclass
+class Sums:
+    """Sums of products: integers in units of 2^-fraction, within bounds."""
+
+    codes: Array
+    fraction: int
+    bounds: Bounds
+
+
+@dataclass(frozen=True)
+class Product:
+    """What is known of a sum of products before it is made."""
+
+    name: str
+    rule: Rule
+    a: Fixed
+    b: Fixed
+    terms: int
+
+    @property
+    def fraction(self) -> int:
+        return self.a.fraction_bits + self.b.fraction_bits
+
+    @property
+    def bounds(self) -> Bounds:
+        return product_bounds(bounds_of(self.a), bounds_of(self.b), max(self.terms, 1))
+
+    def full(self, bias: Fixed | None = None) -> Fixed:
+        """Full precision: of the chosen accumulator, or of the exact sum; with a bias one sum more."""
+        chosen = self.rule.accumulator
+        if isinstance(chosen, Accumulator):
+            fraction = self.fraction - chosen.shift
+            whole = rules.grown(self.name, chosen.bits - 1 - fraction, fraction, True)
+        elif chosen == "int32":
+            whole = rules.grown(self.name, 31 - self.fraction, self.fraction, True)
+        else:
+            whole = rules.of_product(self.name, self.a, self.b, self.terms)
+        return whole if bias is None else rules.of_sum(self.name, whole, bias)
+
+    def accumulator(self, *arrays: Array) -> Any:
+        """What integer kernels are to sum in; None if the sum is not theirs. FormatError for a choice that they cannot make."""
+        low, high = self.bounds
+        narrow = all(x.dtype in NARROW for x in arrays)
+        chosen = self.rule.accumulator
+        if isinstance(chosen, Accumulator) or chosen == "int32":
+            if not narrow:
+                names = " and ".join(dict.fromkeys((self.a.name, self.b.name)))
+                raise FormatError(
+                    f"{self.name}: an accumulator is chosen for words of up to 16 bits (signed) or 8 (unsigned), and operands "
+                    f"are {names}: convert them with .to(format), or leave accumulator=None, which is exact"
+                )
+            return chosen
+        if chosen == "int64" and not (low >= -(2**63) and high < 2**63):
+            raise FormatError(
+                f"{self.name}: sums of {self.terms} products of {self.a.name} and {self.b.name} do not fit an int64: leave "
+                "accumulator=None, which is exact"
+            )
+        return None if not narrow else "int32" if low >= -(2**31) and high < 2**31 else "int64"
+
+    def sums(self, codes: Array, accumulator: Any) -> Sums:
+        """What an integer kernel gave."""
+        if isinstance(accumulator, Accumulator):
+            half = 1 << (accumulator.bits - 1)
+            return Sums(codes, self.fraction - accumulator.shift, (-half, half - 1))
+        if self.rule.accumulator == "int32":
+            return Sums(codes, self.fraction, (-(2**31), 2**31 - 1))
+        return Sums(codes, self.fraction, self.bounds)
+
+
+def _result(product: Product, bias: Fixed | None) -> Fixed:
+    forms = (product.a, product.b) if bias is None else (product.a, product.b, bias)
+    return rules.result_of(product.name, product.rule, forms, lambda: product.full(bias))
+
+
+def _finished(product: Product, form: Fixed, sums: Sums, bias: Array | None, bias_form: Fixed | None) -> Outcome:
+    """Sums, with their bias, cut to the result."""
+    name, rule = product.name, product.rule
+    if bias is None or bias_form is None:
+        return rescaled(name, rule, form, sums.fraction, sums.bounds, sums.codes)
+    fraction = max(sums.fraction, bias_form.fraction_bits)
+    left, right = fraction - sums.fraction, fraction - bias_form.fraction_bits
+    first, second = shifted(sums.bounds, left), shifted(bounds_of(bias_form), right)
+    bounds = hull(first, second, (first[0] + second[0], first[1] + second[1]))
+    shape = sums.codes.shape
+    return run(name, spec.add, rule, form, fraction, bounds, (sums.codes, bias), shape, left=left, right=right,
+               subtract=False)  # fmt: skip
+
+
+def _wide(product: Product, form: Fixed, a: Array, b: Array, bias: Array | None, bias_form: Fixed | None) -> Outcome:
+    """[..., m, k] @ [..., k, n] (+ [..., 1, n]) for words that the integer kernels do not read."""
+    name, rule = product.name, product.rule
+    fraction, bounds = product.fraction, product.bounds
+    if bias is not None and bias_form is not None:
+        ahead = fraction - bias_form.fraction_bits
+        if not 0 <= ahead <= 62:
+            exact = (np.matmul(a.astype(object), b.astype(object)) << max(-ahead, 0)) + (
+                bias.astype(object) << max(ahead, 0)
+            )
+            return run_exact(name, rule, form, fraction + max(-ahead, 0), np.asarray(exact, object))
+        # the bias is one more row of b, under a column of constants in a
+        column = np.full((*a.shape[:-1], 1), 1 << ahead, np.int64)
+        row = np.broadcast_to(bias, (*b.shape[:-2], 1, b.shape[-1]))
+        a, b = (np.concatenate(pair, axis=i) for pair, i in (((a.astype(np.int64), column), -1), ((b, row), -2)))
+        extra = shifted(bounds_of(bias_form), ahead)
+        bounds = hull(bounds, extra, (bounds[0] + extra[0], bounds[1] + extra[1]))
+    return run(name, spec.matmul, rule, form, fraction, bounds, (a, b), spec.matmul_shape(a, b))
+
+
+@implements("matmul")
+def matmul(name: str, rule: Rule, a: Tensor, b: Tensor) -> Outcome:
+    x, y = operands(name, a, b)
+    product = Product(name, rule, x, y, a.shape[-1])
+    return _multiplied(product, a.storage, b.storage, None, None)
+
+
+def _multiplied(product: Product, a: Array, b: Array, bias: Array | None, bias_form: Fixed | None) -> Outcome:
+    form = _result(product, bias_form)
+    accumulator = product.accumulator(a, b)
+    if accumulator is None:
+        return _wide(product, form, a, b, bias, bias_form)
+    params = {"accumulator": accumulator}
+    codes = dispatch.call(integer.integer_matmul, (stored(a), stored(b)), (a, b), params)[0]
+    return _finished(product, form, product.sums(codes, accumulator), bias, bias_form)
+
+
+@implements("linear")
+def linear(
+    name: str, rule: Rule, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: str | None = None
+) -> Outcome:
+    """x @ weight.T + bias in one rounding; an activation follows as a step of its own."""
+    forms = operands(name, x, weight, bias)
+    product = Product(name, rule, forms[0], forms[1], x.shape[-1])
+    rows = x.storage.reshape(-1, x.shape[-1])
+    added = None if bias is None else bias.storage
+    out = _multiplied(product, rows, weight.storage.T, added, forms[2] if bias is not None else None)
+    shape = (*x.shape[:-1], weight.shape[0])
+    tensor = Tensor(out.tensor.storage.reshape(shape), out.tensor.dtype)
+    outside = None if out.outside is None else out.outside.reshape(shape)
+    if activation is None:
+        return Outcome(tensor, outside)
+    if activation not in IMPLEMENTED:
+        raise FormatError(
+            f"linear: activation {activation!r} has no fixed-point arithmetic: expected relu, tanh or sigmoid"
+        )
+    followed: Outcome = IMPLEMENTED[activation].run(activation, rule, tensor)
+    return followed
+
+
+@implements("conv2d")
+def conv2d(
+    name: str,
+    rule: Rule,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+) -> Outcome:
+    forms = operands(name, x, weight, bias)
+    product = Product(name, rule, forms[0], forms[1], int(np.prod(weight.shape[1:])))
+    bias_form = forms[2] if bias is not None else None
+    form = _result(product, bias_form)
+    accumulator = product.accumulator(x.storage, weight.storage)
+    geometry: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+    if accumulator is not None:
+        params = {**geometry, "groups": groups, "accumulator": accumulator}
+        arrays = x.storage, weight.storage
+        codes = dispatch.call(integer.integer_conv2d, tuple(stored(a) for a in arrays), arrays, params)[0]
+        added = None if bias is None else bias.storage.reshape(-1, 1, 1)
+        return _finished(product, form, product.sums(codes, accumulator), added, bias_form)
+    seen = windows(x.storage, weight.shape[2:], **geometry)  # [n, c, oh, ow, kh, kw]
+    n, c, oh, ow = seen.shape[:4]
+    o, per = weight.shape[0], c // groups
+    left = np.moveaxis(seen.reshape(n, groups, per, oh, ow, -1), 2, 4).reshape(n, groups, oh * ow, -1)
+    right = np.swapaxes(weight.storage.reshape(groups, o // groups, -1), 1, 2)
+    added = None if bias is None else bias.storage.reshape(groups, 1, -1)
+    out = _wide(product, form, left, right, added, bias_form)
+    return Outcome(
+        Tensor(_as_images(out.tensor.storage, n, o, oh, ow), form),
+        None if out.outside is None else _as_images(out.outside, n, o, oh, ow),
+    )
+
+
+def _as_images(rows: Array, n: int, o: int, oh: int, ow: int) -> Array:
+    """[n, groups, positions, outputs per group] as [n, o, oh, ow]."""
+    return np.ascontiguousarray(np.swapaxes(rows, 2, 3)).reshape(n, o, oh, ow)

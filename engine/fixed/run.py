@@ -1,0 +1,172 @@
+"""From operands to a result: the integer kernel of an operation, called with the cut that a rule asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ulpgrad import dispatch
+from ulpgrad.errors import FormatError
+from ulpgrad.fixed.rules import Rule
+from ulpgrad.formats import Array, Fixed, Format
+from ulpgrad.kernels.fixed import spec
+from ulpgrad.kernels.fixed.convert import exact_text
+from ulpgrad.kernels.fixed.cut import Cut, applied, cut_to, limited, quotient
+from ulpgrad.kernels.quantize.spec import random_words
+from ulpgrad.kernels.spec import Op
+from ulpgrad.tensor import Tensor
+
+Bounds = tuple[int, int]
+_cut_to = lru_cache(4096)(cut_to)
+
+
+@dataclass
+class Outcome:
+    """A result, and where it did not fit its format (None: nowhere, or nobody asked)."""
+
+    tensor: Tensor
+    outside: Array | None = None
+
+
+def bounds_of(form: Fixed) -> Bounds:
+    """The smallest and the largest code."""
+    return form.min_code, form.max_code
+
+
+def shifted(bounds: Bounds, by: int) -> Bounds:
+    return bounds[0] << by, bounds[1] << by
+
+
+def hull(*bounds: Bounds) -> Bounds:
+    """Bounds that hold all of these, and zero."""
+    return min(0, *(b[0] for b in bounds)), max(0, *(b[1] for b in bounds))
+
+
+def product_bounds(a: Bounds, b: Bounds, terms: int = 1) -> Bounds:
+    """Of a sum of products."""
+    corners = [x * y for x in a for y in b]
+    return min(0, *corners) * terms, max(0, *corners) * terms
+
+
+def stored(a: Array) -> Format:
+    """The integer format of codes as they are stored."""
+    return spec.int_format(a.dtype)
+
+
+def cut_of(rule: Rule, form: Fixed, fraction: int, bounds: Bounds) -> Cut:
+    return _cut_to(
+        form,
+        fraction,
+        *bounds,
+        rounding=rule.rounding,
+        overflow=rule.overflow,
+        random_bits=rule.random_bits,
+        report=rule.watch,
+    )
+
+
+def words_for(rule: Rule, shape: tuple[int, ...]) -> Array | None:
+    """The random words of a call, in the order of its results: none but for stochastic rounding."""
+    if rule.rounding != "stochastic":
+        return None
+    from ulpgrad.random import default_generator
+
+    generator = rule.generator or default_generator
+    key, counter = generator.reserve(int(np.prod(shape, dtype=np.int64)))
+    drawn = random_words(rule.rounding, key, counter, rule.random_bits, shape)
+    assert drawn is not None
+    return np.ascontiguousarray(drawn.words)
+
+
+def run(
+    name: str,
+    op: Op,
+    rule: Rule,
+    form: Fixed,
+    fraction: int,
+    bounds: Bounds,
+    arrays: Sequence[Array],
+    shape: tuple[int, ...],
+    **params: Any,
+) -> Outcome:
+    """Call a kernel whose exact values have `fraction` fraction bits and lie in `bounds`."""
+    cut = cut_of(rule, form, fraction, bounds)
+    formats = (*(stored(a) for a in arrays), None)
+    result, _ = dispatch.call(op, formats, (*arrays, words_for(rule, shape)), {**params, "cut": cut})
+    return _outcome(name, rule, form, result, cut, lambda place: _value(op, arrays, place, params), fraction)
+
+
+def run_exact(
+    name: str, rule: Rule, form: Fixed, fraction: int, values: Array, *, divisor: Array | None = None
+) -> Outcome:
+    """The same for exact values that are there already, as Python integers of any size (dtype object), divided or not."""
+    shape = values.shape
+    flat = values.reshape(-1)
+    extent = (min(flat, default=0), max(flat, default=0))
+    cut = cut_to(form, fraction, *extent, rounding=rule.rounding, overflow=rule.overflow, random_bits=rule.random_bits,
+                 report=rule.watch)  # fmt: skip
+    words = words_for(rule, shape)
+    words = None if words is None else words.reshape(-1)
+    if divisor is None:
+        result = applied(flat, cut, words)
+    else:
+        by = np.broadcast_to(divisor, shape).reshape(-1).astype(object)
+        codes, outside = limited(quotient(flat, by, cut, words), cut)
+        result = codes if outside is None else (codes, outside)
+    result = tuple(r.reshape(shape) for r in result) if isinstance(result, tuple) else result.reshape(shape)
+    return _outcome(name, rule, form, result, cut, lambda place: int(values[place]), fraction)
+
+
+def rescaled(name: str, rule: Rule, form: Fixed, fraction: int, bounds: Bounds, codes: Array) -> Outcome:
+    """Integers in units of 2^-fraction, cut to a format."""
+    return run(name, spec.rescale, rule, form, fraction, bounds, (codes,), codes.shape, sign="keep")
+
+
+def _outcome(
+    name: str, rule: Rule, form: Fixed, result: Any, cut: Cut, exact: Callable[[tuple[int, ...]], Any], fraction: int
+) -> Outcome:
+    if not cut.report:
+        return Outcome(Tensor(result, form))
+    codes, outside = result
+    if rule.overflow == "raise":
+        overflowed(name, form, outside, lambda place: _text(exact(place), fraction))
+    return Outcome(Tensor(codes, form), outside if rule.watch else None)
+
+
+def _text(value: Any, fraction: int) -> str:
+    return value if isinstance(value, str) else exact_text(value, fraction)
+
+
+def overflowed(name: str, form: Fixed, outside: Array, text: Callable[[tuple[int, ...]], str]) -> None:
+    """FormatError with the first place that did not fit, and what would have been there."""
+    if outside.any():
+        place = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise FormatError(
+            f"{name}: the result{f' at {place}' if place else ''} is {text(place)}, which does not fit {form.name} "
+            f"({form.min} to {form.max}): take more integer bits, or overflow='saturate'"
+        )
+
+
+def _value(op: Op, arrays: Sequence[Array], place: tuple[int, ...], params: dict[str, Any]) -> Any:
+    """What an operation came to at one place, before it was cut."""
+    if op is spec.matmul:
+        a, b = arrays
+        lead, (i, j) = place[:-2], place[-2:]
+        left = np.broadcast_to(a, (*(lead and np.broadcast_shapes(a.shape[:-2], b.shape[:-2])), *a.shape[-2:]))
+        right = np.broadcast_to(b, (*left.shape[:-2], *b.shape[-2:]))
+        return sum(int(x) * int(y) for x, y in zip(left[(*lead, i)], right[(*lead, slice(None), j)], strict=True))
+    shape = np.broadcast_shapes(*(a.shape for a in arrays))
+    x, *rest = (int(np.broadcast_to(a, shape)[place]) for a in arrays)
+    if op is spec.rescale:
+        return -x if params["sign"] == "negate" else abs(x) if params["sign"] == "absolute" else x
+    y = rest[0]
+    if op is spec.multiply:
+        return x * y
+    if op is spec.add:
+        y <<= params["right"]
+        return (x << params["left"]) + (-y if params["subtract"] else y)
+    return f"{x} / {y} 2^{params['left'] - params['right']} units"

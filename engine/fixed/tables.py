@@ -1,0 +1,154 @@
+"""Exponentials from tables: exp, sigmoid, tanh and softmax.
+
+A word of up to 16 bits is looked up whole, in one table per function, format and rule. Of wider words the exponential is
+2^k 2^f, with 2^f from a table of 2048 steps and a cubic between them (Tang, "Table-lookup algorithms for elementary functions
+and their error analysis", 1991) in integers of 62 fraction bits; sigmoid and tanh follow from it by one division.
+
+Error, for every operand: half a unit of the result's last place (one unit for directed roundings) and 2^-48 more, which is
+relative to the result for exp and absolute for the others. Softmax divides exponentials of F = min(52, 62 - ceil(log2 k))
+fraction bits by the sum of k of them: (k + 2) 2^-F in place of 2^-48.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from ulpgrad.fixed import rules
+from ulpgrad.fixed.elementwise import quotient
+from ulpgrad.fixed.routing import implements, operands
+from ulpgrad.fixed.rules import Rule
+from ulpgrad.fixed.run import Outcome, overflowed, run_exact, words_for
+from ulpgrad.formats import Array, Fixed, Random
+from ulpgrad.formats.rounding import whole_units
+from ulpgrad.tensor import Tensor
+
+WHOLE = 16  # bits of the widest word of which all codes are in a table
+UNIT = 62  # fraction bits of 2^f
+STEPS = 11  # log2 of the number of steps between powers of two
+LOG2E = 0x1_71547652_B82FE177_7D0FFDA0_D23A7D12  # log2(e) 2^128
+FAR = 130  # an exponential below 2^-FAR is zero here
+FRACTION = UNIT + FAR  # fraction bits of an exponential
+LARGEST = 2.0**900  # what an exponential in a table stops at
+
+REAL = {"exp": np.exp, "tanh": np.tanh, "sigmoid": lambda x: 0.5 + 0.5 * np.tanh(0.5 * x)}
+
+
+# Words of up to 16 bits
+
+
+@lru_cache(32)
+def values_of(name: str, form: Fixed) -> Array:
+    """The function of every code, in the order of the codes' bits as they are stored: float64[2^storage bits]."""
+    codes = np.arange(2 ** (8 * form.itemsize)).astype(f"u{form.itemsize}").view(form.storage)
+    with np.errstate(over="ignore"):
+        return np.asarray(np.minimum(REAL[name](form.exact(codes)), LARGEST))
+
+
+@lru_cache(32)
+def table_of(name: str, form: Fixed, target: Fixed, rounding: str, overflow: str) -> tuple[Array, Array]:
+    """The same as codes of the result, and which of them do not fit it."""
+    values = values_of(name, form)
+    negative = values < 0
+    units = whole_units(np.ldexp(np.abs(values), target.fraction_bits), negative, rounding)
+    units = np.where(negative, -units, units)
+    outside = (units >= float(target.max_code + 1)) | (units < target.min_code)
+    return target.encode(values, rounding, "wrap" if overflow == "wrap" else "saturate"), outside
+
+
+def looked_up(name: str, rule: Rule, form: Fixed, target: Fixed, x: Tensor) -> Outcome:
+    """A function from its table."""
+    places = x.storage.view(f"u{form.itemsize}")
+    if rule.rounding == "stochastic":
+        words = words_for(rule, x.shape)
+        assert words is not None
+        values = values_of(name, form)[places]
+        return Outcome(
+            Tensor(target.encode(values, rule.rounding, rule.overflow, random=Random(words, rule.random_bits)), target)
+        )
+    codes, outside = table_of(name, form, target, rule.rounding, rule.overflow)
+    flags = np.take(outside, places) if rule.watch or rule.overflow == "raise" else None
+    if flags is not None and rule.overflow == "raise":
+        overflowed(name, target, flags, lambda place: repr(float(values_of(name, form)[places[place]])))
+    return Outcome(Tensor(np.take(codes, places), target), flags if rule.watch else None)
+
+
+# Wider words
+
+
+def exponential(codes: Array, fraction: int) -> Array:
+    """exp(codes 2^-fraction) in units of 2^-FRACTION, Python integers (dtype object); relative error below 2^-50."""
+    product, point = codes.reshape(-1).astype(object) * LOG2E, fraction + 128
+    if point < UNIT:
+        product, point = product << (UNIT - point), UNIT
+    power = product >> point
+    rest = (product & ((1 << point) - 1)) >> (point - UNIT)
+    step, within = (rest >> (UNIT - STEPS)).astype(np.int64), rest & ((1 << (UNIT - STEPS)) - 1)
+    c = _cubics()
+    value = c[3][step]
+    for k in (2, 1, 0):
+        value = c[k][step] + ((value * within) >> (UNIT - STEPS))
+    moved = np.minimum(power, FRACTION) + FAR
+    out = np.where(moved < 0, 0, value << np.maximum(moved, 0))
+    return np.asarray(out, dtype=object).reshape(codes.shape)
+
+
+@lru_cache(1)
+def _cubics() -> list[Array]:
+    """For each step of 2^f the coefficients of a cubic in the place within the step, of UNIT fraction bits."""
+    starts = np.exp2(np.arange(1 << STEPS) / (1 << STEPS))
+    factor, coefficients = 1.0, []
+    for k in range(4):
+        factor *= np.log(2.0) / (1 << STEPS) / k if k else 1.0
+        coefficients.append(np.asarray([int(v) for v in np.ldexp(starts * factor, UNIT)], dtype=object))
+    return coefficients
+
+
+def _ratio(name: str, rule: Rule, target: Fixed, above: Array, below: Array) -> Outcome:
+    n = target.fraction_bits
+    return run_exact(name, rule, target, n, above << max(n, 0), divisor=below << max(-n, 0))
+
+
+@implements("exp", "sigmoid", "tanh")
+def exponentials(name: str, rule: Rule, x: Tensor) -> Outcome:
+    (form,) = operands(name, x)
+    target = rules.result_of(name, rule, (form,), rules.no_full(name, "an exponential"))
+    if form.bits <= WHOLE:
+        return looked_up(name, rule, form, target, x)
+    if name == "exp":
+        return run_exact(name, rule, target, FRACTION, exponential(x.storage, form.fraction_bits))
+    codes = np.atleast_1d(x.storage).astype(object)
+    e = exponential(-np.abs(codes) * (2 if name == "tanh" else 1), form.fraction_bits).reshape(x.shape)
+    one, negative = 1 << FRACTION, x.storage < 0
+    if name == "sigmoid":
+        return _ratio(name, rule, target, np.where(negative, e, one), np.asarray(one + e, object))
+    return _ratio(name, rule, target, np.where(negative, e - one, one - e), np.asarray(one + e, object))
+
+
+@implements("softmax")
+def softmax(name: str, rule: Rule, x: Tensor, *, axis: int) -> Outcome:
+    """Exponentials of the distance to the largest, over their sum: one division."""
+    (form,) = operands(name, x)
+    target = rules.result_of(name, rule, (form,), rules.no_full(name, "an exponential"))
+    if not x.size:
+        return Outcome(Tensor(np.empty(x.shape, target.storage), target))
+    terms = x.shape[axis]
+    fraction = min(52, 62 - rules.added_bits(terms))
+    if form.bits <= WHOLE:
+        wide = x.storage.astype(np.int32)
+        e = falling(form, fraction)[wide.max(axis=axis, keepdims=True) - wide]
+    else:
+        exact = x.storage.astype(object)
+        distance = exact - exact.max(axis=axis, keepdims=True)
+        e = (exponential(distance, form.fraction_bits) >> (FRACTION - fraction)).astype(np.int64)
+    bounds = (0, 1 << fraction)
+    sums = e.sum(axis=axis, keepdims=True)
+    return quotient(name, rule, target, e, sums, 0, bounds, (0, terms << fraction))
+
+
+@lru_cache(32)
+def falling(form: Fixed, fraction: int) -> Array:
+    """exp(-d 2^-n) of `fraction` fraction bits for each distance d between two codes: int64[2^bits]."""
+    distances = np.ldexp(np.arange(1 << form.bits, dtype=np.float64), -form.fraction_bits)
+    return np.rint(np.ldexp(np.exp(-distances), fraction)).astype(np.int64)
