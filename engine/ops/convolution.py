@@ -7,8 +7,12 @@ from typing import Any
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.kernels.conv import spec
+from ulpgrad.kernels.conv.geometry import output_size
+from ulpgrad.ops import accumulate as acc
 from ulpgrad.ops.common import as_tensor, pair
+from ulpgrad.ops.manipulation import permute_dims, reshape
 from ulpgrad.ops.reduction import sum as total
+from ulpgrad.ops.unfold import unfold
 from ulpgrad.tensor import Tensor
 
 __all__ = ["conv2d"]
@@ -60,23 +64,34 @@ def conv2d(
     padding: int | tuple[int, int] | str = 0,
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
+    *,
+    accumulate: Any = None,
+    accumulate_backward: Any = None,
 ) -> Tensor:
     """Slide filters over images (cross-correlation: filters are not flipped).
 
     x (n, c, h, w), w (o, c / groups, kh, kw), bias (o,) -> (n, o, oh, ow). `stride`, `padding` and `dilation` are an
     integer or (vertical, horizontal); `padding="same"` keeps h and w (stride 1 only, the odd row and column of zeros at
-    the end), "valid" is 0. Raises ShapeError and ArgumentError for what does not fit.
+    the end), "valid" is 0. `accumulate` and `accumulate_backward`: as in `matmul`, for sums over (c, kh, kw) in that order
+    and, in the gradients, over the outputs and over (n, oh, ow); overlapping windows add up plainly. Raises ShapeError and
+    ArgumentError for what does not fit.
     """
     x, w = as_tensor(x), as_tensor(w)
     bias = None if bias is None else as_tensor(bias)
     steps, spread = pair("conv2d", "stride", stride, 1), pair("conv2d", "dilation", dilation, 1)
+
+    def run(around: tuple[int, int]) -> Tensor:
+        geometry = {"stride": steps, "padding": around, "dilation": spread, "groups": groups}
+        if accumulate is None:
+            if accumulate_backward is not None:
+                raise ArgumentError(f"conv2d: accumulate_backward={accumulate_backward!r} needs accumulate=")
+            return _conv2d(x, w, bias, **geometry)
+        return _accumulated(x, w, bias, accumulate, accumulate_backward, **geometry)
+
     if not isinstance(padding, str):
-        out: Tensor = _conv2d(
-            x, w, bias, stride=steps, padding=pair("conv2d", "padding", padding), dilation=spread, groups=groups
-        )
-        return out
+        return run(pair("conv2d", "padding", padding))
     if padding == "valid":
-        return conv2d(x, w, bias, stride, 0, dilation, groups)
+        return run((0, 0))
     if padding != "same":
         raise ArgumentError(f"conv2d: padding must be 'same', 'valid', an integer or a pair of them, got {padding!r}")
     if steps != (1, 1):
@@ -84,7 +99,18 @@ def conv2d(
     if w.ndim != 4:
         raise ShapeError(f"conv2d: weight has shape {w.shape}: expected 4 axes (out, in / groups, height, width)")
     needed = [d * (k - 1) for d, k in zip(spread, w.shape[2:], strict=True)]
-    around = tuple(n - n // 2 for n in needed)
-    out = _conv2d(x, w, bias, stride=steps, padding=around, dilation=spread, groups=groups)
+    out = run((needed[0] - needed[0] // 2, needed[1] - needed[1] // 2))
     surplus = [n % 2 for n in needed]
     return out[:, :, surplus[0] :, surplus[1] :] if any(surplus) else out
+
+
+def _accumulated(x: Tensor, w: Tensor, bias: Tensor | None, accumulate: Any, backward: Any, **geometry: Any) -> Tensor:
+    """A convolution as a product of filters with patches, whose sums a chosen accumulator keeps."""
+    spec.conv2d.check(x, w, bias, **geometry)  # type: ignore[misc]
+    groups, n, o = geometry["groups"], x.shape[0], w.shape[0]
+    size = w.shape[2:]
+    rows, columns = output_size(x.shape[2:], size, geometry["stride"], geometry["padding"], geometry["dilation"])
+    filters = reshape(w, (groups, o // groups, w.shape[1] * size[0] * size[1]))
+    out = acc.product("conv2d", filters, unfold(x, size, **geometry), accumulate, backward)
+    out = permute_dims(reshape(out, (o, n, rows, columns)), (1, 0, 2, 3))
+    return out if bias is None else out + reshape(bias, (1, o, 1, 1))
