@@ -14,8 +14,8 @@ import numpy as np
 from ulpgrad import dispatch
 from ulpgrad.differentiable import Context, Function, Primitive, arithmetic
 from ulpgrad.errors import ArgumentError, FormatError
-from ulpgrad.formats import Affine, Block, Counts, Fixed, Float, Format, Random, as_format, float32, float64
-from ulpgrad.formats.rounding import RANDOM_BITS, check
+from ulpgrad.formats import Affine, Block, Counts, Fixed, Format, Random, as_format, float32, float64
+from ulpgrad.formats.rounding import RANDOM_BITS, check, round_to_odd
 from ulpgrad.kernels.quantize import spec
 from ulpgrad.ops.common import as_tensor
 from ulpgrad.tensor import Tensor
@@ -175,9 +175,11 @@ def _converted(t: Tensor, form: Format, drawn: dict[str, Any], axis: int, counts
                 ),
                 form,
             )
-    values = _plain(t)
-    if not form.routed and isinstance(source, Float) and plain and source is form:
-        return Tensor(t.storage.copy(), form)
+    values = _plain(t, exactly=form is not float64)
+    if values.dtype not in spec.SOURCES:
+        wide = values.dtype.decode(values.storage)
+        wide = wide.astype(np.int8) if wide.dtype == np.bool_ else wide
+        values = Tensor(wide, as_format(wide.dtype))
     storage, forms = dispatch.call(spec.quantize, (values.dtype,), (values.storage,), {"dtype": form, **drawn})
     return Tensor(storage, forms[0])
 
@@ -187,14 +189,16 @@ def _words(drawn: dict[str, Any], shape: tuple[int, ...]) -> Random | None:
     return spec.random_words(drawn["rounding"], drawn["key"], drawn["counter"], drawn["random_bits"], shape)
 
 
-def _plain(t: Tensor) -> Tensor:
-    """The values in a format that kernels read: floats, integers and bools as they are; the rest in the format that holds
-    them exactly, or for fixed point over 53 bits nearly so."""
+def _plain(t: Tensor, exactly: bool = True) -> Tensor:
+    """The values in a format that kernels read: floats, integers and bools as they are, the rest in the float that holds
+    them. Fixed point over 53 bits is rounded to odd, which one more rounding does not show, or if not `exactly`, to nearest."""
     form = t.dtype
     if not form.routed:
         return t
     if isinstance(form, Affine):
         return Tensor(form.exact(t.storage), float64)
+    if isinstance(form, Fixed) and form.bits > 53 and exactly:
+        return Tensor(np.ldexp(round_to_odd(t.storage), -form.fraction_bits), float64)
     values = form.decode(t.storage)
     return Tensor(values, as_format(values.dtype))
 

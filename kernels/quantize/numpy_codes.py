@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.formats import ALL, Array, Format, float32, float64
+from ulpgrad.formats import Array, Format, float32, float64
 from ulpgrad.kernels.quantize import spec
 from ulpgrad.kernels.registry import Request, kernel
 
 
-@kernel(spec.quantize, "cpu/numpy-codes", rank=10, formats=ALL, build=True)
+@kernel(spec.quantize, "cpu/numpy-codes", rank=10, formats=spec.SOURCES, build=True)
 def build(request: Request) -> Any:
     source = request.formats[0]
     assert source is not None

@@ -10,11 +10,24 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.errors import FormatError
-from ulpgrad.formats import ALL, FLOATS, Array, Fixed, Float, Format, Q, Random, as_format, float32, float64
+from ulpgrad.formats import (
+    FLOATS,
+    INTEGERS,
+    Array,
+    Format,
+    Q,
+    Random,
+    as_format,
+    bfloat16,
+    float16,
+    float32,
+    float64,
+)
 from ulpgrad.formats.rounding import RANDOM_BITS, ROUNDINGS, check
 from ulpgrad.kernels.random import philox
 from ulpgrad.kernels.spec import Op, Sample, first
 
+SOURCES = (float16, bfloat16, float32, float64, *INTEGERS)
 OPTIONS: dict[str, Any] = {
     "rounding": "nearest_even", "overflow": None, "subnormals": True, "key": 0, "counter": 0, "random_bits": RANDOM_BITS,
 }  # fmt: skip
@@ -81,7 +94,7 @@ quantize = Op(
     _reference,
     check=_check,
     result=lambda *_, dtype, **__: dtype,
-    formats=ALL,
+    formats=SOURCES,
     samples=_samples,
     ulps=dict.fromkeys(FLOATS, 0),
     key=_key,
@@ -99,4 +112,4 @@ fake_quantize = Op(
     key=_key,
 )
 
-__all__ = ["OPTIONS", "Fixed", "Float", "encoded", "fake_quantize", "quantize", "random_words"]
+__all__ = ["OPTIONS", "SOURCES", "encoded", "fake_quantize", "quantize", "random_words"]
