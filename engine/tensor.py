@@ -247,7 +247,9 @@ class Tensor:
         if self._node is not None:
             raise GradientError("only leaf tensors can be pickled or deep-copied; use x.detach()")
         values = self.storage if self.device == CPU else self.storage.get()
-        return _rebuild, (np.ascontiguousarray(values).reshape(self.shape), self.dtype, self.requires_grad, self.grad)
+        if self.dtype.kind != "block":
+            values = np.ascontiguousarray(values).reshape(self.shape)
+        return _rebuild, (values, self.dtype, self.requires_grad, self.grad)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         import copy

@@ -103,7 +103,8 @@ def test_words_of_every_length(bits: int, signed: bool) -> None:
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: Q(60, 9), r"a word of 70 bits .*expected 2 to 64"), (lambda: Q(0, 0), "a word of 1 bits"),
     (lambda: Q(-3, 2, signed=False), "a word of -1 bits"), (lambda: Q(1.5, 2), "expected whole numbers"),
-    (lambda: ug.asarray([np.nan]).to("q7.8"), "has no NaN"), (lambda: ug.asarray([200.0]).to("q7.8", overflow="raise"), "200.0 overflows"),
+    (lambda: ug.asarray([np.nan]).to("q7.8"), "has no NaN"),
+    (lambda: ug.asarray([200.0]).to("q7.8", overflow="raise"), "200.0 overflows"),
     (lambda: ug.asarray([np.inf]).to("q7.8", overflow="wrap"), "it can only saturate"),
     (lambda: ug.asarray([1.0], dtype="q7.8") + 1000.0, "overflows"),
 ])  # fmt: skip

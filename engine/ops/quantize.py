@@ -213,7 +213,7 @@ def _between_fixed(t: Tensor, form: Fixed, drawn: dict[str, Any]) -> Tensor:
 
 def _blocked(t: Tensor, form: Block, drawn: dict[str, Any], axis: int, counts: Counts | None) -> Tensor:
     words = _words(drawn, t.shape)
-    if not -t.ndim <= axis < max(t.ndim, 1):
+    if t.ndim and not -t.ndim <= axis < t.ndim:
         raise ArgumentError(f"{form.name}: axis {axis} is outside a tensor of {t.ndim} dimensions")
     with np.errstate(all="ignore"):
         stored = form.encode(t.dtype.decode(t.storage), drawn["rounding"], drawn["overflow"], drawn["subnormals"], words, counts,
