@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -53,6 +54,7 @@ class Calls:
         self.patterns = {name: s for name, s in overrides.items() if not is_op(name)}
         self.names: dict[int, tuple[Tensor, str]] = {}  # of parameters, once a model is bound
         self._known: dict[int, tuple[weakref.ref[Tensor], str]] = {}  # weights without a name
+        self._numbers = itertools.count()
         self._stateful: dict[str, Any] = {}
         self._unread: dict[str, Any] = {}  # states of places not met yet
         self._calls: dict[str, int] = {}
@@ -298,7 +300,7 @@ class Calls:
         if weight is not None and weight.is_leaf:
             known = self._known.get(id(weight))
             if known is None or known[0]() is not weight:
-                known = self._known[id(weight)] = weakref.ref(weight), f"{name}.{len(self._known)}"
+                known = self._known[id(weight)] = weakref.ref(weight), f"{name}.{next(self._numbers)}"
             return known[1]
         number = self._calls[name] = self._calls.get(name, -1) + 1
         return f"{name}@{number}"

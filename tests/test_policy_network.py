@@ -1,0 +1,510 @@
+"""Policies of whole networks: what enters every kernel, and backward against an explicit recomputation in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ulpgrad as ug
+from ulpgrad import nn
+from ulpgrad.errors import ArgumentError, DivergenceError, FormatError, GradientError
+from ulpgrad.formats import Block, Format, Random, as_format
+from ulpgrad.policy import DelayedScaling, DynamicFixed, Policy, Scaled
+from ulpgrad.policy.accumulating import fold, unfold
+
+RNG = np.random.default_rng(5)
+Array = np.ndarray[Any, Any]
+FORMATS = ["q3.8", "float8_e4m3fn", "bfloat16", "e6m9"]
+
+
+def values(*shape: int, scale: float = 1.0) -> Array:
+    return (RNG.standard_normal(shape) * scale).astype(np.float32)
+
+
+def grid(x: Array, form: Any, axis: int = -1, rounding: str = "nearest_even", random: Random | None = None) -> Array:
+    """The definition: codes of the format, saturating, and back."""
+    form = as_format(form)
+    if isinstance(form, Block):
+        return form.decode(form.encode(x, axis=axis)).astype(x.dtype)
+    return form.decode(form.encode(x, rounding, "saturate", True, random)).astype(x.dtype)
+
+
+def layer(n: int = 6, k: int = 40, o: int = 35) -> tuple[Array, Array, Array, Array]:
+    """Input, weight, bias and a gradient to come back."""
+    return values(n, k), values(o, k, scale=0.3), values(o, scale=0.3), values(n, o)
+
+
+def gradients(policy: Any, run: Callable[..., ug.Tensor], seed: Array, *arrays: Array) -> tuple[Array, list[Array]]:
+    leaves = [ug.asarray(a, requires_grad=True) for a in arrays]
+    with policy:
+        y = run(*leaves)
+    found = ug.grad(y, leaves, ug.asarray(seed))
+    return y.detach().numpy(), [g.numpy() for g in found]
+
+
+def close(found: Array, expected: Array) -> None:
+    """Equal but for the order of float32 sums."""
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-6 * max(1.0, float(np.abs(expected).max())))
+
+
+# Backward is the stated estimator's
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_linear_rounds_operands_result_and_gradients(form: str) -> None:
+    x, w, b, g = layer()
+    y, (dx, dw, db) = gradients(Policy(weight=form, activation=form, gradient=form), ug.linear, g, x, w, b)
+    qx, qw, qb, qg = (grid(a, form) for a in (x, w, b, g))
+    step = np.abs(as_format(form).spacing(y)).max()  # a float32 sum may lie on the other side of a tie
+    np.testing.assert_allclose(y, grid(qx @ qw.T + qb, form), atol=step)
+    np.testing.assert_array_equal(y, grid(y, form))
+    close(dx, qg @ qw)
+    close(dw, grid(dw, form))
+    np.testing.assert_allclose(dw, grid(qg.T @ qx, form), atol=np.abs(as_format(form).spacing(dw)).max())
+    np.testing.assert_allclose(db, grid(qg.sum(axis=0), form), atol=np.abs(as_format(form).spacing(db)).max())
+
+
+@pytest.mark.parametrize("form", ["mxfp8_e4m3", "mxfp4_e2m1", "mxint8_rceil"])
+def test_blocks_lie_along_the_axis_that_is_summed(form: str) -> None:
+    x, w, b, g = layer(n=37)
+    y, (dx, dw, db) = gradients(Policy(weight=form, activation=form, gradient=form), ug.linear, g, x, w, b)
+    close(y, grid(x, form) @ grid(w, form).T + b)
+    close(dx, grid(g, form) @ grid(w, form, axis=0))
+    close(dw, grid(g, form, axis=0).T @ grid(x, form, axis=0))
+    close(db, g.sum(axis=0))
+
+
+@pytest.mark.parametrize("form", ["float8_e5m2", "mxfp8_e4m3"])
+def test_matmul_of_batches(form: str) -> None:
+    a, b, g = values(3, 5, 33), values(33, 7), values(3, 5, 7)
+    y, (da, db) = gradients(ug.autocast(form), ug.matmul, g, a, b)
+    block = form.startswith("mx")
+    close(y, grid(a, form) @ grid(b, form, axis=-2))
+    close(da, grid(g, form) @ np.swapaxes(grid(b, form, axis=-1), -1, -2))
+    rows = [grid(t, form, axis=-2 if block else -1) for t in (a, g)]
+    close(db, (np.swapaxes(rows[0], -1, -2) @ rows[1]).sum(axis=0))
+
+
+def convolved(x: Array, w: Array, g: Array) -> tuple[Array, Array, Array]:
+    """A 3x3 convolution with padding 1 and stride 2, and its gradients, by patches."""
+    how: dict[str, Any] = {"stride": (2, 2), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    columns, (oh, ow) = unfold(x, (3, 3), **how)
+    flat, rows = g.reshape(*g.shape[:2], -1), w.reshape(len(w), -1)
+    y = (rows @ columns[:, 0]).reshape(*g.shape[:2], oh, ow)
+    dw = np.einsum("nop,nkp->ok", flat, columns[:, 0]).reshape(w.shape)
+    return y, fold((rows.T @ flat)[:, None], x.shape, (3, 3), (oh, ow), **how), dw
+
+
+@pytest.mark.parametrize("form", ["q3.8", "float8_e4m3fn", "mxfp8_e4m3"])
+def test_conv2d(form: str) -> None:
+    x, w, g = values(2, 3, 8, 8), values(4, 3, 3, 3, scale=0.3), values(2, 4, 4, 4)
+    policy = Policy(weight=form, activation=form, gradient=form, everywhere=False)
+    y, (dx, dw) = gradients(policy, lambda a, b: ug.conv2d(a, b, stride=2, padding=1), g, x, w)
+    forward, back, filters = (
+        [grid(t, form, axis=i) for t, i in zip((x, w, g), axes, strict=True)]
+        for axes in ((1, 1, 1), (1, 0, 1), (0, 0, 0))
+    )
+    close(y, convolved(*forward)[0])
+    close(dx, convolved(*back)[1])
+    close(dw, convolved(*filters)[2])
+
+
+@pytest.mark.parametrize("form", ["float8_e4m3fn", "mxfp8_e4m3"])
+def test_attention_rounds_queries_keys_and_values(form: str) -> None:
+    q, k, v, g = (values(2, 2, 33, 8) for _ in range(4))
+    y, found = gradients(ug.autocast(form), ug.scaled_dot_product_attention, g, q, k, v)
+    rounded = [grid(q, form), grid(k, form), grid(v, form, axis=-2)]
+    with_plain = gradients(ug.enable_grad(), ug.scaled_dot_product_attention, grid(g, form), *rounded)
+    close(y, with_plain[0])
+    for a, b in zip(found, with_plain[1], strict=True):
+        close(a, b)
+
+
+def test_results_of_ops_are_activations_and_their_gradients_are_rounded() -> None:
+    x, g = values(4, 5), values(4, 5)
+    form = as_format("q2.5")
+    for function in (ug.tanh, ug.gelu, lambda t: t * 3.0, ug.exp, ug.softmax):
+        leaf = ug.asarray(x, requires_grad=True)
+        with Policy(activation=form, gradient="float8_e5m2"):
+            y = function(leaf)
+        plain = ug.asarray(x, requires_grad=True)
+        expected = function(plain)
+        np.testing.assert_array_equal(y.detach().numpy(), grid(expected.detach().numpy(), form))
+        rounded = ug.asarray(grid(g, "float8_e5m2"))
+        np.testing.assert_array_equal(
+            ug.grad(y, leaf, ug.asarray(g)).numpy(), ug.grad(expected, plain, rounded).numpy()
+        )
+
+
+def test_losses_sums_and_numbers_are_left_alone() -> None:
+    x = ug.asarray(values(6, 5))
+    target = ug.zeros(6, dtype=int)
+    with Policy(activation="q1.1", gradient="q1.1"):
+        for function in (lambda t: ug.cross_entropy(t, target), ug.sum, lambda t: ug.mse_loss(t, t * 0.0, "none"),
+                         lambda t: ug.mean(t, axis=0), ug.log_softmax):  # fmt: skip
+            inside = function(x)
+            with Policy(enabled=False):
+                outside = function(x)
+            np.testing.assert_array_equal(inside.numpy(), outside.numpy())
+
+
+def test_batch_norm_is_one_op() -> None:
+    x = ug.asarray(values(6, 3))
+    with Policy(activation="q3.6"):
+        y = ug.batch_norm(x, ug.zeros(3), ug.full(3, 1e-4))
+    np.testing.assert_array_equal(y.numpy(), grid(ug.batch_norm(x, ug.zeros(3), ug.full(3, 1e-4)).numpy(), "q3.6"))
+
+
+# Estimators
+
+
+def test_clipped_estimator_stops_where_it_saturated() -> None:
+    x, w, _, g = layer()
+    form = as_format("q0.4")
+    _, (dx, dw) = gradients(
+        Policy(weight=form, activation=form, estimator="clipped", everywhere=False), ug.linear, g, x * 1.5, w * 4
+    )
+    close(dx, np.where((x * 1.5 <= form.max) & (x * 1.5 >= form.min), g @ grid(w * 4, form), 0))
+    close(dw, np.where((w * 4 <= form.max) & (w * 4 >= form.min), g.T @ grid(x * 1.5, form), 0))
+
+
+def test_an_estimator_of_ones_own_by_role() -> None:
+    x, w, _, g = layer()
+    seen: list[Format] = []
+
+    def halved(gradient: ug.Tensor, value: ug.Tensor, form: Format) -> ug.Tensor:
+        seen.append(form)
+        np.testing.assert_array_equal(value.numpy(), w)
+        return gradient * 0.5
+
+    policy = Policy(weight="q2.5", activation="q2.5", estimator={"weight": halved}, everywhere=False)
+    _, (dx, dw) = gradients(policy, ug.linear, g, x, w)
+    close(dx, g @ grid(w, "q2.5"))
+    close(dw, 0.5 * g.T @ grid(x, "q2.5"))
+    assert seen == [as_format("q2.5")]
+
+
+def test_second_derivatives_are_refused() -> None:
+    x = ug.asarray(values(2, 3), requires_grad=True)
+    with Policy(weight="q2.5", activation="q2.5"):
+        y = (ug.tanh(x) @ ug.ones((3, 2))).sum()
+    with pytest.raises(GradientError, match="create_graph"):
+        ug.grad(y, x, create_graph=True)
+
+
+# Randomness
+
+
+def stochastic(seed: int) -> tuple[Array, ...]:
+    x, w, b, g = (
+        np.random.default_rng(0).standard_normal(s).astype(np.float32) for s in ((6, 9), (5, 9), (5,), (6, 5))
+    )
+    policy = Policy(weight="q2.3", activation="q2.3", gradient="q2.3", rounding="stochastic", seed=seed)
+    y, found = gradients(policy, lambda a, c, d: ug.tanh(ug.linear(a, c, d)), g, x, w, b)
+    return (y, *found)
+
+
+def test_a_seed_gives_the_same_bits_again() -> None:
+    for a, b in zip(stochastic(3), stochastic(3), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any((a != b).any() for a, b in zip(stochastic(3), stochastic(4), strict=True))
+
+
+def test_stochastic_words_are_the_generators() -> None:
+    x = values(7, 9)
+    with Policy(activation="q2.3", rounding="stochastic", seed=11):
+        y = ug.asarray(x) * 1.0
+    words = ug.Generator(11).words(x.size).reshape(x.shape)
+    np.testing.assert_array_equal(y.numpy(), grid(x, "q2.3", rounding="stochastic", random=Random(words)))
+
+
+# What enters kernels
+
+
+def test_inspect_lists_every_rounding() -> None:
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    policy = Policy(weight="q1.6", activation="q3.4", gradient="float8_e5m2").bind(model)
+    with policy.inspect() as seen:
+        with policy:
+            loss = ug.cross_entropy(model(ug.asarray(values(4, 8))), ug.zeros(4, dtype=int))
+        loss.backward()
+    assert {(r.where, r.role, r.format) for r in seen} >= {
+        ("0", "weight", "q1.6"), ("0", "bias", "q1.6"), ("0", "activation", "q3.4"), ("2", "weight", "q1.6"),
+        ("2", "gradient", "float8_e5m2"), ("0", "weight gradient", "float8_e5m2"), ("2", "bias gradient", "float8_e5m2"),
+    }  # fmt: skip
+    assert (
+        sum(r.role == "activation" and r.where == "2" for r in seen) == 2
+    )  # its input, on the grid already, and its result
+    for p in model.parameters():
+        assert p.grad is not None
+        np.testing.assert_array_equal(p.grad.numpy(), grid(p.grad.numpy(), "float8_e5m2"))
+
+
+def test_kernels_get_values_on_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ulpgrad import dispatch
+
+    given: list[tuple[Array, ...]] = []
+    call = dispatch.call
+
+    def spy(op: Any, formats: Any, arrays: Any, params: Any) -> Any:
+        if op.name in ("linear", "matmul"):
+            given.append(tuple(a for a in arrays[:2]))
+        return call(op, formats, arrays, params)
+
+    monkeypatch.setattr(dispatch, "call", spy)
+    x, w, b, g = layer()
+    gradients(Policy(weight="q2.5", activation="q2.5", gradient="q2.5"), ug.linear, g, x, w, b)
+    assert len(given) == 3
+    for arrays in given:
+        for a in arrays:
+            np.testing.assert_array_equal(a, grid(a, "q2.5"))
+
+
+def test_selections_stay_on_the_grid_and_a_write_takes_them_off() -> None:
+    with Policy(weight="q2.5", activation="q2.5") as policy, policy.inspect() as seen:
+        x = ug.relu(ug.asarray(values(3, 4)) * 1.0)
+        first = ug.linear(x, ug.ones((2, 4))).numpy()
+        x[0] = 0.3
+        second = ug.linear(x, ug.ones((2, 4))).numpy()
+    assert sum(r.role == "activation" for r in seen) == 5
+    np.testing.assert_array_equal(second[0], grid(np.float32([4 * 0.3125] * 2), "q2.5"))
+    np.testing.assert_array_equal(second[1:], first[1:])
+
+
+def test_parameters_are_rounded_once_a_block() -> None:
+    layer, x = nn.Linear(4, 3), ug.ones((2, 4))
+    with Policy(weight="q2.5", activation="q2.5", rounding="stochastic") as policy, policy.inspect() as seen:
+        layer(x)
+        layer(x)
+    assert [r.role for r in seen].count("weight") == 1
+
+
+def test_float64_is_carried_in_float64() -> None:
+    x = ug.asarray(RNG.standard_normal((3, 4)))
+    assert x.dtype is ug.float64
+    with Policy(weight="q2.40", activation="q2.40"):
+        y = ug.linear(x, ug.asarray(RNG.standard_normal((2, 4))))
+    assert y.dtype is ug.float64
+    np.testing.assert_array_equal(y.numpy(), grid(y.numpy(), "q2.40"))
+
+
+def test_16_bit_operands_are_carried_in_float32_and_output_is_stated() -> None:
+    x = ug.ones((3, 4), dtype=ug.bfloat16)
+    with ug.autocast("float8_e4m3fn"):
+        assert (x @ x.T).dtype is ug.float32
+        assert ug.softmax(x).dtype is ug.float32
+        assert ug.relu(x).dtype is ug.bfloat16
+    with ug.autocast("mxfp8_e4m3", output=ug.bfloat16):
+        assert (x @ x.T).dtype is ug.bfloat16
+
+
+def test_policies_nest_and_can_be_off() -> None:
+    x = ug.asarray(values(3, 3))
+    plain = (x @ x).numpy()
+    with Policy(weight="q2.1", activation="q2.1"):
+        coarse = (x @ x).numpy()
+        with Policy(enabled=False):
+            np.testing.assert_array_equal((x @ x).numpy(), plain)
+        with ug.autocast(ug.bfloat16):
+            assert (x @ x).dtype is ug.bfloat16
+        with ug.autocast("float8_e4m3fn"):
+            close((x @ x).numpy(), grid(x.numpy(), "float8_e4m3fn") @ grid(x.numpy(), "float8_e4m3fn"))
+        np.testing.assert_array_equal((x @ x).numpy(), coarse)
+    np.testing.assert_array_equal((x @ x).numpy(), plain)
+
+    @Policy(weight="q2.1", activation="q2.1")
+    def product() -> ug.Tensor:
+        return x @ x
+
+    np.testing.assert_array_equal(product().numpy(), coarse)
+
+
+def test_backward_inside_and_outside_the_block_agree() -> None:
+    x, w, b, g = layer()
+    policy = Policy(weight="q2.5", activation="q2.5", gradient="q2.5")
+    _, outside = gradients(policy, ug.linear, g, x, w, b)
+    leaves = [ug.asarray(a, requires_grad=True) for a in (x, w, b)]
+    with policy:
+        inside = ug.grad(ug.linear(*leaves), leaves, ug.asarray(g))
+    for a, c in zip(outside, inside, strict=True):
+        np.testing.assert_array_equal(a, c.numpy())
+
+
+# Overrides
+
+
+def test_overrides_by_op() -> None:
+    x = ug.asarray(values(4, 4))
+    policy = Policy(
+        weight="q2.2",
+        activation="q2.2",
+        overrides={"tanh": None, "exp": {"activation": "q3.4"}, "matmul": {"weight": None}},
+    )
+    functions = (ug.tanh, ug.exp, ug.sin)
+    with policy:
+        tanh, exp, sin = (function(x).numpy() for function in functions)
+    plain = [function(x).numpy() for function in functions]
+    np.testing.assert_array_equal(tanh, plain[0])
+    np.testing.assert_array_equal(exp, grid(plain[1], "q3.4"))
+    np.testing.assert_array_equal(sin, grid(plain[2], "q2.2"))
+
+
+def test_overrides_by_module() -> None:
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    policy = Policy(weight="q2.5", activation="q2.5", update="q2.5", overrides={"2": None})
+    with pytest.raises(ArgumentError, match="bind"):
+        policy.__enter__()
+    policy.bind(model)
+    optimizer = ug.optim.SGD(model.parameters(), lr=0.1)
+    with policy.inspect() as seen:
+        with policy:
+            loss = model(ug.asarray(values(4, 8))).sum()
+        loss.backward()
+        policy.step(optimizer)
+    assert {r.where for r in seen} == {"0", "0.weight", "0.bias"}
+    with pytest.raises(ArgumentError, match="fits no op"):
+        Policy(overrides={"tail*": None}).bind(model)
+
+
+# Updates
+
+
+def test_step_keeps_parameters_on_the_grid() -> None:
+    p = nn.Parameter(ug.asarray(values(50)))
+    before = grid(p.detach().numpy(), "q1.4")
+    policy = Policy(update="q1.4", rounding={"update": "stochastic"}, seed=2)
+    optimizer = ug.optim.SGD([p], lr=0.01)
+    p.grad = ug.ones(50)
+    assert policy.step(optimizer)
+    after = p.detach().numpy()
+    words = ug.Generator(2).words(50)
+    np.testing.assert_array_equal(
+        after, grid(before - np.float32(0.01), "q1.4", rounding="stochastic", random=Random(words))
+    )
+    assert policy.steps == 1
+
+
+def test_small_updates_survive_stochastic_rounding_only() -> None:
+    for rounding, moved in (("nearest_even", False), ("stochastic", True)):
+        p = nn.Parameter(ug.ones(400))
+        policy = Policy(update="bfloat16", rounding={"update": rounding})
+        optimizer = ug.optim.SGD([p], lr=2.0**-12)
+        for _ in range(20):
+            p.grad = ug.ones(400)
+            policy.step(optimizer)
+        mean = float(p.detach().mean().item())
+        assert (mean < 1.0) == moved
+        if moved:  # 20 * 2^-12 in all; the deviation of a mean of 400 is below 2^-12
+            assert abs(mean - (1 - 20 * 2.0**-12)) < 5 * 2.0**-12
+
+
+def test_a_scaler_may_stand_between() -> None:
+    p = nn.Parameter(ug.ones(3))
+    policy, scaler = Policy(update="q2.5"), ug.GradScaler(init_scale=8.0)
+    optimizer = ug.optim.SGD([p], lr=1.0)
+    p.grad = ug.asarray([8.0, float("inf"), 0.0])
+    assert not policy.step(optimizer, scaler)
+    scaler.update()
+    p.grad = ug.asarray([4.0, 0.0, 0.0])
+    assert policy.step(optimizer, scaler)
+    np.testing.assert_array_equal(p.detach().numpy(), [0.0, 1.0, 1.0])
+
+
+def test_parameters_that_are_not_finite_are_named() -> None:
+    model = nn.Linear(2, 2)
+    policy = Policy().bind(model)
+    optimizer = ug.optim.SGD(model.parameters(), lr=1.0)
+    assert model.bias is not None
+    model.bias.grad = ug.asarray([0.0, float("nan")])
+    with pytest.raises(DivergenceError, match="bias") as caught:
+        policy.step(optimizer)
+    assert (caught.value.step, caught.value.where, caught.value.role) == (0, "bias", "update")
+
+
+def test_nan_into_fixed_point_says_where() -> None:
+    x = ug.asarray([[1.0, float("nan")]])
+    with Policy(weight="q2.5", activation="q2.5"), pytest.raises(DivergenceError, match=r"linear\.0.*q2\.5") as caught:
+        ug.linear(x, ug.ones((2, 2)))
+    assert (caught.value.role, caught.value.format) == ("activation", "q2.5")
+
+
+# State
+
+
+def test_state_goes_on() -> None:
+    def run(policy: Policy, steps: int) -> Array:
+        model = nn.Linear(4, 3)
+        model.weight.storage[...] = np.arange(12, dtype=np.float32).reshape(3, 4) / 8
+        out: Array = np.zeros(0)
+        for _ in range(steps):
+            with policy:
+                y = model(ug.ones((2, 4)) * 0.37)
+            y.backward(ug.ones_like(y))
+            assert model.weight.grad is not None
+            out = model.weight.grad.numpy()
+            model.zero_grad()
+        return out
+
+    def make() -> Policy:
+        return Policy(
+            weight=Scaled("float8_e4m3fn"), activation=DynamicFixed(interval=3), gradient="q2.5", rounding="stochastic"
+        )
+
+    whole = make()
+    run(whole, 4)
+    half = make()
+    run(half, 4)
+    other = make()
+    other.load_state_dict(half.state_dict())
+    assert other.state_dict() == half.state_dict()
+    np.testing.assert_array_equal(run(whole, 5), run(other, 5))
+    with pytest.raises(ArgumentError, match="state_dict"):
+        other.load_state_dict({})
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "match"),
+    [
+        ({"gradient": "float8_e8m0fnu"}, FormatError, "gradient"),
+        ({"gradient": "uq4.4"}, FormatError, "signs"),
+        ({"weight": "int8"}, FormatError, "weight=int8"),
+        ({"update": "mxfp8_e4m3"}, FormatError, "update"),
+        ({"weight": "float9"}, FormatError, "float9"),
+        ({"overrides": {"linear": {"wheel": None}}}, ArgumentError, "unknown role 'wheel'"),
+        ({"overrides": {"linear": "q2.5"}}, ArgumentError, "dict of roles"),
+        ({"overrides": {"linear": {"update": "q2.5"}}}, ArgumentError, "parameters"),
+        ({"rounding": "upwards"}, ArgumentError, "upwards"),
+        ({"rounding": {"wheel": "up"}}, ArgumentError, "wheel"),
+        ({"weight": "q2.5", "overflow": "ieee"}, ArgumentError, "overflow='ieee'"),
+        ({"estimator": "magic"}, ArgumentError, "magic"),
+        ({"output": "q2.5"}, FormatError, "output"),
+        ({"accumulate": "int32", "weight": "float8_e5m2", "activation": "q2.5"}, FormatError, "adds integers"),
+        ({"accumulate": "int32", "weight": "q20.10", "activation": "q2.5"}, FormatError, "at most 16 bits"),
+        ({"accumulate": "int33", "weight": "q2.5", "activation": "q2.5"}, ArgumentError, "int33"),
+    ],
+)
+def test_bad_settings_are_explained(settings: dict[str, Any], error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        Policy(**settings)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Scaled("float8_e4m3fn", history=0),
+        lambda: Scaled("float8_e4m3fn", margin=float("nan")),
+        lambda: DynamicFixed(bits=1),
+        lambda: DynamicFixed(max_overflow_rate=1.0),
+        lambda: DelayedScaling(history=0),
+        lambda: DynamicFixed(interval=0),
+    ],
+)
+def test_bad_choosers_are_explained(make: Callable[[], Any]) -> None:
+    with pytest.raises(ArgumentError):
+        make()
