@@ -247,3 +247,19 @@ def test_json_replaces_a_file_whole(tmp_path: Path) -> None:
     assert call("explain", "relu", "-s", "3", "--json", path).exit_code == 0
     assert written(path)["op"] == "relu"
     assert [p.name for p in tmp_path.iterdir()] == ["e.json"]
+
+
+def test_formats_side_by_side_and_one_in_full(tmp_path: Path) -> None:
+    every = call("formats", "--json", tmp_path / "all.json")
+    assert every.exit_code == 0
+    for name in ("float8_e4m3fn", "mxfp4_e2m1", "q7.8", "binary8p3se"):
+        assert name in every.output
+    rows = {row["name"]: row for row in written(tmp_path / "all.json")}
+    assert (rows["float8_e4m3fn"]["largest"], rows["q7.8"]["largest"], rows["mxfp4_e2m1"]["bits"]) == (448, 127.99609375, 4.25)
+    one = call("formats", "float4_e2m1fn", "--at", "2.6", "--json", tmp_path / "one.json")
+    assert one.exit_code == 0
+    value = written(tmp_path / "one.json")["values"][0]
+    assert (value["nearest_even"], value["toward_zero"], value["to_odd"], value["code"]) == (3, 2, 3, "0x5")
+    assert value["stochastic"]["3"] == pytest.approx(0.6, abs=0.01)
+    for wrong in (("formats", "e99m9"), ("formats", "--at", "1")):
+        assert call(*wrong).exit_code == 1

@@ -98,6 +98,18 @@ def ladder(
 
 
 @app.command()
+def formats(
+    name: Annotated[str | None, typer.Argument(help="A format: float8_e4m3fn, e6m9, q7.8, binary8p3se, mxfp4_e2m1.")] = None,
+    at: Annotated[list[float] | None, typer.Option("--at", metavar="X", help="A value to round, in every mode.")] = None,
+    json: Json = None,
+) -> None:
+    """Show number systems side by side, or one in full: limits, every code, and what becomes of values."""
+    from ulpgrad.cli import formats as command
+
+    command.run(name, at or [], json)
+
+
+@app.command()
 def study(
     name: Annotated[str, typer.Argument(help="Which study.")] = "digits",
     list_: Annotated[bool, typer.Option("--list", help="Show all studies, and how long each takes.")] = False,
