@@ -19,7 +19,7 @@ from ulpgrad.ops.linalg import ACTIVATIONS
 from ulpgrad.ops.manipulation import reshape
 from ulpgrad.policy import watching
 from ulpgrad.policy.products import Entered, ProductNode, RoundedNode, Rules
-from ulpgrad.policy.quantizers import Chooser, Grid, Quantizer
+from ulpgrad.policy.quantizers import Chooser, Grid, Quantizer, everywhere
 from ulpgrad.policy.settings import Settings, is_op, matching
 from ulpgrad.policy.tables import KEPT, LOW, SELECTS, WIDE
 from ulpgrad.random import Generator
@@ -96,7 +96,7 @@ class Calls:
             return function(*args, **options)
         token = dispatch.call_policy.set(watching.current())
         try:
-            out = function(*args, **options)
+            out = watching.whole(name, function, args, options)
         finally:
             dispatch.call_policy.reset(token)
         return self._results(name, (), (out,))[0]
@@ -117,10 +117,7 @@ class Calls:
 
     def _rounded(self, name: str, x: Tensor, chosen: Settings) -> Tensor:
         place = self._place(name, None)
-        forward = self.quantizer(chosen, "activation", place)
-        backward = self.quantizer(chosen, "gradient", place)
-        forward = forward if forward is not None and forward.everywhere else None
-        backward = backward if backward is not None and backward.everywhere else None
+        forward, backward = self._flowing(chosen, "activation", place), self._flowing(chosen, "gradient", place)
         if forward is None and backward is None:
             return x
         return self._node(name, _carried(x), forward, backward, chosen, "activation", place)
@@ -212,18 +209,16 @@ class Calls:
         return out
 
     def _result(self, chosen: Settings, place: str, y: Array, rounder: Any) -> tuple[Entered | None, Format | None]:
-        quantizer = self.quantizer(chosen, "activation", place) if self.everywhere else None
-        if quantizer is None or not quantizer.everywhere:
+        quantizer = self._flowing(chosen, "activation", place)
+        if quantizer is None:
             return None, None
         entered = Entered(y, quantizer, "activation", rounder, None, chosen.estimator["activation"])
         return entered, entered.along(-1).form
 
     def _gradients(self, chosen: Settings, place: str) -> tuple[Quantizer | None, Quantizer | None, Quantizer | None]:
         incoming = self.quantizer(chosen, "gradient", place)
-        if incoming is None or not incoming.everywhere or not self.everywhere:
-            return incoming, None, None
-        of_weight = self.quantizer(chosen, "gradient", f"{place}, weight")
-        return incoming, of_weight, self.quantizer(chosen, "gradient", f"{place}, bias")
+        of_weight = self._flowing(chosen, "gradient", f"{place}, weight")
+        return incoming, of_weight, self._flowing(chosen, "gradient", f"{place}, bias")
 
     def _enter(self, t: Tensor, chosen: Settings, role: str, place: str, rounder: Any) -> tuple[Tensor, Entered]:
         """An operand of a product: on a grid already, rounded by a function of its own, or to be rounded."""
@@ -274,8 +269,7 @@ class Calls:
             else:
                 sides.append(self._node(label, t, entered.quantizer, None, chosen, "activation", where, axis))
         outs = primitive.plain((*sides, *tensors[3:]), params)
-        forward, backward = self.quantizer(chosen, "activation", place), self.quantizer(chosen, "gradient", place)
-        forward = forward if self.everywhere and forward is not None and forward.everywhere else None
+        forward, backward = self._flowing(chosen, "activation", place), self.quantizer(chosen, "gradient", place)
         y = self._node("attention", outs[0], forward, backward, chosen, "activation", place)
         return (y if self.output is None else astype(y, self.output, copy=False), *outs[1:])
 
@@ -326,6 +320,10 @@ class Calls:
             self._stateful[key] = found
         return found  # type: ignore[no-any-return]
 
+    def _flowing(self, chosen: Settings, role: str, place: str) -> Quantizer | None:
+        """What rounds results and gradients on their way; None where only what enters products is rounded."""
+        return self.quantizer(chosen, role, place) if self.everywhere and everywhere(getattr(chosen, role)) else None
+
     def rounder(self, place: str) -> Callable[[Quantizer, Array, int, str], Grid]:
         def rounded(quantizer: Quantizer, values: Array, axis: int, role: str) -> Grid:
             try:
@@ -335,6 +333,9 @@ class Calls:
                     raise
                 raise diverged(self.steps, place, role, getattr(quantizer, "form", None), values) from error
             self._note(place, role, grid.form, values.shape)
+            watch = watching.active.get()
+            if watch is not None:
+                watch.rounded(grid.values, place, role, grid.form)
             return grid
 
         return rounded
@@ -366,7 +367,7 @@ class Calls:
 class _Function:
     """A function of a gradient in the place of a quantizer."""
 
-    everywhere = blocks = False
+    blocks = False
     form = None
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:

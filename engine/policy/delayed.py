@@ -28,6 +28,8 @@ class Scaled:
     Values are multiplied in float32, rounded, and the product is divided by the scales afterwards.
     """
 
+    everywhere = False  # a scale belongs to an operand of a product, whose sums are divided by it
+
     def __init__(self, format: Any, history: int = 1024, margin: int = 0) -> None:
         self.format: Format = as_format(format)
         if not isinstance(self.format, Float | Fixed) or not self.format.signed:
@@ -49,7 +51,6 @@ class Scaled:
 class Scale:
     """The scale of one tensor role at one place, and the history it comes from."""
 
-    everywhere = False
     blocks = False
 
     def __init__(self, of: Scaled, rounding: str, overflow: str, generator: Generator) -> None:

@@ -30,6 +30,8 @@ class DynamicFixed:
     examples, after a start in high precision; a shorter interval does without. Overflow saturates.
     """
 
+    everywhere = True
+
     def __init__(
         self, bits: int = 10, update_bits: int = 12, max_overflow_rate: float = 1e-4, interval: int = 20
     ) -> None:
@@ -57,7 +59,6 @@ class DynamicFixed:
 class Radix:
     """The radix point of one tensor group, and its counts since it was last looked at."""
 
-    everywhere = True
     blocks = False
 
     def __init__(self, of: DynamicFixed, bits: int, rounding: str, overflow: str, generator: Generator) -> None:

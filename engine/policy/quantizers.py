@@ -40,10 +40,8 @@ class Grid:
 
 
 class Quantizer(Protocol):
-    """Rounds arrays. `everywhere` says whether results of ops and gradients on their way are rounded too, or only what enters
-    a product: blocks lie along the axis that a product sums over, and scaled values belong to one."""
+    """Rounds arrays. `blocks` says that they lie along an axis."""
 
-    everywhere: bool
     blocks: bool
 
     def round(self, values: Array, axis: int = -1) -> Grid: ...
@@ -51,9 +49,19 @@ class Quantizer(Protocol):
 
 @runtime_checkable
 class Chooser(Protocol):
-    """What stands in a role instead of a format and makes a quantizer, with a state of its own, for each place."""
+    """What stands in a role instead of a format and makes a quantizer, with a state of its own, for each place.
+
+    `everywhere` says whether results of ops and gradients on their way are rounded too, or only what enters a product.
+    """
+
+    everywhere: bool
 
     def quantizer(self, role: str, rounding: str, overflow: str, generator: Generator) -> Any: ...
+
+
+def everywhere(given: Any) -> bool:
+    """Whether what stands in a role rounds results of ops and gradients on their way, or only what enters products."""
+    return given.kind != "block" if isinstance(given, Format) else isinstance(given, Chooser) and given.everywhere
 
 
 class Plain:
@@ -62,7 +70,6 @@ class Plain:
     def __init__(self, form: Format, rounding: str, overflow: str, generator: Generator) -> None:
         self.form, self.rounding, self.overflow, self.generator = form, rounding, overflow, generator
         self.blocks = form.kind == "block"
-        self.everywhere = not self.blocks
 
     def round(self, values: Array, axis: int = -1) -> Grid:
         """To the grid of the format; blocks lie along `axis`."""

@@ -51,6 +51,7 @@ class Watch:
         self.raises, self.gradients, self.growth = raises, gradients, growth
         self.first: Event | None = None
         self.steps = 0
+        self.inside = 0  # functions made of several ops that are running
         self._parameters = [] if model is None else list(model.named_parameters())
         self._versions: list[int] = []
         self._losses: dict[str, float] = {}
@@ -92,8 +93,14 @@ class Watch:
         self._check(out, place, "activation")
         if self.gradients and out.requires_grad and out._node is not None:
             out.register_hook(self._hook(f"gradient of {place}", "gradient"))
-        if not out.ndim and out.requires_grad and (name in LOSSES or name in ("mean", "sum")):
-            self._loss(name, float(out.item()))
+        if name in ("mean", "sum"):
+            self.loss(name, out)
+
+    def rounded(self, values: Array, place: str, role: str, form: Format | None) -> None:
+        """Look at what a policy rounded."""
+        self._tick()
+        if self.first is None and not np.isfinite(values).all():
+            self._bad(values, place, role, form)
 
     def look(self) -> None:
         """Look at the parameters now; happens by itself after each step, when the next forward begins or the block ends."""
@@ -122,13 +129,20 @@ class Watch:
             return
         values: Array = t.storage if t.dtype.is_native else t.dtype.decode(t.storage)
         if not np.isfinite(values).all():
-            bad = values[~np.isfinite(values)]
-            value = float(bad.flat[0])
-            self._report(
-                place, role, t.dtype, value, f"{bad.size} of {values.size} values are not finite, the first is {value}"
-            )
+            self._bad(values, place, role, t.dtype)
 
-    def _loss(self, name: str, value: float) -> None:
+    def _bad(self, values: Array, place: str, role: str, form: Format | None) -> None:
+        bad = values[~np.isfinite(values)]
+        value = float(bad.flat[0])
+        self._report(
+            place, role, form, value, f"{bad.size} of {values.size} values are not finite, the first is {value}"
+        )
+
+    def loss(self, name: str, out: Tensor) -> None:
+        """Look at what may be the loss: a number with a gradient."""
+        if out.ndim or not out.requires_grad or self.inside or self.first is not None:
+            return
+        value = float(out.item())
         start = self._losses.setdefault(name, abs(value)) if math.isfinite(value) else math.inf
         if start and math.isfinite(value) and abs(value) > self.growth * start:
             self._report(
@@ -160,7 +174,22 @@ class _Watched:
         return outs
 
     def whole(self, name: str, function: Callable[..., Any], args: Any, options: Any) -> Any:
+        return whole(name, function, args, options)
+
+
+def whole(name: str, function: Callable[..., Any], args: Any, options: Any) -> Any:
+    """Run a function made of several ops; its result, and not one inside it, may be the loss."""
+    watch = active.get()
+    if watch is None:
         return function(*args, **options)
+    watch.inside += 1
+    try:
+        out = function(*args, **options)
+    finally:
+        watch.inside -= 1
+    if name in LOSSES:
+        watch.loss(name, out)
+    return out
 
 
 _watched = _Watched()
