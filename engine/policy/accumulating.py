@@ -11,8 +11,8 @@ import numpy as np
 
 from ulpgrad import dispatch
 from ulpgrad.differentiable import Primitive
-from ulpgrad.errors import ArgumentError
 from ulpgrad.formats import Array, as_format
+from ulpgrad.ops.accumulate import accumulator
 from ulpgrad.ops.linalg import matmul
 from ulpgrad.tensor import Tensor
 
@@ -21,11 +21,11 @@ INTEGERS = {"int32": None, "int64": "int64"}
 
 class Accumulation:
     """How products add up: `given` is an integer accumulator ("int32", "int64" or an Accumulator), which takes codes, or
-    whatever `ulpgrad.matmul(accumulate=)` takes. A context: inside it, the products of all ops run so."""
+    an `ulpgrad.Accumulate` of floats. A context: inside it, the products of all ops run so."""
 
     def __init__(self, given: Any) -> None:
         self.given = given
-        self.integer = given in INTEGERS if isinstance(given, str) else hasattr(given, "shift")
+        self.integer = is_integer(given)
         self.shift: int = (
             getattr(given, "shift", 0) if self.integer else 0
         )  # fraction bits of a product that are not kept
@@ -166,14 +166,12 @@ def fold(
 
 
 def accumulation(given: Any, what: str) -> Accumulation | None:
-    """From what an `accumulate=` role was given. ArgumentError for a string that names no accumulator."""
+    """From what an `accumulate=` role was given. FormatError or ArgumentError for what is no accumulator."""
     if given is None or isinstance(given, Accumulation):
         return given
-    if isinstance(given, str) and given not in INTEGERS:
-        try:
-            as_format(given)
-        except Exception as error:
-            raise ArgumentError(
-                f"{what}: accumulate={given!r}: expected 'int32', 'int64', a format or an accumulator"
-            ) from error
-    return Accumulation(given)
+    return Accumulation(given if is_integer(given) else accumulator(what, given))
+
+
+def is_integer(given: Any) -> bool:
+    """Whether an accumulator takes codes."""
+    return given in INTEGERS if isinstance(given, str) else hasattr(given, "shift")
