@@ -17,6 +17,7 @@ from ulpgrad.differentiable import Primitive, prepared
 from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.formats import RANDOM_BITS, Float, Format, as_format
 from ulpgrad.kernels.accumulate import spec
+from ulpgrad.kernels.matmul.spec import check_matmul
 from ulpgrad.ops.manipulation import broadcast_to, flip, matrix_transpose, reshape
 from ulpgrad.random import BLOCK, Generator, generator_or_default
 from ulpgrad.tensor import Tensor
@@ -169,7 +170,7 @@ def product(name: str, a: Tensor, b: Tensor, accumulate: Any, backward: Any = No
     if backward is not None:
         primitive = _with_backward(None if backward is False else accumulator(name, backward))
     a, b = _floats(name, a, b)
-    spec.check_matmul(a, b)
+    check_matmul(a, b)
     if a.ndim > 2 and b.ndim == 2:
         flat = reshape(a, (math.prod(a.shape[:-1]), a.shape[-1]))
         return reshape(product(name, flat, b, how, backward), (*a.shape[:-1], b.shape[-1]))

@@ -108,7 +108,7 @@ def _accumulated(x: Tensor, w: Tensor, bias: Tensor | None, accumulate: Any, bac
     """A convolution as a product of filters with patches, whose sums a chosen accumulator keeps."""
     spec.conv2d.check(x, w, bias, **geometry)  # type: ignore[misc]
     groups, n, o = geometry["groups"], x.shape[0], w.shape[0]
-    size = w.shape[2:]
+    size = w.shape[2], w.shape[3]
     rows, columns = output_size(x.shape[2:], size, geometry["stride"], geometry["padding"], geometry["dilation"])
     filters = reshape(w, (groups, o // groups, w.shape[1] * size[0] * size[1]))
     out = acc.product("conv2d", filters, unfold(x, size, **geometry), accumulate, backward)

@@ -51,8 +51,8 @@ def _round(code: Any, word: Any, digits: int, lowest: int, highest: int, top: fl
     near = (value + big) - big
     if bits and near > value:
         near -= np.int64(unit - (digits << MANTISSA)).view(np.float64)
-    near = beyond if near > top else near
-    return np.int64(np.float64(near).view(np.int64) | sign).view(np.float64)
+    result = beyond if near > top else near
+    return np.int64(np.float64(result).view(np.int64) | sign).view(np.float64)
 
 
 @jit(inline="always")

@@ -238,7 +238,7 @@ def _key(*_: Any, format: Format, overflow: str = "ieee", **__: Any) -> Any:
 
 
 # The accumulator's values are exact in float32 up to float32 itself; results in narrower formats are rounded once more.
-ULPS = dict.fromkeys(FLOATS, 0.51)
+ULPS: dict[Format, float] = dict.fromkeys(FLOATS, 0.51)
 DOC = (
     "`format` is the accumulator's, `chunk` its terms per partial sum; see the family's text. Result: operands' format."
 )
