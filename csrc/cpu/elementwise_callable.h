@@ -1,6 +1,7 @@
 // Turns a loop over contiguous values into a Python function over arrays of any layout.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,6 +19,8 @@ struct ElementType {
   CastLoop convert = nullptr;  // to the loop's type (operands), from it (result); none if it is that type
 };
 
+using CastFunction = std::function<void(const void* in, void* out, int64_t n)>;
+
 struct ElementwiseCall {
   std::string name;
   std::vector<ElementType> operands;
@@ -26,7 +29,7 @@ struct ElementwiseCall {
   int params;            // numbers that follow the operands
   int64_t grain;         // elements that are worth a thread
   ElementwiseLoop loop;  // or, for a conversion of one operand,
-  CastLoop cast = nullptr;
+  CastFunction cast = nullptr;
 };
 
 // A function (array, ..., number, ...) -> array. Operands broadcast and may have any strides; the result is laid out in
