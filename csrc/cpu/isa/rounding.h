@@ -37,7 +37,9 @@ constexpr double kWhole =
 
 ULPGRAD_INLINE int64_t whole_bits(double n) { return as<int64_t>(n + kWhole) & 0xFFFFFFFFFFFFF; }
 
-ULPGRAD_INLINE double whole_value(int64_t n) { return as<double>(n | 0x4330000000000000) - kWhole; }
+// The number itself, from -2^51 to 2^51.
+ULPGRAD_INLINE double number(int64_t n) { return as<double>(n + 0x4338000000000000) - 0x1.8p52; }
+ULPGRAD_INLINE float number(int32_t n) { return float(n); }
 
 // Whether a fraction, rounded to `bits` binary digits (ties to even), and a random number of as many reach one.
 ULPGRAD_INLINE int64_t reaches_one(double fraction, uint32_t word, int bits) {
@@ -113,7 +115,7 @@ ULPGRAD_INLINE int32_t float_code(int32_t size, uint32_t negative, int lowest, i
     units = significand >> by | uint32_t((significand & rest) != 0);
   } else {
     const int64_t scale = 1023 + bits - int64_t(shift), least = scale > 1 ? scale : 1;
-    const int64_t digits = whole_bits(whole_value(significand & rest) * as<double>(least << 52));
+    const int64_t digits = whole_bits(number(int64_t(significand & rest)) * as<double>(least << 52));
     const int64_t drawn = int64_t(uint64_t(word) >> (32 - bits));
     units = (significand >> by) + (digits + drawn >= int64_t(1) << bits ? 1u : 0u);
   }
@@ -137,9 +139,6 @@ ULPGRAD_INLINE int plain_code(const PlainRounding& r, int size) {
   const int subnormal = as<int>(as<float>(size) + as<float>(r.magic)) - r.magic;
   return size < r.lowest ? subnormal : normal;
 }
-
-ULPGRAD_INLINE float number(int32_t n) { return float(n); }
-ULPGRAD_INLINE double number(int64_t n) { return whole_value(n); }
 
 // The value of a magnitude code, exactly; `step` is the smallest subnormal value.
 template <typename T>
