@@ -10,7 +10,7 @@ import pytest
 
 import ulpgrad as ug
 from ulpgrad import nn
-from ulpgrad.errors import ArgumentError, DivergenceError, FormatError, GradientError
+from ulpgrad.errors import ArgumentError, DivergenceError, FormatError, GradientError, ShapeError
 from ulpgrad.formats import Block, Format, Random, as_format
 from ulpgrad.policy import DelayedScaling, DynamicFixed, Policy, Scaled
 from ulpgrad.policy.accumulating import fold, unfold
@@ -360,6 +360,34 @@ def test_backward_inside_and_outside_the_block_agree() -> None:
         inside = ug.grad(ug.linear(*leaves), leaves, ug.asarray(g))
     for a, c in zip(outside, inside, strict=True):
         np.testing.assert_array_equal(a, c.numpy())
+
+
+def test_vectors_batches_and_nothing() -> None:
+    w, b = ug.asarray(values(3, 4)), ug.asarray(values(3))
+    with Policy(weight="q2.5", activation="q2.5"), ug.no_grad():
+        for shape in ((4,), (2, 5, 4), (0, 4)):
+            x = values(*shape)
+            y = ug.linear(ug.asarray(x), w, b, "tanh").numpy()
+            assert y.shape == (*shape[:-1], 3)
+            inner = grid(grid(x, "q2.5") @ grid(w.numpy(), "q2.5").T + grid(b.numpy(), "q2.5"), "q2.5")
+            np.testing.assert_allclose(y, np.tanh(inner), atol=2.0**-5)
+        with pytest.raises(ShapeError, match="linear"):
+            ug.linear(ug.ones(()), w)
+        with pytest.raises(ShapeError, match="inner sizes differ"):
+            ug.matmul(ug.ones((2, 3)), ug.ones((4, 5)))
+
+
+def test_biases_and_updates_may_be_functions() -> None:
+    w, p = ug.asarray(values(3, 4)), nn.Parameter(ug.asarray(values(3)))
+    policy = Policy(bias=lambda t: t * 2.0, update=lambda t: ug.round(t))
+    with policy:
+        y = ug.linear(ug.zeros((1, 4)), w, p)
+    np.testing.assert_array_equal(y.detach().numpy()[0], 2 * p.detach().numpy())
+    y.backward(ug.ones_like(y))
+    assert p.grad is not None
+    np.testing.assert_array_equal(p.grad.numpy(), 2)
+    policy.step(ug.optim.SGD([p], lr=0.1))
+    np.testing.assert_array_equal(p.detach().numpy(), np.rint(p.detach().numpy()))
 
 
 # Overrides

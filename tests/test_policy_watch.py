@@ -113,6 +113,16 @@ def test_a_policy_may_watch_itself_and_names_formats() -> None:
     assert (caught.value.role, caught.value.format) == ("activation", "float8_e5m2")
 
 
+def test_a_policy_that_watches_itself_counts_steps() -> None:
+    model = network()
+    policy = Policy(watch=True).bind(model)
+    with pytest.raises(DivergenceError, match=r"step 2: weight of 0\.weight"):
+        steps(model, 5, policy=policy, wrong=2)
+    with Policy(enabled=False):  # nothing of the policy is left behind
+        assert np.isnan(model(X).detach().numpy()).any()
+    assert np.isnan(model(X).detach().numpy()).any()
+
+
 def test_watch_and_autocast_go_together() -> None:
     model = network()
     with watch(model), ug.autocast(ug.bfloat16):

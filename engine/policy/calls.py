@@ -224,11 +224,7 @@ class Calls:
         """An operand of a product: on a grid already, rounded by a function of its own, or to be rounded."""
         function = chosen.function(role)
         if function is not None:
-            token = dispatch.call_policy.set(watching.current())
-            try:
-                t = function(t)
-            finally:
-                dispatch.call_policy.reset(token)
+            t = _unrounded(function, t)
             return t, Entered(t.storage, None, role, rounder)
         given = getattr(chosen, role)
         mark = self._marked(t)
@@ -247,6 +243,9 @@ class Calls:
         return t, entered
 
     def _bias(self, bias: Tensor, chosen: Settings, place: str) -> Tensor:
+        function = chosen.function("bias")
+        if function is not None:
+            return _unrounded(function, bias)
         quantizer = self.quantizer(chosen, "bias", place)
         if quantizer is None:
             return bias
@@ -310,7 +309,7 @@ class Calls:
         if isinstance(given, Format):
             return chosen.quantizer(role, self.generator)
         if not isinstance(given, Chooser):
-            return _Function(given) if role == "gradient" else None
+            return _Function(given) if role in ("gradient", "update") else None
         key = f"{role} of {place}"
         found = self._stateful.get(key)
         if found is None:
@@ -364,8 +363,17 @@ class Calls:
             self._mark(out, *marks[0])
 
 
+def _unrounded(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """A function's result, its ops left alone."""
+    token = dispatch.call_policy.set(watching.current())
+    try:
+        return function(t)
+    finally:
+        dispatch.call_policy.reset(token)
+
+
 class _Function:
-    """A function of a gradient in the place of a quantizer."""
+    """A function of a gradient or a parameter in the place of a quantizer."""
 
     blocks = False
     form = None

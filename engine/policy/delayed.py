@@ -16,7 +16,7 @@ from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.formats import Array, Fixed, Float, Format, as_format
 from ulpgrad.policy.network import Policy
 from ulpgrad.policy.quantizers import Grid
-from ulpgrad.policy.rounding import on_grid
+from ulpgrad.policy.rounding import largest, on_grid
 from ulpgrad.random import Generator
 
 
@@ -65,7 +65,7 @@ class Scale:
         kind = values.dtype.type
         scaled = values if self.scale == 1.0 else values * kind(self.scale)
         grid = on_grid(scaled, self.form, self.rounding, self.overflow, self.generator, axis)
-        self.amaxes.append(float(max(values.max(), -values.min())) if values.size else 0.0)
+        self.amaxes.append(largest(values))
         return Grid(grid, 1.0 / self.scale, self.form)
 
     def update(self) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from ulpgrad.errors import ArgumentError
 from ulpgrad.formats import Array, Fixed
 from ulpgrad.policy.quantizers import Grid
-from ulpgrad.policy.rounding import on_grid
+from ulpgrad.policy.rounding import largest, on_grid
 from ulpgrad.random import Generator
 
 LOWEST, HIGHEST = -100, 100  # integer bits that float32 has room for
@@ -24,10 +24,10 @@ class DynamicFixed:
     """Fixed point of `bits` bits (`update_bits` in the role of updates), with a radix point for each tensor group: each role
     at each place. Usable where a Policy takes a format.
 
-    A group starts with the integer bits that hold its first tensor. From then on it counts, over `interval` uses, how many
-    values overflow: above `max_overflow_rate` it gains an integer bit; if not even half the range would overflow as often,
-    it gains a fraction bit instead. The paper takes 10 and 12 bits, 0.01 %, and 10,000
-    examples, after a start in high precision; a shorter interval does without. Overflow saturates.
+    A group starts with the integer bits that hold its first tensor. It counts, over `interval` uses, how many values overflow:
+    it gains an integer bit as soon as there are more than `max_overflow_rate` allows in an interval; if at its end not even
+    half the range would have overflowed as often, it gains a fraction bit instead. The paper takes 10 and 12 bits, 0.01 %, and
+    10,000 examples, after a start in high precision. Overflow saturates.
     """
 
     everywhere = True
@@ -84,28 +84,28 @@ class Radix:
         return Grid(grid, 1.0, form)
 
     def _start(self, values: Array) -> None:
-        top = float(np.abs(values).max()) if values.size else 0.0
+        top = largest(values)
         if 0 < top < math.inf:
             self.integer_bits = min(max(math.frexp(top)[1], LOWEST), HIGHEST)
 
     def _count(self, values: Array, form: Fixed) -> None:
-        size = np.abs(values)
-        limit = size.dtype.type(form.max + form.scale / 2)
-        self.uses, self.values = self.uses + 1, self.values + size.size
-        half = int(np.count_nonzero(size >= limit / 2))
-        self.half_overflows += half
-        if half:
-            self.overflows += int(np.count_nonzero(size >= limit))
-        if self.uses >= self.of.interval:
-            self._move()
-
-    def _move(self) -> None:
-        assert self.integer_bits is not None
-        allowed = self.of.max_overflow_rate * self.values
+        self.uses, self.values = self.uses + 1, self.values + values.size
+        limit = form.max + form.scale / 2
+        top = largest(values)
+        if not top < limit / 2:
+            size = np.abs(values)
+            self.half_overflows += int(np.count_nonzero(size >= limit / 2))
+            if not top < limit:
+                self.overflows += int(np.count_nonzero(size >= limit))
+        allowed = self.of.max_overflow_rate * self.values * self.of.interval / self.uses
         if self.overflows > allowed:
-            self.integer_bits = min(self.integer_bits + 1, HIGHEST)
-        elif self.half_overflows <= allowed:
-            self.integer_bits = max(self.integer_bits - 1, LOWEST)
+            self._move(1)
+        elif self.uses >= self.of.interval:
+            self._move(-1 if self.half_overflows <= allowed else 0)
+
+    def _move(self, by: int) -> None:
+        assert self.integer_bits is not None
+        self.integer_bits = min(max(self.integer_bits + by, LOWEST), HIGHEST)
         self.uses = self.values = self.overflows = self.half_overflows = 0
 
     def state_dict(self) -> dict[str, Any]:

@@ -125,15 +125,17 @@ class Policy(Calls, contextlib.ContextDecorator):
         stack.append((tokens, watched))
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         tokens, watched = self._active.stack.pop()
-        if watched is not None:
-            watched.__exit__()
-        dispatch.state.count(policies=-1)
-        dispatch.operand_policy.reset(tokens[1])
-        dispatch.call_policy.reset(tokens[0])
-        if not self._active.stack:
-            self.begin()
+        try:
+            if watched is not None:
+                watched.__exit__(*error)
+        finally:
+            dispatch.state.count(policies=-1)
+            dispatch.operand_policy.reset(tokens[1])
+            dispatch.call_policy.reset(tokens[0])
+            if not self._active.stack:
+                self.begin()
 
     @contextlib.contextmanager
     def inspect(self) -> Iterator[list[Rounding]]:
@@ -152,6 +154,8 @@ class Policy(Calls, contextlib.ContextDecorator):
         """Learn the names of a model's parameters: for overrides by module, and for what is reported and saved. Returns self.
         ArgumentError where an override fits no op and no module."""
         self.names = {id(p): (p, name) for name, p in model.named_parameters()}
+        if self.watcher is not None:
+            self.watcher.follow(model)
         modules = [name for name, _ in model.named_modules() if name]
         for pattern in self.patterns:
             if not any(matching({pattern: None}, name) for name in modules):

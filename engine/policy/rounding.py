@@ -35,3 +35,8 @@ def on_grid(values: Array, form: Format, rounding: str, overflow: str, generator
     }  # fmt: skip
     rounded: Array = dispatch.call(spec.fake_quantize, (wide,), (values,), options)[0]
     return rounded
+
+
+def largest(values: Array) -> float:
+    """The largest magnitude: 0 of nothing, NaN if there is one."""
+    return max(float(values.max()), -float(values.min())) if values.size else 0.0

@@ -52,25 +52,32 @@ class Watch:
         self.first: Event | None = None
         self.steps = 0
         self.inside = 0  # functions made of several ops that are running
-        self._parameters = [] if model is None else list(model.named_parameters())
+        self._parameters: list[tuple[str, Tensor]] = []
         self._versions: list[int] = []
         self._losses: dict[str, float] = {}
         self._calls: dict[str, int] = {}
         self._hooks: list[Callable[[], None]] = []
         self._tokens: list[tuple[Token[Any], Token[Any]]] = []
+        if model is not None:
+            self.follow(model)
+
+    def follow(self, model: Module) -> None:
+        """Look at a model's parameters, by their names."""
+        self._parameters = list(model.named_parameters())
+        self._versions = self._written()
 
     def __enter__(self) -> Self:
         around = dispatch.call_policy.get()
         self._tokens.append((active.set(self), dispatch.call_policy.set(around if around is not None else _watched)))
         dispatch.state.count(policies=1)
-        self._versions = self._written()
+        self._tick()
         if self.gradients:
             for name, p in self._parameters:
                 if p.requires_grad:
                     self._hooks.append(p.register_hook(self._hook(f"gradient of {name}", "gradient")))
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         for remove in self._hooks:
             remove()
         self._hooks.clear()
@@ -78,7 +85,7 @@ class Watch:
         token, call = self._tokens.pop()
         dispatch.call_policy.reset(call)
         active.reset(token)
-        if not any(_):
+        if not any(error):
             self.look()
 
     # What it is told
