@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 import subprocess
 import sys
@@ -27,6 +28,14 @@ def test_example_runs(path: Path) -> None:
     out = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False, timeout=300)
     assert out.returncode == 0, out.stderr
     assert out.stdout
+
+
+def test_console_of_numbers_says_what_it_shows() -> None:
+    """Every `>>>` of docs/numbers.md, with its output."""
+    options = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
+    failed, tried = doctest.testfile(str(ROOT / "docs" / "numbers.md"), module_relative=False, optionflags=options)
+    assert tried > 40
+    assert failed == 0
 
 
 def test_first_screen_of_readme_shows_the_two_commands() -> None:
