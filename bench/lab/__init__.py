@@ -27,7 +27,8 @@ by its file; `ulpgrad study <name>` runs it, `ulpgrad study --list` shows it. Th
 - `Results` gives them back by row: `results.of(row)` a list of runs, `results.estimate(row, figure)` mean and 95 % interval
   over seeds, `results.mean(row, figure)`. Asking for a row that was not run raises `NotRun`: a check is then left open, and
   a paragraph of `see` left out.
-- `see` is a sequence of functions Results -> paragraph, or list of them, under "What to see": they state figures.
+- `see` is a sequence of functions Results -> paragraph, or list of them, under "What to see": they state figures. They,
+  `checks` and `expected` hold for the whole study; calls with other epochs (--quick), batches or data show `short_see`.
 - Plots draw on matplotlib axes in `colour(i)`, INK, FAINT (text) and RULE (lines), which follow the page in light and dark.
 - `sections` adds HTML of one's own: functions Results -> (heading, html).
 - Finished runs are kept in `<out>/<name>-runs` under their arguments and a digest of the code, and are not made again.

@@ -34,7 +34,7 @@ def _seen(study: Study, results: Results) -> str:
     parts = [f"<p>{escape(text)}</p>" for text in study.paragraphs(results)]
     checks = [
         f'<li class="{VERDICTS[holds][0]}"><b>{VERDICTS[holds][1]}</b> {escape(text)}</li>'
-        for text, holds in study.verdicts(results)
+        for text, holds in (study.verdicts(results) if results.whole else ())
     ]
     if checks:
         parts.append(f'<ul class="checks">{"".join(checks)}</ul>')

@@ -50,10 +50,14 @@ class Estimate:
 
 
 class Results:
-    """All runs of a study, in order; each is a dict with `row`, `label`, `seed` and the study's figures."""
+    """All runs of a study, in order; each is a dict with `row`, `label`, `seed` and the study's figures.
 
-    def __init__(self, runs: Iterable[Figures]) -> None:
+    `whole`: trained as the study means it, so that its claims can be judged.
+    """
+
+    def __init__(self, runs: Iterable[Figures], *, whole: bool = True) -> None:
         self.runs = list(runs)
+        self.whole = whole
 
     @property
     def rows(self) -> list[str]:

@@ -45,7 +45,7 @@ def finish(name: str, study: Study, options: Options, kept: Path, told: Told, *,
             results.append({"row": run.row, "label": study.rows[run.row].label, "seed": run.seed, **result})
     finally:
         set_num_threads(before)
-    return Results(results)
+    return Results(results, whole=study.is_whole(options))
 
 
 def _made(study: Study, run: Run) -> Figures:

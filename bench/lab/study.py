@@ -114,6 +114,7 @@ class Study:
 
     `setup` stands under the title of the page: what is done, and to what. `expected`: row -> figure -> value that an
     earlier, independent trial found. `quick`: rows of a --quick call (None: all). `minutes`: what it all takes on one core.
+    `see`, `checks` and `expected` speak of the whole study only (its own epochs, batch size and data); `short_see` of others.
     """
 
     title: str
@@ -125,6 +126,7 @@ class Study:
     setup: str = SETUP
     plots: Sequence[Plot] = ()
     see: Sequence[Callable[[Results], str | Sequence[str]]] = ()
+    short_see: Sequence[Callable[[Results], str | Sequence[str]]] = ()
     checks: Sequence[Check] = ()
     expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     expected_from: str = "a dry run of one seed, on another split of the digits"
@@ -187,6 +189,10 @@ class Study:
             for seed in range(options.seeds)
         ]
 
+    def is_whole(self, options: Options) -> bool:
+        """Whether rows are trained as the study means it, so that its claims can be judged."""
+        return (options.epochs, options.batch_size, options.data) == (None, self.batch_size, (*self.datasets, "")[0])
+
     def _epochs(self, options: Options, row: str) -> int:
         if self.epochs is None or options.epochs is not None:
             return options.epochs or 0
@@ -206,7 +212,7 @@ class Study:
 
     def _against(self, results: Results) -> list[Table]:
         lines = []
-        for row, figures in self.expected.items():
+        for row, figures in self.expected.items() if results.whole else ():
             for figure, value in figures.items() if row in results.rows else ():
                 found = results.estimate(row, figure)
                 lines.append((self.rows[row].label, figure.replace("_", " "), _share(found.mean), _share(value),
@@ -215,13 +221,15 @@ class Study:
         return [Table("Beside the dry run", columns, lines, columns[2:])] if lines else []
 
     def verdicts(self, results: Results) -> list[tuple[str, bool | None]]:
-        """What was to be shown, and whether it is; None where rows are missing."""
-        return [(check.text, check.verdict(results)) for check in self.checks]
+        """What was to be shown, and whether it is; None where rows are missing, or training was another."""
+        return [(check.text, check.verdict(results) if results.whole else None) for check in self.checks]
 
     def paragraphs(self, results: Results) -> list[str]:
         """What to see: the claim, then the sentences that these figures bear out."""
         made = [self.claim]
-        for sentences in self.see:
+        if not results.whole and self.checks:
+            made.append("This is a short or altered run: whether the claim holds is judged on the whole study only.")
+        for sentences in self.see if results.whole else self.short_see:
             try:
                 found = sentences(results)
             except NotRun:

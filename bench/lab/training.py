@@ -86,10 +86,11 @@ def train(
     - `step(model, optimizer, x, y)`: one step of the row's own, in place of loss, backward and `policy.step(optimizer)`.
     - `watch(model, index)`: called after each step, while its gradients are there.
 
-    Figures: `step_losses`, `losses` (means over each epoch), `test_errors` (after each), `final_loss`, `test_error` and
-    `best_error` (last, smallest), `first_not_finite` ({"step" from 1, "epoch", "where": "loss", or the parameter or
-    gradient at fault} or None), `steps`, `parameters`, `seconds`. A training whose weights are no longer finite, or that a
-    policy gives up (DivergenceError), stops; its remaining losses are not finite, its errors those of its last weights.
+    Figures: `step_losses`, `losses` (means over each epoch), `test_errors` and `mean_outputs` (the mean of what the network
+    puts out for the test images) after each epoch, `final_loss`, `test_error` and `best_error` (last, smallest),
+    `first_not_finite` ({"step" from 1, "epoch", "where": "loss", or the parameter or gradient at fault} or None), `steps`,
+    `parameters`, `seconds`. A training whose weights are no longer finite, or that a policy gives up (DivergenceError),
+    stops; its remaining losses are not finite, its errors those of its last weights.
     """
     random.manual_seed(run.seed)
     model = (recipe.network or network)(run.data)
@@ -102,13 +103,15 @@ def train(
     step_losses: list[float] = []
     losses: list[float] = []
     errors: list[float] = []
+    outputs: list[float] = []
     fault: dict[str, Any] | None = None
     lost = False
     begun = time.perf_counter()
     for epoch in range(run.epochs):
         if lost:
             losses.append(math.nan)
-            errors.append(errors[-1] if errors else 1 - 1 / CLASSES)
+            errors.append(errors[-1])
+            outputs.append(math.nan)
             continue
         run.told(f"epoch {epoch + 1}" + (f", error {errors[-1]:.1%}" if errors else ""))
         start = len(step_losses)
@@ -128,12 +131,15 @@ def train(
             if lost or (fault and any(_not_finite(p) for p in model.parameters())):
                 lost = True
                 break
-        errors.append(error_rate(model, held_out, policy))
+        error, mean = tested(model, held_out, policy)
+        errors.append(error)
+        outputs.append(mean)
         losses.append(float(np.mean(step_losses[start:])) if step_losses[start:] else math.nan)
     return {
         "step_losses": step_losses,
         "losses": losses,
         "test_errors": errors,
+        "mean_outputs": outputs,
         "final_loss": losses[-1],
         "test_error": errors[-1],
         "best_error": min(errors),
@@ -147,10 +153,15 @@ def train(
 def error_rate(model: nn.Module, held_out: data.ArrayDataset, policy: Policy | autocast | None = None) -> float:
     """Share of images that are taken for another digit, computed as in training; an image whose outputs are not all finite
     counts as wrong. The policy's state is left as it was."""
+    return tested(model, held_out, policy)[0]
+
+
+def tested(model: nn.Module, held_out: data.ArrayDataset, policy: Policy | autocast | None) -> tuple[float, float]:
+    """The error rate and the mean of all outputs."""
     was = model.training
     before = policy.state_dict() if isinstance(policy, Policy) else None
     model.eval()
-    wrong = 0
+    wrong, means = 0, []
     with autograd.no_grad():
         for x, y in data.DataLoader(held_out, LARGE_TEST):
             try:
@@ -161,10 +172,11 @@ def error_rate(model: nn.Module, held_out: data.ArrayDataset, policy: Policy | a
                 continue
             right = (outputs.argmax(axis=1) == y.numpy()) & np.isfinite(outputs).all(axis=1)
             wrong += len(right) - int(right.sum())
+            means.append(float(outputs.mean()))
     model.train(was)
     if before is not None and isinstance(policy, Policy):
         policy.load_state_dict(before)
-    return wrong / len(held_out)
+    return wrong / len(held_out), float(np.mean(means)) if means else math.nan
 
 
 def _fault(loss: float, model: nn.Module) -> str | None:

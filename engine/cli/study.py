@@ -57,7 +57,7 @@ def run(name: str, given: Mapping[str, Any], out: Path, *, quick: bool, fresh: b
     for text in study.paragraphs(results):
         screen.print(text, markup=False)
         screen.print()
-    for text, holds in study.verdicts(results):
+    for text, holds in study.verdicts(results) if results.whole else ():
         screen.print(f"{page.VERDICTS[holds][1]}: {text}", markup=False)
     command = shlex.join(["ulpgrad", *sys.argv[1:]])
     html = report.write(out / f"{name}.html", page.page(name, study, results, command))

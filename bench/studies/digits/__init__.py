@@ -29,6 +29,7 @@ STUDY = Study(
     columns=COLUMNS,
     note=NOTE,
     see=[observations],
+    short_see=[observations],
     sections=[charts, ledger],
     seeds=2,
     batch_size=64,
