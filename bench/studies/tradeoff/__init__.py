@@ -1,0 +1,231 @@
+"""What does a number system bring, and what does it cost? Error, bytes, exchange, time and energy of a step, side by side."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ulpgrad import nn, ops, optim
+from ulpgrad.bench import energy, ledger, report
+from ulpgrad.bench.lab import (
+    FAINT,
+    INK,
+    Check,
+    Column,
+    Figures,
+    Plot,
+    Recipe,
+    Results,
+    Row,
+    Run,
+    Study,
+    colour,
+    diverged,
+    percent,
+    train,
+)
+from ulpgrad.bench.lab.plots import plain_ticks
+from ulpgrad.bench.lab.training import DATA, network
+from ulpgrad.bench.studies.tradeoff import costs
+from ulpgrad.bench.studies.tradeoff.schemes import SCHEMES
+from ulpgrad.bench.timing import readable
+from ulpgrad.tensor import Tensor
+
+RECIPE = Recipe(learning_rate=0.1, standardize=True)
+BASE = "float32"
+SETTLED = 0.2  # of the steps, after which times count
+
+
+def run(run: Run) -> Figures:
+    """Train in one scheme, and count what its steps cost."""
+    scheme = SCHEMES[run.row]
+    stepper = scheme.make(run.seed)
+    times: list[float] = []
+
+    def step(model: nn.Module, optimizer: optim.Optimizer, x: Tensor, y: Tensor) -> float:
+        start = time.perf_counter()
+        loss = stepper(model, optimizer, x, y)
+        times.append(time.perf_counter() - start)
+        return loss
+
+    trained = train(run, RECIPE, policy=stepper.policy, step=step)
+    steady = times[int(SETTLED * len(times)) :]
+    return {
+        **trained,
+        **costs.figures(scheme, work(run.data, run.batch_size)),
+        "step_seconds": statistics.median(steady),
+    }
+
+
+def work(dataset: str, batch_size: int) -> ledger.Work:
+    """What a step of the network has to do, counted in its graph."""
+    model = network(dataset)
+    x, y = DATA[dataset]("train")[:batch_size]
+    loss = ops.cross_entropy(model(x), y)
+    return ledger.work(loss, model, optim.SGD(model.parameters(), lr=RECIPE.learning_rate))
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those that no other beats in both, by the first coordinate: the Pareto front, where less is better."""
+    best: list[tuple[float, float]] = []
+    for x, y in sorted(set(points)):
+        if not best or y < best[-1][1]:
+            best.append((x, y))
+    return best
+
+
+def pareto(figure: str, label: str, unit: float) -> Any:
+    """A drawing: test error against a cost, with intervals over seeds and the front."""
+
+    def draw(axes: Any, results: Results) -> None:
+        found = {row: (results.mean(row, figure) / unit, results.estimate(row)) for row in results.rows}
+        best = front([(x, e.mean) for x, e in found.values()])
+        axes.step([x for x, _ in best], [y for _, y in best], where="post", color=FAINT, linewidth=1, linestyle="--")
+        for row, (x, error) in found.items():
+            on_front = (x, error.mean) in best
+            half = error.half or 0.0
+            low = min(half, 0.9 * error.mean)
+            axes.errorbar([x], [error.mean], [[low], [half]], fmt="o", markersize=7 if on_front else 5, elinewidth=1,
+                          color=INK if row == BASE else colour(1 if on_front else 2))  # fmt: skip
+        axes.set(xlabel=label, ylabel="test error", xscale="log", yscale="log")
+        plain_ticks(axes.yaxis, share=True)
+        plain_ticks(axes.xaxis)
+        named(axes, [(x, e.mean, results.label(row)) for row, (x, e) in found.items()])
+
+    return draw
+
+
+def named(axes: Any, points: Sequence[tuple[float, float, str]]) -> None:
+    """Names beside points on logarithmic axes, moved up or down until they are clear of each other."""
+    taken: list[Any] = []
+    axes.margins(x=0.12, y=0.12)
+    axes.figure.draw_without_rendering()
+    for x, y, text in sorted(points, key=lambda p: (p[1], p[0])):
+        tried = [(7, 0, "left"), (7, 10, "left"), (7, -10, "left"), (-7, 0, "right"), (-7, 10, "right"), (-7, -10, "right"),
+                 (0, 14, "center"), (0, -14, "center"), (7, 20, "left"), (7, -20, "left"), (-7, 20, "right")]  # fmt: skip
+        for right, up, side in tried:
+            label = axes.annotate(text, (x, y), (right, up), textcoords="offset points", ha=side, va="center", fontsize=8.5)
+            box = label.get_window_extent().expanded(1.02, 1.05)
+            inside = axes.get_window_extent().expanded(1.3, 1.0)
+            clear = not any(box.overlaps(other) for other in taken) and inside.y0 < box.y0 and box.y1 < inside.y1
+            if clear or (right, up, side) == tried[-1]:
+                taken.append(box)
+                break
+            label.remove()
+
+
+def costs_beside_error(results: Results) -> list[str]:
+    """Who is on the front, and what is saved."""
+    base = {figure: results.mean(BASE, figure) for figure in ("energy", "bytes", "exchange_bytes", "step_seconds")}
+    errors = {row: results.estimate(row) for row in results.rows}
+    room = max(errors[BASE].half or 0.0, 0.01)
+    good = [row for row in results.rows if errors[row].mean <= errors[BASE].mean + room]
+    cheapest = min(good, key=lambda row: results.mean(row, "energy"))
+    points = [(results.mean(row, "energy"), errors[row].mean) for row in results.rows]
+    on_front = [results.label(row) for row, p in zip(results.rows, points, strict=True) if p in front(points)]
+    lost = [f"{results.label(row)} {errors[row].mean:.1%}" for row in results.rows if row not in good]
+    told = [
+        f"Within {100 * room:.1f} points of float32's {errors[BASE].mean:.2%} wrong, the least energy goes to "
+        f"{results.label(cheapest)}: {results.mean(cheapest, 'energy'):.0f} µJ a step against {base['energy']:.0f}, with "
+        f"{results.mean(cheapest, 'exchange_bytes') / 1e3:.0f} kB to send instead of {base['exchange_bytes'] / 1e3:.0f}. "
+        f"On the front are {', '.join(on_front)}.",
+    ]
+    if lost:
+        told.append(f"What does not learn as well: {', '.join(lost)}. A byte that is saved this way is not saved.")
+    arithmetic = results.mean(BASE, "arithmetic_energy") / base["energy"]
+    told.append(
+        f"In float32 {arithmetic:.0%} of the model's energy is arithmetic, the rest moves bytes. Multipliers shrink with the "
+        "square of the digits, memory only with the bits, and the accumulator's additions not at all: below eight bits they are "
+        "what is left. Integers add for a ninth of float32's price."
+    )
+    slow = max(results.rows, key=lambda row: results.mean(row, "step_seconds"))
+    told.append(
+        f"The measured time tells another story: {readable(base['step_seconds'])} a step in float32, up to "
+        f"{readable(results.mean(slow, 'step_seconds'))} ({results.label(slow)}). This processor has no unit for most of these "
+        "formats: values are rounded to the format's grid and multiplied in float32, so what is measured is the emulation."
+    )
+    return told
+
+
+def about_energy(results: Results) -> tuple[str, str]:
+    """The model, with its figures and its source."""
+    rows = [
+        (SCHEMES[row].label, *(f"{v:.3g} pJ" for v in (energy.multiply(SCHEMES[row].weight, SCHEMES[row].activation),
+                                                        energy.add(SCHEMES[row].accumulate))),
+         f"{energy.stored_bits(SCHEMES[row].weight):g}", f"{energy.stored_bits(SCHEMES[row].update):g}",
+         f"{results.mean(row, 'arithmetic_energy'):.0f} µJ", f"{results.mean(row, 'memory_energy'):.0f} µJ")
+        for row in results.rows
+    ]  # fmt: skip
+    columns = ("format", "multiply", "add", "bits of a weight", "bits as it is stepped", "arithmetic a step", "memory a step")
+    some = results.runs[0]
+    multiply_adds, others = some["multiply_adds"], some["operations"] - 2 * some["multiply_adds"]
+    published = (
+        f"Published, for 45 nm at 0.9 V: {energy.SOURCE}. In pJ: integer addition 0.03 (8 bits) and 0.1 (32), multiplication "
+        "0.2 and 3.1; floating addition 0.4 (16 bits) and 0.9 (32), multiplication 1.1 and 3.7; 64 bits from a 1 MB cache 100, "
+        "from DRAM 1300 to 2600."
+    )
+    model = (
+        "Our interpolation, not measured anywhere: a power law through each pair, in the bits of the word for integers and in "
+        "those of the significand for floats; between two formats the geometric mean of the two. A multiply-add multiplies in "
+        "its operands' formats and adds in the accumulator's. Memory is the 1 MB cache, 1.56 pJ a bit, which holds this "
+        "network; from DRAM the memory's part would be 13 to 26 times as large. Conversions, scales and control are not counted."
+    )
+    counted = (
+        f"A step takes {multiply_adds:,} multiply-adds and {others:,} other operations, counted in the graph. Weights are read "
+        "twice, activations and gradients of results written once and read twice, gradients of weights written and read, "
+        "masters read and written."
+    )
+    notes = "".join(f'<p class="note">{text}</p>' for text in (published, model, counted))
+    return "The energy model", report.html_table(columns, rows, "Energy of one operation and of a step", columns[1:]) + notes
+
+
+def kilobytes(name: str, figure: str) -> Column:
+    """A cost in kB."""
+    return Column(name, lambda runs: f"{runs[0][figure] / 1e3:.0f} kB")
+
+
+STUDY = Study(
+    title="What a number system brings, and what it costs",
+    source="",
+    claim="Down to eight bits, with a scale for each tensor or block, nothing is lost in learning, while bytes, exchange and the "
+    "energy of arithmetic fall to a quarter and less. Below that, error and cost are exchanged for each other.",
+    setup="A network of dense layers (64-256-256-10) learns handwritten digits by plain stochastic gradient descent in fourteen "
+    "number systems. Rows of one seed start from the same weights and see the same images in the same order.",
+    first_column="format",
+    rows={name: Row(s.label, name, s.meaning, tags={"format": name}) for name, s in SCHEMES.items()},
+    run=run,
+    columns=[
+        percent("test error", "test_error"),
+        Column("energy a step", lambda runs: f"{runs[0]['energy']:.0f} µJ"),
+        kilobytes("weights", "weight_bytes"), kilobytes("activations", "activation_bytes"),
+        kilobytes("gradients", "gradient_bytes"), kilobytes("exchange", "exchange_bytes"),
+        Column("time a step", lambda runs: readable(statistics.median(r["step_seconds"] for r in runs))),
+        diverged(),
+    ],
+    note=f"Bytes of a step in the bits of each format: weights with their master where there is one, activations kept for "
+    f"backward, gradients of activations and weights. Exchange: what each of {costs.WORKERS} workers sends to sum the weights' "
+    f"gradients in a ring, 2 (N - 1) / N times their bytes. Time: measured here, on one thread.",
+    plots=[
+        Plot("Test error against energy", pareto("energy", "energy of a step, µJ", 1.0), inches=(8.4, 4.6), wide=True,
+             note="Dashed: the front, where nothing is better in both. Blue points lie on it."),
+        Plot("Test error against bytes exchanged", pareto("exchange_bytes", "exchanged by each of 8 workers a step, kB", 1e3),
+             inches=(8.4, 4.6), wide=True),
+    ],
+    see=[costs_beside_error],
+    sections=[about_energy],
+    checks=[
+        *(Check(f"{SCHEMES[row].label} learns as well as float32, to 1.5 points",
+                lambda r, row=row: r.mean(row) - r.mean(BASE) < 0.015)
+          for row in ("bfloat16", "float16", "fp8-hybrid", "mxfp8", "int8", "q16")),
+        Check("e4m3 without a scale does not learn as well", lambda r: r.mean("e4m3") > r.mean("fp8-hybrid") + 0.01),
+        Check("8-bit floats take less than half of float32's energy",
+              lambda r: r.mean("fp8-hybrid", "energy") < 0.5 * r.mean(BASE, "energy")),
+    ],
+    quick=("float32", "bfloat16", "float16", "fp8-hybrid", "e4m3", "mxfp8", "mxfp4", "q16"),
+    quick_epochs=15,
+    epochs=60,
+    batch_size=100,
+    minutes=10,
+)  # fmt: skip
