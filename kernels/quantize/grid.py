@@ -110,6 +110,8 @@ def block_refusal(form: Block) -> str | None:
     element = form.element
     if isinstance(element, Float) and not (element.has_negative_zero and element.mantissa_bits):
         return f"wants elements with a negative zero and mantissa bits, unlike {element}"
+    if isinstance(element, Float) and not (-126 <= element.min_exponent <= 100 and element.carrier == np.float32):
+        return f"wants elements that float32 holds, unlike {element}"
     return None
 
 

@@ -34,7 +34,8 @@ def counted(x: Array, form: Float, rounding: str, subnormals: bool, key: int, co
 
 def countable(form: Format, x: Array) -> bool:
     """Whether `counted` takes these."""
-    return native.missing() is None and isinstance(form, Float) and float_refusal(form) is None and x.dtype in (np.float32, np.float64)  # fmt: skip
+    known = isinstance(form, Float) and float_refusal(form) is None
+    return known and x.dtype in (np.float32, np.float64) and native.missing() is None
 
 
 def _float(x: Array, code_bytes: int, dtype: Float, rounding: str, overflow: str | None, subnormals: bool, key: int,
@@ -83,7 +84,13 @@ def build(request: Request) -> Any:
 
 
 @kernel(
-    spec.fake_quantize, "cpu/native-bits", rank=50, formats=[float32, float64], where=_where, contiguous=True, build=True
+    spec.fake_quantize,
+    "cpu/native-bits",
+    rank=50,
+    formats=[float32, float64],
+    where=_where,
+    contiguous=True,
+    build=True,
 )
 def build_fake(request: Request) -> Any:
     form: Any = request.params["dtype"]

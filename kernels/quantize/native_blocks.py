@@ -1,0 +1,66 @@
+"""Blocks in C++: the largest magnitude of 32 values by one vector sweep, then their codes with the element's exponent range
+moved by the scale, so that nothing is multiplied. Blocks on another axis than the last are moved there and back."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ulpgrad.formats import Array, Block, Fixed, Float, float32, float64, int8, uint8
+from ulpgrad.kernels import native
+from ulpgrad.kernels.quantize import spec
+from ulpgrad.kernels.quantize.grid import block_refusal, carry_from, grid, options
+from ulpgrad.kernels.quantize.native_bits import native_grid
+from ulpgrad.kernels.registry import Request, kernel
+
+
+def _where(request: Request) -> str | None:
+    x, params = request.arrays[0], request.params
+    if params["rounding"] == "stochastic" and params["axis"] % x.ndim != x.ndim - 1:
+        return "draws random words in the order of memory: stochastic rounding wants blocks on the last axis"
+    return block_refusal(params["dtype"])
+
+
+def rows(x: Array, axis: int) -> tuple[Array, tuple[int, ...]]:
+    """`x` with `axis` last, as contiguous rows, and the shape before that."""
+    moved = np.moveaxis(x, axis, -1)
+    count = int(np.prod(moved.shape[:-1], dtype=np.int64))
+    return np.ascontiguousarray(moved).reshape(count, moved.shape[-1]), moved.shape
+
+
+def back(out: Array, shape: tuple[int, ...], axis: int) -> Array:
+    """Rows in the shape they came from, contiguous."""
+    return np.ascontiguousarray(np.moveaxis(out.reshape(*shape[:-1], out.shape[-1]), -1, axis))
+
+
+@cache
+def table(element: Float | Fixed) -> Array:
+    """The values of all codes of a byte, float32[256]."""
+    codes = np.arange(256, dtype=np.uint8).view(element.storage)
+    return element.exact(codes).astype(np.float32)
+
+
+@kernel(spec.block_quantize, "cpu/native-blocks", rank=50, formats=[float32, float64], where=_where)
+def block_quantize(x: Array, *, dtype: Block, axis: int, rounding: str, overflow: str | None, subnormals: bool, key: int,
+                   counter: int, random_bits: int) -> tuple[Array, Array]:  # fmt: skip
+    element = dtype.element
+    known: Any = (
+        native_grid(grid(element, "nearest_even", "saturate", subnormals))
+        if isinstance(element, Float)
+        else (element.fraction_bits, element.bits)
+    )
+    mode, stream = options(rounding, counter, key, random_bits)
+    flat, shape = rows(x, axis)
+    codes, scales = native.module().quantize_blocks(
+        flat, known, dtype.max_exponent, carry_from(dtype), dtype.size, mode, stream
+    )
+    return back(codes.view(element.storage), shape, axis), back(scales, shape, axis)
+
+
+@kernel(spec.block_dequantize, "cpu/native-blocks", rank=50, formats=[uint8, int8])
+def block_dequantize(codes: Array, scales: Array, *, dtype: Block, axis: int) -> Array:
+    flat, shape = rows(codes.view(np.uint8), axis)
+    out: Array = native.module().dequantize_blocks(flat, rows(scales, axis)[0], table(dtype.element), dtype.size, False)
+    return back(out, shape, axis)
