@@ -15,12 +15,12 @@ import numpy as np
 from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.formats import Array, Fixed, Float, Format, as_format
 from ulpgrad.policy.network import Policy
-from ulpgrad.policy.quantizers import Grid
+from ulpgrad.policy.quantizers import Chooser, Grid
 from ulpgrad.policy.rounding import largest, on_grid
 from ulpgrad.random import Generator
 
 
-class Scaled:
+class Scaled(Chooser):
     """A format with a scale for each tensor role at each place: usable where a Policy takes a format.
 
     scale = largest / amax / 2^margin, where amax is the largest magnitude among the last `history` uses. A tensor is rounded

@@ -13,14 +13,14 @@ import numpy as np
 
 from ulpgrad.errors import ArgumentError
 from ulpgrad.formats import Array, Fixed
-from ulpgrad.policy.quantizers import Grid
+from ulpgrad.policy.quantizers import Chooser, Grid
 from ulpgrad.policy.rounding import largest, on_grid
 from ulpgrad.random import Generator
 
 LOWEST, HIGHEST = -100, 100  # integer bits that float32 has room for
 
 
-class DynamicFixed:
+class DynamicFixed(Chooser):
     """Fixed point of `bits` bits (`update_bits` in the role of updates), with a radix point for each tensor group: each role
     at each place. Usable where a Policy takes a format.
 
@@ -29,8 +29,6 @@ class DynamicFixed:
     half the range would have overflowed as often, it gains a fraction bit instead. The paper takes 10 and 12 bits, 0.01 %, and
     10,000 examples, after a start in high precision. Overflow saturates.
     """
-
-    everywhere = True
 
     def __init__(
         self, bits: int = 10, update_bits: int = 12, max_overflow_rate: float = 1e-4, interval: int = 20

@@ -6,7 +6,7 @@ operands. Integer kernels get the same values as codes.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -47,16 +47,17 @@ class Quantizer(Protocol):
     def round(self, values: Array, axis: int = -1) -> Grid: ...
 
 
-@runtime_checkable
-class Chooser(Protocol):
-    """What stands in a role instead of a format and makes a quantizer, with a state of its own, for each place.
+class Chooser:
+    """Base of what stands in a role instead of a format and makes a quantizer, with a state of its own, for each place.
 
     `everywhere` says whether results of ops and gradients on their way are rounded too, or only what enters a product.
     """
 
-    everywhere: bool
+    everywhere = True
 
-    def quantizer(self, role: str, rounding: str, overflow: str, generator: Generator) -> Any: ...
+    def quantizer(self, role: str, rounding: str, overflow: str, generator: Generator) -> Any:
+        """A quantizer for one place, with `state_dict` and `load_state_dict`."""
+        raise NotImplementedError
 
 
 def everywhere(given: Any) -> bool:
