@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad import dispatch
+from ulpgrad import dispatch, ops
 from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.fixed import rules
 from ulpgrad.fixed.routing import implements, is_fixed, operands
@@ -53,7 +53,12 @@ def square(name: str, rule: Rule, x: Tensor) -> Outcome:
     return multiply(name, rule, x, x)
 
 
-@implements("divide")
+def _divided(a: Tensor, b: Tensor) -> Tensor:
+    """A quotient whose gradient is finite over zero too, where the result saturates and the gradient stops."""
+    return a / ops.where(b == 0, 1.0, b)
+
+
+@implements("divide", real=_divided)
 def divide(name: str, rule: Rule, a: Tensor, b: Tensor) -> Outcome:
     """The quotient, rounded once. Over zero it saturates by the sign of a; 0 / 0, and x / 0 under another overflow, raise."""
     x, y = operands(name, a, b)
@@ -76,31 +81,32 @@ def quotient(
     """Codes over codes, the quotient of which is in units of 2^-fraction."""
     shape = _shape(a, b)
     null = b == 0
-    if null.any():
+    any_null = bool(null.any())
+    if any_null:
+        _refuse_undefined(name, rule, form, np.broadcast_to(null, shape), np.broadcast_to(a, shape))
         b = np.where(null, b.dtype.type(1), b)
     left, right = max(form.fraction_bits - fraction, 0), max(fraction - form.fraction_bits, 0)
     more = rule.random_bits if rule.rounding == "stochastic" else 1
     bounds = hull(shifted(first, left), shifted((-first[1], -first[0]), left), shifted(second, right + more),
                   shifted((-second[1], -second[0]), right + more))  # fmt: skip
     out = run(name, spec.divide, rule, form, form.fraction_bits, bounds, (a, b), shape, left=left, right=right)
-    return _over_zero(name, rule, form, out, a, null) if null.any() else out
-
-
-def _over_zero(name: str, rule: Rule, form: Fixed, out: Outcome, a: Array, null: Array) -> Outcome:
-    """Quotients whose divisor is zero: what infinities are."""
-    shape = out.tensor.shape
-    null, a = np.broadcast_to(null, shape), np.broadcast_to(a, shape)
-    undefined = null & (a == 0)
-    if undefined.any() or rule.overflow != "saturate":
-        places = undefined if undefined.any() else null
-        place = tuple(int(i) for i in np.argwhere(places)[0])
-        what = "0 / 0, which has no value" if undefined.any() else "a division by zero, which can only saturate"
-        raise FormatError(
-            f"{name}: {what}{f' at {place}' if place else ''}: {form.name} has neither NaN nor infinity; replace zeros first"
-        )
-    low, high = out.tensor.storage.dtype.type(form.min_code), out.tensor.storage.dtype.type(form.max_code)
+    if not any_null:
+        return out
+    low, high = (form.storage.type(code) for code in bounds_of(form))
     codes = np.where(null, np.where(a < 0, low, high), out.tensor.storage)
     return Outcome(Tensor(codes, form), None if out.outside is None else out.outside | null)
+
+
+def _refuse_undefined(name: str, rule: Rule, form: Fixed, null: Array, a: Array) -> None:
+    """FormatError for 0 / 0, and for x / 0, which is an infinity, where results do not saturate."""
+    undefined = null & (a == 0)
+    if undefined.any() or rule.overflow != "saturate":
+        wrong = undefined.any()
+        place = tuple(int(i) for i in np.argwhere(undefined if wrong else null)[0])
+        what = "0 / 0, which has no value" if wrong else "a division by zero, which can only saturate"
+        raise FormatError(
+            f"{name}: {what}{f', at {place}' if place else ''}: {form.name} has neither NaN nor infinity; replace zeros first"
+        )
 
 
 @implements("negative", "abs")

@@ -22,7 +22,8 @@ ONE = (1, 1)
 def taps(x: Array, fill: int, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Iterator[Array]:
     """For each place in a window, the plane of values that all windows have there: [n, c, oh, ow], views."""
     rows, columns = output_size(x.shape[2:], kernel_size, stride, padding, dilation)
-    padded = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)), constant_values=fill) if any(padding) else x
+    padded = np.full((*x.shape[:2], *(s + 2 * p for s, p in zip(x.shape[2:], padding, strict=True))), fill, x.dtype)
+    padded[:, :, padding[0] : padding[0] + x.shape[2], padding[1] : padding[1] + x.shape[3]] = x
     for i in range(kernel_size[0]):
         for j in range(kernel_size[1]):
             part = padded[:, :, i * dilation[0] :: stride[0], j * dilation[1] :: stride[1]]
@@ -49,8 +50,8 @@ def avg_pool2d(
     (form,) = operands(name, x)
     terms = prod(kernel_size)
     wide = np.int64 if form.bits + added_bits(terms) <= 63 else object
-    first, *rest = taps(x.storage, 0, kernel_size, stride, padding, ONE)
-    sums = first.astype(wide)
+    first, *rest = taps(x.storage.astype(wide), 0, kernel_size, stride, padding, ONE)
+    sums = first.copy()
     for tap in rest:
         sums += tap
     counts = np.array(terms)

@@ -134,7 +134,7 @@ def _wide(product: Product, form: Fixed, a: Array, b: Array, bias: Array | None,
     fraction, bounds = product.fraction, product.bounds
     if bias is not None and bias_form is not None:
         ahead = fraction - bias_form.fraction_bits
-        if not 0 <= ahead <= 62:
+        if not 0 <= ahead <= 62 or max(f.max_code for f in (product.a, product.b, bias_form)) >= 2**63:
             exact = (np.matmul(a.astype(object), b.astype(object)) << max(-ahead, 0)) + (
                 bias.astype(object) << max(ahead, 0)
             )
@@ -142,7 +142,8 @@ def _wide(product: Product, form: Fixed, a: Array, b: Array, bias: Array | None,
         # the bias is one more row of b, under a column of constants in a
         column = np.full((*a.shape[:-1], 1), 1 << ahead, np.int64)
         row = np.broadcast_to(bias, (*b.shape[:-2], 1, b.shape[-1]))
-        a, b = (np.concatenate(pair, axis=i) for pair, i in (((a.astype(np.int64), column), -1), ((b, row), -2)))
+        a, b, column, row = (v.astype(np.int64, copy=False) for v in (a, b, column, row))
+        a, b = np.concatenate((a, column), axis=-1), np.concatenate((b, row), axis=-2)
         extra = shifted(bounds_of(bias_form), ahead)
         bounds = hull(bounds, extra, (bounds[0] + extra[0], bounds[1] + extra[1]))
     return run(name, spec.matmul, rule, form, fraction, bounds, (a, b), spec.matmul_shape(a, b))

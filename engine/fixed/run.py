@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -97,7 +98,7 @@ def run(
     cut = cut_of(rule, form, fraction, bounds)
     formats = (*(stored(a) for a in arrays), None)
     result, _ = dispatch.call(op, formats, (*arrays, words_for(rule, shape)), {**params, "cut": cut})
-    return _outcome(name, rule, form, result, cut, lambda place: _value(op, arrays, place, params), fraction)
+    return _outcome(name, rule, form, result, cut, lambda place: _value(op, arrays, place, params, fraction), fraction)
 
 
 def run_exact(
@@ -137,8 +138,8 @@ def _outcome(
     return Outcome(Tensor(codes, form), outside if rule.watch else None)
 
 
-def _text(value: Any, fraction: int) -> str:
-    return value if isinstance(value, str) else exact_text(value, fraction)
+def _text(value: int | float, fraction: int) -> str:
+    return repr(value) if isinstance(value, float) else exact_text(value, fraction)
 
 
 def overflowed(name: str, form: Fixed, outside: Array, text: Callable[[tuple[int, ...]], str]) -> None:
@@ -151,8 +152,10 @@ def overflowed(name: str, form: Fixed, outside: Array, text: Callable[[tuple[int
         )
 
 
-def _value(op: Op, arrays: Sequence[Array], place: tuple[int, ...], params: dict[str, Any]) -> Any:
-    """What an operation came to at one place, before it was cut."""
+def _value(
+    op: Op, arrays: Sequence[Array], place: tuple[int, ...], params: dict[str, Any], fraction: int
+) -> int | float:
+    """What an operation came to at one place, before it was cut, in units of 2^-fraction; of a quotient the value."""
     if op is spec.matmul:
         a, b = arrays
         lead, (i, j) = place[:-2], place[-2:]
@@ -169,4 +172,4 @@ def _value(op: Op, arrays: Sequence[Array], place: tuple[int, ...], params: dict
     if op is spec.add:
         y <<= params["right"]
         return (x << params["left"]) + (-y if params["subtract"] else y)
-    return f"{x} / {y} 2^{params['left'] - params['right']} units"
+    return float(Fraction(x << params["left"], y << params["right"]) / Fraction(2) ** fraction)

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ulpgrad import ops
 from ulpgrad.fixed import rules
 from ulpgrad.fixed.elementwise import quotient
 from ulpgrad.fixed.routing import implements, operands
@@ -105,12 +106,13 @@ def _cubics() -> list[Array]:
     return coefficients
 
 
-def _ratio(name: str, rule: Rule, target: Fixed, above: Array, below: Array) -> Outcome:
-    n = target.fraction_bits
-    return run_exact(name, rule, target, n, above << max(n, 0), divisor=below << max(-n, 0))
+def _finite_exp(x: Tensor) -> Tensor:
+    """exp, level from where float32 has no value for it: no format has either, and its gradient stops there."""
+    return ops.exp(ops.where(x > 88.0, 88.0, x))
 
 
-@implements("exp", "sigmoid", "tanh")
+@implements("exp", real=_finite_exp)
+@implements("sigmoid", "tanh")
 def exponentials(name: str, rule: Rule, x: Tensor) -> Outcome:
     (form,) = operands(name, x)
     target = rules.result_of(name, rule, (form,), rules.no_full(name, "an exponential"))
@@ -118,12 +120,14 @@ def exponentials(name: str, rule: Rule, x: Tensor) -> Outcome:
         return looked_up(name, rule, form, target, x)
     if name == "exp":
         return run_exact(name, rule, target, FRACTION, exponential(x.storage, form.fraction_bits))
-    codes = np.atleast_1d(x.storage).astype(object)
-    e = exponential(-np.abs(codes) * (2 if name == "tanh" else 1), form.fraction_bits).reshape(x.shape)
-    one, negative = 1 << FRACTION, x.storage < 0
-    if name == "sigmoid":
-        return _ratio(name, rule, target, np.where(negative, e, one), np.asarray(one + e, object))
-    return _ratio(name, rule, target, np.where(negative, e - one, one - e), np.asarray(one + e, object))
+    codes = x.storage.reshape(-1).astype(object)
+    e = exponential(-np.abs(codes) * (2 if name == "tanh" else 1), form.fraction_bits)
+    one, negative = 1 << FRACTION, codes < 0
+    above = np.where(negative, e, one) if name == "sigmoid" else np.where(negative, e - one, one - e)
+    n = target.fraction_bits
+    out = run_exact(name, rule, target, n, above << max(n, 0), divisor=(one + e) << max(-n, 0))
+    outside = None if out.outside is None else out.outside.reshape(x.shape)
+    return Outcome(Tensor(out.tensor.storage.reshape(x.shape), target), outside)
 
 
 @implements("softmax")

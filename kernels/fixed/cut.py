@@ -107,7 +107,7 @@ def dropped(v: Array, cut: Cut, words: Array | None) -> Array:
         case "nearest_away":
             return (v + half - (v < 0)) >> cut.drop
         case "toward_zero":
-            return (v + np.where(v < 0, one - 1, 0)) >> cut.drop
+            return np.where(v < 0, (v + (one - 1)) >> cut.drop, floor)
         case "up":
             return (v + (one - 1)) >> cut.drop
         case "down":
