@@ -232,6 +232,15 @@ def converted(rng: np.random.Generator, n: int, op: Op) -> Sample:
     return Sample((rng.standard_normal(n),), {"dtype": bfloat16})
 
 
+def accumulated(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    """Sums in a 1-6-9 float: a product of square matrices in chunks of 64, or rows."""
+    rule: dict[str, Any] = {"format": as_format("e6m9")}
+    if op.name == "accumulate_matmul":
+        return Sample((rng.standard_normal((n, n)), rng.standard_normal((n, n))), {**rule, "chunk": 64})
+    rows = reduced(rng, n, op)
+    return Sample(rows.arrays, {**rows.params, **rule})
+
+
 SHAPES: dict[str, Shape] = {
     "elementwise": Shape(vectors, MILLION, "elements"),
     "cast": Shape(converted, MILLION, "elements, to bfloat16"),
@@ -246,6 +255,7 @@ SHAPES: dict[str, Shape] = {
     "cross_entropy": Shape(classes, 1024, "rows of 1000 classes"),
     "norm": Shape(normalized, 1024, "rows of 1024"),
     "embedding": Shape(table, 16_384, "indices into 10000 rows of 128"),
+    "accumulate": Shape(accumulated, 256, "rows and columns, or rows of 1024"),
     "gather": Shape(gathered, 1024, "rows of 1024"),
     "order": Shape(ordered, 1024, "rows of 1024"),
     "optimizer": Shape(parameters, MILLION, "parameters"),
