@@ -68,9 +68,19 @@ def test_an_amax_of_zero_or_not_finite_keeps_the_scale(bad: float) -> None:
     scale.round(np.full(3, bad, np.float32))
     assert scale.scale == 64.0
     scale.round(np.float32([1.0]))
-    assert scale.scale == 64.0
-    scale.round(np.float32([1.0]))
     assert scale.scale == 448.0
+
+
+def test_a_history_slides() -> None:
+    scale = Scaled(E4M3, history=3).quantizer("weight", "nearest_even", "saturate", ug.Generator())
+    amaxes = [2.0, 7.0, 1.0, 3.0, 3.0, math.nan, 1.0, 1.0, 4.0, math.inf, 0.0, 0.0, 0.0, 5.0]
+    kept = 1.0
+    for i, amax in enumerate(amaxes):
+        scale.round(np.float32([amax]))
+        window = amaxes[max(0, i - 2) : i + 1]
+        if all(map(math.isfinite, window)) and max(window):
+            kept = float(np.float32(448 / max(window)))
+        assert scale.scale == kept
 
 
 def test_places_have_scales_of_their_own() -> None:
@@ -91,6 +101,16 @@ def test_places_have_scales_of_their_own() -> None:
     other.load_state_dict({**policy.state_dict(), "places": state})
     with other, pytest.raises(ArgumentError, match="scale"):
         model(ug.asarray(values(4, 6)))
+
+
+def test_evaluation_moves_nothing() -> None:
+    w = nn.Parameter(ug.asarray(values(5, 8)))
+    for policy in (DelayedScaling(), Policy(weight=DynamicFixed(), activation=DynamicFixed(interval=1))):
+        once(policy, values(4, 8), w, values(4, 5))
+        before = policy.state_dict()
+        with policy, ug.no_grad():
+            ug.linear(ug.asarray(values(4, 8) * np.float32(100)), w)
+        assert policy.state_dict() == before
 
 
 def test_hybrid_formats_and_what_is_left_alone() -> None:

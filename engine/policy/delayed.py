@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.formats import Array, Fixed, Float, Format, as_format
 from ulpgrad.policy.network import Policy
-from ulpgrad.policy.quantizers import Chooser, Grid
+from ulpgrad.policy.quantizers import Chooser, Grid, learning
 from ulpgrad.policy.rounding import largest, on_grid
 from ulpgrad.random import Generator
 
@@ -24,7 +24,8 @@ class Scaled(Chooser):
     """A format with a scale for each tensor role at each place: usable where a Policy takes a format.
 
     scale = largest / amax / 2^margin, where amax is the largest magnitude among the last `history` uses. A tensor is rounded
-    with the scale that the uses before it gave (1 at first). An amax that is zero or not finite keeps the old scale.
+    with the scale that the uses before it gave (1 at first); uses under `no_grad` leave no trace. An amax that is zero or not
+    finite keeps the old scale.
     Values are multiplied in float32, rounded, and the product is divided by the scales afterwards.
     """
 
@@ -45,7 +46,7 @@ class Scaled(Chooser):
 
     def quantizer(self, role: str, rounding: str, overflow: str, generator: Generator) -> Scale:
         """A scale of its own for one place."""
-        return Scale(self, rounding, overflow, generator)
+        return Scale(self, role, rounding, overflow, generator)
 
 
 class Scale:
@@ -53,29 +54,32 @@ class Scale:
 
     blocks = False
 
-    def __init__(self, of: Scaled, rounding: str, overflow: str, generator: Generator) -> None:
-        self.of, self.rounding, self.overflow, self.generator = of, rounding, overflow, generator
+    def __init__(self, of: Scaled, role: str, rounding: str, overflow: str, generator: Generator) -> None:
+        self.of, self.role, self.rounding, self.overflow, self.generator = of, role, rounding, overflow, generator
         self.form = of.format
         self.scale = 1.0
         self.amaxes: deque[float] = deque(maxlen=of.history)
+        self.amax = 0.0  # the largest of them; NaN if one is
 
     def round(self, values: Array, axis: int = -1) -> Grid:
         """With the scale of the uses before; then this use enters the history."""
-        self.update()
-        kind = values.dtype.type
-        scaled = values if self.scale == 1.0 else values * kind(self.scale)
+        scale = self.scale
+        scaled = values if scale == 1.0 else values * values.dtype.type(scale)
         grid = on_grid(scaled, self.form, self.rounding, self.overflow, self.generator, axis)
-        self.amaxes.append(largest(values))
-        return Grid(grid, 1.0 / self.scale, self.form)
+        if learning(self.role):
+            self._enter(largest(values))
+        return Grid(grid, 1.0 / scale, self.form)
 
-    def update(self) -> None:
-        """The scale that the history gives now."""
-        if not self.amaxes:
-            return
-        amax = max(self.amaxes) if not any(math.isnan(a) for a in self.amaxes) else math.nan
-        if 0 < amax < math.inf:
+    def _enter(self, amax: float) -> None:
+        leaving = self.amaxes[0] if len(self.amaxes) == self.of.history else None
+        self.amaxes.append(amax)
+        if leaving is not None and not leaving < self.amax:
+            self.amax = _top(self.amaxes)
+        elif not amax <= self.amax:
+            self.amax = amax if not math.isnan(self.amax) else self.amax
+        if 0 < self.amax < math.inf:
             limit: float = self.form.max  # type: ignore[attr-defined]
-            scale = limit / amax / 2.0**self.of.margin
+            scale = limit / self.amax / 2.0**self.of.margin
             if 2.0**-126 <= scale <= 2.0**126:  # float32 holds it and its reciprocal
                 self.scale = float(np.float32(scale))
 
@@ -88,6 +92,13 @@ class Scale:
             raise ArgumentError(f"DelayedScaling: scale={scale!r}: expected a positive number")
         self.scale = scale
         self.amaxes = deque(state["amaxes"], maxlen=self.of.history)
+        self.amax = _top(self.amaxes)
+
+
+def _top(amaxes: Iterable[float]) -> float:
+    """The largest; NaN if one is."""
+    found = list(amaxes)
+    return math.nan if any(map(math.isnan, found)) else max(found, default=0.0)
 
 
 class DelayedScaling(Policy):

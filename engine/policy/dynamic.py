@@ -13,7 +13,7 @@ import numpy as np
 
 from ulpgrad.errors import ArgumentError
 from ulpgrad.formats import Array, Fixed
-from ulpgrad.policy.quantizers import Chooser, Grid
+from ulpgrad.policy.quantizers import Chooser, Grid, learning
 from ulpgrad.policy.rounding import largest, on_grid
 from ulpgrad.random import Generator
 
@@ -27,7 +27,7 @@ class DynamicFixed(Chooser):
     A group starts with the integer bits that hold its first tensor. It counts, over `interval` uses, how many values overflow:
     it gains an integer bit as soon as there are more than `max_overflow_rate` allows in an interval; if at its end not even
     half the range would have overflowed as often, it gains a fraction bit instead. The paper takes 10 and 12 bits, 0.01 %, and
-    10,000 examples, after a start in high precision. Overflow saturates.
+    10,000 examples, after a start in high precision. Overflow saturates. Uses under `no_grad` are not counted.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class DynamicFixed(Chooser):
 
     def quantizer(self, role: str, rounding: str, overflow: str, generator: Generator) -> Radix:
         """A radix point of its own for one place."""
-        return Radix(self, self.update_bits if role == "update" else self.bits, rounding, overflow, generator)
+        return Radix(self, role, rounding, overflow, generator)
 
 
 class Radix:
@@ -59,8 +59,8 @@ class Radix:
 
     blocks = False
 
-    def __init__(self, of: DynamicFixed, bits: int, rounding: str, overflow: str, generator: Generator) -> None:
-        self.of, self.bits = of, bits
+    def __init__(self, of: DynamicFixed, role: str, rounding: str, overflow: str, generator: Generator) -> None:
+        self.of, self.role, self.bits = of, role, of.update_bits if role == "update" else of.bits
         self.rounding, self.overflow, self.generator = rounding, overflow, generator
         self.integer_bits: int | None = None
         self.uses = self.values = self.overflows = self.half_overflows = 0
@@ -78,7 +78,8 @@ class Radix:
         if form is None:  # nothing but zeros so far, which lie on every grid
             return Grid(values, 1.0, Fixed(0, self.bits - 1))
         grid = on_grid(values, form, self.rounding, self.overflow, self.generator, axis)
-        self._count(values, form)
+        if learning(self.role):
+            self._count(values, form)
         return Grid(grid, 1.0, form)
 
     def _start(self, values: Array) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ulpgrad import autograd
 from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.formats import Array, Fixed, Float, Format, as_format, float32, float64
 from ulpgrad.ops.quantize import ESTIMATORS, Estimator
@@ -45,6 +46,11 @@ class Quantizer(Protocol):
     blocks: bool
 
     def round(self, values: Array, axis: int = -1) -> Grid: ...
+
+
+def learning(role: str) -> bool:
+    """Whether what passes now is training, which choosers learn from: evaluation under `no_grad` moves nothing."""
+    return role == "update" or autograd.is_grad_enabled() or autograd.is_in_backward()
 
 
 class Chooser:

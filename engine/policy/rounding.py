@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ulpgrad import dispatch
 from ulpgrad.formats import Array, Format, float32, float64
 from ulpgrad.formats.rounding import RANDOM_BITS
 from ulpgrad.kernels.quantize import spec
-from ulpgrad.ops.quantize import fake_quantize
 from ulpgrad.random import Generator
-from ulpgrad.tensor import Tensor
 
 
 def carrier(values: Array) -> Format:
@@ -24,16 +24,18 @@ def on_grid(values: Array, form: Format, rounding: str, overflow: str, generator
     FormatError for NaN into a format without it. Stochastic rounding takes as many words as there are values.
     """
     wide = carrier(values)
-    if form.kind == "block":
-        out: Tensor = fake_quantize(Tensor(values, wide), form, rounding=rounding, generator=generator, axis=axis)
-        blocked: Array = out.storage
-        return blocked
     key, counter = generator.reserve(values.size) if rounding == "stochastic" else (0, 0)
-    options = {
+    options: dict[str, Any] = {
         "dtype": form, "rounding": rounding, "overflow": overflow, "subnormals": True, "key": key, "counter": counter,
         "random_bits": RANDOM_BITS,
     }  # fmt: skip
-    rounded: Array = dispatch.call(spec.fake_quantize, (wide,), (values,), options)[0]
+    rounded: Array
+    if form.kind == "block":
+        options |= {"axis": axis, "overflow": None}
+        (codes, scales), kinds = dispatch.call(spec.block_quantize, (wide,), (values,), options)
+        rounded, _ = dispatch.call(spec.block_dequantize, kinds, (codes, scales), {"dtype": form, "axis": axis})
+        return rounded.astype(values.dtype, copy=False)
+    rounded, _ = dispatch.call(spec.fake_quantize, (wide,), (values,), options)
     return rounded
 
 
