@@ -24,7 +24,7 @@ def _run(
     for row in prange(outer * channels):
         i, c = row // channels, row % channels
         amount, factor = np.int64(shift[c]), np.int64(multiplier[c])
-        before = max(amount - 1, 0)
+        before: Any = max(amount - 1, 0)
         odd_only = (np.int64(1) << before) - 1 if even else np.int64(0)
         for j in range(inner):
             total = np.int64(x.dtype.type(x[i, c, j] + bias[c])) * factor

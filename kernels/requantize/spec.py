@@ -20,9 +20,9 @@ from ulpgrad.kernels.spec import Op
 LARGEST_SHIFT = 62
 
 
-def along(values: Array | None, axis: int, ndim: int) -> Array | None:
+def along(values: Array, axis: int, ndim: int) -> Array:
     """One value per channel, shaped to broadcast along the axis of the channels."""
-    return None if values is None else values.reshape([-1 if i == axis else 1 for i in range(ndim)])
+    return values.reshape([-1 if i == axis else 1 for i in range(ndim)])
 
 
 def wrapped(total: Array, bits: int) -> Array:
@@ -47,8 +47,9 @@ def _reference(
     if bias is not None:
         total = wrapped(total + along(bias, axis, x.ndim), x.dtype.itemsize * 8)
     if multiplier is not None:
-        total = total * along(multiplier, axis, x.ndim).astype(object)  # type: ignore[union-attr]
-    codes = round_shift(total, np.broadcast_to(along(shift, axis, x.ndim).astype(object), x.shape), ties) + zero_point  # type: ignore[union-attr,arg-type]
+        total = total * along(multiplier, axis, x.ndim).astype(object)
+    shifts = np.broadcast_to(along(shift, axis, x.ndim).astype(object), x.shape)
+    codes = round_shift(total, shifts, ties) + zero_point
     return np.asarray(np.clip(codes, low, high)).astype(np.int64)
 
 
