@@ -17,11 +17,11 @@ def ulp_error(got: Array, expected: Array, form: Format, magnitude: Array | None
     """|got - expected| in units in the last place of `form` at max(|expected|, |magnitude|), elementwise in float64.
 
     `got` is storage of `form`; `expected` and `magnitude` are exact values. Equal infinities and NaN with NaN count 0, any
-    other mixture infinity; an expected value that overflows the format counts as the infinity it rounds to. Integers and
-    bools: 0 where equal, infinity elsewhere.
+    other mixture infinity; an expected value that overflows the format counts as the infinity it rounds to. Integers, fixed
+    point and bools: 0 where equal, infinity elsewhere.
     """
     if not isinstance(form, Float):
-        return np.where(np.asarray(got) == np.asarray(expected), 0.0, np.inf)
+        return np.where(form.exact(got) == np.asarray(expected), 0.0, np.inf)
     value = form.exact(got)
     rounded = form.exact(form.encode(np.asarray(expected, dtype=np.float64)))
     size = np.abs(rounded) if magnitude is None else np.fmax(np.abs(rounded), np.abs(magnitude))

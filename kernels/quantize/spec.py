@@ -78,7 +78,7 @@ def _samples() -> Iterator[Sample]:
     fixed = [Q(7, 8), Q(3, 4), Q(0, 7), Q(5, 10), Q(8, 8, signed=False), Q(11, 20)]
     for dtype in (*targets, *fixed):
         spread = rng.standard_normal((7, 33)) * 4.0
-        for rounding in ROUNDINGS:
+        for rounding in ROUNDINGS if dtype in (targets[0], fixed[0]) else ("nearest_even", "stochastic"):
             options = OPTIONS | {"dtype": dtype, "rounding": rounding, "key": 7, "counter": 3}
             yield Sample((spread,), options, f"{dtype}, {rounding}")
             yield Sample((wild,), options | {"overflow": "saturate"}, f"special values to {dtype}, {rounding}")
@@ -86,7 +86,7 @@ def _samples() -> Iterator[Sample]:
         yield Sample((wild,), OPTIONS | {"dtype": dtype}, f"special values to {dtype}, ieee")
         yield Sample((wild,), OPTIONS | {"dtype": dtype, "subnormals": False}, f"{dtype}, flushed")
     for dtype in fixed:
-        yield Sample((special * 16,), OPTIONS | {"dtype": dtype, "overflow": "wrap"}, f"{dtype}, wrapped")
+        yield Sample((special.clip(-4000, 4000) * 16,), OPTIONS | {"dtype": dtype, "overflow": "wrap"}, f"{dtype}, wrapped")
     for shape in ((), (0,), (1,), (3, 5), (2, 0, 3)):
         yield Sample((np.asarray(rng.standard_normal(shape)),), OPTIONS | {"dtype": targets[0]}, f"shape {shape}")
 
