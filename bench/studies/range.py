@@ -150,7 +150,9 @@ def histograms(row: str, kind: str) -> Any:
         height = top / len(forms) * 0.9
         pictures.range_bars(axes, forms, -height, -height)
         for i, form in enumerate(forms):
-            axes.text(SHOWN[1] + 0.5, -height * (i + 1), form.name, va="center", color=FAINT, fontsize=8.5, clip_on=False)
+            axes.text(
+                SHOWN[1] + 0.5, -height * (i + 1), form.name, va="center", color=FAINT, fontsize=8.5, clip_on=False
+            )
         axes.axhline(0, color=FAINT, linewidth=0.8)
         axes.set(xlim=SHOWN, yticks=[], xlabel="magnitude", ylim=(-height * (len(forms) + 0.8), 1.08 * top))
         pictures.powers_of_two(axes.xaxis)

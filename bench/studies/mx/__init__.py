@@ -32,13 +32,11 @@ def run(run: Run) -> Figures:
     optimizer = optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=BETAS, weight_decay=WEIGHT_DECAY)
     pieces = (len(training) - transformer.CONTEXT) // transformer.CONTEXT
     schedule = optim.CosineAnnealingLR(optimizer, run.epochs * (pieces // run.batch_size))
-    policy = contextlib.nullcontext() if run.setting is None else Policy(weight=run.setting, activation=run.setting,
-                                                                         gradient=run.setting)  # fmt: skip
     generator = random.Generator(run.seed)
     losses: list[float] = []
     bits: list[float] = []
     begun = time.perf_counter()
-    with policy:
+    with contextlib.nullcontext() if run.setting is None else policy(run.setting):
         for epoch in range(run.epochs):
             run.told(f"epoch {epoch + 1}" + (f", {bits[-1]:.3f} bits" if bits else ""))
             first = int(generator.integers(0, transformer.CONTEXT, 1)[0])
@@ -63,6 +61,11 @@ def run(run: Run) -> Figures:
         "parameters": sum(p.size for p in model.parameters()),
         "seconds": time.perf_counter() - begun,
     }
+
+
+def policy(form: str) -> Policy:
+    """Every operand of every product in a block format."""
+    return Policy(weight=form, activation=form, gradient=form)
 
 
 def name(form: str, rule: str) -> str:
@@ -95,7 +98,9 @@ def curves_of_rule(axes: Any, results: Results) -> None:
     for i, row in enumerate([BASE, *FORMATS]):
         if row in results.rows:
             values = results.curve(row, "held_out_bits")
-            style = {"color": INK, "linewidth": 4, "alpha": 0.3} if i == 0 else {"color": colour(i), "linestyle": dash(i)}
+            style = (
+                {"color": INK, "linewidth": 4, "alpha": 0.3} if i == 0 else {"color": colour(i), "linestyle": dash(i)}
+            )
             axes.plot(range(1, len(values) + 1), values, label=row, **style)
     axes.set(xlabel="epoch", ylabel="held-out bits for a letter")
     axes.xaxis.get_major_locator().set_params(integer=True)

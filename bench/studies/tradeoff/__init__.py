@@ -106,7 +106,9 @@ def named(axes: Any, points: Sequence[tuple[float, float, str]]) -> None:
         tried = [(7, 0, "left"), (7, 10, "left"), (7, -10, "left"), (-7, 0, "right"), (-7, 10, "right"), (-7, -10, "right"),
                  (0, 14, "center"), (0, -14, "center"), (7, 20, "left"), (7, -20, "left"), (-7, 20, "right")]  # fmt: skip
         for right, up, side in tried:
-            label = axes.annotate(text, (x, y), (right, up), textcoords="offset points", ha=side, va="center", fontsize=8.5)
+            label = axes.annotate(
+                text, (x, y), (right, up), textcoords="offset points", ha=side, va="center", fontsize=8.5
+            )
             box = label.get_window_extent().expanded(1.02, 1.05)
             inside = axes.get_window_extent().expanded(1.3, 1.0)
             clear = not any(box.overlaps(other) for other in taken) and inside.y0 < box.y0 and box.y1 < inside.y1
@@ -158,7 +160,15 @@ def about_energy(results: Results) -> tuple[str, str]:
          f"{results.mean(row, 'arithmetic_energy'):.0f} µJ", f"{results.mean(row, 'memory_energy'):.0f} µJ")
         for row in results.rows
     ]  # fmt: skip
-    columns = ("format", "multiply", "add", "bits of a weight", "bits as it is stepped", "arithmetic a step", "memory a step")
+    columns = (
+        "format",
+        "multiply",
+        "add",
+        "bits of a weight",
+        "bits as it is stepped",
+        "arithmetic a step",
+        "memory a step",
+    )
     some = results.runs[0]
     multiply_adds, others = some["multiply_adds"], some["operations"] - 2 * some["multiply_adds"]
     published = (
@@ -178,7 +188,9 @@ def about_energy(results: Results) -> tuple[str, str]:
         "masters read and written."
     )
     notes = "".join(f'<p class="note">{text}</p>' for text in (published, model, counted))
-    return "The energy model", report.html_table(columns, rows, "Energy of one operation and of a step", columns[1:]) + notes
+    return "The energy model", report.html_table(
+        columns, rows, "Energy of one operation and of a step", columns[1:]
+    ) + notes
 
 
 def kilobytes(name: str, figure: str) -> Column:

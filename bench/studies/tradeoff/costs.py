@@ -34,7 +34,9 @@ def spent(scheme: Scheme, work: Work) -> energy.Energy:
     """
     w, a, g, s, u = scheme.weight, scheme.activation, scheme.gradient, scheme.accumulate, scheme.update
     products = (
-        work.forward * energy.multiply(w, a) + work.backward_x * energy.multiply(w, g) + work.backward_w * energy.multiply(a, g)
+        work.forward * energy.multiply(w, a)
+        + work.backward_x * energy.multiply(w, g)
+        + work.backward_w * energy.multiply(a, g)
     )
     rest = (work.products + work.other) * energy.add(s) + work.weights * (energy.multiply(u, u) + energy.add(u))
     moved = (

@@ -13,6 +13,8 @@ from ulpgrad.formats import Format, Q, as_format, bfloat16, float16, float32, in
 from ulpgrad.policy import DelayedScaling, DynamicFixed, GradScaler, Policy, Scaled, autocast
 from ulpgrad.tensor import Tensor
 
+ROLES = ("weight", "activation", "gradient", "update")
+INTERVAL = 10  # uses between two looks at a moving radix point
 GROWTH_INTERVAL = 200  # steps until a loss scale is tried twice as large: the default of 2000 is more than a run has
 
 
@@ -146,8 +148,7 @@ SCHEMES = {
     "dynamic": Scheme(
         "dynamic fixed, 10 and 12 bits", "10-bit words with a moving radix point for each tensor, weights kept in 12 bits; "
         "rounded stochastically.", TEN, TEN, TEN, int32, TWELVE,
-        lambda seed: Ruled(Policy(**dict.fromkeys(("weight", "activation", "gradient", "update"), DynamicFixed()),
-                                  rounding="stochastic", seed=seed)),
+        lambda seed: Ruled(Policy(**dict.fromkeys(ROLES, DynamicFixed(interval=INTERVAL)), rounding="stochastic", seed=seed)),
     ),
 }  # fmt: skip
 
