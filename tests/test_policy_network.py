@@ -12,6 +12,8 @@ import ulpgrad as ug
 from ulpgrad import nn
 from ulpgrad.errors import ArgumentError, DivergenceError, FormatError, GradientError, ShapeError
 from ulpgrad.formats import Block, Format, Random, as_format
+from ulpgrad.kernels.integer.accumulator import Accumulator
+from ulpgrad.kernels.integer.spec import reference
 from ulpgrad.policy import DelayedScaling, DynamicFixed, Policy, Scaled
 from ulpgrad.policy.accumulating import fold, unfold
 
@@ -169,6 +171,47 @@ def test_chosen_accumulators_of_floats(accumulate: Any) -> None:
     np.testing.assert_array_equal(dx, ug.matmul(qg, qw, accumulate=accumulate).numpy())
     np.testing.assert_array_equal(dw, ug.matmul(qg.T, qx, accumulate=accumulate).numpy())
     close(db, g.sum(axis=0))
+
+
+def codes(x: Array, form: str) -> Array:
+    return as_format(form).encode(x)
+
+
+@pytest.mark.parametrize(
+    "accumulate",
+    ["int64", "int32", Accumulator(20, shift=4), Accumulator(18, shift=6, rounding="down", overflow="wrap", chunk=5)],
+)
+def test_integer_accumulators_take_codes_and_are_exact(accumulate: Any) -> None:
+    x, w, b, g = layer()
+    g *= np.float32(0.1)
+    forms = {"activation": "q3.8", "weight": "q2.9", "gradient": "q0.11"}
+    policy = Policy(**forms, accumulate=accumulate)
+    y, (dx, dw, db) = gradients(policy, ug.linear, g, x, w, b)
+    cx, cw, cg = codes(x, "q3.8"), codes(w, "q2.9"), codes(g, "q0.11")
+    shift = accumulate.shift if isinstance(accumulate, Accumulator) else 0
+
+    def product(left: Array, right: Array, fraction: int) -> Array:
+        return reference(left, right, accumulate).astype(np.float64) * 2.0 ** (shift - fraction)
+
+    np.testing.assert_array_equal(y, grid(product(cx, cw.T, 17) + grid(b, "q2.9"), "q3.8"))
+    np.testing.assert_array_equal(dx, product(cg, cw, 20).astype(np.float32))
+    np.testing.assert_array_equal(dw, grid(product(cg.T, cx, 19), "q0.11"))
+    np.testing.assert_array_equal(db, grid(grid(g, "q0.11").sum(axis=0), "q0.11"))
+
+
+def test_convolutions_of_codes_are_exact() -> None:
+    x, w, g = values(2, 3, 8, 8), values(4, 3, 3, 3), values(2, 4, 4, 4)
+    policy = Policy(weight="q2.9", activation="q2.9", gradient="q2.9", accumulate="int64", everywhere=False)
+    y, (dx, dw) = gradients(policy, lambda a, b: ug.conv2d(a, b, stride=2, padding=1), g, x, w)
+    expected = convolved(*(codes(a, "q2.9").astype(np.int64) for a in (x, w, g)))
+    for found, exact in zip((y, dx, dw), expected, strict=True):
+        np.testing.assert_array_equal(found, (exact * 2.0**-18).astype(np.float32))
+
+
+def test_a_gradient_in_no_fixed_point_stays_in_float32() -> None:
+    x, w, b, g = layer()
+    _, (dx, _, _) = gradients(Policy(weight="q2.9", activation="q2.9", accumulate="int64"), ug.linear, g, x, w, b)
+    close(dx, g @ grid(w, "q2.9"))
 
 
 @pytest.mark.parametrize("how", [{"stride": 2, "padding": 1}, {"groups": 3, "dilation": 2}])

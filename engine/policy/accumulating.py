@@ -12,11 +12,13 @@ import numpy as np
 from ulpgrad import dispatch
 from ulpgrad.differentiable import Primitive
 from ulpgrad.formats import Array, as_format
+from ulpgrad.kernels.integer import spec
+from ulpgrad.kernels.integer.accumulator import Accumulator
 from ulpgrad.ops.accumulate import accumulator
 from ulpgrad.ops.linalg import matmul
 from ulpgrad.tensor import Tensor
 
-INTEGERS = {"int32": None, "int64": "int64"}
+INTEGERS = ("int32", "int64")
 
 
 class Accumulation:
@@ -26,8 +28,8 @@ class Accumulation:
     def __init__(self, given: Any) -> None:
         self.given = given
         self.integer = is_integer(given)
-        self.shift: int = (
-            getattr(given, "shift", 0) if self.integer else 0
+        self.shift = (
+            given.shift if isinstance(given, Accumulator) else 0
         )  # fraction bits of a product that are not kept
         self._tokens: list[Token[Any]] = []
 
@@ -44,12 +46,8 @@ class Accumulation:
         """a @ b: in float formats, or of codes."""
         if not self.integer:
             return matmul(a, b, accumulate=self.given)
-        from ulpgrad.kernels.integer import spec as integer
-
-        chosen = INTEGERS.get(self.given) if isinstance(self.given, str) else self.given
-        sums, forms = dispatch.call(
-            integer.integer_matmul, (a.dtype, b.dtype), (a.storage, b.storage), {"accumulator": chosen}
-        )
+        how = {"accumulator": self.given}
+        sums, forms = dispatch.call(spec.integer_matmul, (a.dtype, b.dtype), (a.storage, b.storage), how)
         return Tensor(sums, forms[0])
 
 
@@ -174,4 +172,4 @@ def accumulation(given: Any, what: str) -> Accumulation | None:
 
 def is_integer(given: Any) -> bool:
     """Whether an accumulator takes codes."""
-    return given in INTEGERS if isinstance(given, str) else hasattr(given, "shift")
+    return given in INTEGERS if isinstance(given, str) else isinstance(given, Accumulator)
