@@ -136,6 +136,9 @@ def arithmetic_of(formats: Sequence[Format | None]) -> Arithmetic:
     """The arithmetic that a call's operands ask for."""
     kinds = {form.kind for form in formats if form is not None and form.routed}
     kind = "fixed" if "fixed" in kinds else "affine" if "affine" in kinds else kinds.pop()
+    if kind == "fixed" and kind not in arithmetic:
+        from ulpgrad import fixed  # noqa: F401  enters itself
+
     found = arithmetic.get(kind)
     if found is None:
         names = ", ".join(form.name for form in formats if form is not None)

@@ -23,13 +23,14 @@ LEVELS = [
     {"device", "dispatch"},
     {"autograd", "tensor", "differentiable"},
     {"ops", "random", "policy", "explain", "fixed"},
-    {"nn", "optim", "io", "data", "testing"},
+    {"nn", "optim", "io", "data", "testing", "quantization"},
     {"bench"},
     {"cli"},
 ]
 LEVEL = {room: i for i, rooms in enumerate(LEVELS) for room in rooms}
-# Where a lower room needs a higher one at call time (gradients are written with ops; a tensor offers ops as methods).
-LATE = {("autograd", "ops"), ("tensor", "ops"), ("differentiable", "ops")}
+# Where a lower room needs a higher one at call time (gradients are written with ops; a tensor offers ops as methods; the
+# arithmetic of fixed point is loaded when first met).
+LATE = {("autograd", "ops"), ("tensor", "ops"), ("differentiable", "ops"), ("differentiable", "fixed")}
 
 
 def modules() -> dict[str, Path]:
