@@ -10,14 +10,8 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.errors import FormatError
-from ulpgrad.formats import Array, Float, Format, Integer, bfloat16, float16, float32, float64
-from ulpgrad.kernels import native
-
-# Pairs of formats that C++ converts. NumPy is as fast at the rest.
-NATIVE = frozenset({
-    (float32, bfloat16), (bfloat16, float32), (float32, float16), (float16, float32), (float64, bfloat16), (float64, float16),
-    (bfloat16, float64), (float16, float64), (float32, float64), (float64, float32),
-})  # fmt: skip
+from ulpgrad.formats import Array, Float, Format, Integer
+from ulpgrad.kernels.cast.compiled import compiled
 
 Converter = Callable[[Array], Array]
 
@@ -33,10 +27,7 @@ def convert(array: Array, source: Format, target: Format) -> Array:
 @cache
 def converter(source: Format, target: Format) -> Converter:
     """The fastest function that converts one format to another on the CPU."""
-    if (source, target) in NATIVE and native.missing() is None:
-        loop: Converter = native.module().cast(source.name, target.name)
-        return loop
-    return numpy_converter(source, target)
+    return compiled(source, target) or numpy_converter(source, target)
 
 
 @cache

@@ -76,6 +76,15 @@ def marks_nan(form: Float) -> bool:
     return form.nan_code is None and form.bits < 8 * form.itemsize
 
 
+def has_nan(values: Array, codes: Array | None, target: Float) -> bool:
+    """Whether NaN was converted to a format that has none: told from the codes where that is possible."""
+    if not values.size:
+        return False
+    if codes is not None and marks_nan(target):
+        return int(codes.max()) == (1 << 8 * target.itemsize) - 1
+    return bool(np.isnan(values).any())
+
+
 def float_refusal(form: Float) -> str | None:
     """Why compiled loops do not round to a float, or None."""
     if form.bits > 32:
@@ -139,6 +148,6 @@ def as_stored(codes: Array, form: Any) -> Array:
 
 
 __all__ = [
-    "MODE", "Grid", "as_stored", "block_refusal", "carry_from", "fixed_refusal", "float_refusal", "grid", "marks_nan",
-    "options", "refusal",
+    "MODE", "Grid", "as_stored", "block_refusal", "carry_from", "fixed_refusal", "float_refusal", "grid", "has_nan",
+    "marks_nan", "options", "refusal",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 from ulpgrad.formats import Array, Fixed, Float, Format, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.quantize import spec
-from ulpgrad.kernels.quantize.grid import MODE, Grid, as_stored, float_refusal, grid, marks_nan, options, refusal
+from ulpgrad.kernels.quantize.grid import Grid, as_stored, float_refusal, grid, has_nan, options, refusal
 from ulpgrad.kernels.registry import Request, kernel
 
 
@@ -49,15 +49,6 @@ def _float(x: Array, code_bytes: int, dtype: Float, rounding: str, overflow: str
     mode, stream = options(rounding, counter, key, random_bits)
     out: Array = native.module().quantize_float(x, known, mode, code_bytes, stream)
     return None if dtype.nan_code is None and has_nan(x, out if code_bytes else None, dtype) else out
-
-
-def has_nan(x: Array, codes: Array | None, form: Float) -> bool:
-    """Whether NaN was converted to a format without it."""
-    if not x.size:
-        return False
-    if codes is not None and marks_nan(form):
-        return int(codes.max()) == (1 << 8 * form.itemsize) - 1
-    return bool(np.isnan(x).any())
 
 
 def _fixed(x: Array, code_bytes: int, dtype: Fixed, rounding: str, overflow: str | None, subnormals: bool, key: int,
@@ -105,4 +96,4 @@ def build_fake(request: Request) -> Any:
     return run
 
 
-__all__ = ["MODE", "countable", "counted", "has_nan", "native_grid"]
+__all__ = ["countable", "counted", "native_grid"]

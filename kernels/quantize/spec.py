@@ -86,7 +86,9 @@ def _samples() -> Iterator[Sample]:
         yield Sample((wild,), OPTIONS | {"dtype": dtype}, f"special values to {dtype}, ieee")
         yield Sample((wild,), OPTIONS | {"dtype": dtype, "subnormals": False}, f"{dtype}, flushed")
     for dtype in fixed:
-        yield Sample((special.clip(-4000, 4000) * 16,), OPTIONS | {"dtype": dtype, "overflow": "wrap"}, f"{dtype}, wrapped")
+        yield Sample(
+            (special.clip(-4000, 4000) * 16,), OPTIONS | {"dtype": dtype, "overflow": "wrap"}, f"{dtype}, wrapped"
+        )
     for shape in ((), (0,), (1,), (3, 5), (2, 0, 3)):
         yield Sample((np.asarray(rng.standard_normal(shape)),), OPTIONS | {"dtype": targets[0]}, f"shape {shape}")
 
