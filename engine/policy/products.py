@@ -7,6 +7,7 @@ product sums over, so they are made anew, from the values before rounding, for e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,9 +111,7 @@ class Rules:
             a, b = u.codes(), v.codes()
             with how:
                 sums = run(Tensor(a, as_format(a.dtype)), Tensor(b, as_format(b.dtype)), True).storage
-            return np.asarray(
-                np.ldexp(sums.astype(np.float64), how.shift - u.form.fraction_bits - v.form.fraction_bits)
-            )
+            return np.asarray(sums * math.ldexp(1.0, how.shift - u.form.fraction_bits - v.form.fraction_bits))
         left, right = Tensor(a, carrier(a)), Tensor(b, carrier(b))
         if how is not None and not how.integer:
             with how:

@@ -32,7 +32,10 @@ class Grid:
         form = self.form
         assert isinstance(form, Fixed)
         if self._codes is None:
-            self._codes = np.ldexp(self.values, form.fraction_bits).astype(form.storage)
+            n = form.fraction_bits
+            near = -100 <= n <= 100  # a power that float32 holds
+            units = self.values * self.values.dtype.type(2.0**n) if near else np.ldexp(self.values, n)
+            self._codes = units.astype(form.storage)
         return self._codes
 
     def plain(self) -> Array:

@@ -21,7 +21,8 @@ def carrier(values: Array) -> Format:
 def on_grid(values: Array, form: Format, rounding: str, overflow: str, generator: Generator, axis: int = -1) -> Array:
     """Values of a float32 or float64 array rounded to a format, in the same type; blocks lie along `axis`.
 
-    FormatError for NaN into a format without it. Stochastic rounding takes as many words as there are values.
+    FormatError for NaN into a format without it. Stochastic rounding takes as many words as there are values, in the order of
+    blocks.
     """
     wide = carrier(values)
     key, counter = generator.reserve(values.size) if rounding == "stochastic" else (0, 0)
@@ -31,10 +32,11 @@ def on_grid(values: Array, form: Format, rounding: str, overflow: str, generator
     }  # fmt: skip
     rounded: Array
     if form.kind == "block":
-        options |= {"axis": axis, "overflow": None}
-        (codes, scales), kinds = dispatch.call(spec.block_quantize, (wide,), (values,), options)
-        rounded, _ = dispatch.call(spec.block_dequantize, kinds, (codes, scales), {"dtype": form, "axis": axis})
-        return rounded.astype(values.dtype, copy=False)
+        options |= {"axis": -1, "overflow": None}
+        lines = np.ascontiguousarray(values.swapaxes(axis, -1)) if values.ndim else values
+        (codes, scales), kinds = dispatch.call(spec.block_quantize, (wide,), (lines,), options)
+        rounded, _ = dispatch.call(spec.block_dequantize, kinds, (codes, scales), {"dtype": form, "axis": -1})
+        return rounded.swapaxes(axis, -1).astype(values.dtype, copy=False)
     rounded, _ = dispatch.call(spec.fake_quantize, (wide,), (values,), options)
     return rounded
 
