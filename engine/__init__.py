@@ -96,10 +96,18 @@ from ulpgrad.tensor import (
 __version__ = "0.1.0"
 __array_api_version__ = "2024.12"
 
-_LAZY = ("bench", "data", "io", "nn", "optim", "policy", "testing")
+_LAZY = ("bench", "data", "fixed", "io", "nn", "optim", "policy", "quantization", "testing")
 
 if TYPE_CHECKING:
-    from ulpgrad import data as data, io as io, nn as nn, optim as optim, random as random, testing as testing
+    from ulpgrad import (
+        data as data,
+        io as io,
+        nn as nn,
+        optim as optim,
+        quantization as quantization,
+        random as random,
+        testing as testing,
+    )
 
 
 def __getattr__(name: str) -> Any:

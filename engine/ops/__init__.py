@@ -3,6 +3,7 @@ layers; each differentiable function stands beside its gradient."""
 
 from ulpgrad.ops.accumulate import *
 from ulpgrad.ops.activation import *
+from ulpgrad.ops.affine import *
 from ulpgrad.ops.attention import *
 from ulpgrad.ops.common import as_tensor as as_tensor
 from ulpgrad.ops.convolution import *
@@ -12,6 +13,7 @@ from ulpgrad.ops.dtypes import *
 from ulpgrad.ops.einsum import *
 from ulpgrad.ops.elementwise import *
 from ulpgrad.ops.embedding import *
+from ulpgrad.ops.fixed import *
 from ulpgrad.ops.indexing import *
 from ulpgrad.ops.linalg import *
 from ulpgrad.ops.loss import *

@@ -290,7 +290,7 @@ def decode(bits: Any, format: Any, /) -> Tensor:
     return Tensor(storage.astype(f"u{form.itemsize}").view(form.storage), form)
 
 
-def _through_float32(
+def through_float32(
     primitive: Primitive, tensors: Sequence[Tensor | None], params: dict[str, Any]
 ) -> tuple[Tensor, ...]:
     """Arithmetic of affine and block tensors: their values in float32."""
@@ -299,5 +299,4 @@ def _through_float32(
     )
 
 
-arithmetic["affine"] = _through_float32
-arithmetic["block"] = _through_float32
+arithmetic["block"] = through_float32
