@@ -32,19 +32,18 @@ ULPGRAD_INLINE Word multiply32(Word a, Word b) {
 #endif
 }
 
-// Philox4x32-10, a block in each lane: its words, in 64 bits. See kernels/random/philox.py.
-static void philox(uint64_t key, Word low, Word high, Word words[4]) {
+// Philox4x32-10, a block in each lane: its words, in 64 bits. See kernels/random/philox.py. `keys` are those of the ten
+// rounds, two for each.
+static void philox(const uint64_t keys[20], Word low, Word high, Word words[4]) {
   Word c0 = low, c1 = low >> 32, c2 = high, c3 = high >> 32;
-  uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
   const Word m0 = broadcast(uint64_t{0xD2511F53}), m1 = broadcast(uint64_t{0xCD9E8D57});
+#pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
     const Word p0 = multiply32(c0, m0), p1 = multiply32(c2, m1);
-    c0 = (p1 >> 32) ^ c1 ^ uint64_t{k0};
-    c2 = (p0 >> 32) ^ c3 ^ uint64_t{k1};
+    c0 = (p1 >> 32) ^ c1 ^ keys[2 * round];
+    c2 = (p0 >> 32) ^ c3 ^ keys[2 * round + 1];
     c1 = p1;
     c3 = p0;
-    k0 += 0x9E3779B9;
-    k1 += 0xBB67AE85;
   }
   const Word all[4] = {c0, c1, c2, c3};
   for (int i = 0; i < 4; ++i) words[i] = all[i] & 0xFFFFFFFF;
@@ -61,13 +60,17 @@ struct Draw {
 
 template <typename Step, int U>
 struct Draw<Step, U, true> {
-  uint64_t key, counter_low, counter_high;
+  uint64_t keys[20], counter_low, counter_high;
   Word first[U];  // of each result, its block counted from the stream's begin
   Word words[U][4];
 
   // Results `result`, `result + stride`, ...
   Draw(const Accumulation& how, int64_t result, int64_t stride)
-      : key(how.key), counter_low(how.counter_low), counter_high(how.counter_high) {
+      : counter_low(how.counter_low), counter_high(how.counter_high) {
+    for (uint32_t round = 0; round < 10; ++round) {
+      keys[2 * round] = static_cast<uint32_t>(how.key) + round * 0x9E3779B9u;
+      keys[2 * round + 1] = static_cast<uint32_t>(how.key >> 32) + round * 0xBB67AE85u;
+    }
     for (int u = 0; u < U; ++u)
       for (int l = 0; l < kLanes<double>; ++l)
         first[u][l] = static_cast<uint64_t>((result + (u * kLanes<double> + l) * stride) * how.blocks);
@@ -78,7 +81,7 @@ struct Draw<Step, U, true> {
     for (int u = 0; u < U; ++u) {
       const Word low = first[u] + counter_low + static_cast<uint64_t>(t / 4);
       const Word carry = (Word)(low < broadcast(counter_low));  // all ones, which is -1
-      philox(key, low, counter_high - carry, words[u]);
+      philox(keys, low, counter_high - carry, words[u]);
     }
   }
   void follow(int64_t t) {
