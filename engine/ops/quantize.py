@@ -14,9 +14,11 @@ import numpy as np
 from ulpgrad import dispatch
 from ulpgrad.differentiable import Context, Function, Primitive, arithmetic
 from ulpgrad.errors import ArgumentError, FormatError
-from ulpgrad.formats import Affine, Block, Counts, Fixed, Format, Random, as_format, float32, float64
+from ulpgrad.formats import Affine, Block, BlockArray, Counts, Fixed, Format, Random, as_format, float32, float64
 from ulpgrad.formats.rounding import RANDOM_BITS, check, round_to_odd
+from ulpgrad.kernels.cast import convert
 from ulpgrad.kernels.quantize import spec
+from ulpgrad.kernels.quantize.counts import counted
 from ulpgrad.ops.common import as_tensor
 from ulpgrad.tensor import Tensor
 
@@ -166,7 +168,7 @@ def _converted(t: Tensor, form: Format, drawn: dict[str, Any], axis: int, counts
         return astype(_plain(t), form) if source is not form else Tensor(t.storage.copy(), form)
     if isinstance(form, Block):
         return _blocked(_plain(t), form, drawn, axis, counts)
-    if counts is not None:
+    if counts is not None and not _counts_added(t, form, drawn, counts):
         words = _words(drawn, t.shape)
         with np.errstate(all="ignore"):
             return Tensor(
@@ -184,6 +186,17 @@ def _converted(t: Tensor, form: Format, drawn: dict[str, Any], axis: int, counts
     return Tensor(storage, forms[0])
 
 
+def _counts_added(t: Tensor, form: Format, drawn: dict[str, Any], counts: Counts) -> bool:
+    """Count by a kernel of its own, beside the one that converts; False if there is none for these formats."""
+    kinds = {name: drawn[name] for name in ("rounding", "subnormals", "key", "counter", "random_bits")}
+    found = None if t.dtype.routed else counted(t.dtype.decode(t.storage), form, **kinds)
+    if found is None:
+        return False
+    for name, number in vars(found).items():
+        setattr(counts, name, getattr(counts, name) + number)
+    return True
+
+
 def _words(drawn: dict[str, Any], shape: tuple[int, ...]) -> Random | None:
     """What a stochastic rounding of that shape draws from."""
     return spec.random_words(drawn["rounding"], drawn["key"], drawn["counter"], drawn["random_bits"], shape)
@@ -199,6 +212,10 @@ def _plain(t: Tensor, exactly: bool = True) -> Tensor:
         return Tensor(form.exact(t.storage), float64)
     if isinstance(form, Fixed) and form.bits > 53 and exactly:
         return Tensor(np.ldexp(round_to_odd(t.storage), -form.fraction_bits), float64)
+    if isinstance(form, Block):
+        return _unblocked(t.storage, form)
+    if isinstance(form, Fixed) and form.bits <= 24:
+        return Tensor(convert(t.storage, form, float32), float32)
     values = form.decode(t.storage)
     return Tensor(values, as_format(values.dtype))
 
@@ -212,13 +229,26 @@ def _between_fixed(t: Tensor, form: Fixed, drawn: dict[str, Any]) -> Tensor:
 
 
 def _blocked(t: Tensor, form: Block, drawn: dict[str, Any], axis: int, counts: Counts | None) -> Tensor:
-    words = _words(drawn, t.shape)
     if t.ndim and not -t.ndim <= axis < t.ndim:
         raise ArgumentError(f"{form.name}: axis {axis} is outside a tensor of {t.ndim} dimensions")
-    with np.errstate(all="ignore"):
-        stored = form.encode(t.dtype.decode(t.storage), drawn["rounding"], drawn["overflow"], drawn["subnormals"], words, counts,
-                             axis)  # fmt: skip
-    return Tensor(stored, form)
+    values = t.dtype.decode(t.storage)
+    if counts is not None:
+        with np.errstate(all="ignore"):
+            return Tensor(form.encode(values, drawn["rounding"], drawn["overflow"], drawn["subnormals"],
+                                      _words(drawn, t.shape), counts, axis), form)  # fmt: skip
+    wide = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
+    options = {"dtype": form, "axis": axis, **drawn}
+    (codes, scales), _ = dispatch.call(spec.block_quantize, (as_format(wide.dtype),), (wide,), options)
+    return Tensor(BlockArray(codes, scales, axis % t.ndim, form.size), form)
+
+
+def _unblocked(stored: BlockArray, form: Block) -> Tensor:
+    """The values of blocks, in float32."""
+    kinds = as_format(stored.codes.dtype), as_format(stored.scales.dtype)
+    values, _ = dispatch.call(
+        spec.block_dequantize, kinds, (stored.codes, stored.scales), {"dtype": form, "axis": stored.axis}
+    )
+    return Tensor(values, float32)
 
 
 def fake_quantize(
@@ -248,7 +278,8 @@ def fake_quantize(
     def run(t: Tensor) -> Tensor:
         if isinstance(form, Block):
             stored = _blocked(t, form, drawn, -1 if axis is None else axis, None).storage
-            return Tensor(form.exact(stored).astype(t.storage.dtype), t.dtype)
+            values = _unblocked(stored, form).storage if t.dtype is float32 else form.exact(stored)
+            return Tensor(values, t.dtype)
         if form is t.dtype:
             return Tensor(t.storage.copy(), form)
         storage, _ = dispatch.call(spec.fake_quantize, (t.dtype,), (t.storage,), {"dtype": form, **drawn})

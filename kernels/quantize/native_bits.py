@@ -3,15 +3,15 @@ memory for 8-bit floats to nearest even, by the Philox rounds for stochastic rou
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from ulpgrad.formats import Array, Fixed, Float, Format, float32, float64
+from ulpgrad.formats import Array, Fixed, Float, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.quantize import spec
-from ulpgrad.kernels.quantize.grid import Grid, as_stored, float_refusal, grid, has_nan, options, refusal
+from ulpgrad.kernels.quantize.counts import native_grid, tally
+from ulpgrad.kernels.quantize.grid import as_stored, grid, has_nan, options, refusal
 from ulpgrad.kernels.registry import Request, kernel
 
 
@@ -19,30 +19,11 @@ def _where(request: Request) -> str | None:
     return refusal(request.params["dtype"], request.params["overflow"])
 
 
-@cache
-def native_grid(known: Grid) -> Any:
-    """A grid as the C++ functions take it."""
-    return native.module().FloatGrid(**vars(known))
-
-
-def counted(x: Array, form: Float, rounding: str, subnormals: bool, key: int, counter: int, random_bits: int) -> Any:
-    """(overflowed, underflowed, flushed, nan, infinite) of a conversion of contiguous float32 or float64 values."""
-    known = native_grid(grid(form, rounding, None, subnormals))
-    mode, stream = options(rounding, counter, key, random_bits)
-    return native.module().count_float(x, known, mode, stream)
-
-
-def countable(form: Format, x: Array) -> bool:
-    """Whether `counted` takes these."""
-    known = isinstance(form, Float) and float_refusal(form) is None
-    return known and x.dtype in (np.float32, np.float64) and native.missing() is None
-
-
 def _float(x: Array, code_bytes: int, dtype: Float, rounding: str, overflow: str | None, subnormals: bool, key: int,
            counter: int, random_bits: int) -> Array | None:  # fmt: skip
     """Codes, or with code_bytes=0 values; None where the format's own `encode` will raise."""
     if overflow == "raise":
-        overflowed, _, _, _, infinite = counted(x, dtype, rounding, subnormals, key, counter, random_bits)
+        overflowed, _, _, _, infinite = tally(x, dtype, rounding, subnormals, key, counter, random_bits)
         if overflowed or infinite:
             return None
     known = native_grid(grid(dtype, rounding, overflow, subnormals))
@@ -94,6 +75,3 @@ def build_fake(request: Request) -> Any:
         return out
 
     return run
-
-
-__all__ = ["countable", "counted", "native_grid"]

@@ -11,8 +11,8 @@ import numpy as np
 from ulpgrad.formats import Array, Block, Fixed, Float, float32, float64, int8, uint8
 from ulpgrad.kernels import native
 from ulpgrad.kernels.quantize import spec
+from ulpgrad.kernels.quantize.counts import native_grid
 from ulpgrad.kernels.quantize.grid import block_refusal, carry_from, grid, options
-from ulpgrad.kernels.quantize.native_bits import native_grid
 from ulpgrad.kernels.registry import Request, kernel
 
 
