@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,22 +12,25 @@ from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.fixed import rules
 from ulpgrad.fixed.routing import implements, is_fixed, operands
 from ulpgrad.fixed.rules import Rule
-from ulpgrad.fixed.run import Outcome, bounds_of, hull, product_bounds, rescaled, run, shifted, stored
+from ulpgrad.fixed.run import Outcome, bounds_of, cut_of, hull, product_bounds, rescaled, run, run_cut, shifted, stored
 from ulpgrad.formats import Array, Fixed, bool_, float64
 from ulpgrad.kernels.elementwise import spec as plain
 from ulpgrad.kernels.fixed import spec
+from ulpgrad.kernels.fixed.cut import Cut
 from ulpgrad.kernels.spec import Op
 from ulpgrad.tensor import Tensor
 
 
 def _shape(*arrays: Array) -> tuple[int, ...]:
-    return np.broadcast_shapes(*(a.shape for a in arrays))
+    first, *rest = (a.shape for a in arrays)
+    return first if all(s == first for s in rest) else np.broadcast_shapes(first, *rest)
 
 
-@implements("add", "subtract")
-def add(name: str, rule: Rule, a: Tensor, b: Tensor) -> Outcome:
-    """Exact, then cut once."""
-    x, y = operands(name, a, b)
+Known = tuple[Fixed, int, Cut, dict[str, Any]]  # of a call: the result's format, fraction bits, cut and parameters
+
+
+@lru_cache(4096)
+def _sum_of(name: str, x: Fixed, y: Fixed, rule: Rule) -> Known:
     form = rules.result_of(name, rule, (x, y), lambda: rules.of_sum(name, x, y))
     fraction = max(x.fraction_bits, y.fraction_bits)
     left, right = fraction - x.fraction_bits, fraction - y.fraction_bits
@@ -34,18 +38,30 @@ def add(name: str, rule: Rule, a: Tensor, b: Tensor) -> Outcome:
     if name == "subtract":
         second = -second[1], -second[0]
     bounds = hull(first, second, (first[0] + second[0], first[1] + second[1]))
+    params = {"left": left, "right": right, "subtract": name == "subtract"}
+    return form, fraction, cut_of(rule, form, fraction, bounds), params
+
+
+@lru_cache(4096)
+def _product_of(name: str, x: Fixed, y: Fixed, rule: Rule) -> Known:
+    form = rules.result_of(name, rule, (x, y), lambda: rules.of_product(name, x, y))
+    fraction = x.fraction_bits + y.fraction_bits
+    return form, fraction, cut_of(rule, form, fraction, product_bounds(bounds_of(x), bounds_of(y))), {}
+
+
+@implements("add", "subtract")
+def add(name: str, rule: Rule, a: Tensor, b: Tensor) -> Outcome:
+    """Exact, then cut once."""
+    form, fraction, cut, params = _sum_of(name, *operands(name, a, b), rule)
     arrays = a.storage, b.storage
-    return run(name, spec.add, rule, form, fraction, bounds, arrays, _shape(*arrays), left=left, right=right,
-               subtract=name == "subtract")  # fmt: skip
+    return run_cut(name, spec.add, rule, form, fraction, cut, arrays, _shape(*arrays), params)
 
 
 @implements("multiply")
 def multiply(name: str, rule: Rule, a: Tensor, b: Tensor) -> Outcome:
-    x, y = operands(name, a, b)
-    form = rules.result_of(name, rule, (x, y), lambda: rules.of_product(name, x, y))
-    bounds = product_bounds(bounds_of(x), bounds_of(y))
+    form, fraction, cut, params = _product_of(name, *operands(name, a, b), rule)
     arrays = a.storage, b.storage
-    return run(name, spec.multiply, rule, form, x.fraction_bits + y.fraction_bits, bounds, arrays, _shape(*arrays))
+    return run_cut(name, spec.multiply, rule, form, fraction, cut, arrays, _shape(*arrays), params)
 
 
 @implements("square")
@@ -230,7 +246,7 @@ def clip(name: str, rule: Rule, x: Tensor, low: Tensor | None, high: Tensor | No
 
 @implements("relu")
 def relu(name: str, rule: Rule, x: Tensor) -> Outcome:
-    return chosen(name, rule, Tensor(np.maximum(x.storage, x.storage.dtype.type(0)), x.dtype))
+    return chosen(name, rule, Tensor(x.storage * (x.storage > 0), x.dtype))
 
 
 @implements("sign")

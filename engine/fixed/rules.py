@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from ulpgrad.errors import ArgumentError, FormatError
@@ -37,6 +38,14 @@ class Rule:
     generator: Any = None
     random_bits: int = RANDOM_BITS
     watch: bool = False
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Once per rule: what is worked out for it is looked up in every call."""
+        return hash((self.result, self.rounding, self.overflow, self.accumulator, self.random_bits, self.watch))
 
 
 DEFAULT = Rule()

@@ -13,11 +13,10 @@ import numpy as np
 from ulpgrad import dispatch
 from ulpgrad.errors import FormatError
 from ulpgrad.fixed.rules import Rule
-from ulpgrad.formats import Array, Fixed, Format
+from ulpgrad.formats import INTEGERS, Array, Fixed, Format
 from ulpgrad.kernels.fixed import spec
 from ulpgrad.kernels.fixed.convert import exact_text
 from ulpgrad.kernels.fixed.cut import Cut, applied, cut_to, limited, quotient
-from ulpgrad.kernels.quantize.spec import random_words
 from ulpgrad.kernels.spec import Op
 from ulpgrad.tensor import Tensor
 
@@ -53,9 +52,12 @@ def product_bounds(a: Bounds, b: Bounds, terms: int = 1) -> Bounds:
     return min(0, *corners) * terms, max(0, *corners) * terms
 
 
+INTEGER = {form.storage: form for form in INTEGERS}
+
+
 def stored(a: Array) -> Format:
     """The integer format of codes as they are stored."""
-    return spec.int_format(a.dtype)
+    return INTEGER[a.dtype]
 
 
 def cut_of(rule: Rule, form: Fixed, fraction: int, bounds: Bounds) -> Cut:
@@ -77,10 +79,7 @@ def words_for(rule: Rule, shape: tuple[int, ...]) -> Array | None:
     from ulpgrad.random import default_generator
 
     generator = rule.generator or default_generator
-    key, counter = generator.reserve(int(np.prod(shape, dtype=np.int64)))
-    drawn = random_words(rule.rounding, key, counter, rule.random_bits, shape)
-    assert drawn is not None
-    return np.ascontiguousarray(drawn.words)
+    return np.asarray(generator.words(int(np.prod(shape, dtype=np.int64)))).reshape(shape)
 
 
 def run(
@@ -95,7 +94,21 @@ def run(
     **params: Any,
 ) -> Outcome:
     """Call a kernel whose exact values have `fraction` fraction bits and lie in `bounds`."""
-    cut = cut_of(rule, form, fraction, bounds)
+    return run_cut(name, op, rule, form, fraction, cut_of(rule, form, fraction, bounds), arrays, shape, params)
+
+
+def run_cut(
+    name: str,
+    op: Op,
+    rule: Rule,
+    form: Fixed,
+    fraction: int,
+    cut: Cut,
+    arrays: Sequence[Array],
+    shape: tuple[int, ...],
+    params: dict[str, Any],
+) -> Outcome:
+    """The same with a cut that is known."""
     formats = (*(stored(a) for a in arrays), None)
     result, _ = dispatch.call(op, formats, (*arrays, words_for(rule, shape)), {**params, "cut": cut})
     return _outcome(name, rule, form, result, cut, lambda place: _value(op, arrays, place, params, fraction), fraction)

@@ -13,7 +13,7 @@ from ulpgrad.ops.dtypes import *
 from ulpgrad.ops.einsum import *
 from ulpgrad.ops.elementwise import *
 from ulpgrad.ops.embedding import *
-from ulpgrad.ops.fixed import *
+from ulpgrad.ops.fixed_point import *
 from ulpgrad.ops.indexing import *
 from ulpgrad.ops.linalg import *
 from ulpgrad.ops.loss import *
