@@ -18,6 +18,7 @@ from ulpgrad.bench.lab.plots import FAINT, INK, RULE, SERIES, colour, dash, svg
 from ulpgrad.bench.report import STYLE
 from ulpgrad.errors import FormatError
 from ulpgrad.formats import Array, Fixed, Format, as_format
+from ulpgrad.formats.block import SCALE_BIAS, Block
 from ulpgrad.formats.rounding import ROUNDINGS
 from ulpgrad.io.atomic import atomic_write
 
@@ -124,13 +125,13 @@ def dynamic_range(formats: Iterable[Format | str]) -> Picture:
 def block(form: Format | str, seed: int = 3) -> Picture:
     """A block of 32 normal values, one ten times as large: what the shared scale leaves of the others."""
     form = as_format(form)
-    if form.kind != "block":
+    if not isinstance(form, Block):
         raise FormatError(f"block: {form.name}: expected a block format, such as mxfp4_e2m1")
-    values = np.random.default_rng(seed).normal(size=form.size).astype(np.float32)  # type: ignore[attr-defined]
+    values = np.random.default_rng(seed).normal(size=form.size).astype(np.float32)
     values[11] = 10.0
     stored = form.encode(values)
     kept = np.asarray(form.decode(stored))
-    scale = 2.0 ** (int(np.asarray(stored.scales).reshape(-1)[0]) - 127)  # type: ignore[attr-defined]
+    scale = 2.0 ** (int(stored.scales[0]) - SCALE_BIAS)
 
     def draw(axes: Any) -> None:
         grid = magnitudes(_element(form)) * scale
@@ -189,8 +190,8 @@ def rounding(mode: str) -> Picture:
 
 def magnitudes(form: Format) -> Array:
     """All finite values of a small format from zero up, in float64. FormatError beyond 16 bits."""
-    form = _element(form)
-    return np.asarray(form.values()[: form.max_code + 1], dtype=np.float64)
+    inner = _element(form)
+    return np.asarray(inner.values()[: inner.max_code + 1], dtype=np.float64)
 
 
 def extent(form: Format) -> tuple[float, float]:

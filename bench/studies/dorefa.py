@@ -61,7 +61,8 @@ def policy(weight: int, activation: int, gradient: int, seed: int) -> Policy:
 
 def run(run: Run) -> Figures:
     """Train one network with Adam."""
-    formats = policy(*run.setting, run.seed)
+    weight, activation, gradient = run.setting
+    formats = policy(weight, activation, gradient, run.seed)
 
     def prepare(model: nn.Module) -> optim.Optimizer:
         formats.bind(model)

@@ -240,6 +240,7 @@ STUDY = Study(
         *(drawing(pictures.number_line(name)) for name in LINES),
     ],
     see=[what_lies_where],
+    short_see=[what_lies_where],
     sections=[fits],
     note="Binades: the width of the middle 99% of the values that are not zero, in powers of two, at the last step.",
     datasets=("digits",),

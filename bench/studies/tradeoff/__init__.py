@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ulpgrad import nn, ops, optim
@@ -193,6 +193,10 @@ def about_energy(results: Results) -> tuple[str, str]:
     ) + notes
 
 
+def _as_well(row: str) -> Callable[[Results], bool]:
+    return lambda r: r.mean(row) - r.mean(BASE) < 0.015
+
+
 def kilobytes(name: str, figure: str) -> Column:
     """A cost in kB."""
     return Column(name, lambda runs: f"{runs[0][figure] / 1e3:.0f} kB")
@@ -226,10 +230,10 @@ STUDY = Study(
              inches=(8.4, 4.6), wide=True),
     ],
     see=[costs_beside_error],
+    short_see=[costs_beside_error],
     sections=[about_energy],
     checks=[
-        *(Check(f"{SCHEMES[row].label} learns as well as float32, to 1.5 points",
-                lambda r, row=row: r.mean(row) - r.mean(BASE) < 0.015)
+        *(Check(f"{SCHEMES[row].label} learns as well as float32, to 1.5 points", _as_well(row))
           for row in ("bfloat16", "float16", "fp8-hybrid", "mxfp8", "int8", "q16")),
         Check("e4m3 without a scale does not learn as well", lambda r: r.mean("e4m3") > r.mean("fp8-hybrid") + 0.01),
         Check("8-bit floats take less than half of float32's energy",

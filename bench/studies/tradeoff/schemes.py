@@ -84,7 +84,8 @@ def as_sent(gradient: Tensor, form: Format) -> Tensor:
     if not 0 < top < np.inf:
         return gradient
     scale = form.max / top  # type: ignore[attr-defined]
-    return ops.fake_quantize(gradient * scale, form, overflow="saturate") / scale
+    sent: Tensor = ops.fake_quantize(gradient * scale, form, overflow="saturate") / scale
+    return sent
 
 
 def _plain(form: Format, scaled: bool = False) -> dict[str, Any]:
@@ -94,17 +95,21 @@ def _plain(form: Format, scaled: bool = False) -> dict[str, Any]:
 
 def _everywhere(form: Format, accumulate: Format = float32, update: Format = float32, **options: Any) -> dict[str, Any]:
     """One format for weights, activations and gradients, unscaled, wherever values arise."""
-    roles = {"weight": form, "activation": form, "gradient": form}
-    kept = {} if update is float32 else {"update": update}
+    roles: dict[str, Any] = {"weight": form, "activation": form, "gradient": form}
+    kept: dict[str, Any] = {} if update is float32 else {"update": update}
     return {**roles, "accumulate": accumulate, "update": update,
             "make": lambda seed: Ruled(Policy(**roles, **kept, **options, seed=seed))}  # fmt: skip
 
 
 def _blocks(name: str) -> dict[str, Any]:
     form = as_format(name)
-    roles = {"weight": form, "activation": form, "gradient": form}
+    roles: dict[str, Any] = {"weight": form, "activation": form, "gradient": form}
     return {**roles, "accumulate": float32, "update": float32,
             "make": lambda seed: Ruled(Policy(**roles, seed=seed), form)}  # fmt: skip
+
+
+def _moving() -> dict[str, Any]:
+    return dict.fromkeys(ROLES, DynamicFixed(interval=INTERVAL))
 
 
 E4M3, E5M2, BYTE = as_format("float8_e4m3fn"), as_format("float8_e5m2"), Q(0, 7)
@@ -148,7 +153,7 @@ SCHEMES = {
     "dynamic": Scheme(
         "dynamic fixed, 10 and 12 bits", "10-bit words with a moving radix point for each tensor, weights kept in 12 bits; "
         "rounded stochastically.", TEN, TEN, TEN, int32, TWELVE,
-        lambda seed: Ruled(Policy(**dict.fromkeys(ROLES, DynamicFixed(interval=INTERVAL)), rounding="stochastic", seed=seed)),
+        lambda seed: Ruled(Policy(**_moving(), rounding="stochastic", seed=seed)),
     ),
 }  # fmt: skip
 
