@@ -150,7 +150,7 @@ class Calls:
         name = primitive.op.name
         weight = _weight_position(name, tensors)
         chosen, place = self._at(name, None if weight is None else tensors[weight])
-        if chosen is None:
+        if chosen is None or chosen.idle:
             return primitive.plain(tensors, params)
         tensors = tuple(t if t is None or t.dtype.kind != "float" else _carried(t) for t in tensors)
         if name == "attention":

@@ -7,16 +7,18 @@ Source: Micikevicius et al., "Mixed precision training", ICLR 2018.
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ulpgrad import autograd, dispatch
 from ulpgrad.errors import FormatError
 from ulpgrad.formats import Format, as_format, bfloat16, float32, float64
 from ulpgrad.ops.creation import astype
 from ulpgrad.policy import watching
-from ulpgrad.policy.network import Policy
 from ulpgrad.policy.tables import LOW, WIDE
 from ulpgrad.tensor import Tensor
+
+if TYPE_CHECKING:
+    from ulpgrad.policy.network import Policy
 
 
 class autocast(contextlib.ContextDecorator):
@@ -54,8 +56,10 @@ class autocast(contextlib.ContextDecorator):
                 f"autocast: products in {self.format.name} give {self.format.name}: output={self.output.name}"
             )
         self.enabled = enabled
-        self.policy = None
+        self.policy: Policy | None = None
         if narrow:
+            from ulpgrad.policy.network import Policy
+
             form = self.format
             self.policy = Policy(
                 weight=form, activation=form, gradient=form, bias=None, everywhere=False, output=output, enabled=enabled

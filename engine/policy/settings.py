@@ -40,6 +40,13 @@ class Settings:
     estimator: Mapping[str, Estimator | None] = field(default_factory=dict)
     made: dict[str, Quantizer | None] = field(default_factory=dict)
 
+    @property
+    def idle(self) -> bool:
+        """Whether products are left alone."""
+        return self.accumulate is None and all(
+            given is None for given in (self.weight, self.bias, self.activation, self.gradient)
+        )
+
     def quantizer(self, role: str, generator: Generator) -> Quantizer | None:
         """What rounds a role in one format; the same object for every place."""
         if role not in self.made:

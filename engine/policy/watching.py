@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 active: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """What happened first: at which step (counted from 0), where, to what (role), in which format, and the value."""
 
     step: int
