@@ -15,6 +15,7 @@ from typing import Any
 
 from ulpgrad.errors import FormatError
 from ulpgrad.formats import Format
+from ulpgrad.formats.block import Block
 
 SOURCE = (
     "M. Horowitz, “Computing’s energy problem (and what we can do about it)”, ISSCC 2014, figure 1.1.9 (45 nm, 0.9 V)"
@@ -45,10 +46,7 @@ def multiply(a: Format, b: Format) -> float:
     For blocks: of their elements, and a 32nd of the addition of their scales' exponents. A float with a whole number costs
     what floats of both widths cost.
     """
-    per_block = 0.0
-    for form in (a, b):
-        if form.kind == "block":
-            per_block = power_law(INTEGER_ADD, SCALE_BITS) / form.size  # type: ignore[attr-defined]
+    per_block = max(power_law(INTEGER_ADD, SCALE_BITS) / f.size if isinstance(f, Block) else 0.0 for f in (a, b))
     a, b = _element(a), _element(b)
     if _whole(a) and _whole(b):
         return power_law(INTEGER_MULTIPLY, math.sqrt(a.bits * b.bits)) + per_block
@@ -62,23 +60,22 @@ def move(bits: float, place: str = PLACE) -> float:
 
 def stored_bits(form: Format) -> float:
     """Bits of one value as it is kept or sent: the format's, and its share of a block's scale. Padding is not counted."""
-    if form.kind == "block":
-        return _element(form).bits + SCALE_BITS / form.size  # type: ignore[attr-defined, no-any-return]
-    return float(_element(form).bits)
+    share = SCALE_BITS / form.size if isinstance(form, Block) else 0.0
+    return float(_element(form).bits + share)
 
 
 def precision(form: Format) -> int:
     """Bits of the significand, the leading one counted; of a whole number, all but the sign."""
-    form = _element(form)
-    if form.kind == "float":
-        return form.mantissa_bits + 1  # type: ignore[attr-defined, no-any-return]
-    return form.bits - bool(getattr(form, "signed", False))
+    inner = _element(form)
+    if inner.kind == "float":
+        return int(inner.mantissa_bits) + 1
+    return int(inner.bits) - bool(getattr(inner, "signed", False))
 
 
 def power_law(table: Mapping[int, float], width: float) -> float:
     """The curve a * width^b through two points."""
     (w1, e1), (w2, e2) = table.items()
-    return e1 * (width / w1) ** (math.log(e2 / e1) / math.log(w2 / w1))
+    return float(e1 * (width / w1) ** (math.log(e2 / e1) / math.log(w2 / w1)))
 
 
 @dataclass(frozen=True)

@@ -67,10 +67,10 @@ class Ruled:
         optimizer.zero_grad()
         loss = ops.cross_entropy(model(x), y)
         loss.backward()
-        for p in model.parameters() if self.sent is not None else ():
-            assert p.grad is not None
-            assert self.sent is not None
-            p.grad = as_sent(p.grad, self.sent)
+        if self.sent is not None:
+            for p in model.parameters():
+                if p.grad is not None:
+                    p.grad = as_sent(p.grad, self.sent)
         self.rules.step(optimizer)
         return float(loss.item())
 
