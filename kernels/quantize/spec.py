@@ -15,6 +15,7 @@ from ulpgrad.formats import (
     FLOATS,
     FORMATS,
     INTEGERS,
+    Affine,
     Array,
     Block,
     BlockArray,
@@ -89,6 +90,13 @@ def _samples() -> Iterator[Sample]:
         yield Sample(
             (special.clip(-4000, 4000) * 16,), OPTIONS | {"dtype": dtype, "overflow": "wrap"}, f"{dtype}, wrapped"
         )
+    for base, zero_point in (("int8", 0), ("int8", -128), ("uint8", 0), ("uint8", 131)):
+        dtype = Affine(base, 0.25, zero_point)
+        yield Sample((rng.integers(-999, 999, (3, 67)) / 8,), OPTIONS | {"dtype": dtype}, f"{dtype}, with ties")
+        yield Sample((wild,), OPTIONS | {"dtype": dtype}, f"special values to {dtype}")
+        for axis, shape in ((0, (3, 40)), (1, (5, 67)), (1, (2, 3, 33))):
+            dtype = Affine(base, rng.uniform(0.01, 0.02, shape[axis]), np.full(shape[axis], zero_point), axis)
+            yield Sample((rng.standard_normal(shape),), OPTIONS | {"dtype": dtype}, f"{shape} to {dtype}")
     for shape in ((), (0,), (1,), (3, 5), (2, 0, 3)):
         yield Sample((np.asarray(rng.standard_normal(shape)),), OPTIONS | {"dtype": targets[0]}, f"shape {shape}")
 
