@@ -146,6 +146,7 @@ def test_overflow() -> None:
     assert ug.sum(x, accumulate=ug.Accumulate("float16", overflow="saturate")).item() == 65504 - 50000
     assert math.isnan(ug.sum(ug.asarray([400.0, 200.0]), accumulate="float8_e4m3fn").item())
     assert ug.sum(ug.asarray([20.0, 20.0]), accumulate="float6_e3m2fn").item() == 28
+    assert ug.sum(ug.asarray([2.0**127, 2.0**127, -(2.0**127)]), accumulate="e8m7fn").item() == 2.0**127  # beyond float32
     assert math.isnan(ug.sum(ug.asarray([math.inf, -math.inf]), accumulate="e6m9").item())
 
 

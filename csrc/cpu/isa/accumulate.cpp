@@ -219,12 +219,12 @@ static void by_format(const Accumulation& how, const Task& task) {
   const AccumulatorFormat& f = how.format;
 #if ULPGRAD_ISA_LEVEL == 2
   if constexpr (sizeof(In) == 4) {
-    if (how.random_bits == 0 && f.min_exponent == -126 && f.max == 0x1.fffffep127 && f.beyond > f.max)
+    const bool room = how.random_bits == 0 && f.min_exponent >= -126 && f.max_exponent <= 127;
+    const bool aligned = f.min_exponent == -126;
+    if (room && aligned && f.mantissa_bits == 23 && f.max == 0x1.fffffep127 && f.beyond > f.max)
       return What::template run<In, Plain<float>>(how, task);
-    if (how.random_bits == 0 && f.mantissa_bits <= 21 && f.min_exponent == -126)
-      return What::template run<In, Aligned>(how, task);
-    if (how.random_bits == 0 && f.mantissa_bits <= 21 && f.min_exponent > -126 &&
-        f.max_exponent + 24 - f.mantissa_bits <= 127)
+    if (room && aligned && f.mantissa_bits <= 21) return What::template run<In, Aligned>(how, task);
+    if (room && !aligned && f.mantissa_bits <= 21 && f.max_exponent + 24 - f.mantissa_bits <= 127)
       return What::template run<In, Nearest<float>>(how, task);
   }
 #endif
