@@ -229,6 +229,23 @@ def test_convolutions_with_an_accumulator_are_products_of_patches(how: dict[str,
         close(a, b)
 
 
+def test_a_weight_may_be_used_under_two_settings() -> None:
+    w, x = ug.asarray(values(4, 4), requires_grad=True), ug.asarray(values(2, 4))
+    with Policy(weight="q2.2", activation="q2.12", everywhere=False, overrides={"matmul": {"weight": "q2.6"}}):
+        found = ug.linear(x, w), ug.matmul(x, w)
+    rounded = grid(x.numpy(), "q2.12")
+    close(found[0].detach().numpy(), rounded @ grid(w.detach().numpy(), "q2.2").T)
+    close(found[1].detach().numpy(), rounded @ grid(w.detach().numpy(), "q2.6"))
+
+
+def test_attention_takes_functions() -> None:
+    q = ug.asarray(values(3, 4))
+    with Policy(activation=ug.round):
+        y = ug.scaled_dot_product_attention(q, q, q)
+    whole = ug.round(q)
+    np.testing.assert_array_equal(y.numpy(), ug.scaled_dot_product_attention(whole, whole, whole).numpy())
+
+
 # Estimators
 
 

@@ -18,7 +18,7 @@ from ulpgrad.ops.creation import astype
 from ulpgrad.ops.linalg import ACTIVATIONS
 from ulpgrad.ops.manipulation import reshape
 from ulpgrad.policy import watching
-from ulpgrad.policy.products import Entered, ProductNode, RoundedNode, Rules
+from ulpgrad.policy.products import Entered, ProductNode, RoundedNode, Rounder, Rules
 from ulpgrad.policy.quantizers import Chooser, Grid, Quantizer, everywhere
 from ulpgrad.policy.settings import Settings, is_op, matching
 from ulpgrad.policy.tables import KEPT, LOW, SELECTS, WIDE
@@ -59,7 +59,8 @@ class Calls:
         self._unread: dict[str, Any] = {}  # states of places not met yet
         self._calls: dict[str, int] = {}
         self._marks: dict[int, Mark] = {}
-        self._entered: dict[int, tuple[Tensor, int, Entered]] = {}
+        self._entered: dict[tuple[int, int], tuple[Tensor, int, Entered]] = {}  # weights of a block, by settings
+        self._last: str | None = None  # the place that was met last
         self._seen: list[Rounding] | None = None
 
     def begin(self) -> None:
@@ -78,7 +79,7 @@ class Calls:
         """Run an op in its formats."""
         if autograd.is_in_backward():
             return primitive.plain(tensors, params)
-        name = primitive.op.name
+        name, self._last = primitive.op.name, None
         if name in WIDE:
             tensors = widened(name, tensors)
         if name in LOW and all(t is None or t.dtype.kind == "float" for t in tensors[:3]):
@@ -87,7 +88,7 @@ class Calls:
             outs = self._results(name, tensors, primitive.plain(tensors, params))
         watch = watching.active.get()
         if watch is not None:
-            watch.saw(name, outs[0], lambda: self._where(name, None))
+            watch.saw(name, outs[0], self._last)
         return outs
 
     def whole(self, name: str, function: Callable[..., Any], args: Any, options: Any) -> Any:
@@ -208,7 +209,7 @@ class Calls:
             self._mark(out, chosen.activation, form)
         return out
 
-    def _result(self, chosen: Settings, place: str, y: Array, rounder: Any) -> tuple[Entered | None, Format | None]:
+    def _result(self, chosen: Settings, place: str, y: Array, rounder: Rounder) -> tuple[Entered | None, Format | None]:
         quantizer = self._flowing(chosen, "activation", place)
         if quantizer is None:
             return None, None
@@ -220,7 +221,7 @@ class Calls:
         of_weight = self._flowing(chosen, "gradient", f"{place}, weight")
         return incoming, of_weight, self._flowing(chosen, "gradient", f"{place}, bias")
 
-    def _enter(self, t: Tensor, chosen: Settings, role: str, place: str, rounder: Any) -> tuple[Tensor, Entered]:
+    def _enter(self, t: Tensor, chosen: Settings, role: str, place: str, rounder: Rounder) -> tuple[Tensor, Entered]:
         """An operand of a product: on a grid already, rounded by a function of its own, or to be rounded."""
         function = chosen.function(role)
         if function is not None:
@@ -233,13 +234,13 @@ class Calls:
             return t, Entered(t.storage, None, role, rounder, mark[1])
         keep = role == "weight" and t.is_leaf
         if keep:
-            known = self._entered.get(id(t))
+            known = self._entered.get((id(t), id(chosen)))
             if known is not None and known[1] == t._version_cell()[0]:
                 return t, known[2]
         key = f"{place}, input" if role == "activation" else place
         entered = Entered(t.storage, self.quantizer(chosen, role, key), role, rounder, None, chosen.estimator[role])
         if keep:
-            self._entered[id(t)] = t, t._version_cell()[0], entered
+            self._entered[id(t), id(chosen)] = t, t._version_cell()[0], entered
         return t, entered
 
     def _bias(self, bias: Tensor, chosen: Settings, place: str) -> Tensor:
@@ -262,11 +263,9 @@ class Calls:
         sides = []
         for t, label, axis in zip(tensors[:3], "qkv", (-1, -1, -2), strict=True):
             where = f"{place}, {label}"
-            _, entered = self._enter(t, chosen, "activation", where, self.rounder(where))
-            if entered.quantizer is None:
-                sides.append(t)
-            else:
-                sides.append(self._node(label, t, entered.quantizer, None, chosen, "activation", where, axis))
+            t, entered = self._enter(t, chosen, "activation", where, self.rounder(where))
+            rounds = entered.quantizer
+            sides.append(t if rounds is None else self._node(label, t, rounds, None, chosen, "activation", where, axis))
         outs = primitive.plain((*sides, *tensors[3:]), params)
         forward, backward = self._flowing(chosen, "activation", place), self.quantizer(chosen, "gradient", place)
         y = self._node("attention", outs[0], forward, backward, chosen, "activation", place)
@@ -288,6 +287,10 @@ class Calls:
 
     def _place(self, name: str, weight: Tensor | None) -> str:
         """What a place is called: its module, or the op with the number of its weight or its call."""
+        self._last = found = self._place_of(name, weight)
+        return found
+
+    def _place_of(self, name: str, weight: Tensor | None) -> str:
         if weight is not None and id(weight) in self.names:
             return self.names[id(weight)][1].rpartition(".")[0] or name
         if weight is not None and weight.is_leaf:
@@ -298,11 +301,8 @@ class Calls:
         number = self._calls[name] = self._calls.get(name, -1) + 1
         return f"{name}@{number}"
 
-    def _where(self, name: str, weight: Tensor | None) -> str:
-        number = self._calls.get(name)
-        return name if number is None else f"{name}@{number}"
-
     def quantizer(self, chosen: Settings, role: str, place: str) -> Quantizer | None:
+        """What rounds a role at a place; None for what is left alone, or is a function of tensors in the graph."""
         given = getattr(chosen, role)
         if given is None:
             return None
@@ -323,7 +323,9 @@ class Calls:
         """What rounds results and gradients on their way; None where only what enters products is rounded."""
         return self.quantizer(chosen, role, place) if self.everywhere and everywhere(getattr(chosen, role)) else None
 
-    def rounder(self, place: str) -> Callable[[Quantizer, Array, int, str], Grid]:
+    def rounder(self, place: str) -> Rounder:
+        """A function that rounds for a place: it says where NaN met a format without it, and is noted and watched."""
+
         def rounded(quantizer: Quantizer, values: Array, axis: int, role: str) -> Grid:
             try:
                 grid = quantizer.round(values, axis)

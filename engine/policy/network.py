@@ -14,6 +14,7 @@ from ulpgrad.policy import watching
 from ulpgrad.policy.calls import Calls, Rounding, widened
 from ulpgrad.policy.quantizers import Chooser
 from ulpgrad.policy.settings import matching, overridden, settings
+from ulpgrad.policy.tables import ROLES
 from ulpgrad.policy.updates import Updates
 
 if TYPE_CHECKING:
@@ -102,6 +103,13 @@ class Policy(Calls, contextlib.ContextDecorator):
         self.watcher = watching.Watch() if watch else None
         self._updates = Updates(self)
         self._active = threading.local()
+
+    def __repr__(self) -> str:
+        chosen = self.settings
+        roles = {role: getattr(chosen, role) for role in ROLES if role != "accumulate"}
+        roles["accumulate"] = None if chosen.accumulate is None else chosen.accumulate.given
+        given = ", ".join(f"{role}={value}" for role, value in roles.items() if value is not None)
+        return f"{type(self).__name__}({given})"
 
     # A context
 

@@ -88,13 +88,13 @@ class Watch:
 
     # What it is told
 
-    def saw(self, name: str, out: Tensor, where: Callable[[], str] | None = None) -> None:
+    def saw(self, name: str, out: Tensor, where: str | None = None) -> None:
         """Look at an op's result, and at its gradient when it comes."""
         self._tick()
         if out.dtype.kind != "float" or self.first is not None:
             return
         number = self._calls[name] = self._calls.get(name, -1) + 1
-        place = where() if where is not None else f"{name}@{number}"
+        place = where or f"{name}@{number}"
         self._check(out, place, "activation")
         if self.gradients and out.requires_grad and out._node is not None:
             out.register_hook(self._hook(f"gradient of {place}", "gradient"))
