@@ -51,3 +51,14 @@ class DivergenceError(UlpgradError, ArithmeticError):
     ) -> None:
         super().__init__(message)
         self.step, self.where, self.role, self.format, self.value = step, where, role, format, value
+
+
+class AccumulatorError(UlpgradError, OverflowError):
+    """A chosen accumulator with overflow="raise" met a sum that does not fit.
+
+    Attributes: `index`, of the first result (in row-major order) in which it happened; `k`, where the chunk that did it begins.
+    """
+
+    def __init__(self, message: str, *, index: tuple[int, ...], k: int) -> None:
+        super().__init__(message)
+        self.index, self.k = index, k

@@ -25,6 +25,13 @@ def _isa(name: str) -> Callable[[], str | None]:
     return probe
 
 
+def _avx512_vnni() -> str | None:
+    missing = _isa("avx512")()
+    if missing or "avx512_vnni" in native.module().cpu_extensions():
+        return missing
+    return "this CPU has no AVX-512 VNNI"
+
+
 def _cuda() -> str | None:
     if importlib.util.find_spec("cupy") is None:
         return "CuPy is not installed: pip install 'ulpgrad[cuda]'"
@@ -44,6 +51,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "native": native.missing,
     "avx2": _isa("avx2"),
     "avx512": _isa("avx512"),
+    "avx512_vnni": _avx512_vnni,
     "numba": _numba,
     "cuda": _cuda,
 }

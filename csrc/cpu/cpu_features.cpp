@@ -36,8 +36,14 @@ Isa detect() {
   if (!has(b, avx2)) return Isa::portable;
   return has(state, zmm) && has(b, f | dq | bw | vl) ? Isa::avx512 : Isa::avx2;
 }
+
+bool detect_vnni() {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && has(c, 1u << 11);
+}
 #else
 Isa detect() { return Isa::portable; }
+bool detect_vnni() { return false; }
 #endif
 
 Isa parse(const std::string& name, const char* what) {
@@ -69,6 +75,11 @@ Isa isa_named(const char* name) {
                                 isa_name(best_isa()));
   }
   return wanted;
+}
+
+bool has_avx512_vnni() {
+  static const bool has_it = best_isa() == Isa::avx512 && detect_vnni();
+  return has_it;
 }
 
 const char* isa_name(Isa isa) { return kNames[static_cast<int>(isa)]; }

@@ -41,6 +41,9 @@ Isa isa_named(const char* name);
 
 const char* isa_name(Isa isa);
 
+// Whether AVX-512 VNNI (dot products of bytes and of pairs) may be used, on top of Isa::avx512.
+bool has_avx512_vnni();
+
 template <typename Table>
 struct Versions;
 

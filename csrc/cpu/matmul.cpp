@@ -3,7 +3,7 @@
 
 #include <optional>
 
-#include "bind.h"
+#include "batches.h"
 #include "gemm.h"
 #include "threads.h"
 
@@ -12,44 +12,6 @@ namespace {
 
 // Work below which the batches of one call are not worth sharing out (multiply-adds).
 constexpr int64_t kBatchGrain = int64_t{1} << 18;
-
-// Elements from the start of operand `x` to its matrix of each batch; axes of size 1 are repeated.
-template <typename T>
-std::vector<int64_t> batch_offsets(const py::array& x, const std::vector<py::ssize_t>& batch) {
-  std::vector<int64_t> offsets{0};
-  const int64_t missing = static_cast<int64_t>(batch.size()) - (x.ndim() - 2);
-  for (int64_t axis = 0; axis < static_cast<int64_t>(batch.size()); ++axis) {
-    const bool moves = axis >= missing && x.shape(axis - missing) != 1;
-    const int64_t step = moves ? stride<T>(x, axis - missing) : 0;
-    std::vector<int64_t> finer;
-    finer.reserve(offsets.size() * batch[axis]);
-    for (const int64_t from : offsets)
-      for (int64_t i = 0; i < batch[axis]; ++i) finer.push_back(from + i * step);
-    offsets = std::move(finer);
-  }
-  return offsets;
-}
-
-std::vector<py::ssize_t> batch_shape(const py::array& a, const py::array& b) {
-  const int64_t na = a.ndim() - 2, nb = b.ndim() - 2, n = std::max(na, nb);
-  std::vector<py::ssize_t> shape(n);
-  for (int64_t axis = 0; axis < n; ++axis) {
-    const int64_t x = axis - (n - na) >= 0 ? a.shape(axis - (n - na)) : 1;
-    const int64_t y = axis - (n - nb) >= 0 ? b.shape(axis - (n - nb)) : 1;
-    if (x != y && x != 1 && y != 1)
-      throw py::value_error("matmul: batches do not broadcast: " + shape_text(a) + " @ " + shape_text(b));
-    shape[axis] = x == 1 ? y : x;
-  }
-  return shape;
-}
-
-// The array itself, or a copy where its values are not aligned or not a whole number of values apart (as in the fields
-// of a structured array).
-py::array usable(const py::array& x) {
-  bool whole = x.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  for (int64_t axis = 0; axis < x.ndim(); ++axis) whole = whole && x.strides(axis) % x.itemsize() == 0;
-  return whole ? x : py::array(x.attr("copy")());
-}
 
 template <typename T>
 void run(Isa isa, const Gemm<T>& g) {
@@ -69,7 +31,7 @@ py::array matmul_as(const py::array& given_a, const py::array& given_b, Isa isa)
   if (da < 2 || db < 2 || a.shape(da - 1) != b.shape(db - 2))
     throw py::value_error("matmul: inner sizes differ: " + shape_text(a) + " @ " + shape_text(b));
   std::vector<py::ssize_t> shape = batch_shape(a, b);
-  const std::vector<int64_t> at_a = batch_offsets<T>(a, shape), at_b = batch_offsets<T>(b, shape);
+  const std::vector<int64_t> at_a = batch_offsets(a, shape), at_b = batch_offsets(b, shape);
   Gemm<T> g;
   g.m = a.shape(da - 2), g.n = b.shape(db - 1), g.k = a.shape(da - 1);
   g.a_row = stride<T>(a, da - 2), g.a_col = stride<T>(a, da - 1);

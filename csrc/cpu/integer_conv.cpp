@@ -1,0 +1,208 @@
+// Integer convolution: weights times columns of pixels. Columns are written block by block, so that each stays in the
+// cache until it is multiplied; a 1 x 1 kernel reads the image as it stands.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "batches.h"
+#include "integer_plan.h"
+#include "scratch.h"
+#include "threads.h"
+
+namespace ulpgrad {
+namespace {
+
+using Pair = std::pair<int64_t, int64_t>;
+
+constexpr int64_t kColumnBytes = int64_t{1} << 18;  // of one block
+constexpr int64_t kMostPixels = 1024;               // of one block
+constexpr int64_t kGrain = int64_t{1} << 18;        // products that make one more thread worth its start
+constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
+
+struct Windows {
+  int64_t channels, height, width, kernel_rows, kernel_cols, out_rows, out_cols;  // channels of one group
+  Pair stride, padding, dilation;
+  int64_t channel_step, row_step, col_step;  // strides of the image, in codes
+  int64_t pad;
+
+  int64_t taps() const { return channels * kernel_rows * kernel_cols; }
+  int64_t pixels() const { return out_rows * out_cols; }
+  bool is_plain() const {
+    return kernel_rows == 1 && kernel_cols == 1 && stride == Pair{1, 1} && padding == Pair{0, 0} &&
+           (row_step == width * col_step || height == 1);
+  }
+};
+
+// out[i] = image[from + i * step] for those i in [0, count) where that lies inside [0, size), else pad.
+template <typename T>
+void take(const T* image, int64_t col_step, int64_t from, int64_t step, int64_t size, int64_t count, T pad, T* out) {
+  const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  const int64_t begin = std::min(count, from < 0 ? ceil_div(-from, step) : 0);
+  const int64_t end = std::max(begin, std::min(count, from < size ? ceil_div(size - from, step) : 0));
+  std::fill(out, out + begin, pad);
+  const T* x = image + from * col_step;
+  if (step * col_step == 1) {
+    std::copy(x + begin, x + end, out + begin);
+  } else {
+    for (int64_t i = begin; i < end; ++i) out[i] = x[i * step * col_step];
+  }
+  std::fill(out + end, out + count, pad);
+}
+
+// out[taps][count]: the values that each tap meets at pixels [first, first + count).
+template <typename T>
+void columns(const Windows& w, const T* image, int64_t first, int64_t count, T* out) {
+  const T pad = static_cast<T>(w.pad);
+  for (int64_t c = 0; c < w.channels; ++c) {
+    for (int64_t i = 0; i < w.kernel_rows; ++i) {
+      for (int64_t j = 0; j < w.kernel_cols; ++j) {
+        const int64_t left = j * w.dilation.second - w.padding.second;
+        for (int64_t at = 0; at < count;) {
+          const int64_t row = (first + at) / w.out_cols, col = (first + at) % w.out_cols;
+          const int64_t some = std::min(count - at, w.out_cols - col);
+          const int64_t y = row * w.stride.first + i * w.dilation.first - w.padding.first;
+          if (y < 0 || y >= w.height) {
+            std::fill(out + at, out + at + some, pad);
+          } else {
+            take(image + c * w.channel_step + y * w.row_step, w.col_step, col * w.stride.second + left, w.stride.second,
+                 w.width, some, pad, out + at);
+          }
+          at += some;
+        }
+        out += count;
+      }
+    }
+  }
+}
+
+// What all blocks of one convolution share.
+struct Job {
+  Windows w;
+  IntegerGemm gemm;  // of one group's weights, for any number of pixels
+  Accumulator accumulator;
+  Isa isa;
+  const char *image, *weight;
+  char* out;
+  int64_t images, groups, image_step, size_x, size_w, size_out;
+
+  // Pixels [first, first + count) of one group of one image, times the group's weights; `memory` is for the columns.
+  IntegerGemm block(int64_t image_index, int64_t group, int64_t first, int64_t count, void* memory) const {
+    IntegerGemm g = gemm;
+    const char* x = image + (image_index * image_step + group * w.channels * w.channel_step) * size_x;
+    if (w.is_plain()) {
+      g.b = x + first * w.col_step * size_x, g.b_row = w.channel_step, g.b_col = w.col_step;
+    } else {
+      g.b = memory, g.b_row = count, g.b_col = 1;
+      if (g.b_codes == Codes::int8)
+        columns(w, reinterpret_cast<const int8_t*>(x), first, count, static_cast<int8_t*>(memory));
+      if (g.b_codes == Codes::uint8)
+        columns(w, reinterpret_cast<const uint8_t*>(x), first, count, static_cast<uint8_t*>(memory));
+      if (g.b_codes == Codes::int16)
+        columns(w, reinterpret_cast<const int16_t*>(x), first, count, static_cast<int16_t*>(memory));
+    }
+    g.a = weight + group * g.m * w.taps() * size_w;
+    g.n = count;
+    g.c_first = (image_index * groups + group) * g.m * w.pixels() + first;
+    g.c = out + g.c_first * size_out;
+    return g;
+  }
+
+  int64_t block_pixels() const {
+    const int64_t panel = table<IntegerTable>(isa).panel, most = kColumnBytes / std::max<int64_t>(1, w.taps() * size_x);
+    return std::clamp(most / panel * panel, panel, kMostPixels);
+  }
+
+  void* memory(int64_t count) const {
+    return w.is_plain() ? nullptr : scratch(Slot::caller, static_cast<size_t>(w.taps() * count * size_x));
+  }
+
+  void run() const {
+    const int64_t pixels = w.pixels(), each = std::min(pixels, block_pixels()), blocks = (pixels + each - 1) / each;
+    const int64_t tasks = images * groups * blocks;
+    const int threads = threads_for(images * groups * gemm.m * pixels * std::max<int64_t>(1, w.taps()), kGrain);
+    parallel_tasks(tasks, static_cast<int>(std::min<int64_t>(threads, tasks)), [&](int64_t task) {
+      const int64_t first = task % blocks * each, count = std::min(each, pixels - first), plane = task / blocks;
+      multiply(block(plane / groups, plane % groups, first, count, memory(count)), accumulator, isa);
+    });
+  }
+
+  // The first k of the chunk in which the result at this position overflowed.
+  int64_t overflow_step(int64_t position) const {
+    const int64_t pixel = position % w.pixels(), plane = position / w.pixels(), row = plane % gemm.m;
+    const int64_t group = plane / gemm.m % groups, index = plane / gemm.m / groups;
+    return integer_result(block(index, group, pixel, 1, memory(1)), accumulator, row, 0).overflow;
+  }
+};
+
+void check_windows(const Windows& w, const Pair& most) {
+  const auto refuse = [](const char* what) { throw py::value_error(std::string("integer_conv2d: ") + what); };
+  for (const Pair& p : {w.stride, w.dilation})
+    if (p.first < 1 || p.second < 1 || p.first > most.first || p.second > most.second)
+      refuse("expected strides and dilations from 1 to 2^31 - 1");
+  if (w.padding.first < 0 || w.padding.second < 0 || w.padding.first > most.first || w.padding.second > most.second)
+    refuse("expected a padding from 0 to 2^31 - 1");
+  if (w.out_rows < 1 || w.out_cols < 1) refuse("the kernel is larger than the padded image");
+}
+
+// (results, position of the first that overflowed or -1, the first k of the chunk in which it did).
+py::tuple integer_conv2d(const py::array& given_x, const py::array& given_weight, Pair stride, Pair padding,
+                         Pair dilation, int64_t groups, int64_t pad, int bits, int shift, const std::string& overflow,
+                         const std::string& rounding, int64_t chunk, const std::string& name) {
+  const IntegerIsa isa(name);
+  Job job{};
+  job.accumulator = {bits, shift, overflow, rounding, chunk}, job.isa = isa.isa;
+  check(job.accumulator);
+  const py::array x = usable(given_x), weight = py::array::ensure(given_weight, py::array::c_style);
+  expect_ndim(x, 4, "x"), expect_ndim(weight, 4, "weight");
+  IntegerGemm& g = job.gemm;
+  g.a_codes = codes_of(weight, "weight"), g.b_codes = codes_of(x, "x"), g.vnni = isa.vnni, g.threaded = false;
+  if (groups < 1 || weight.shape(0) % groups || x.shape(1) != weight.shape(1) * groups)
+    throw py::value_error("integer_conv2d: channels differ: " + shape_text(x) + ", " + shape_text(weight));
+  const int64_t lowest = g.b_codes == Codes::uint8 ? 0 : -largest(g.b_codes);
+  if (pad < lowest || pad > largest(g.b_codes) - (g.b_codes != Codes::uint8))
+    throw py::value_error("integer_conv2d: pad=" + std::to_string(pad) + " is no value of x's type");
+  Windows& w = job.w;
+  w.channels = weight.shape(1), w.height = x.shape(2), w.width = x.shape(3);
+  w.kernel_rows = weight.shape(2), w.kernel_cols = weight.shape(3);
+  w.stride = stride, w.padding = padding, w.dilation = dilation, w.pad = pad;
+  const auto positions = [](int64_t size, int64_t kernel, int64_t step, int64_t edge, int64_t apart) {
+    const int64_t room = size + 2 * edge - apart * (kernel - 1) - 1;
+    return kernel < 1 || room < 0 ? 0 : room / std::max<int64_t>(1, step) + 1;
+  };
+  w.out_rows = positions(w.height, w.kernel_rows, stride.first, padding.first, dilation.first);
+  w.out_cols = positions(w.width, w.kernel_cols, stride.second, padding.second, dilation.second);
+  check_windows(w, {std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::max()});
+  w.channel_step = x.strides(1) / x.itemsize(), w.row_step = x.strides(2) / x.itemsize();
+  w.col_step = x.strides(3) / x.itemsize();
+  job.images = x.shape(0), job.groups = groups, job.image_step = x.strides(0) / x.itemsize();
+  g.m = weight.shape(0) / groups, g.k = w.taps(), g.a_row = w.taps(), g.a_col = 1, g.c_row = w.pixels();
+  const std::vector<py::ssize_t> shape{job.images, weight.shape(0), w.out_rows, w.out_cols};
+  py::array out = bits > 32 ? py::array(empty<int64_t>(shape)) : py::array(empty<int32_t>(shape));
+  job.image = static_cast<const char*>(x.data()), job.weight = static_cast<const char*>(weight.data());
+  job.out = static_cast<char*>(out.mutable_data());
+  job.size_x = x.itemsize(), job.size_w = weight.itemsize(), job.size_out = out.itemsize();
+  int64_t first = kNone, first_k = -1;
+  g.overflowed = &first;
+  {
+    py::gil_scoped_release released;
+    const int64_t image_largest = w.padding == Pair{0, 0} ? 0 : std::abs(pad);
+    plan_product(g, job.accumulator, weight, x, image_largest);
+    job.run();
+    if (first != kNone) first_k = job.overflow_step(first);
+  }
+  return py::make_tuple(out, first == kNone ? -1 : first, first_k);
+}
+
+void bind_integer_conv(py::module_& m) {
+  m.def("integer_conv2d", &integer_conv2d, py::arg("x"), py::arg("weight"), py::arg("stride"), py::arg("padding"),
+        py::arg("dilation"), py::arg("groups"), py::arg("pad") = 0, py::arg("bits") = 32, py::arg("shift") = 0,
+        py::arg("overflow") = "wrap", py::arg("rounding") = "down", py::arg("chunk") = 0, py::arg("isa") = "",
+        "Convolution of int8, uint8 or int16 images in an accumulator of `bits` bits; x may have any strides.");
+}
+
+const Binder binder(bind_integer_conv);
+
+}  // namespace
+}  // namespace ulpgrad

@@ -1,0 +1,214 @@
+// Packing: the lanes of a panel (rows of A or columns of B) are laid out unit by unit, so that a tile reads them front
+// to back, whatever the strides of the matrix were. A unit is 32 bits: four codes as bytes, two as 16-bit values, or
+// one (`per`).
+#pragma once
+
+#include <algorithm>
+
+#include "integer.h"
+#include "integer_vector.h"
+
+namespace ulpgrad::ULPGRAD_ISA {
+
+// How far beyond a panel packing may write; what stands there is written later.
+constexpr int64_t kUnitSlack = 16;
+
+constexpr int64_t kAhead = 32;  // rows that are fetched ahead of packing
+
+// One operand's panel within a segment: `count` of `width` lanes are there, the others are zeros.
+template <typename T>
+struct Panel {
+  const T* from;
+  int64_t lane_stride, k_stride, count, width;
+  uint32_t flip;  // of a unit: 0x80808080 moves bytes from the signed to the unsigned range, or back
+  bool halves;    // units of high bytes and of low bytes, in turn
+};
+
+// Bits of a unit that hold the first `valid` codes.
+template <int per>
+ULPGRAD_INLINE uint32_t kept(int64_t valid) {
+  return valid >= per ? ~uint32_t{0} : ~uint32_t{0} >> (32 / per * (per - valid));
+}
+
+// A unit from its codes.
+template <int per>
+ULPGRAD_INLINE uint32_t joined(uint32_t x0, uint32_t x1, uint32_t x2, uint32_t x3) {
+  if constexpr (per == 4) return (x0 & 0xFF) | (x1 & 0xFF) << 8 | (x2 & 0xFF) << 16 | x3 << 24;
+  return per == 2 ? (x0 & 0xFFFF) | x1 << 16 : x0 & 0xFFFF;
+}
+
+// Both 16-bit values of a unit shifted right by 8, with their signs; and their low bytes.
+ULPGRAD_INLINE uint32_t high_bytes(uint32_t unit) {
+  return static_cast<uint32_t>(static_cast<int32_t>(unit) >> 24) << 16 |
+         (static_cast<uint32_t>(static_cast<int32_t>(unit << 16) >> 24) & 0xFFFF);
+}
+ULPGRAD_INLINE uint32_t low_bytes(uint32_t unit) { return unit & 0x00FF00FF; }
+
+// Lanes lie side by side in memory: a vector of lanes at a time.
+template <int per, typename T>
+static void pack_side_by_side(const Panel<T>& p, int64_t k, uint32_t* __restrict out) {
+  for (int64_t at = 0; at < k; at += per) {
+    const int64_t valid = k - at;
+    const T* __restrict x[4];
+    for (int i = 0; i < 4; ++i) x[i] = p.from + (at + (i < valid && i < per ? i : 0)) * p.k_stride;
+    __builtin_prefetch(p.from + std::min(at + kAhead, k - 1) * p.k_stride);
+    if (per > 1) __builtin_prefetch(p.from + std::min(at + kAhead + 1, k - 1) * p.k_stride);
+    if (per > 2) __builtin_prefetch(p.from + std::min(at + kAhead + 2, k - 1) * p.k_stride);
+    if (per > 2) __builtin_prefetch(p.from + std::min(at + kAhead + 3, k - 1) * p.k_stride);
+    const uint32_t keep = kept<per>(valid);
+    const T* __restrict x0 = x[0], * __restrict x1 = x[1], * __restrict x2 = x[2], * __restrict x3 = x[3];
+    for (int64_t l = 0; l < p.count; ++l) {
+      out[l] = (joined<per>(static_cast<uint32_t>(x0[l]), static_cast<uint32_t>(x1[l]), static_cast<uint32_t>(x2[l]),
+                            static_cast<uint32_t>(x3[l])) ^
+                p.flip) &
+               keep;
+    }
+    for (int64_t l = p.count; l < p.width; ++l) out[l] = 0;
+    if (p.halves) {
+      for (int64_t l = 0; l < p.width; ++l) {
+        const uint32_t unit = out[l];
+        out[l] = high_bytes(unit), out[p.width + l] = low_bytes(unit);
+      }
+      out += p.width;
+    }
+    out += p.width;
+  }
+}
+
+constexpr int64_t kPiece = 64;  // units of each lane that are turned at a time
+
+// Units of one lane from `k` codes; those after them are zeros.
+template <int per, typename T>
+ULPGRAD_INLINE void gather_units(const T* __restrict from, int64_t k_stride, int64_t k, uint32_t flip,
+                                 uint32_t* __restrict out) {
+  const int64_t whole = k / per;
+  for (int64_t u = 0; u < whole; ++u) {
+    const T* x = from + u * per * k_stride;
+    uint32_t codes[4] = {};
+    for (int i = 0; i < per; ++i) codes[i] = static_cast<uint32_t>(x[i * k_stride]);
+    out[u] = joined<per>(codes[0], codes[1], codes[2], codes[3]) ^ flip;
+  }
+  if (whole * per < k) {
+    uint32_t codes[4] = {};
+    for (int64_t i = whole * per; i < k; ++i) codes[i - whole * per] = static_cast<uint32_t>(from[i * k_stride]);
+    out[whole] = (joined<per>(codes[0], codes[1], codes[2], codes[3]) ^ flip) & kept<per>(k - whole * per);
+  }
+}
+
+// The same where the codes lie side by side, as they do in units.
+template <int per, typename T>
+ULPGRAD_INLINE void copy_units(const T* __restrict from, int64_t k, uint32_t flip, uint32_t* __restrict out) {
+  if constexpr (per * sizeof(T) == sizeof(uint32_t)) {
+    const int64_t whole = k / per;
+    for (int64_t u = 0; u < whole; ++u) {
+      uint32_t unit;
+      __builtin_memcpy(&unit, from + u * per, sizeof unit);
+      out[u] = unit ^ flip;
+    }
+    if (whole * per < k) gather_units<per>(from + whole * per, 1, k - whole * per, flip, out + whole);
+  } else {
+    gather_units<per>(from, 1, k, flip, out);
+  }
+}
+
+// out[u * step + l] = lanes[l][u] for l < width. Eight lanes are written at a time, which may reach beyond the width:
+// into the next step, which comes later.
+static void turn(const uint32_t (*lanes)[kPiece], int64_t width, int64_t units, int64_t step, uint32_t* out) {
+  int64_t u = 0;
+#if ULPGRAD_ISA_LEVEL >= 1
+  for (; u + 8 <= units; u += 8) {
+    for (int64_t l = (width - 1) / 8 * 8; l >= 0; l -= 8) {
+      __m256 r[8], t[8];
+      for (int i = 0; i < 8; ++i) {
+        r[i] = _mm256_castsi256_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(&lanes[l + i][u])));
+      }
+      for (int i = 0; i < 4; ++i) {
+        t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+      }
+      for (int h = 0; h < 2; ++h) {
+        r[4 * h + 0] = _mm256_shuffle_ps(t[4 * h + 0], t[4 * h + 2], 0x44);
+        r[4 * h + 1] = _mm256_shuffle_ps(t[4 * h + 0], t[4 * h + 2], 0xEE);
+        r[4 * h + 2] = _mm256_shuffle_ps(t[4 * h + 1], t[4 * h + 3], 0x44);
+        r[4 * h + 3] = _mm256_shuffle_ps(t[4 * h + 1], t[4 * h + 3], 0xEE);
+      }
+      for (int i = 0; i < 8; ++i) {
+        const __m256 row =
+            i < 4 ? _mm256_permute2f128_ps(r[i], r[i + 4], 0x20) : _mm256_permute2f128_ps(r[i - 4], r[i], 0x31);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + (u + i) * step + l), _mm256_castps_si256(row));
+      }
+    }
+  }
+#endif
+  for (; u < units; ++u)
+    for (int64_t l = 0; l < width; ++l) out[u * step + l] = lanes[l][u];
+}
+
+constexpr int64_t kMostLanes = 2 * kLanes<int32_t> > 16 ? 2 * kLanes<int32_t> : 16;
+
+// Lanes lie apart: their units are collected, and turned into place.
+template <int per, typename T>
+static void pack_apart(const Panel<T>& p, int64_t k, uint32_t* out) {
+  const int64_t step = p.halves ? 2 * p.width : p.width;
+  alignas(64) uint32_t lanes[kMostLanes][kPiece];
+  for (int64_t l = p.count; l < kMostLanes; ++l)
+    for (int64_t u = 0; u < kPiece; ++u) lanes[l][u] = 0;
+  for (int64_t at = 0; at < k; at += per * kPiece) {
+    const int64_t codes = k - at < per * kPiece ? k - at : per * kPiece, units = (codes + per - 1) / per;
+    for (int64_t l = 0; l < p.count; ++l) {
+      const T* from = p.from + l * p.lane_stride + at * p.k_stride;
+      if (p.k_stride == 1) {
+        copy_units<per>(from, codes, p.flip, lanes[l]);
+      } else {
+        gather_units<per>(from, p.k_stride, codes, p.flip, lanes[l]);
+      }
+    }
+    if (p.halves) {
+      alignas(64) uint32_t part[kMostLanes][kPiece];
+      for (int64_t l = 0; l < kMostLanes; ++l)
+        for (int64_t u = 0; u < units; ++u) part[l][u] = high_bytes(lanes[l][u]);
+      turn(part, p.width, units, step, out);
+      for (int64_t l = 0; l < kMostLanes; ++l)
+        for (int64_t u = 0; u < units; ++u) part[l][u] = low_bytes(lanes[l][u]);
+      turn(part, p.width, units, step, out + p.width);
+    } else {
+      turn(lanes, p.width, units, step, out);
+    }
+    out += units * step;
+  }
+}
+
+template <int per, typename T>
+static void pack_units(const Panel<T>& p, int64_t k, uint32_t* out) {
+  if (p.lane_stride == 1 && p.count > 1) return pack_side_by_side<per>(p, k, out);
+  pack_apart<per>(p, k, out);
+}
+
+// sums[l] = factor * (the sum of lane l's codes + k * shift).
+template <typename T>
+static void lane_sums(const Panel<T>& p, int64_t k, int32_t factor, int32_t shift, int32_t* __restrict sums) {
+  for (int64_t l = 0; l < p.width; ++l) sums[l] = 0;
+  if (p.lane_stride == 1) {
+    for (int64_t i = 0; i < k; ++i) {
+      const T* __restrict x = p.from + i * p.k_stride;
+      for (int64_t l = 0; l < p.count; ++l) sums[l] += x[l];
+    }
+  } else {
+    for (int64_t l = 0; l < p.count; ++l) {
+      const T* x = p.from + l * p.lane_stride;
+      int32_t sum = 0;
+      if (p.k_stride == 1) {
+        for (int64_t i = 0; i < k; ++i) sum += x[i];
+      } else {
+        for (int64_t i = 0; i < k; ++i) sum += x[i * p.k_stride];
+      }
+      sums[l] = sum;
+    }
+  }
+  for (int64_t l = 0; l < p.count; ++l) {
+    sums[l] = static_cast<int32_t>(static_cast<uint32_t>(factor) *
+                                   (static_cast<uint32_t>(sums[l]) + static_cast<uint32_t>(k * shift)));
+  }
+}
+
+}  // namespace ulpgrad::ULPGRAD_ISA

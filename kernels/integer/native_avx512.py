@@ -1,0 +1,19 @@
+"""64-byte vectors and a 14 x 32 tile of sums. Next limit: still two instructions per step, multiply and add."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ulpgrad.formats import Array
+from ulpgrad.kernels.integer import native_call, spec
+from ulpgrad.kernels.registry import kernel
+
+
+@kernel(spec.integer_matmul, "cpu/native-avx512", rank=70, formats=spec.FORMATS, requires=("native", "avx512"))
+def integer_matmul(a: Array, b: Array, *, accumulator: Any = None) -> Array:
+    return native_call.matmul(a, b, accumulator, "avx512")
+
+
+@kernel(spec.integer_conv2d, "cpu/native-avx512", rank=70, formats=spec.FORMATS, requires=("native", "avx512"))
+def integer_conv2d(x: Array, weight: Array, **params: Any) -> Array:
+    return native_call.conv2d(x, weight, "avx512", **params)
