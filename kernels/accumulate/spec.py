@@ -199,41 +199,48 @@ def _named(rule: dict[str, Any]) -> str:
 
 def matmul_samples() -> Iterator[Sample]:
     rng = np.random.default_rng(0)
-    shapes = (((2, 3), (3, 4)), ((1, 9), (9, 1)), ((0, 3), (3, 2)), ((3, 0), (0, 2)), ((5, 7), (7, 19)))
-    wide = np.exp2(rng.integers(-40, 40, (3, 30))) * rng.integers(-8, 9, (3, 30))
-    for rule in rules():
-        for left, right in shapes:
-            yield Sample((rng.standard_normal(left), rng.standard_normal(right)), rule, f"{left} {_named(rule)}")
-        yield Sample((wide, np.exp2(rng.integers(-40, 8, (30, 2)))), rule, f"wide range {_named(rule)}")
-        yield Sample((np.full((1, 40), 1.25), np.ones((40, 3))), rule, f"swallowed {_named(rule)}")
-    one = next(rules())
-    yield Sample((rng.standard_normal((2, 1, 3, 7)), rng.standard_normal((3, 7, 4))), one, "stacks broadcast")
+    one, chunked, *_ = rules()
+    for left, right in (
+        ((1, 9), (9, 1)),
+        ((0, 3), (3, 2)),
+        ((3, 0), (0, 2)),
+        ((2, 1, 3, 7), (3, 7, 4)),
+        ((40, 5), (5, 3)),
+    ):
+        yield Sample((rng.standard_normal(left), rng.standard_normal(right)), chunked, f"{left} @ {right}")
     yield Sample((rng.standard_normal((40, 150)), rng.standard_normal((150, 140))), {**one, "chunk": 64}, "blocks")
-    yield Sample((rng.standard_normal((40, 5)), rng.standard_normal((5, 3))), one, "few columns")
+    yield Sample((np.full((1, 40), 1.25), np.ones((40, 3))), one, "swallowed")
+    wide = np.exp2(rng.integers(-40, 40, (3, 30))) * rng.integers(-8, 9, (3, 30))
     special = np.array([[np.inf, 1.0, 2.0], [np.nan, 1.0, 0.0], [0.0, -np.inf, np.inf], [-0.0, 0.0, 1.0]])
     for rule in rules():
+        yield Sample((rng.standard_normal((3, 7)), rng.standard_normal((7, 19))), rule, _named(rule))
+        yield Sample((wide, np.exp2(rng.integers(-40, 8, (30, 2)))), rule, f"wide range {_named(rule)}")
         yield Sample((special, np.array([[2.0, -1.0], [1.0, -0.0], [1.0, 3.0]])), rule, f"specials {_named(rule)}")
 
 
 def sum_samples() -> Iterator[Sample]:
     rng = np.random.default_rng(0)
+    one, chunked, *_ = rules()
+    for shape, axis, keepdims in (((), (), False), ((0,), (0,), True), ((9,), (0,), False), ((3, 5), (0,), False),
+                                  ((4, 3, 5), (0, 2), False), ((2, 3, 4), (), False)):  # fmt: skip
+        yield Sample((rng.standard_normal(shape),), {**chunked, "axis": axis, "keepdims": keepdims}, f"{shape} {axis}")
+    whole: dict[str, Any] = {"axis": (0,), "keepdims": False}
+    yield Sample((rng.uniform(-0.7, 2.7, 300),), {**one, **whole, "chunk": 64}, "across blocks")
+    yield Sample((rng.uniform(-0.7, 2.7, (300, 7)),), {**one, **whole}, "columns across blocks")
     for rule in rules():
-        for shape, axis, keepdims in (((), (), False), ((0,), (0,), True), ((9,), (0,), False), ((3, 5), (1,), True),
-                                      ((3, 5), (0,), False), ((4, 3, 5), (0, 2), False), ((2, 3, 4), (), False)):  # fmt: skip
-            x = rng.standard_normal(shape) * 4
-            yield Sample((x,), {**rule, "axis": axis, "keepdims": keepdims}, f"{shape} {axis} {_named(rule)}")
-    one = {**next(rules()), "axis": (0,), "keepdims": False}
-    yield Sample((rng.uniform(-0.7, 2.7, 300),), {**one, "chunk": 64}, "across blocks")
-    yield Sample((rng.uniform(-0.7, 2.7, (300, 7)),), one, "columns across blocks")
+        x = rng.standard_normal((3, 9)) * 4
+        yield Sample((x,), {**rule, "axis": (1,), "keepdims": True}, _named(rule))
 
 
 def cumulative_samples() -> Iterator[Sample]:
     rng = np.random.default_rng(0)
+    one = next(rules())
+    for shape, axis in (((0,), 0), ((9,), 0), ((4, 3, 5), 1), ((5, 0), 0)):
+        yield Sample((rng.standard_normal(shape),), {**one, "axis": axis}, f"{shape}")
+    yield Sample((rng.uniform(-0.7, 2.7, (300, 2)),), {**one, "axis": 0}, "across blocks")
     for rule in rules():
         if rule.get("chunk", 1) == 1:
-            for shape, axis in (((0,), 0), ((9,), 0), ((3, 5), 1), ((4, 3, 5), 1), ((5, 0), 0)):
-                yield Sample((rng.standard_normal(shape) * 4,), {**rule, "axis": axis}, f"{shape} {_named(rule)}")
-    yield Sample((rng.uniform(-0.7, 2.7, (300, 2)),), {**next(rules()), "axis": 0}, "across blocks")
+            yield Sample((rng.standard_normal((3, 9)) * 4,), {**rule, "axis": 1}, _named(rule))
 
 
 def _key(*_: Any, format: Format, overflow: str = "ieee", **__: Any) -> Any:
