@@ -1,5 +1,5 @@
 """`convert`: the plain function behind `cast`, which the dispatch calls to widen and to narrow. It takes the C++ loop where
-one is compiled, else NumPy."""
+one is compiled, else NumPy, or for large arrays to small floats Numba."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.errors import FormatError
-from ulpgrad.formats import Array, Float, Format, Integer
+from ulpgrad.formats import Array, Float, Format, Integer, float32, float64
+from ulpgrad.kernels import capabilities, native
 from ulpgrad.kernels.cast.compiled import compiled
+from ulpgrad.kernels.quantize.grid import float_refusal
 
 Converter = Callable[[Array], Array]
+WORTH_COMPILING = 1 << 16  # values
 
 
 def convert(array: Array, source: Format, target: Format) -> Array:
@@ -27,7 +30,26 @@ def convert(array: Array, source: Format, target: Format) -> Array:
 @cache
 def converter(source: Format, target: Format) -> Converter:
     """The fastest function that converts one format to another on the CPU."""
-    return compiled(source, target) or numpy_converter(source, target)
+    return compiled(source, target) or _jitted(source, target) or numpy_converter(source, target)
+
+
+def _jitted(source: Format, target: Format) -> Converter | None:
+    """Where C++ is not built: Numba's loop to small floats, for arrays that are worth compiling it."""
+    if native.missing() is None or capabilities.missing("numba") is not None or source not in (float32, float64):
+        return None
+    if not isinstance(target, Float) or target.is_native or float_refusal(target) is not None:
+        return None
+    plain = numpy_converter(source, target)
+
+    def call(array: Array) -> Array:
+        if array.size < WORTH_COMPILING:
+            return plain(array)
+        from ulpgrad.kernels.quantize.numba_bits import float_codes
+
+        codes = float_codes(np.ascontiguousarray(array), target, "nearest_even", None, True, 0, 0, 1)
+        return plain(array) if codes is None else codes  # which raises
+
+    return call
 
 
 @cache

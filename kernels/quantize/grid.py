@@ -147,7 +147,19 @@ def as_stored(codes: Array, form: Any) -> Array:
     return out
 
 
+def rows(x: Array, axis: int) -> tuple[Array, tuple[int, ...]]:
+    """`x` with `axis` last, as contiguous rows, and the shape before that."""
+    moved = np.moveaxis(x, axis, -1)
+    count = int(np.prod(moved.shape[:-1], dtype=np.int64))
+    return np.ascontiguousarray(moved).reshape(count, moved.shape[-1]), moved.shape
+
+
+def back(out: Array, shape: tuple[int, ...], axis: int) -> Array:
+    """Rows in the shape they came from, contiguous."""
+    return np.ascontiguousarray(np.moveaxis(out.reshape(*shape[:-1], out.shape[-1]), -1, axis))
+
+
 __all__ = [
-    "MODE", "Grid", "as_stored", "block_refusal", "carry_from", "fixed_refusal", "float_refusal", "grid", "has_nan",
-    "marks_nan", "options", "refusal",
+    "MODE", "Grid", "as_stored", "back", "block_refusal", "carry_from", "fixed_refusal", "float_refusal", "grid", "has_nan",
+    "marks_nan", "options", "refusal", "rows",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from ulpgrad.formats import Array, Block, Fixed, Float, float32, float64, int8, 
 from ulpgrad.kernels import native
 from ulpgrad.kernels.quantize import spec
 from ulpgrad.kernels.quantize.counts import native_grid
-from ulpgrad.kernels.quantize.grid import block_refusal, carry_from, grid, options
+from ulpgrad.kernels.quantize.grid import back, block_refusal, carry_from, grid, options, rows
 from ulpgrad.kernels.registry import Request, kernel
 
 
@@ -21,18 +21,6 @@ def _where(request: Request) -> str | None:
     if params["rounding"] == "stochastic" and params["axis"] % x.ndim != x.ndim - 1:
         return "draws random words in the order of memory: stochastic rounding wants blocks on the last axis"
     return block_refusal(params["dtype"])
-
-
-def rows(x: Array, axis: int) -> tuple[Array, tuple[int, ...]]:
-    """`x` with `axis` last, as contiguous rows, and the shape before that."""
-    moved = np.moveaxis(x, axis, -1)
-    count = int(np.prod(moved.shape[:-1], dtype=np.int64))
-    return np.ascontiguousarray(moved).reshape(count, moved.shape[-1]), moved.shape
-
-
-def back(out: Array, shape: tuple[int, ...], axis: int) -> Array:
-    """Rows in the shape they came from, contiguous."""
-    return np.ascontiguousarray(np.moveaxis(out.reshape(*shape[:-1], out.shape[-1]), -1, axis))
 
 
 @cache
