@@ -232,6 +232,28 @@ def converted(rng: np.random.Generator, n: int, op: Op) -> Sample:
     return Sample((rng.standard_normal(n),), {"dtype": bfloat16})
 
 
+def sums(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    """Accumulators of an int8 layer, with a scale for each of 1024 channels."""
+    x, bias = (rng.integers(-(2**19), 2**19, shape).astype(np.int32) for shape in ((n, COLUMNS), COLUMNS))
+    multiplier = rng.integers(2**30, 2**31, COLUMNS).astype(np.int32)
+    params = {"axis": 1, "zero_point": 0, "low": 0, "high": 127, "ties": "up", "dtype": FORMATS["int8"]}
+    return Sample((x, multiplier, np.full(COLUMNS, 42, np.int32), bias), params)
+
+
+def pooled_codes(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    window: dict[str, Any] = {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0)}
+    mean: dict[str, Any] = {"count_include_pad": True, "padding_value": 0, "ties": "up"}
+    more = {"dilation": (1, 1)} if op.name == "integer_max_pool2d" else mean
+    return Sample((rng.integers(0, 128, (n, 16, 64, 64)).astype(np.int8),), {**window, **more})
+
+
+def rounded(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    """Values to codes of the format, in the mode, of the op's first sample; blocks as in their largest."""
+    if op.name.startswith("block_"):
+        return max(op.samples(), key=lambda s: sum(a.size for a in s.arrays if a is not None))
+    return Sample((rng.standard_normal(n),), next(iter(op.samples())).params)
+
+
 def accumulated(rng: np.random.Generator, n: int, op: Op) -> Sample:
     """Sums in a 1-6-9 float: a product of square matrices in chunks of 64, or rows."""
     rule: dict[str, Any] = {"format": as_format("e6m9")}
@@ -251,6 +273,9 @@ SHAPES: dict[str, Shape] = {
     "linear": Shape(layer, 64, "rows through a layer 784-512 with bias and ReLU"),
     "conv": Shape(images, 8, "images of 16 channels, 32 x 32, through 32 filters 3 x 3"),
     "pool": Shape(pooled, 8, "images of 16 channels, 64 x 64, in windows 2 x 2"),
+    "integer_pool": Shape(pooled_codes, 8, "images of 16 channels of codes, 64 x 64, in windows 2 x 2"),
+    "quantize": Shape(rounded, MILLION, "elements, to float8_e4m3fn"),
+    "requantize": Shape(sums, 1024, "rows of 1024 sums to int8"),
     "attention": Shape(heads, 256, "positions, 2 x 4 causal heads of 64"),
     "cross_entropy": Shape(classes, 1024, "rows of 1000 classes"),
     "norm": Shape(normalized, 1024, "rows of 1024"),

@@ -59,6 +59,11 @@ BIG: dict[str, Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "scatter_add": lambda: ((f32(300, 700), ints(50, 300, 700)), {"axis": 0, "size": 50}),
     "topk": lambda: ((f32(300, 700),), {"k": 20, "axis": 1, "largest": True}),
     "searchsorted": lambda: ((np.sort(f32(1000)), f32(300, 700)), {"side": "left"}),
+    "requantize": lambda: ((ints(10**6, 500, 300).astype(np.int32), ints(2**31, 300).astype(np.int32), np.full(300, 45, np.int32),
+                            None), {"axis": 1, "zero_point": 3, "low": -128, "high": 127, "ties": "up", "dtype": ug.int8}),
+    "integer_max_pool2d": lambda: ((ints(99, 32, 16, 20, 20).astype(np.int8),), {**POOL, "dilation": (1, 1)}),
+    "integer_avg_pool2d": lambda: ((ints(99, 32, 16, 20, 20).astype(np.int8),),
+                                   {**POOL, "count_include_pad": True, "padding_value": 0, "ties": "even"}),
     "random_normal": lambda: ((), {"key": 7, "counter": 3, "size": 200_001, "dtype": ug.float32}),
 }  # fmt: skip
 
