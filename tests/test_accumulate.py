@@ -146,7 +146,9 @@ def test_overflow() -> None:
     assert ug.sum(x, accumulate=ug.Accumulate("float16", overflow="saturate")).item() == 65504 - 50000
     assert math.isnan(ug.sum(ug.asarray([400.0, 200.0]), accumulate="float8_e4m3fn").item())
     assert ug.sum(ug.asarray([20.0, 20.0]), accumulate="float6_e3m2fn").item() == 28
-    assert ug.sum(ug.asarray([2.0**127, 2.0**127, -(2.0**127)]), accumulate="e8m7fn").item() == 2.0**127  # beyond float32
+    assert (
+        ug.sum(ug.asarray([2.0**127, 2.0**127, -(2.0**127)]), accumulate="e8m7fn").item() == 2.0**127
+    )  # beyond float32
     assert math.isnan(ug.sum(ug.asarray([math.inf, -math.inf]), accumulate="e6m9").item())
 
 
@@ -304,6 +306,9 @@ def test_results_have_the_operands_format() -> None:
     assert ug.matmul(half, single, accumulate="e6m9").dtype is ug.float32
     assert ug.sum(half, accumulate="e6m9", dtype=ug.float32).dtype is ug.float32
     assert ug.mean(ug.full((4096,), 30.0, dtype=ug.float16), accumulate="float32").item() == 30.0
+    blocks, plain = normal(2, 32, grad=False).to("mxfp8_e4m3"), normal(32, 3, grad=False)
+    y, expected = (ug.matmul(t, plain, accumulate="e6m9") for t in (blocks, blocks.to(ug.float32)))
+    assert np.array_equal(y.numpy(), expected.numpy())
     with ug.autocast(ug.bfloat16):
         assert ug.matmul(single, ug.matrix_transpose(single), accumulate="e6m9").dtype is ug.bfloat16
 
@@ -326,6 +331,8 @@ def test_errors_teach() -> None:
         ug.Accumulate("float64", rounding="stochastic")
     with pytest.raises(ArgumentError, match="chunk"):
         ug.cumulative_sum(x, axis=0, accumulate=ug.Accumulate("e6m9", 2))
+    with pytest.raises(FormatError, match=r"q3\.4.*ulpgrad\.fixed"):
+        ug.matmul(x.to("q3.4"), x.to("q3.4"), accumulate="e6m9")
     with pytest.raises(FormatError, match="int64"):
         ug.sum(ug.ones(3, dtype=ug.int64), accumulate="e6m9")
     with pytest.raises(ShapeError, match="inner sizes differ"):

@@ -15,9 +15,10 @@ import numpy as np
 
 from ulpgrad.differentiable import Primitive, prepared
 from ulpgrad.errors import ArgumentError, FormatError
-from ulpgrad.formats import RANDOM_BITS, Float, Format, as_format
+from ulpgrad.formats import RANDOM_BITS, Format, as_format, float32
 from ulpgrad.kernels.accumulate import spec
 from ulpgrad.kernels.matmul.spec import check_matmul
+from ulpgrad.ops.creation import astype
 from ulpgrad.ops.manipulation import broadcast_to, flip, matrix_transpose, reshape
 from ulpgrad.random import BLOCK, Generator, generator_or_default
 from ulpgrad.tensor import Tensor
@@ -93,11 +94,13 @@ def accumulator(name: str, given: Any) -> Accumulate:
 
 
 def _floats(name: str, *tensors: Tensor) -> tuple[Any, ...]:
-    """Operands as the active policy wants them for the op of that name. FormatError unless they are floats."""
+    """Operands as the active policy wants them for the op of that name; affine and block ones as float32, as everywhere.
+    FormatError for integers and fixed point."""
     for t in tensors:
-        if not isinstance(t.dtype, Float):
-            raise FormatError(f"{name}: accumulate= is for float operands, got {t.dtype.name}")
-    return prepared(name, *tensors)
+        if t.dtype.kind not in ("float", "affine", "block"):
+            hint = "; fixed point: ulpgrad.fixed, with accumulator=" if t.dtype.kind == "fixed" else ""
+            raise FormatError(f"{name}: accumulate= is for float operands, got {t.dtype.name}{hint}")
+    return prepared(name, *[t if t.dtype.kind == "float" else astype(t, float32) for t in tensors])
 
 
 def _apart(counter: int, of: int) -> int:
