@@ -249,7 +249,7 @@ def test_an_untrained_writer_knows_nothing() -> None:
     assert transformer.bits(transformer.Writer(len(letters)), learned[:1000]) == pytest.approx(math.log2(61), abs=0.5)
 
 
-def test_every_product_of_the_writer_is_in_blocks() -> None:
+def test_every_layer_of_the_writer_is_in_blocks() -> None:
     model = transformer.Writer(61)
     policy = mx.policy("mxfp8_e4m3")
     with policy.inspect() as seen, policy:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ulpgrad import nn, ops, optim
-from ulpgrad.formats import Format, Q, as_format, bfloat16, float16, float32, int32
+from ulpgrad.formats import Fixed, Format, Q, as_format, bfloat16, float16, float32, int32
 from ulpgrad.policy import DelayedScaling, DynamicFixed, GradScaler, Policy, Scaled, autocast
 from ulpgrad.tensor import Tensor
 
@@ -112,7 +112,19 @@ def _moving() -> dict[str, Any]:
     return dict.fromkeys(ROLES, DynamicFixed(interval=INTERVAL))
 
 
-E4M3, E5M2, BYTE = as_format("float8_e4m3fn"), as_format("float8_e5m2"), Q(0, 7)
+def _integers(form: Fixed) -> dict[str, Any]:
+    """Integers with a delayed scale for each tensor, gradients rounded stochastically and sent as such."""
+    roles: dict[str, Any] = {"weight": form, "activation": form, "gradient": form}
+    policy: dict[str, Any] = {
+        **dict.fromkeys(roles, Scaled(form)),
+        "bias": None,
+        "rounding": {"gradient": "stochastic"},
+    }
+    return {**roles, "accumulate": int32, "update": float32,
+            "make": lambda seed: Ruled(Policy(**policy, seed=seed), form)}  # fmt: skip
+
+
+E4M3, E5M2 = as_format("float8_e4m3fn"), as_format("float8_e5m2")
 Q16 = Q(5, 10)
 TEN, TWELVE = Q(0, 9), Q(0, 11)
 
@@ -142,13 +154,17 @@ SCHEMES = {
     "mxfp4": Scheme("MXFP4", "Blocks of 32 4-bit floats with one scale.", **_blocks("mxfp4_e2m1")),
     "int8": Scheme(
         "int8, scaled", "8-bit integers, each tensor with a delayed scale, gradients rounded stochastically; sums in int32.",
-        BYTE, BYTE, BYTE, int32, float32,
-        lambda seed: Ruled(Policy(weight=Scaled(BYTE), activation=Scaled(BYTE), gradient=Scaled(BYTE), bias=None,
-                                  rounding={"gradient": "stochastic"}, seed=seed), BYTE),
+        **_integers(Q(0, 7)),
     ),
+    "int4": Scheme("int4, scaled", "The same with 4 bits.", **_integers(Q(0, 3))),
+    "int3": Scheme("int3, scaled", "The same with 3 bits.", **_integers(Q(0, 2))),
+    "int2": Scheme("int2, scaled", "The same with 2 bits: -1, -1/2, 0 and 1/2 times a scale.", **_integers(Q(0, 1))),
     "q16": Scheme(
         "Q(5, 10), stochastic", "16-bit fixed point for everything, the weights that are stepped too, rounded stochastically.",
         **_everywhere(Q16, int32, Q16, rounding="stochastic"),
+    ),
+    "q16-nearest": Scheme(
+        "Q(5, 10), nearest", "The same rounded to nearest: small updates are lost.", **_everywhere(Q16, int32, Q16),
     ),
     "dynamic": Scheme(
         "dynamic fixed, 10 and 12 bits", "10-bit words with a moving radix point for each tensor, weights kept in 12 bits; "
