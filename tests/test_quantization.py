@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,15 @@ from ulpgrad.quantization.layers import Product
 
 RNG = np.random.default_rng(0)
 BELL = RNG.normal(size=(4, 2000)).astype(np.float32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small layers: a second thread only waits."""
+    before = ug.get_num_threads()
+    ug.set_num_threads(1)
+    yield
+    ug.set_num_threads(before)
 
 
 # Calibration
@@ -276,6 +286,28 @@ def test_calibration_data_come_in_many_forms(networks: dict[str, nn.Module]) -> 
     pairs = compare(model, whole, ug.data.DataLoader(ug.data.digits("test"), 64))
     assert pairs == compare(model, whole, data("test"))
     assert "accuracy" in str(pairs)
+
+
+def test_any_end_and_any_number_of_axes() -> None:
+    """Networks may end with codes (behind a ReLU or a pooling), and dense layers take stacks of rows."""
+    ug.manual_seed(2)
+    rows, images = RNG.normal(size=(30, 5, 4)).astype(np.float32), RNG.normal(size=(30, 1, 4, 4)).astype(np.float32)
+    ends: list[tuple[nn.Module, np.ndarray]] = [
+        (nn.Linear(4, 3), rows),
+        (nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3), nn.ReLU()), rows),
+        (nn.Sequential(nn.ReLU(), nn.Linear(4, 3), nn.Flatten()), rows),
+        (nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.MaxPool2d(2)), images),
+        (nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(1, 8, 1), nn.AvgPool2d(2), nn.ReLU()), images),
+    ]
+    for model, x in ends:
+        wanted = model(x).detach().storage
+        for weight, allowed in (("int8 per channel", 0.03), ("q8", 0.05), ("q16", 2e-4)):
+            quantized = quantize(model, x, weight=weight)
+            got = quantized(x)
+            assert got.shape == wanted.shape
+            assert np.abs(got.storage - wanted).max() < allowed * np.abs(wanted).max(), (model, weight)
+            assert quantized(x[:0]).shape == (0, *wanted.shape[1:])
+            assert quantized.summary()
 
 
 def test_channels_of_zeros_with_a_bias_keep_it() -> None:

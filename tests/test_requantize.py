@@ -151,8 +151,10 @@ def test_the_extension_refuses_what_it_cannot_read() -> None:
         with pytest.raises(kind):
             module.requantize(*arrays, **{**good, **changed})
     x, one = np.zeros((2, 3), np.float32), np.ones(1)
-    for arrays, axis, kind in (((x.T, one, one), -1, ValueError), ((x, one, one), 1, ValueError), ((x, one, one), 2, ValueError),
-                               ((x, one.astype("f4"), one), -1, TypeError), ((x.astype(int), one, one), -1, TypeError)):  # fmt: skip
+    for arrays, axis, kind in (
+        ((x.T, one, one), -1, ValueError), ((x, one, one), 1, ValueError), ((x, one, one), 2, ValueError),
+        ((x, one.astype("f4"), one), -1, TypeError), ((x.astype(int), one, one), -1, TypeError),
+    ):  # fmt: skip
         with pytest.raises(kind):
             module.quantize_affine(*arrays, axis=axis, is_signed=True, values=False)
     window: dict[str, Any] = {"kernel_size": (2, 2), "stride": (1, 1), "padding": (0, 0)}
