@@ -7,8 +7,8 @@ CODE   := engine kernels bench tests examples setup.py
 
 .PHONY: demo test dev bench lint format types types-links test-kernels test-portable test-sanitize clean
 
-demo: $(VENV)/.lab  ## train networks on handwritten digits in several precisions, and write a report
-	$(BIN)/ulpgrad study
+demo: $(VENV)/.lab  ## train a network in a dozen number systems, and show what each brings and costs
+	$(BIN)/ulpgrad study tradeoff --quick
 
 test: $(VENV)/.dev lint types  ## every check: lint, types, tests
 	$(BIN)/python -m pytest -n 2
