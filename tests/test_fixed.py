@@ -16,7 +16,7 @@ from ulpgrad.errors import FormatError
 from ulpgrad.fixed import oracle
 from ulpgrad.formats import ROUNDINGS, Fixed, Q
 
-settings.register_profile("fixed", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fixed", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fixed")
 
 STEADY = [mode for mode in ROUNDINGS if mode != "stochastic"]

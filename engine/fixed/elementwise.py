@@ -97,29 +97,30 @@ def quotient(
     """Codes over codes, the quotient of which is in units of 2^-fraction."""
     shape = _shape(a, b)
     null = b == 0
-    any_null = bool(null.any())
-    if any_null:
-        _refuse_undefined(name, rule, form, np.broadcast_to(null, shape), np.broadcast_to(a, shape))
-        b = np.where(null, b.dtype.type(1), b)
+    over_zero = None
+    if null.any():
+        over_zero = np.broadcast_to(null, shape)
+        _refuse_undefined(name, rule, form, over_zero, np.broadcast_to(a, shape))
+        b = b + null.astype(b.dtype)
     left, right = max(form.fraction_bits - fraction, 0), max(fraction - form.fraction_bits, 0)
     more = rule.random_bits if rule.rounding == "stochastic" else 1
     bounds = hull(shifted(first, left), shifted((-first[1], -first[0]), left), shifted(second, right + more),
                   shifted((-second[1], -second[0]), right + more))  # fmt: skip
     out = run(name, spec.divide, rule, form, form.fraction_bits, bounds, (a, b), shape, left=left, right=right)
-    if not any_null:
-        return out
-    low, high = (form.storage.type(code) for code in bounds_of(form))
-    codes = np.where(null, np.where(a < 0, low, high), out.tensor.storage)
-    return Outcome(Tensor(codes, form), None if out.outside is None else out.outside | null)
+    if over_zero is not None:
+        below = np.broadcast_to(a, shape)[over_zero] < 0
+        out.tensor.storage[over_zero] = np.where(below, *(form.storage.type(code) for code in bounds_of(form)))
+        if out.outside is not None:
+            out.outside[over_zero] = True
+    return out
 
 
-def _refuse_undefined(name: str, rule: Rule, form: Fixed, null: Array, a: Array) -> None:
+def _refuse_undefined(name: str, rule: Rule, form: Fixed, over_zero: Array, a: Array) -> None:
     """FormatError for 0 / 0, and for x / 0, which is an infinity, where results do not saturate."""
-    undefined = null & (a == 0)
-    if undefined.any() or rule.overflow != "saturate":
-        wrong = undefined.any()
-        place = tuple(int(i) for i in np.argwhere(undefined if wrong else null)[0])
-        what = "0 / 0, which has no value" if wrong else "a division by zero, which can only saturate"
+    undefined = bool((a[over_zero] == 0).any())
+    if undefined or rule.overflow != "saturate":
+        place = tuple(int(i) for i in np.argwhere(over_zero & (a == 0) if undefined else over_zero)[0])
+        what = "0 / 0, which has no value" if undefined else "a division by zero, which can only saturate"
         raise FormatError(
             f"{name}: {what}{f', at {place}' if place else ''}: {form.name} has neither NaN nor infinity; replace zeros first"
         )

@@ -59,7 +59,7 @@ class _FixedNode(Node):
             inputs = [self._stand_in(t, e is not None, again) for t, e in zip(operands, self.edges, strict=True)]
             result = self.real(*inputs)
         g = self._estimated(gradients[0], result if again else result.detach())
-        wanted = [t for t, edge in zip(inputs, self.edges, strict=True) if edge is not None]
+        wanted = [t for t, edge in zip(inputs, self.edges, strict=True) if t is not None and edge is not None]
         if not result.requires_grad:
             return [None] * len(self.edges)
         found = iter(autograd.grad(result, wanted, g, create_graph=again, allow_unused=True))
@@ -77,16 +77,17 @@ class _FixedNode(Node):
             return real
         return alias(real) if real.requires_grad else real.detach().requires_grad_()
 
-    def _estimated(self, g: Any, result: Tensor) -> Tensor:
+    def _estimated(self, given: Any, result: Tensor) -> Tensor:
         from ulpgrad import ops
 
-        g = ops.astype(g, self.compute, copy=False)
+        g: Tensor = ops.astype(given, self.compute, copy=False)
         if callable(self.estimator):
             out: Tensor = self.estimator(g, result, self.form)
             return out
         if self.estimator == "straight_through" or self.outside is None:
             return g
-        return ops.where(self.outside, 0.0, g)
+        stopped: Tensor = ops.where(self.outside, 0.0, g)
+        return stopped
 
     def free(self) -> None:
         self.saved = None

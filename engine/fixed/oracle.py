@@ -9,9 +9,15 @@ from ulpgrad.formats import Fixed
 from ulpgrad.formats.rounding import check
 
 
+def unit(form: Fixed) -> Fraction:
+    """The distance of neighbouring values."""
+    n = form.fraction_bits
+    return Fraction(1, 1 << n) if n >= 0 else Fraction(1 << -n)
+
+
 def value(code: int, form: Fixed) -> Fraction:
     """What a code stands for, exactly."""
-    return Fraction(int(code)) / Fraction(2) ** form.fraction_bits
+    return int(code) * unit(form)
 
 
 def code(
@@ -22,7 +28,7 @@ def code(
     draw: tuple[int, int] = (0, 24),
 ) -> int:
     """The code of an exact value. `draw`: for stochastic rounding, the random number and its bits."""
-    return limited(rounded(exact * Fraction(2) ** form.fraction_bits, rounding, draw), form, overflow)
+    return limited(rounded(exact / unit(form), rounding, draw), form, overflow)
 
 
 def rounded(units: Fraction, rounding: str = "nearest_even", draw: tuple[int, int] = (0, 24)) -> int:
@@ -34,7 +40,7 @@ def rounded(units: Fraction, rounding: str = "nearest_even", draw: tuple[int, in
         number, bits = draw
         size, sign = abs(units), -1 if units < 0 else 1
         whole = size.numerator // size.denominator
-        return sign * (whole + (rounded((size - whole) * 2**bits) + number >= 2**bits))
+        return sign * (whole + (rounded((size - whole) * (1 << bits)) + number >= 1 << bits))
     ups = {
         "nearest_even": rest > Fraction(1, 2) or (rest == Fraction(1, 2) and floor % 2 == 1),
         "nearest_away": rest > Fraction(1, 2) or (rest == Fraction(1, 2) and floor >= 0),

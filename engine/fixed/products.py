@@ -214,7 +214,8 @@ def conv2d(
         codes = dispatch.call(integer.integer_conv2d, tuple(stored(a) for a in arrays), arrays, params)[0]
         added = None if bias is None else bias.storage.reshape(-1, 1, 1)
         return _finished(product, form, product.sums(codes, accumulator), added, bias_form)
-    seen = windows(x.storage, weight.shape[2:], **geometry)  # [n, c, oh, ow, kh, kw]
+    kernel = weight.shape[2], weight.shape[3]
+    seen = windows(x.storage, kernel, **geometry)  # [n, c, oh, ow, kh, kw]
     n, c, oh, ow = seen.shape[:4]
     o, per = weight.shape[0], c // groups
     left = np.moveaxis(seen.reshape(n, groups, per, oh, ow, -1), 2, 4).reshape(n, groups, oh * ow, -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ulpgrad.autograd import is_grad_enabled
 from ulpgrad.differentiable import Primitive
@@ -26,13 +26,14 @@ class Implementation:
     real: Callable[..., Tensor] | None = None
 
 
+F = TypeVar("F", bound=Callable[..., Outcome])
 IMPLEMENTED: dict[str, Implementation] = {}
 
 
-def implements(*names: str, real: Callable[..., Tensor] | None = None) -> Callable[[Any], Any]:
+def implements(*names: str, real: Callable[..., Tensor] | None = None) -> Callable[[F], F]:
     """Enter the decorated function as the implementation of ops."""
 
-    def enter(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    def enter(function: F) -> F:
         for name in names:
             IMPLEMENTED[name] = Implementation(function, real)
         return function

@@ -170,11 +170,10 @@ def _value(
 ) -> int | float:
     """What an operation came to at one place, before it was cut, in units of 2^-fraction; of a quotient the value."""
     if op is spec.matmul:
-        a, b = arrays
-        lead, (i, j) = place[:-2], place[-2:]
-        left = np.broadcast_to(a, (*(lead and np.broadcast_shapes(a.shape[:-2], b.shape[:-2])), *a.shape[-2:]))
-        right = np.broadcast_to(b, (*left.shape[:-2], *b.shape[-2:]))
-        return sum(int(x) * int(y) for x, y in zip(left[(*lead, i)], right[(*lead, slice(None), j)], strict=True))
+        i, j = place[-2:]
+        lead = np.broadcast_shapes(*(a.shape[:-2] for a in arrays))
+        left, right = (np.broadcast_to(a, (*lead, *a.shape[-2:]))[place[:-2]] for a in arrays)
+        return int(np.dot(left[i].astype(object), right[:, j].astype(object)))
     shape = np.broadcast_shapes(*(a.shape for a in arrays))
     x, *rest = (int(np.broadcast_to(a, shape)[place]) for a in arrays)
     if op is spec.rescale:
@@ -182,7 +181,7 @@ def _value(
     y = rest[0]
     if op is spec.multiply:
         return x * y
+    x, y = x << int(params["left"]), y << int(params["right"])
     if op is spec.add:
-        y <<= params["right"]
-        return (x << params["left"]) + (-y if params["subtract"] else y)
-    return float(Fraction(x << params["left"], y << params["right"]) / Fraction(2) ** fraction)
+        return x - y if params["subtract"] else x + y
+    return float(Fraction(x, y) / Fraction(2) ** fraction)

@@ -5,12 +5,14 @@ A word of up to 16 bits is looked up whole, in one table per function, format an
 and their error analysis", 1991) in integers of 62 fraction bits; sigmoid and tanh follow from it by one division.
 
 Error, for every operand: half a unit of the result's last place (one unit for directed roundings) and 2^-48 more, which is
-relative to the result for exp and absolute for the others. Softmax divides exponentials of F = min(52, 62 - ceil(log2 k))
-fraction bits by the sum of k of them: (k + 2) 2^-F in place of 2^-48.
+relative to the result for exp and absolute for the others. Softmax divides exponentials of F fraction bits by the
+sum of k of them: (k + 2) 2^-F in place of 2^-48, where F is min(52, 62 - ceil(log2 k)), or 50 - n if that is n + ceil(log2 k)
++ 10 or more (divisors and dividends then fit float64's units, and (k + 2) 2^-F is at most 2^-9 units of the last place).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -33,7 +35,11 @@ FAR = 130  # an exponential below 2^-FAR is zero here
 FRACTION = UNIT + FAR  # fraction bits of an exponential
 LARGEST = 2.0**900  # what an exponential in a table stops at
 
-REAL = {"exp": np.exp, "tanh": np.tanh, "sigmoid": lambda x: 0.5 + 0.5 * np.tanh(0.5 * x)}
+REAL: dict[str, Callable[[Array], Array]] = {
+    "exp": np.exp,
+    "tanh": np.tanh,
+    "sigmoid": lambda x: 0.5 + 0.5 * np.tanh(0.5 * x),
+}
 
 
 # Words of up to 16 bits
@@ -130,6 +136,12 @@ def exponentials(name: str, rule: Rule, x: Tensor) -> Outcome:
     return Outcome(Tensor(out.tensor.storage.reshape(x.shape), target), outside)
 
 
+def softmax_bits(target: Fixed, terms: int) -> int:
+    """Fraction bits of the exponentials that a softmax over so many terms divides."""
+    more, fast = rules.added_bits(terms), 50 - max(target.fraction_bits, 0)
+    return fast if fast >= max(target.fraction_bits, 0) + more + 10 else min(52, 62 - more)
+
+
 @implements("softmax")
 def softmax(name: str, rule: Rule, x: Tensor, *, axis: int) -> Outcome:
     """Exponentials of the distance to the largest, over their sum: one division."""
@@ -138,10 +150,11 @@ def softmax(name: str, rule: Rule, x: Tensor, *, axis: int) -> Outcome:
     if not x.size:
         return Outcome(Tensor(np.empty(x.shape, target.storage), target))
     terms = x.shape[axis]
-    fraction = min(52, 62 - rules.added_bits(terms))
+    fraction = softmax_bits(target, terms)
     if form.bits <= WHOLE:
-        wide = x.storage.astype(np.int32)
-        e = falling(form, fraction)[wide.max(axis=axis, keepdims=True) - wide]
+        table, wide = falling(form, fraction), x.storage.astype(np.int32)
+        distance = wide.max(axis=axis, keepdims=True) - wide
+        e = table[np.minimum(distance, len(table) - 1, out=distance)]
     else:
         exact = x.storage.astype(object)
         distance = exact - exact.max(axis=axis, keepdims=True)
@@ -153,6 +166,7 @@ def softmax(name: str, rule: Rule, x: Tensor, *, axis: int) -> Outcome:
 
 @lru_cache(32)
 def falling(form: Fixed, fraction: int) -> Array:
-    """exp(-d 2^-n) of `fraction` fraction bits for each distance d between two codes: int64[2^bits]."""
+    """exp(-d 2^-n) of `fraction` fraction bits for each distance d between two codes, up to where it is zero: int64."""
     distances = np.ldexp(np.arange(1 << form.bits, dtype=np.float64), -form.fraction_bits)
-    return np.rint(np.ldexp(np.exp(-distances), fraction)).astype(np.int64)
+    values = np.rint(np.ldexp(np.exp(-distances), fraction)).astype(np.int64)
+    return values[: np.count_nonzero(values) + 1]

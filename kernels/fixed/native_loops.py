@@ -26,8 +26,8 @@ def _run(kind: int, a: Array, b: Array | None, words: Array | None, cut: Cut, le
     try:
         return native.module().fixed_apply(kind, a, b, words, left, right, cut.fields, cut.report)
     except ValueError:  # of memory that is not aligned, say
-        a, b, words = (None if x is None else np.require(x, requirements="CA") for x in (a, b, words))
-        return native.module().fixed_apply(kind, a, b, words, left, right, cut.fields, cut.report)
+        tidy = [None if x is None else np.require(x, requirements=["C", "A"]) for x in (a, b, words)]
+        return native.module().fixed_apply(kind, *tidy, left, right, cut.fields, cut.report)
 
 
 @kernel(spec.add, "cpu/native-loops", rank=50, formats=INTEGERS, where=fits)
@@ -63,4 +63,4 @@ def _stack(x: Array, lead: tuple[int, ...]) -> Array:
     if x.ndim > 2 and x.shape[:-2] != lead and np.prod(x.shape[:-2]) != 1:
         x = np.broadcast_to(x, (*lead, *x.shape[-2:]))
     size = int(np.prod(x.shape[:-2]))
-    return np.require(x, requirements="CA").reshape(size, *x.shape[-2:])
+    return np.require(x, requirements=["C", "A"]).reshape(size, *x.shape[-2:])

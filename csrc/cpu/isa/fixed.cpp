@@ -153,35 +153,57 @@ void drop(W* x, int n, const FixedCall& c, const uint32_t* words) {
   }
 }
 
+// Whole parts of |x| / y for y > 0, and what is left of x. Where float64 holds both exactly, its quotient is off by
+// less than the distance to the next whole number above, so that cutting it off is right; vector units divide those.
 template <typename W>
-W divided(W x, W y, const FixedCall& c, const uint32_t* words, int i) {
-  const bool negative = (x < 0) != (y < 0);
-  const W divisor = y < 0 ? -y : y, size = x < 0 ? -x : x;
-  const W whole = size / divisor, rest = size - whole * divisor;  // of the magnitude
-  bool up = false;                                                // in magnitude
+void divide_whole(W* x, const W* y, W* whole, int n) {
+  constexpr W exact = W(1) << (sizeof(W) == 4 ? 30 : 51);
+  W largest = 0;
+  for (int i = 0; i < n; ++i) {
+    const W high = x[i] > y[i] ? x[i] : y[i];
+    largest = high > largest ? high : largest;
+  }
+  if (sizeof(W) == 4 || largest < exact) {
+    for (int i = 0; i < n; ++i) whole[i] = W(int64_t(double(x[i]) / double(y[i])));
+  } else {
+    for (int i = 0; i < n; ++i) whole[i] = x[i] / y[i];
+  }
+  for (int i = 0; i < n; ++i) x[i] -= whole[i] * y[i];
+}
+
+// x 2^left / (y 2^right), rounded.
+template <typename W>
+void divide(W* x, W* y, int n, const FixedCall& c, const uint32_t* words) {
+  alignas(64) W whole[block], negative[block];
+  for (int i = 0; i < n; ++i) {
+    const W a = shifted(x[i], c.left), b = shifted(y[i], c.right);
+    negative[i] = W((a < 0) != (b < 0));
+    x[i] = a < 0 ? -a : a;
+    y[i] = b < 0 ? -b : b;
+  }
+  divide_whole(x, y, whole, n);  // x is now what is left; the rest counts magnitudes
   switch (c.rounding) {
     case FixedRounding::nearest_even:
-      up = rest > divisor - rest || (rest == divisor - rest && (whole & 1));
+      for (int i = 0; i < n; ++i) whole[i] += W(x[i] > y[i] - x[i]) | (W(x[i] == y[i] - x[i]) & whole[i] & 1);
       break;
     case FixedRounding::nearest_away:
-      up = rest >= divisor - rest;
+      for (int i = 0; i < n; ++i) whole[i] += W(x[i] >= y[i] - x[i]);
       break;
     case FixedRounding::toward_zero:
       break;
     case FixedRounding::up:
-      up = rest != 0 && !negative;
+      for (int i = 0; i < n; ++i) whole[i] += W(x[i] != 0) & (negative[i] ^ 1);
       break;
     case FixedRounding::down:
-      up = rest != 0 && negative;
+      for (int i = 0; i < n; ++i) whole[i] += W(x[i] != 0) & negative[i];
       break;
     case FixedRounding::to_odd:
-      up = rest != 0 && !(whole & 1);
+      for (int i = 0; i < n; ++i) whole[i] |= W(x[i] != 0);
       break;
     default:
-      up = goes_up<W>(rest, divisor, -1, c.random_bits, words[i]);
+      for (int i = 0; i < n; ++i) whole[i] += W(goes_up<W>(x[i], y[i], -1, c.random_bits, words[i]));
   }
-  const W rounded = whole + W(up);
-  return negative ? -rounded : rounded;
+  for (int i = 0; i < n; ++i) x[i] = negative[i] ? -whole[i] : whole[i];
 }
 
 template <typename W>
@@ -202,7 +224,7 @@ void limit(W* x, int n, const FixedCall& c, uint8_t* outside) {
 
 // a and b to the exact result in x.
 template <typename W>
-void combine(const FixedCall& c, W* x, const W* y, int n, const uint32_t* words) {
+void combine(const FixedCall& c, W* x, W* y, int n, const uint32_t* words) {
   switch (c.kind) {
     case FixedKind::add:
       for (int i = 0; i < n; ++i) x[i] = shifted(x[i], c.left) + shifted(y[i], c.right);
@@ -214,8 +236,7 @@ void combine(const FixedCall& c, W* x, const W* y, int n, const uint32_t* words)
       for (int i = 0; i < n; ++i) x[i] *= y[i];
       return;
     case FixedKind::divide:
-      for (int i = 0; i < n; ++i) x[i] = divided<W>(shifted(x[i], c.left), shifted(y[i], c.right), c, words, i);
-      return;
+      return divide(x, y, n, c, words);
     case FixedKind::keep:
       return;
     case FixedKind::negate:
