@@ -16,6 +16,7 @@ from ulpgrad import dispatch
 from ulpgrad.errors import ArgumentError
 from ulpgrad.formats import as_format
 from ulpgrad.kernels import registry
+from ulpgrad.kernels.integer.accumulator import Accumulator
 from ulpgrad.kernels.registry import Request
 
 RNG = np.random.default_rng(1)
@@ -23,6 +24,10 @@ RNG = np.random.default_rng(1)
 
 def f32(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape).astype(np.float32)
+
+
+def codes(*shape: int) -> np.ndarray:
+    return RNG.integers(-128, 128, shape).astype(np.int8)
 
 
 def ints(high: int, *shape: int) -> np.ndarray:
@@ -53,6 +58,8 @@ BIG: dict[str, Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "conv2d_input_gradient": lambda: ((f32(8, 12, 20, 20), f32(12, 6, 3, 3)), {**CONV, "size": (20, 20)}),
     "conv2d_weight_gradient": lambda: ((f32(8, 12, 20, 20), f32(8, 6, 20, 20)), {**CONV, "size": (3, 3)}),
     "max_pool2d": lambda: ((f32(32, 16, 20, 20),), {**POOL, "dilation": (1, 1)}),
+    "integer_matmul": lambda: ((codes(130, 257), codes(257, 301)), {"accumulator": Accumulator(16, 4, chunk=20)}),
+    "integer_conv2d": lambda: ((codes(2, 6, 20, 20), codes(12, 6, 3, 3)), {**CONV, "accumulator": "int64"}),
     "attention": lambda: ((f32(2, 4, 150, 32), f32(2, 4, 150, 32), f32(2, 4, 150, 32), None), {"is_causal": True, "scale": 0.2}),
     "embedding_gradient": lambda: ((f32(5000, 40), ints(50, 5000)), {"rows": 50}),
     "take_along_axis": lambda: ((f32(300, 700), ints(300, 400, 700)), {"axis": 0}),
