@@ -319,6 +319,14 @@ def test_channels_of_zeros_with_a_bias_keep_it() -> None:
     for weight in ("int8 per channel", "int8 per tensor", "q16"):
         got = quantize(model, x, weight=weight)(x).storage
         assert np.abs(got - model(x).detach().storage).max() < 0.1
+    model[0].weight.storage[...] = [[1e-12, -2e-12, 0], [0, 0, 0]]
+    model[0].bias.storage[...] = 0.0
+    quantized = quantize(model, x)
+    assert np.abs(quantized.trace(x)[0][3].astype(int)).max() > 100  # small numbers take all codes as well
+    nothing = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
+    for parameter in nothing.parameters():
+        parameter.storage[...] = 0.0
+    assert (quantize(nothing, x * 0)(x).storage == 0).all()
 
 
 def test_networks_without_an_integer_form_are_named() -> None:

@@ -175,7 +175,7 @@ def _product(step: Step, choice: Choice, source: Affine | Fixed, results: Array,
     target: Affine | Fixed | None = None
     if isinstance(source, Affine):
         assert isinstance(form, Affine)
-        form = _holding(step.bias, source, form)
+        form = _holding(step.weight, step.bias, source, form)
         target = None if last else choice.of_activations(results)
         unit = source.scale * form.scale
     else:
@@ -207,8 +207,12 @@ def _fixed(form: Affine | Fixed) -> Fixed:
     return form
 
 
-def _holding(bias: Array, source: Affine, form: Affine) -> Affine:
-    """Weight scales, made larger where a channel's weights are so small beside its bias that this would not fit 32 bits."""
+def _holding(weight: Array, bias: Array, source: Affine, form: Affine) -> Affine:
+    """Weight scales, made larger where a channel's weights are so small beside its bias that this would not fit 32 bits. A
+    channel of zeros takes the largest of the others."""
+    some = weight.reshape(len(weight), -1).any(1)
+    if form.axis is not None and some.any() and not some.all():
+        form = Affine(form.base, np.where(some, form.scale, form.scale[some].max()), form.zero_point, form.axis)
     least = np.abs(bias) / (float(source.scale) * 2.0 ** BIAS_BITS[8])
     scale = np.maximum(form.scale, least if form.axis is not None else least.max())
     return form if (scale == form.scale).all() else Affine(form.base, scale, form.zero_point, form.axis)

@@ -94,9 +94,9 @@ def _samples() -> Iterator[Sample]:
         dtype = Affine(base, 0.25, zero_point)
         yield Sample((rng.integers(-999, 999, (3, 67)) / 8,), OPTIONS | {"dtype": dtype}, f"{dtype}, with ties")
         yield Sample((wild,), OPTIONS | {"dtype": dtype}, f"special values to {dtype}")
-        for axis, shape in ((0, (3, 40)), (1, (5, 67)), (1, (2, 3, 33))):
-            dtype = Affine(base, rng.uniform(0.01, 0.02, shape[axis]), np.full(shape[axis], zero_point), axis)
-            yield Sample((rng.standard_normal(shape),), OPTIONS | {"dtype": dtype}, f"{shape} to {dtype}")
+        for axis, size in ((0, (3, 40)), (1, (5, 67)), (1, (2, 3, 33))):
+            dtype = Affine(base, rng.uniform(0.01, 0.02, size[axis]), np.full(size[axis], zero_point), axis)
+            yield Sample((rng.standard_normal(size),), OPTIONS | {"dtype": dtype}, f"{size} to {dtype}")
     for shape in ((), (0,), (1,), (3, 5), (2, 0, 3)):
         yield Sample((np.asarray(rng.standard_normal(shape)),), OPTIONS | {"dtype": targets[0]}, f"shape {shape}")
 

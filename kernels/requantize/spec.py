@@ -17,6 +17,7 @@ from ulpgrad.formats import Array, Format, int32, int64
 from ulpgrad.kernels.requantize.samples import RESULTS, TIES, samples
 from ulpgrad.kernels.spec import Op
 
+RANGES = {form: (form.min, form.max) for form in RESULTS}
 LARGEST_SHIFT = 62
 
 
@@ -84,7 +85,7 @@ def _check(
     if shift.size and not (shift.min() >= 0 and shift.max() <= LARGEST_SHIFT):
         bad = shift.min() if shift.min() < 0 else shift.max()
         raise ArgumentError(f"requantize: shift {bad}: expected 0 to {LARGEST_SHIFT}")
-    least, most = np.iinfo(dtype.storage).min, np.iinfo(dtype.storage).max
+    least, most = RANGES[dtype]
     if not least <= low <= high <= most:
         raise ArgumentError(f"requantize: clamp {low} to {high}: expected a range within {dtype}, {least} to {most}")
     if not least <= zero_point <= most:
