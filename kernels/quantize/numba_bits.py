@@ -55,7 +55,7 @@ def _encode(x: Any, out: Any, words: Any, mode: int, bits: int, mantissa: int, l
             whole = np.int64(x[i])
             negative = whole >> (31 if field == 23 else 63) & 1
             magnitude = whole & (0x7FFFFFFF if field == 23 else 0x7FFFFFFFFFFFFFFF)
-            exponent = max(magnitude >> field, 1)
+            exponent: Any = max(magnitude >> field, 1)
             significand = (magnitude - ((exponent - 1) << field)) << guard
             above = max(exponent - lowest, 0)
             shift = field + guard - mantissa + max(lowest - exponent, 0)
@@ -103,8 +103,9 @@ def _fixed(
     """Saturates, or with a modulus wraps; returns how many values have no code."""
     wild, size = 0, x.size
     for i in prange(size):
-        value = np.float64(x[i])
-        magnitude, negative = abs(value) * scale, value < 0
+        value: Any = np.float64(x[i])
+        magnitude: Any = abs(value) * scale
+        negative = value < 0
         if not (magnitude < np.inf or (modulus == 0.0 and magnitude == magnitude)):
             wild += 0 if modulus != 0.0 and abs(value) < np.inf else 1
             magnitude = 0.0
@@ -187,22 +188,22 @@ def float_codes(x: Array, form: Float, rounding: str, overflow: str | None, subn
     wide = x if x.dtype == np.float64 or form.min_exponent >= -126 else x.astype(np.float64)
     field, bias = (23, 127) if wide.dtype == np.float32 else (52, 1023)
     limits, table = _constants(form, rounding, overflow, subnormals)
-    out = np.empty(x.shape, f"u{form.itemsize}")
+    out = np.empty(x.shape, np.uint32)  # one width, narrowed after: each width of results would be compiled apart
     words = words_for(rounding, key, counter, x.size)
     _encode(wide.reshape(-1).view(f"u{wide.itemsize}"), out.reshape(-1), words, MODE[rounding], random_bits,
             form.mantissa_bits, form.min_exponent + bias, field, limits, table)  # fmt: skip
-    return None if form.nan_code is None and has_nan(x, out, form) else as_stored(out, form)
+    codes = out.astype(f"u{form.itemsize}", copy=False)
+    return None if form.nan_code is None and has_nan(x, codes, form) else as_stored(codes, form)
 
 
 def _fixed_codes(x: Array, form: Fixed, rounding: str, overflow: str | None, subnormals: bool, key: int, counter: int,
                  random_bits: int) -> Array | None:  # fmt: skip
-    out = np.empty(x.shape, form.storage)
+    out = np.empty(x.shape, np.int32)
     words = words_for(rounding, key, counter, x.size)
     modulus = 2.0**form.bits if overflow == "wrap" else 0.0
-    codes = out.reshape(-1).view(f"i{form.itemsize}")
-    wild = _fixed(x.reshape(-1), codes, words, MODE[rounding], random_bits, 2.0**form.fraction_bits,
+    wild = _fixed(x.reshape(-1), out.reshape(-1), words, MODE[rounding], random_bits, 2.0**form.fraction_bits,
                   float(form.min_code), float(form.max_code), modulus)  # fmt: skip
-    return None if wild else out
+    return None if wild else out.astype(form.storage, copy=False)
 
 
 def _where(request: Request) -> str | None:
