@@ -136,7 +136,8 @@ STUDY = Study(
                               f"{BITS} bits to multiply, {UPDATE} to keep weights, {m} integer bits everywhere.")
             for m in PLACES
         },
-        ENOUGH: Row("Q(5, 14)", fixed(5, 20, 20), "20 bits for everything, one radix point: as many as the paper found it needs."),
+        ENOUGH: Row("Q(5, 14)", fixed(5, 20, 20),
+                    "20 bits for everything, one radix point: as many as the paper found it needs."),
         "dynamic": Row(f"dynamic, {BITS} and {UPDATE} bits", dynamic(),
                        f"{BITS} bits to multiply, {UPDATE} to keep weights, each group with a radix point of its own."),
     },

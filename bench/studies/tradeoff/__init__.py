@@ -14,6 +14,7 @@ from ulpgrad.bench import energy, ledger, report
 from ulpgrad.bench.lab import (
     FAINT,
     INK,
+    PAPER,
     Check,
     Column,
     Figures,
@@ -37,6 +38,7 @@ from ulpgrad.tensor import Tensor
 
 RECIPE = Recipe(learning_rate=0.1, standardize=True)
 BASE = "float32"
+PLATE = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.8, "alpha": 0.75}  # behind names
 SETTLED = 0.2  # of the steps, after which times count
 
 
@@ -92,7 +94,7 @@ def pareto(figure: str, label: str, unit: float) -> Any:
             axes.plot([x, x], [error.mean - min(half, 0.7 * error.mean), error.mean + half], color=shade, alpha=0.25)
             axes.plot([x], [error.mean], "o", markersize=7 if on_front else 5, color=shade)
         axes.set(xlabel=label, ylabel="test error", xscale="log", yscale="log")
-        axes.margins(x=0.1, y=0.08)
+        axes.margins(x=0.1, y=0.14)
         plain_ticks(axes.yaxis, share=True)
         plain_ticks(axes.xaxis)
         named(axes, [(x, e.mean, results.label(row)) for row, (x, e) in found.items()])
@@ -130,7 +132,7 @@ def named(axes: Any, points: Sequence[tuple[float, float, str]]) -> None:
             chosen = 8.0, 0.0, size, 8
         left, up, box, away = chosen
         line = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
-        axes.annotate(text, (x, y), (left, up), textcoords="offset points", va="center", fontsize=8.5,
+        axes.annotate(text, (x, y), (left, up), textcoords="offset points", va="center", fontsize=8.5, bbox=PLATE,
                       arrowprops=line if away > 8 else None)  # fmt: skip
         taken.append(box)
 
@@ -235,7 +237,7 @@ STUDY = Study(
         Column("energy a step", lambda runs: f"{runs[0]['energy']:.0f} µJ"),
         kilobytes("weights", "weight_bytes"), kilobytes("activations", "activation_bytes"),
         kilobytes("gradients", "gradient_bytes"), kilobytes("exchange", "exchange_bytes"),
-        Column("time a step", lambda runs: readable(statistics.median(r["step_seconds"] for r in runs))),
+        Column("time a step", lambda runs: readable(statistics.fmean(r["step_seconds"] for r in runs))),
         diverged(),
     ],
     note=f"Bytes of a step in the bits of each format: weights with their master where there is one, activations kept for "
