@@ -280,7 +280,7 @@ SHAPES: dict[str, Shape] = {
     "cross_entropy": Shape(classes, 1024, "rows of 1000 classes"),
     "norm": Shape(normalized, 1024, "rows of 1024"),
     "embedding": Shape(table, 16_384, "indices into 10000 rows of 128"),
-    "accumulate": Shape(accumulated, 256, "rows and columns, or rows of 1024"),
+    "accumulate": Shape(accumulated, 128, "rows and columns, or rows of 1024"),
     "gather": Shape(gathered, 1024, "rows of 1024"),
     "order": Shape(ordered, 1024, "rows of 1024"),
     "optimizer": Shape(parameters, MILLION, "parameters"),
