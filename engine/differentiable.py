@@ -270,7 +270,7 @@ def moved(
     """
     form = inputs[0].dtype
     if form.routed and name not in ("copy", "alias"):
-        _check_movable(name, form, inputs)
+        check_movable(name, form, inputs)
     out = Tensor(storage, form)
     if view:
         out._cell = inputs[0]._version_cell()
@@ -282,7 +282,7 @@ def moved(
     return out
 
 
-def _check_movable(name: str, form: Format, inputs: Sequence[Tensor]) -> None:
+def check_movable(name: str, form: Format, inputs: Sequence[Tensor]) -> None:
     """FormatError where moving codes would part them from their scales."""
     if form.kind == "block" or getattr(form, "axis", None) is not None:
         raise FormatError(

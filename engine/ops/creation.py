@@ -233,7 +233,10 @@ def zeros(shape: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
 def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor of one value; its format follows the value as in `asarray` unless given."""
     as_device(device)
-    value = asarray(fill_value, dtype=dtype)
+    form = None if dtype is None else as_format(dtype)
+    if form is not None and form.kind in ("affine", "block"):
+        return _new(astype(full(shape, fill_value, dtype=float32), form).storage, form, requires_grad)
+    value = asarray(fill_value, dtype=form)
     if value.ndim:
         raise ShapeError(f"full: the fill value must be a single number, got shape {value.shape}")
     sizes = checked_shape("full", shape)

@@ -15,7 +15,7 @@ import numpy as np
 from ulpgrad import dispatch
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, FormatError
-from ulpgrad.formats import bool_
+from ulpgrad.formats import bool_, float32
 from ulpgrad.kernels.elementwise import spec
 from ulpgrad.kernels.spec import Op
 from ulpgrad.ops.common import as_tensor, operands, scalar, weak_format
@@ -382,6 +382,8 @@ _clip: Primitive = Primitive(
 def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
     """x limited to the interval from min to max (numbers, tensors that broadcast, or None). The result keeps x's format."""
     x = as_tensor(x)
+    if x.dtype.kind in ("affine", "block"):
+        x = astype(x, float32)
     low, high = (None if v is None else astype(operands("clip", x, v)[1], x.dtype, copy=False) for v in (min, max))
     return positive(x) if low is None and high is None else _clip(x, low, high)
 

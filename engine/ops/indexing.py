@@ -15,7 +15,7 @@ import numpy as np
 
 from ulpgrad import dispatch
 from ulpgrad.autograd import is_grad_enabled
-from ulpgrad.differentiable import Primitive, moved
+from ulpgrad.differentiable import Primitive, check_movable, moved
 from ulpgrad.errors import ArgumentError, AxisError, FormatError, GradientError, ShapeError
 from ulpgrad.formats import Array, as_format, bool_, float64, int64
 from ulpgrad.kernels.embedding import spec as embedding_spec
@@ -56,6 +56,8 @@ def _picked(name: str, x: Tensor, index: Any, basic: bool) -> Tensor:
     if x.requires_grad:
         shape = x.shape
         return moved(name, [x], storage, lambda g: _put_back(g, shape, index), view=basic)
+    if x.dtype.routed:
+        check_movable(name, x.dtype, [x])
     out = Tensor(storage, x.dtype)
     if basic:
         out._cell = x._version_cell()
@@ -179,8 +181,8 @@ def setitem(x: Tensor, index: Any, value: Any, /) -> None:
         raise ArgumentError(f"setitem: the tensor of shape {x.shape} is a read-only view; write to copy(x)")
     given = _value(x, value)
     prepared = _prepared("setitem", index)
-    if x.dtype.kind == "block":
-        raise FormatError("setitem: a tensor in blocks cannot be written to: convert it with .to(float32) first")
+    if x.dtype.routed:
+        check_movable("setitem", x.dtype, [x])
     try:
         x.storage[prepared] = given.storage
     except (IndexError, TypeError) as error:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ulpgrad.autograd import is_grad_enabled
-from ulpgrad.differentiable import Primitive
+from ulpgrad.differentiable import Primitive, check_movable
 from ulpgrad.errors import GradientError, ShapeError
 from ulpgrad.formats import Array, int64
 from ulpgrad.kernels.order import spec
@@ -34,7 +34,9 @@ _unique: Primitive = Primitive(spec.unique, "x", "values first inverse counts")
 
 def _keys(x: Tensor, descending: bool) -> Array:
     """Values that sort as x does; for falling order those that sort the other way round, NaN staying last."""
-    values = x.dtype.decode(x.storage)
+    if x.dtype.routed:
+        check_movable("sort", x.dtype, [x])
+    values = x.storage if x.dtype.routed else x.dtype.decode(x.storage)  # codes of one scale are in their values' order
     return _turned(values) if descending else values
 
 
@@ -63,7 +65,8 @@ def sort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool
     keys = _keys(x, descending)
     kind: Any = "stable" if stable and _has_both_zeros(keys) else None  # no other equal values can be told apart
     keys = np.sort(keys, axis=where, kind=kind)
-    return Tensor(x.dtype.encode(_turned(keys) if descending else keys), x.dtype)
+    values = _turned(keys) if descending else keys
+    return Tensor(values if x.dtype.routed else x.dtype.encode(values), x.dtype)
 
 
 def argsort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
