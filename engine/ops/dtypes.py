@@ -74,7 +74,8 @@ def finfo(type: Any, /) -> FloatInfo:
     """Limits of a floating format, or of that of a tensor."""
     form = _form(type)
     if not isinstance(form, Float):
-        raise FormatError(f"finfo: expected a floating format, got {form.name}; use iinfo")
+        ask = "use iinfo" if form.kind == "integer" else "ask the format itself, as in form.max"
+        raise FormatError(f"finfo: expected a floating format, got {form.name}; {ask}")
     return FloatInfo(form.bits, form.eps, form.max, form.min, form.smallest_normal, form)
 
 
