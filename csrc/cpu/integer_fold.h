@@ -10,29 +10,41 @@ namespace ulpgrad::ULPGRAD_ISA {
 // The constants of a plan, in vectors. `inside`: the bits that x - low may have for an x in range.
 template <typename T>
 struct Constants {
-  Vec<T> addend, flip, low, high, outside;
-  int shift, to_sign;  // to_sign: moves the deciding bit to the sign
+  Vec<T> addend, flipped, bit, low, high, outside;  // flipped: the addend where `bit` of the sum is set
+  int shift, to_sign;                               // to_sign: moves that bit to the sign
 
   explicit Constants(const IntegerPlan& p) {
     constexpr int width = 8 * static_cast<int>(sizeof(T));
     const int bits = p.bits < width ? p.bits : width;
     const T top = static_cast<T>((uint64_t{1} << (bits - 1)) - 1);
-    addend = broadcast(static_cast<T>(p.addend)), flip = broadcast(static_cast<T>(p.flip));
+    addend = broadcast(static_cast<T>(p.addend)), flipped = broadcast(static_cast<T>(p.addend ^ p.flip));
     low = broadcast(static_cast<T>(-top - 1)), high = broadcast(top);
     outside = broadcast(static_cast<T>(bits < width ? ~((uint64_t{2} << (bits - 1)) - 1) : 0));
     shift = p.shift < 0 ? -p.shift : p.shift;
-    to_sign = p.by_sign ? 0 : width - 1 - shift;
+    to_sign = p.by_sign || p.shift <= 0 ? 0 : width - 1 - shift;
+    bit = broadcast(static_cast<T>(uint64_t{1} << (width - 1 - to_sign)));
   }
 };
+
+// The sum with what rounding by one of its bits adds to it.
+template <typename T>
+ULPGRAD_INLINE Vec<T> with_addend(Vec<T> sum, const Constants<T>& k) {
+#if ULPGRAD_ISA_LEVEL == 2
+  const __m512i x = (__m512i)sum, flipped = (__m512i)k.flipped, bit = (__m512i)k.bit;
+  const __m512i usual = (__m512i)plus<T>(sum, k.addend);
+  if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_mask_add_epi32(usual, _mm512_test_epi32_mask(x, bit), x, flipped);
+  return (Vec<T>)_mm512_mask_add_epi64(usual, _mm512_test_epi64_mask(x, bit), x, flipped);
+#else
+  const Vec<T> is_set = shift_right(shift_left(sum, k.to_sign), 8 * static_cast<int>(sizeof(T)) - 1);
+  return plus<T>(sum, k.addend ^ ((k.addend ^ k.flipped) & is_set));
+#endif
+}
 
 template <typename T, Round round>
 ULPGRAD_INLINE Vec<T> rounded(Vec<T> sum, const Constants<T>& k) {
   if constexpr (round == Round::left) return shift_left(sum, k.shift);
-  Vec<T> addend = k.addend;
-  if constexpr (round == Round::by_bit) {
-    addend ^= k.flip & shift_right(shift_left(sum, k.to_sign), 8 * static_cast<int>(sizeof(T)) - 1);
-  }
-  return shift_right(plus<T>(sum, addend), k.shift);
+  if constexpr (round == Round::by_bit) return shift_right(with_addend<T>(sum, k), k.shift);
+  return shift_right(plus<T>(sum, k.addend), k.shift);
 }
 
 // The accumulator after one more rounded sum. Bits are set in `over` where something did not fit.

@@ -98,7 +98,10 @@ ULPGRAD_TARGET static void short_tile(const IntegerPlan& plan, int64_t chunks, i
                                       const int32_t* __restrict a, const int32_t* __restrict b, T* __restrict to,
                                       T* __restrict over) {
   constexpr int lanes = kLanes<int32_t>, parts = sizeof(T) / sizeof(int32_t), vectors = 2 * parts;
+  constexpr bool started = round == Round::plain && parts == 1;  // sums start from the addend, which saves adding it
   const Constants<T> k(plan);
+  Ints start{};
+  if constexpr (started) start = k.addend;
   Vec<T> total[kShortRows][vectors], seen[kShortRows][vectors] = {};
 #pragma GCC unroll 4
   for (int i = 0; i < kShortRows; ++i) {
@@ -106,9 +109,11 @@ ULPGRAD_TARGET static void short_tile(const IntegerPlan& plan, int64_t chunks, i
     for (int v = 0; v < vectors; ++v) total[i][v] = load(to + (i * vectors + v) * kLanes<T>);
   }
   for (int64_t c = 0; c < chunks; ++c) {
-    Ints sums[kShortRows][2] = {};
-    const int64_t count = c + 1 < chunks ? units : last;
-    for (int64_t u = 0; u < count; ++u) {
+    Ints sums[kShortRows][2];
+#pragma GCC unroll 4
+    for (int i = 0; i < kShortRows; ++i) sums[i][0] = sums[i][1] = start;
+    int64_t left = c + 1 < chunks ? units : last;
+    do {
       const Ints first = load(b), second = load(b + lanes);
 #pragma GCC unroll 4
       for (int i = 0; i < kShortRows; ++i) {
@@ -117,16 +122,18 @@ ULPGRAD_TARGET static void short_tile(const IntegerPlan& plan, int64_t chunks, i
         sums[i][1] = dot_pairs(sums[i][1], value, second);
       }
       a += kShortRows, b += 2 * lanes;
-    }
+    } while (--left > 0);
 #pragma GCC unroll 4
     for (int i = 0; i < kShortRows; ++i) {
 #pragma GCC unroll 2
       for (int v = 0; v < 2; ++v) {
         if constexpr (parts == 1) {
-          total[i][v] = added<T, limit>(total[i][v], rounded<T, round>(sums[i][v], k), k, seen[i][v]);
+          const Ints more = started ? shift_right(sums[i][v], k.shift) : rounded<T, round>(sums[i][v], k);
+          total[i][v] = added<T, limit>(total[i][v], more, k, seen[i][v]);
         } else {
           Longs half[2];
           widen(sums[i][v], half[0], half[1]);
+#pragma GCC unroll 2
           for (int h = 0; h < 2; ++h) {
             const int at = 2 * v + h;
             total[i][at] = added<T, limit>(total[i][at], rounded<T, round>(half[h], k), k, seen[i][at]);
