@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import xml.etree.ElementTree as ET
@@ -137,12 +138,18 @@ def test_sent_gradients_lie_on_the_grid_with_their_largest_kept() -> None:
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_every_scheme_learns_a_little(name: str) -> None:
-    """From the same start, three epochs bring the loss down; formats without enough range are slower, not astray."""
-    run = Run(row=name, setting=name, seed=0, epochs=1, batch_size=100, data="digits")
-    found = tradeoff.run(run)
-    assert found["first_not_finite"] is None
-    assert np.mean(found["step_losses"][-4:]) < found["step_losses"][0] < 2.6
-    assert found["step_seconds"] > 0
+    """Six steps bring the loss of their batch down, in all but 2 bits."""
+    ug.manual_seed(0)
+    model = tradeoff.network("digits")
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    x, y = tradeoff.DATA["digits"]("train", standardize=True)[:50]
+    stepper = SCHEMES[name].make(0)
+    losses = []
+    for _ in range(6):
+        with stepper.policy or contextlib.nullcontext():
+            losses.append(stepper(model, optimizer, x, y))
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0] - 0.05 or name == "int2"
 
 
 # Ranges
@@ -292,10 +299,10 @@ def test_where_the_points_stand() -> None:
 
 SMALL = {
     "tradeoff": ["--quick", "--epochs", "1", "--rows", "float32,mxfp4"],
-    "range": ["--quick", "--epochs", "1"],
-    "dynamic-fixed": ["--quick", "--epochs", "1", "--rows", "float32,dynamic,fixed-2"],
-    "dorefa": ["--quick", "--epochs", "1", "--batch-size", "400"],
-    "mx": ["--quick", "--epochs", "1", "--rows", "float32", "--batch-size", "256"],
+    "range": ["--quick", "--epochs", "1", "--rows", "dense"],
+    "dynamic-fixed": ["--quick", "--epochs", "1", "--rows", "float32,dynamic"],
+    "dorefa": ["--quick", "--epochs", "1", "--batch-size", "400", "--rows", "W1A2G6"],
+    "mx": ["--quick", "--epochs", "1", "--rows", "float32,mxfp4_e2m1", "--batch-size", "500"],
 }
 
 

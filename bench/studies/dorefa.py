@@ -99,8 +99,10 @@ def lines(axes: Any, results: Results) -> None:
     for i, a in enumerate(ACTIVATIONS):
         there = [(j, results.estimate(name(1, a, g))) for j, g in enumerate(GRADIENTS) if name(1, a, g) in results.rows]
         if there:
-            axes.errorbar([j for j, _ in there], [e.mean for _, e in there], [e.half or 0 for _, e in there],
-                          color=colour(i + 1), marker="o", markersize=4, label=f"activations: {_bits(a)}")  # fmt: skip
+            means, halves = [e.mean for _, e in there], [e.half or 0.0 for _, e in there]
+            low = [min(half, 0.6 * mean) for mean, half in zip(means, halves, strict=True)]
+            axes.errorbar([j + (i - 1.5) * 0.06 for j, _ in there], means, [low, halves], color=colour(i + 1), elinewidth=1,
+                          marker="o", markersize=4, label=f"activations: {_bits(a)}")  # fmt: skip
     if BASE in results.rows:
         axes.axhline(results.mean(BASE), color=INK, linewidth=1, linestyle="--", label="all float32")
     axes.set_xticks(range(len(GRADIENTS)), [_bits(g) for g in GRADIENTS])
@@ -161,5 +163,5 @@ STUDY = Study(
     quick=(BASE, NAMED, "W1A2G2"),
     epochs=10,
     datasets=("digits",),
-    minutes=6,
+    minutes=4,
 )  # fmt: skip

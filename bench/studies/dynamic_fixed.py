@@ -165,5 +165,5 @@ STUDY = Study(
     expected=EXPECTED,
     quick=("float32", f"{FAILURE}-nearest", fixed_row(2), "dynamic"),
     batch_size=100,
-    minutes=5,
+    minutes=1,
 )  # fmt: skip

@@ -269,5 +269,5 @@ STUDY = Study(
     seeds=5,
     epochs=60,
     batch_size=100,
-    minutes=10,
+    minutes=4,
 )  # fmt: skip
