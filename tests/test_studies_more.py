@@ -287,6 +287,11 @@ def test_first_and_last_layer_are_left_alone() -> None:
     np.testing.assert_allclose(found, x.numpy(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("dataset", "side"), [("digits", 8), ("mnist", 28)])
+def test_the_network_of_few_bits_takes_both_data_sets(dataset: str, side: int) -> None:
+    assert dorefa.network(dataset)(ug.rand(2, 1, side, side)).shape == (2, 10)
+
+
 def test_where_the_points_stand() -> None:
     run = Run(row="dynamic", setting=dynamic_fixed.dynamic(), seed=0, epochs=1, batch_size=100, data="digits")
     found = dynamic_fixed.run(run)
