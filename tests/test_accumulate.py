@@ -197,7 +197,7 @@ def test_native_arguments_are_refused() -> None:
     run, form, none = native.module().accumulate_matmul, (9, -30, 31, 2.0**31, math.inf), (0, 0, 0, 0)
     a = np.zeros((1, 2, 3), np.float32)
     for wrong in (lambda: run(a, a, form, 1, none), lambda: run(a, np.zeros((1, 3, 2)), form, 1, none),
-                  lambda: run(a[0], a, form, 1, none), lambda: run(a, a.transpose(0, 2, 1), form, 0, none),
+                  lambda: run(a[0, 0], a, form, 1, none), lambda: run(a, a.transpose(0, 2, 1), form, 0, none),
                   lambda: run(a, a.transpose(0, 2, 1), (51, -30, 31, 1.0, 1.0), 1, none),
                   lambda: run(a, a.transpose(0, 2, 1), form, 1, (42, 0, 0, 0))):  # fmt: skip
         with pytest.raises((ValueError, TypeError)):

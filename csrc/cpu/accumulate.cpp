@@ -5,6 +5,7 @@
 #include <tuple>
 #include <utility>
 
+#include "batches.h"
 #include "bind.h"
 #include "threads.h"
 
@@ -37,13 +38,6 @@ Accumulation checked(const FormatTuple& format, const RandomTuple& random, int64
   return how;
 }
 
-// The array itself, or a copy where its values are not aligned or not a whole number of values apart.
-py::array usable(const py::array& x) {
-  bool whole = x.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  for (int64_t axis = 0; axis < x.ndim(); ++axis) whole = whole && x.strides(axis) % x.itemsize() == 0;
-  return whole ? x : py::array(x.attr("copy")());
-}
-
 template <typename T>
 void run(const AccumulateTable& table, const Accumulation& how, const AccumulateTask<T>& task) {
   if constexpr (sizeof(T) == 4) {
@@ -67,15 +61,19 @@ py::array matmul_of(const py::array& given_a, const py::array& given_b, const Fo
                     const RandomTuple& random, Isa isa) {
   const py::array a = usable(given_a), b = usable(given_b);
   expect_type<T>(b, "b");
-  const int64_t stack = a.shape(0) == 1 ? b.shape(0) : a.shape(0);
-  const int64_t m = a.shape(1), k = a.shape(2), n = b.shape(2);
-  expect_shape(b, {b.shape(0) == 1 ? 1 : stack, k, -1}, "b");
+  const int64_t da = a.ndim(), db = b.ndim();
+  if (da < 2 || db < 2 || a.shape(da - 1) != b.shape(db - 2))
+    throw py::value_error("accumulate: inner sizes differ: " + shape_text(a) + " @ " + shape_text(b));
+  std::vector<py::ssize_t> shape = batch_shape(a, b);
+  const std::vector<int64_t> at_a = batch_offsets(a, shape), at_b = batch_offsets(b, shape);
+  const int64_t stack = at_a.size(), m = a.shape(da - 2), k = a.shape(da - 1), n = b.shape(db - 1);
   const Accumulation how = checked(format, random, chunk, k);
-  py::array_t<T> out = empty<T>({stack, m, n});
+  shape.push_back(m), shape.push_back(n);
+  py::array_t<T> out = empty<T>(shape);
   T* to = out.mutable_data();
   const AccumulateTable& kernels = table<AccumulateTable>(isa);
-  AccumulateTask<T> all{{static_cast<const T*>(a.data()), stride<T>(a, 1), stride<T>(a, 2)},
-                        {static_cast<const T*>(b.data()), stride<T>(b, 1), stride<T>(b, 2)},
+  AccumulateTask<T> all{{static_cast<const T*>(a.data()), stride<T>(a, da - 2), stride<T>(a, da - 1)},
+                        {static_cast<const T*>(b.data()), stride<T>(b, db - 2), stride<T>(b, db - 1)},
                         {to, n, 1},
                         m,
                         k,
@@ -87,15 +85,14 @@ py::array matmul_of(const py::array& given_a, const py::array& given_b, const Fo
     const auto [left, right] = std::make_pair(all.a, all.b);
     all = {{right.values, right.column, right.row}, {left.values, left.column, left.row}, {to, 1, n}, n, k, m, 0};
   }
-  const int64_t next_a = a.shape(0) == 1 ? 0 : stride<T>(a, 0), next_b = b.shape(0) == 1 ? 0 : stride<T>(b, 0);
   const int64_t across = (all.n + kColumns - 1) / kColumns, down = (all.m + kRows - 1) / kRows;
   {
     py::gil_scoped_release free;
     parallel_tasks(stack * down * across, threads_for(stack * m * n * k, kGrain), [&](int64_t index) {
       const int64_t s = index / (down * across), i = index / across % down * kRows, j = index % across * kColumns;
       AccumulateTask<T> task = all;
-      task.a.values += s * (flipped ? next_b : next_a) + i * all.a.row;
-      task.b.values += s * (flipped ? next_a : next_b) + j * all.b.column;
+      task.a.values += (flipped ? at_b : at_a)[s] + i * all.a.row;
+      task.b.values += (flipped ? at_a : at_b)[s] + j * all.b.column;
       task.first = s * m * n + i * all.c.row + j * all.c.column;
       task.c.values += task.first;
       task.m = all.m - i < kRows ? all.m - i : kRows;
@@ -137,8 +134,6 @@ py::array cumulate_of(const py::array& given, const FormatTuple& format, const R
 
 py::array accumulate_matmul(const py::array& a, const py::array& b, const FormatTuple& format, int64_t chunk,
                             const RandomTuple& random, const char* isa) {
-  expect_ndim(a, 3, "a");
-  expect_ndim(b, 3, "b");
   if (py::isinstance<py::array_t<double>>(a)) return matmul_of<double>(a, b, format, chunk, random, isa_named(isa));
   if (!py::isinstance<py::array_t<float>>(a)) throw py::type_error("a: expected float32 or float64 values");
   return matmul_of<float>(a, b, format, chunk, random, isa_named(isa));
@@ -155,7 +150,7 @@ py::array accumulate_cumulative_sum(const py::array& x, const FormatTuple& forma
 void bind_accumulate(py::module_& m) {
   m.def("accumulate_matmul", &accumulate_matmul, py::arg("a"), py::arg("b"), py::arg("format"), py::arg("chunk"),
         py::arg("random"), py::arg("isa") = "",
-        "Products [stack, m, n] of [stack or 1, m, k] and [stack or 1, k, n] with an accumulator of a format\n"
+        "Products of [..., m, k] and [..., k, n], whose stacks broadcast, with an accumulator of a format\n"
         "(mantissa_bits, min_exponent, max_exponent, max, beyond), rounded to nearest even, or stochastically for\n"
         "random = (bits above 0, key, counter's low half, its high half).");
   m.def("accumulate_cumulative_sum", &accumulate_cumulative_sum, py::arg("x"), py::arg("format"), py::arg("random"),

@@ -16,28 +16,26 @@ from ulpgrad.formats import Array, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.accumulate import spec
 from ulpgrad.kernels.accumulate.rule import Rule, chunk_of, refusal
-from ulpgrad.kernels.matmul import layout
 from ulpgrad.kernels.reduction.spec import result_shape
 from ulpgrad.kernels.registry import kernel
 
 
 def _multiply(a: Array, b: Array, rule: Rule, chunk: int) -> Array:
-    product = native.module().accumulate_matmul(a, b, rule.format, chunk_of(chunk, a.shape[2]), rule.random)
+    product = native.module().accumulate_matmul(a, b, rule.format, chunk_of(chunk, a.shape[-1]), rule.random)
     return rule.finish(product)
 
 
 @kernel(spec.accumulate_matmul, "cpu/native-lanes", rank=50, formats=[float32, float64], where=refusal)
 def matmul(a: Array, b: Array, *, chunk: int = 1, **how: Any) -> Array:
-    left, right, shape = layout.stacks(a, b)
-    return _multiply(left, right, Rule.of(**how), chunk).reshape(*shape, a.shape[-2], b.shape[-1])
+    return _multiply(a, b, Rule.of(**how), chunk)
 
 
 @kernel(spec.accumulate_sum, "cpu/native-lanes", rank=50, formats=[float32, float64], where=refusal)
 def sum(x: Array, *, axis: spec.Axes, keepdims: bool, chunk: int = 1, **how: Any) -> Array:
     kept = tuple(i for i in range(x.ndim) if i not in axis)
     terms = math.prod(x.shape[i] for i in axis)
-    columns = np.transpose(x, (*axis, *kept)).reshape(1, terms, math.prod(x.shape[i] for i in kept))
-    ones = np.broadcast_to(x.dtype.type(1), (1, 1, terms))
+    columns = np.transpose(x, (*axis, *kept)).reshape(terms, math.prod(x.shape[i] for i in kept))
+    ones = np.broadcast_to(x.dtype.type(1), (1, terms))
     return _multiply(ones, columns, Rule.of(**how), chunk).reshape(result_shape(x.shape, axis, keepdims))
 
 
