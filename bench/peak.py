@@ -38,7 +38,17 @@ def flops(form: Format, threads: int | None = None) -> float | None:
 
 
 @cache
-def bandwidth(size: int) -> float:
+def dots(bits: int, threads: int | None = None) -> float | None:
+    """Multiply-adds of integers of 8 or 16 bits into 32 a second, times two; None without the extension."""
+    if native.missing():
+        return None
+    run = native.module().peak_dot
+    counts = {1, get_num_threads()} if threads is None else {threads}
+    return max(_best(partial(run, ROUNDS, n, bits), ROUNDS * run(1, n, bits)) for n in counts)
+
+
+@cache
+def bandwidth(size: int, threads: int | None = None) -> float:
     """Bytes read and written a second when `size` bytes are moved, by copying half as many."""
     count = max(1024, min(size // 2, LARGEST) // 4)
     x = np.ones(count, np.float32)
@@ -46,7 +56,8 @@ def bandwidth(size: int) -> float:
     repeats = max(1, (1 << 22) // x.nbytes)
     copies: list[Callable[[], Any]] = [partial(np.copyto, out, x)]
     if not native.missing():
-        copies += [partial(native.module().peak_copy, out, x, n) for n in {1, get_num_threads()}]
+        counts = {1, get_num_threads()} if threads is None else {threads}
+        copies += [partial(native.module().peak_copy, out, x, n) for n in counts]
     return max(_best(copy, 2.0 * x.nbytes, repeats) for copy in copies)
 
 
@@ -70,4 +81,4 @@ def _loop(x: Array, a: Any, rounds: int) -> None:
             x[i] = x[i] * a + a
 
 
-__all__ = ["bandwidth", "flops", "source"]
+__all__ = ["bandwidth", "dots", "flops", "source"]

@@ -1,0 +1,117 @@
+"""The same work as others do it: recipes in NumPy and torch, and APyTypes."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+import numpy as np
+
+from ulpgrad.formats import Array, Fixed, Float
+from ulpgrad.kernels.integer.accumulator import Accumulator
+
+MX_BLOCK = 32
+E8M0_BIAS = 127
+E4M3_TOP_EXPONENT = 8  # of 448
+
+
+def imported(name: str) -> Any:
+    """A module, or None where it is not installed."""
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
+
+
+# NumPy
+
+
+def saturated(x: Array, form: Fixed) -> Array:
+    """Codes as one writes it in NumPy, without more temporaries than it needs: scale, round, clip, convert."""
+    t = x * np.float32(1 / form.scale)
+    np.rint(t, out=t)
+    np.clip(t, form.min_code, form.max_code, out=t)
+    return t.astype(form.storage)
+
+
+def rounded_product(a: Array, b: Array, form: Fixed) -> Array:
+    """a * b of int16 codes to the nearest, ties up, saturating."""
+    n = form.fraction_bits
+    t = a.astype(np.int32) * b
+    t += 1 << (n - 1)
+    t >>= n
+    return np.clip(t, form.min_code, form.max_code, out=t).astype(form.storage)
+
+
+def accumulated(a: Array, b: Array, form: Float) -> Array:
+    """a @ b with each sum rounded to `form`: all results side by side, one term after the other (float64 sums: rounded
+    twice)."""
+    total = np.zeros((a.shape[0], b.shape[1]))
+    for t in range(a.shape[1]):
+        total = form.exact(form.encode(total + np.multiply.outer(a[:, t], b[t]).astype(np.float64)))
+    return total
+
+
+# torch
+
+
+def torch_saturated(torch: Any, x: Any, form: Fixed) -> Any:
+    """The recipe above, with torch's functions in place."""
+    t = x * (1 / form.scale)
+    return t.round_().clamp_(form.min_code, form.max_code).to(torch.int16)
+
+
+def torch_mxfp8(torch: Any, x: Any) -> tuple[Any, Any]:
+    """Codes (e4m3) and scales (uint8, E8M0) of blocks of 32, by the floor rule, in the manner of torchao's `to_mx`."""
+    blocks = x.reshape(-1, MX_BLOCK)
+    amax = blocks.abs().amax(dim=1, keepdim=True)
+    exponent = (amax.view(torch.int32) >> 23) & 0xFF
+    biased = (exponent - E4M3_TOP_EXPONENT).clamp_(min=0, max=2 * E8M0_BIAS)
+    scale = (biased.clamp(min=1) << 23).view(torch.float32)
+    codes = (blocks / scale).clamp_(-448.0, 448.0).to(torch.float8_e4m3fn)
+    return codes.reshape(x.shape), biased.to(torch.uint8).reshape(-1)
+
+
+# APyTypes, whose integer bits count the sign
+
+
+def apy_fixed(apytypes: Any, codes: Array, form: Fixed) -> Any:
+    """An array of these codes."""
+    return apytypes.APyFixedArray.from_array(
+        codes.astype(np.float64) * form.scale, int_bits=form.integer_bits + 1, frac_bits=form.fraction_bits
+    )
+
+
+def apy_codes(x: Any) -> Array:
+    """Codes of an APyFixedArray of up to 64 bits."""
+    bits = x.bits
+    codes = np.asarray(x.to_bits(numpy=True)).astype(np.uint64)
+    return (codes << np.uint64(64 - bits)).astype(np.int64) >> np.int64(64 - bits)
+
+
+def apy_cast(apytypes: Any, x: Any, form: Fixed) -> Any:
+    """To a format, to the nearest even, saturating."""
+    return x.cast(
+        int_bits=form.integer_bits + 1, frac_bits=form.fraction_bits,
+        quantization=apytypes.QuantizationMode.TIES_EVEN, overflow=apytypes.OverflowMode.SAT,
+    )  # fmt: skip
+
+
+def apy_matmul(apytypes: Any, a: Any, b: Any, accumulator: Accumulator) -> Any:
+    """a @ b, every product and every sum in that accumulator."""
+    fraction = a.frac_bits + b.frac_bits - accumulator.shift
+    with apytypes.APyFixedAccumulatorContext(
+        int_bits=accumulator.bits - fraction, frac_bits=fraction,
+        quantization=apytypes.QuantizationMode.TIES_EVEN, overflow=apytypes.OverflowMode.SAT,
+    ):  # fmt: skip
+        return a @ b
+
+
+def apy_float_matmul(apytypes: Any, a: Any, b: Any, form: Float) -> Any:
+    """a @ b, every product and every sum rounded to that format."""
+    with apytypes.APyFloatAccumulatorContext(
+        exp_bits=form.exponent_bits, man_bits=form.mantissa_bits, quantization=apytypes.QuantizationMode.TIES_EVEN
+    ):
+        return a @ b
+
+
+__all__ = ["accumulated", "apy_cast", "apy_codes", "apy_fixed", "apy_float_matmul", "apy_matmul", "imported",
+           "rounded_product", "saturated", "torch_mxfp8", "torch_saturated"]  # fmt: skip
