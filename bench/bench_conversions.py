@@ -22,7 +22,7 @@ import ulpgrad as ug
 from ulpgrad.bench.timing import seconds
 from ulpgrad.formats import Array
 
-COUNT = 4_000_000
+COUNT = 10_000_000
 SAMPLES = 9
 
 Call = Callable[[], Any]
@@ -44,7 +44,7 @@ def saturated(x: Array) -> Array:
     y: Array = x * np.float32(256)
     np.rint(y, out=y)
     np.clip(y, -32768, 32767, out=y)
-    return y.astype(np.int16)
+    return np.asarray(y.astype(np.int16))
 
 
 def dithered(x: Array, rng: np.random.Generator) -> Array:

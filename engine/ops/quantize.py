@@ -178,6 +178,8 @@ def _converted(t: Tensor, form: Format, drawn: dict[str, Any], axis: int, counts
                 form,
             )
     values = _plain(t, exactly=form is not float64)
+    if values.dtype is form and values is not t and drawn["overflow"] is None and drawn["subnormals"]:
+        return values  # exact there: nothing to round
     if values.dtype not in spec.SOURCES:
         wide = values.dtype.decode(values.storage)
         wide = wide.astype(np.int8) if wide.dtype == np.bool_ else wide
