@@ -292,3 +292,21 @@ def test_an_unknown_study_lists_what_there_is() -> None:
         studies.load("digit")
     with pytest.raises(ArgumentError, match=r"there is no study '12345'; there are .*digits"):
         studies.load("12345")
+
+
+@pytest.mark.parametrize("name", studies.names())
+def test_every_study_runs_quickly_and_its_page_needs_nothing_else(name: str, tmp_path: Path) -> None:
+    """One epoch, or nothing trained, of the first rows of a --quick call: rows, columns, plots and JSON fit together."""
+    study = studies.load(name)
+    rows = list(study.quick or study.rows)[:3]
+    arguments = ["study", name, "--quick", "--rows", ",".join(rows), "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, [*arguments, *(["--epochs", "1"] if study.epochs else [])])
+    assert done.exit_code == 0, done.output
+    words = " ".join(check_page((tmp_path / f"{name}.html").read_text()).words)
+    for part in ("What to see", "Command", "Versions", study.title):
+        assert part in words
+    data = json.loads((tmp_path / f"{name}.json").read_text())
+    assert [row["row"] for row in data["summary"]] == rows
+    for row, figures in study.expected.items():
+        assert row in study.rows, "an expectation of a row there is not"
+        assert figures

@@ -40,8 +40,8 @@ by its file; `ulpgrad study <name>` runs it, `ulpgrad study --list` shows it. Th
 from ulpgrad.bench.lab.plots import FAINT, INK, PAPER, RULE, Plot, bars, colour, curves
 from ulpgrad.bench.lab.results import Estimate, Figures, NotRun, Results
 from ulpgrad.bench.lab.study import Check, Column, Options, Row, Run, Study, diverged, number, percent, span
-from ulpgrad.bench.lab.training import Recipe, network, train
+from ulpgrad.bench.lab.training import Recipe, divide_gradients, network, train
 
 __all__ = ["FAINT", "INK", "PAPER", "RULE", "Check", "Column", "Estimate", "Figures", "NotRun", "Options", "Plot", "Recipe",
-           "Results", "Row", "Run", "Study", "bars", "colour", "curves", "diverged", "network", "number", "percent", "span",
-           "train"]  # fmt: skip
+           "Results", "Row", "Run", "Study", "bars", "colour", "curves", "diverged", "divide_gradients", "network", "number",
+           "percent", "span", "train"]  # fmt: skip

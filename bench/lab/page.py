@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
 from typing import Any
 
 from ulpgrad.bench import machine, report
-from ulpgrad.bench.lab.results import Results
+from ulpgrad.bench.lab.results import Figures, Results
 from ulpgrad.bench.lab.study import Options, Study
 
 VERDICTS = {True: ("yes", "holds"), False: ("no", "does not hold"), None: ("open", "not run")}
@@ -54,12 +55,6 @@ def _note(study: Study, results: Results) -> str:
 
 def as_data(name: str, study: Study, options: Options, results: Results) -> dict[str, Any]:
     """Everything that is printed and more, for a JSON file."""
-    scalars = [
-        key
-        for key in (results.runs[0] if results.runs else {})
-        if key not in ("row", "label", "seed")
-        and all(isinstance(r[key], (int, float, type(None))) for r in results.runs)
-    ]
     return {
         "study": name,
         "title": study.title,
@@ -69,7 +64,7 @@ def as_data(name: str, study: Study, options: Options, results: Results) -> dict
         "meanings": {row: study.rows[row].meaning for row in results.rows},
         "summary": [
             {"row": row, "label": results.label(row), **study.rows[row].tags, "seeds": len(results.of(row)),
-             **{key: results.estimate(row, key).as_data() for key in scalars}}
+             **{key: results.estimate(row, key).as_data() for key in _scalars(results.of(row))}}
             for row in results.rows
         ],
         "expected": {row: dict(figures) for row, figures in study.expected.items()},
@@ -79,6 +74,15 @@ def as_data(name: str, study: Study, options: Options, results: Results) -> dict
         "versions": machine.versions(),
         "commit": machine.commit(),
     }  # fmt: skip
+
+
+def _scalars(runs: Sequence[Figures]) -> list[str]:
+    """Figures that are a number in every run."""
+    return [
+        key
+        for key in runs[0]
+        if key not in ("row", "label", "seed") and all(isinstance(r.get(key), (int, float, type(None))) for r in runs)
+    ]
 
 
 __all__ = ["VERDICTS", "as_data", "page"]

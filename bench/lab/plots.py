@@ -108,8 +108,11 @@ def curves(
     """A figure over epochs (or steps), a line for each row: the mean over seeds."""
 
     def draw(axes: Any, results: Results) -> None:
+        shown = [row for row in results.rows if rows is None or row in rows]
+        if not shown:
+            raise NotRun(figure)
         for i, row in enumerate(results.rows):
-            if rows is not None and row not in rows:
+            if row not in shown:
                 continue
             values = results.curve(row, figure)
             style = (
@@ -123,30 +126,33 @@ def curves(
         plain_ticks(axes.yaxis, share="error" in label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(xlabel="step" if steps else "epoch", ylabel=label)
-        axes.legend(ncols=2)
+        axes.figure.legend(loc="outside lower center", ncols=3)
 
     return draw
 
 
-def bars(label: str, figure: str = MAIN, expected: Any = None, *, log: bool = True) -> Draw:
+def bars(
+    label: str, figure: str = MAIN, expected: Any = None, *, rows: Sequence[str] | None = None, log: bool = True
+) -> Draw:
     """A figure for each row with its 95 % interval, and a hollow diamond where something else was expected."""
 
     def draw(axes: Any, results: Results) -> None:
-        for at, row in enumerate(results.rows):
+        share = "error" in label
+        shown = [row for row in results.rows if rows is None or row in rows]
+        for at, row in enumerate(shown):
             found = results.estimate(row, figure)
             half = found.half or 0.0
+            high = min(found.mean + half, 1.0) if share else found.mean + half
             low = max(found.mean - half, min(found.values, default=0.0) / 2) if log else found.mean - half
-            axes.plot(
-                [low, found.mean + half], [at, at], color=colour(1), alpha=0.45, linewidth=5, solid_capstyle="butt"
-            )
+            axes.plot([low, high], [at, at], color=colour(1), alpha=0.45, linewidth=5, solid_capstyle="butt")
             axes.plot(found.values, [at] * len(found.values), "o", color=colour(1), markersize=4)
             known = (expected or {}).get(row, {}).get(figure)
             if known is not None:
                 axes.plot([known], [at], "D", markerfacecolor="none", markeredgecolor=INK, markersize=7)
         if log:
             axes.set_xscale("log")
-        plain_ticks(axes.xaxis, share="error" in label)
-        axes.set_yticks(range(len(results.rows)), [results.label(row) for row in results.rows])
+        plain_ticks(axes.xaxis, share=share)
+        axes.set_yticks(range(len(shown)), [results.label(row) for row in shown])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(label)

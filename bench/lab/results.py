@@ -18,7 +18,7 @@ NORMAL = 1.960
 
 
 class NotRun(KeyError):
-    """A row was asked for that is not among the runs."""
+    """A row was asked for that is not among the runs, or a figure that its runs do not have."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,16 @@ class Results:
 
     def curve(self, row: str, figure: str) -> list[float]:
         """A figure that is a list (over epochs): means over seeds, NaN where no seed has a finite value."""
+        if any(figure not in r for r in self.of(row)):
+            raise NotRun(figure)
         lists = [r[figure] for r in self.of(row)]
         return [Estimate(*_finite([one[i] for one in lists if i < len(one)])).mean for i in range(max(map(len, lists)))]
 
 
 def estimate(runs: Sequence[Figures], figure: str) -> Estimate:
-    """A figure over the runs given."""
+    """A figure over the runs given. NotRun if theirs is another kind of row, which has no such figure."""
+    if any(figure not in r for r in runs):
+        raise NotRun(figure)
     return Estimate(*_finite([r[figure] for r in runs]))
 
 

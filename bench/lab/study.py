@@ -206,8 +206,9 @@ class Study:
         made = []
         for group in dict.fromkeys(self.rows[row].group for row in results.rows):
             own = [row for row in results.rows if self.rows[row].group == group]
-            lines = [(self.rows[r].label, *(c.text(results.of(r)) for c in self.columns)) for r in own]
-            made.append(Table(group, names, lines, right))
+            lines = [(self.rows[r].label, *(_cell(c, results.of(r)) for c in self.columns)) for r in own]
+            shown = [i for i in range(len(names)) if any(line[i] for line in lines)]
+            made.append(Table(group, [names[i] for i in shown], [[line[i] for i in shown] for line in lines], right))
         return made + self._against(results)
 
     def _against(self, results: Results) -> list[Table]:
@@ -238,6 +239,14 @@ class Study:
         return [text for text in made if text]
 
 
+def _cell(column: Column, runs: Sequence[Figures]) -> str:
+    """The column's text; nothing where these runs have no such figure."""
+    try:
+        return column.text(runs)
+    except NotRun:
+        return ""
+
+
 def _share(value: float) -> str:
     return f"{value:.2%}"
 
@@ -266,6 +275,8 @@ def diverged(name: str = "first not finite") -> Column:
     """When a training first left the finite numbers: the earliest over seeds, of `first_not_finite`."""
 
     def text(runs: Sequence[Figures]) -> str:
+        if any("first_not_finite" not in r for r in runs):
+            raise NotRun("first_not_finite")
         found = [r["first_not_finite"] for r in runs if r["first_not_finite"] is not None]
         if not found:
             return "never"

@@ -28,12 +28,14 @@ LARGE_TEST = 2000  # images of which the error is measured at a time
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained. `standardize`: images with mean 0 and deviation 1 instead of 0 to 1."""
+    """How a network is trained. `standardize`: images with mean 0 and deviation 1 instead of 0 to 1. `loss_scale`: see
+    `usual_step`."""
 
     learning_rate: float = 0.1
     momentum: float = 0.0
     weight_decay: float = 0.0
     standardize: bool = False
+    loss_scale: float = 1.0
     network: Callable[[str], nn.Module] | None = None
 
 
@@ -53,20 +55,35 @@ def network(dataset: str) -> nn.Module:
     )  # fmt: skip
 
 
-def usual_step(policy: Policy | autocast | None) -> Step:
-    """Cross-entropy, backward, step; the policy rounds what was stepped."""
+def usual_step(policy: Policy | autocast | None, loss_scale: float = 1.0) -> Step:
+    """Cross-entropy, backward, step; the policy rounds what was stepped.
+
+    `loss_scale` multiplies the loss, and is divided out of the gradients again; a step whose gradients are then not all
+    finite is left out.
+    """
 
     def step(model: nn.Module, optimizer: optim.Optimizer, x: Tensor, y: Tensor) -> float:
         optimizer.zero_grad()
         loss = ops.cross_entropy(model(x), y)
-        loss.backward()
-        if isinstance(policy, Policy):
-            policy.step(optimizer)
-        else:
-            optimizer.step()
+        (loss if loss_scale == 1 else loss * loss_scale).backward()
+        if loss_scale == 1 or divide_gradients(optimizer, loss_scale):
+            if isinstance(policy, Policy):
+                policy.step(optimizer)
+            else:
+                optimizer.step()
         return float(loss.item())
 
     return step
+
+
+def divide_gradients(optimizer: optim.Optimizer, factor: float) -> bool:
+    """Divide the gradients of all parameters in float32; whether they are finite."""
+    finite = True
+    for p in (p for group in optimizer.param_groups for p in group["params"]):
+        values = p.grad.storage * np.float32(1 / factor)
+        p.grad = Tensor(values, p.grad.dtype)
+        finite = finite and bool(np.isfinite(values).all())
+    return finite
 
 
 def train(
@@ -99,7 +116,7 @@ def train(
     )  # fmt: skip
     training, held_out = (DATA[run.data](split, standardize=recipe.standardize) for split in ("train", "test"))
     loader = data.DataLoader(training, run.batch_size, shuffle=True, seed=run.seed)
-    one = step or usual_step(policy)
+    one = step or usual_step(policy, recipe.loss_scale)
     step_losses: list[float] = []
     losses: list[float] = []
     errors: list[float] = []
@@ -195,4 +212,4 @@ def _not_finite(t: Tensor) -> bool:
     return not bool(np.isfinite(t.storage if t.storage.dtype.kind == "f" else t.numpy().astype(np.float32)).all())
 
 
-__all__ = ["Recipe", "Step", "error_rate", "network", "train", "usual_step"]
+__all__ = ["Recipe", "Step", "divide_gradients", "error_rate", "network", "train", "usual_step"]

@@ -19,6 +19,7 @@ from ulpgrad.bench.lab import (
     Study,
     colour,
     curves,
+    divide_gradients,
     number,
     percent,
     train,
@@ -47,20 +48,10 @@ class Scale:
 
     def __call__(self, policy: Policy, loss: Tensor, optimizer: optim.Optimizer) -> None:
         (loss * self.factor).backward()
-        if divide(optimizer, self.factor):
+        if divide_gradients(optimizer, self.factor):
             policy.step(optimizer)
         else:
             self.skipped += 1
-
-
-def divide(optimizer: optim.Optimizer, factor: float) -> bool:
-    """Divide all gradients in float32; whether they are finite."""
-    finite = True
-    for p in (p for group in optimizer.param_groups for p in group["params"]):
-        values = p.grad.storage * np.float32(1 / factor)
-        p.grad = Tensor(values, p.grad.dtype)
-        finite = finite and bool(np.isfinite(values).all())
-    return finite
 
 
 class Dynamic:
@@ -73,7 +64,7 @@ class Dynamic:
     def __call__(self, policy: Policy, loss: Tensor, optimizer: optim.Optimizer) -> None:
         self.scaler.scale(loss * self.shrink).backward()
         self.scaler.unscale_(optimizer)
-        divide(optimizer, self.shrink)
+        divide_gradients(optimizer, self.shrink)
         policy.step(optimizer, self.scaler)
         self.scaler.update()
 
@@ -173,9 +164,9 @@ def valley(results: Results) -> str:
         else "it never comes near float32's"
     )
     return (
-        f"Gradients in e4m3, which spans 18 binades to float16's 40, show the whole curve in less room: with the loss times 2^{EIGHT[0]} all "
-        f"of them are zero and the error stays at {ends[0]:.0%}; {inside}; times 2^{EIGHT[-1]} they saturate at 448, so that "
-        f"large and small weigh the same, and the error is {ends[1]:.0%}."
+        f"Gradients in e4m3, which spans 18 binades to float16's 40, show the whole curve in less room: with the loss times "
+        f"2^{EIGHT[0]} all of them are zero and the error stays at {ends[0]:.0%}; {inside}; times 2^{EIGHT[-1]} they saturate at "
+        f"448, so that large and small weigh the same, and the error is {ends[1]:.0%}."
     )
 
 
