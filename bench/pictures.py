@@ -271,14 +271,14 @@ def powers_of_two(axis: Any) -> None:
 
 def _colours() -> str:
     """The page's colours, light and dark, for an SVG that stands alone."""
-    names = ("ink", "faint", "rule", "paper", *(f"s{i}" for i in range(SERIES)))
+    names = {"ink", "faint", "rule", "paper", *(f"s{i}" for i in range(SERIES))}
     light, dark = (
-        dict(re.findall(r"--(\w+): (#\w+)", part)) for part in STYLE.split("@media (prefers-color-scheme: dark)", 1)
+        ";".join(f"--{n}:{value}" for n, value in re.findall(r"--(\w+): (#\w+)", root) if n in names)
+        for root in re.findall(r":root {(.*?)}", STYLE, re.DOTALL)[:2]
     )
-    blocks = [";".join(f"--{n}:{found[n]}" for n in names if n in found) for found in (light, dark)]
     return (
-        f"svg{{{blocks[0]};font-family:system-ui,sans-serif;fill:var(--ink)}}"
-        f"@media(prefers-color-scheme:dark){{svg{{{blocks[1]}}}}}"
+        f"svg{{{light};font-family:system-ui,sans-serif;fill:var(--ink);background:var(--paper)}}"
+        f"@media(prefers-color-scheme:dark){{svg{{{dark}}}}}"
     )
 
 

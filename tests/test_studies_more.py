@@ -215,9 +215,14 @@ def test_pictures_stand_alone_and_repeat(picture: pictures.Picture) -> None:
 
 
 def test_pictures_are_those_of_the_documents() -> None:
-    """`python -m ulpgrad.bench.pictures docs/pictures` has been run since the pictures changed."""
+    """Each is kept, no other, with the colours of light and dark (the bytes follow matplotlib's version)."""
     kept = Path(__file__).parent.parent / "docs" / "pictures"
-    assert {p.name for p in kept.iterdir()} >= {f"{p.name}.svg" for p in pictures.pictures()}
+    assert {p.name for p in kept.iterdir()} == {f"{p.name}.svg" for p in pictures.pictures()}
+    colours = re.search(r"<style>.*?</style>", pictures.pictures()[0].file())
+    assert colours is not None
+    assert "--ink:#1b1f24" in colours[0].split("@media")[0]
+    assert "--ink:#e6e9ed" in colours[0].split("@media")[1]
+    assert all(colours[0] in p.read_text() for p in kept.iterdir())
 
 
 def test_a_picture_of_a_block_needs_a_block() -> None:
