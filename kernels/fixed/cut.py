@@ -56,6 +56,11 @@ class Cut:
         return next((w for w in WIDTHS if needed <= w), UNBOUNDED)
 
     @cached_property
+    def plain(self) -> bool:
+        """Whether it rounds to nearest even, if at all, and reports nothing."""
+        return not self.report and (self.drop <= 0 or self.rounding == "nearest_even")
+
+    @cached_property
     def fields(self) -> tuple[Any, ...]:
         """What C++ is told, in the order in which `call_of` in csrc/cpu/fixed.cpp reads it."""
         mode = ROUNDINGS.index(self.rounding)

@@ -105,9 +105,9 @@ def _result(*_: Any, cut: Cut, **__: Any) -> Any:
     return (cut.out, bool_) if cut.report else cut.out
 
 
-def _width(*_: Any, cut: Cut, **__: Any) -> int:
-    """Selection looks at how wide the intermediate values are."""
-    return cut.width
+def _kind(*_: Any, cut: Cut, **__: Any) -> tuple[int, bool]:
+    """Selection looks at how wide the intermediate values are, and whether the cut is the plain one."""
+    return cut.width, cut.plain
 
 
 # Samples; first operands are float64, which become whatever format is tested, clipped
@@ -174,7 +174,7 @@ def _op(name: str, signature: str, reference: Callable[..., Any], check: Callabl
         promote=(0,),  # no operand is converted; the tests give the first one every format
         flops=lambda a, *_, **__: a.size,
         samples=lambda: _samples(name),
-        key=_width,
+        key=_kind,
     )
 
 
