@@ -17,9 +17,9 @@ enum class Codes : int { int8, uint8, int16 };
 // What a packed unit holds.
 enum class Units : int { bytes, pairs, split };
 
-// How an exact sum of products is brought to the accumulator's fraction: shifted right after a constant is added; right
-// after a constant that depends on one of its bits; left.
-enum class Round : int { plain, by_bit, left };
+// How an exact sum of products is brought to the accumulator's fraction: shifted right after a constant is added; the
+// same, ties then made even; right after a constant that depends on one of its bits; left.
+enum class Round : int { plain, even, by_bit, left };
 
 // What is done about overflow: nothing (it cannot happen, or wraps); the accumulator is clamped; the rounded sum and
 // the accumulator are clamped; either is noted.
@@ -35,9 +35,10 @@ struct IntegerPlan {
   Round round = Round::plain;
   Limit limit = Limit::none;
   int shift = 0;       // right, or left by -shift
-  int64_t addend = 0;  // added before the shift, with the bits `flip` changed where bit `bit` of the sum is set
-  int64_t flip = 0;
-  bool by_sign = false;  // that bit is the sign; else the last one that stays
+  int64_t addend = 0;  // added before the shift
+  int64_t flip =
+      0;  // by_bit: bits of it that change where the deciding bit of the sum is set; even: the bits that leave
+  bool by_sign = false;  // the deciding bit is the sign; else the last one that stays
   int bits = 32;         // width of the accumulator
 };
 

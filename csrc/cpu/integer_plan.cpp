@@ -68,12 +68,13 @@ void set_rounding(IntegerPlan& plan, const std::string& rounding) {
   }
   const int64_t half = int64_t{1} << (plan.shift - 1), mask = 2 * half - 1;
   plan.round = rounding == "down" || rounding == "up" ? Round::plain : Round::by_bit;
+  if (rounding == "nearest_even") plan.round = Round::even;
   plan.by_sign = rounding == "toward_zero" || rounding == "nearest_away";
   if (rounding == "up" || rounding == "to_odd") plan.addend = mask;
   if (rounding == "toward_zero" || rounding == "to_odd") plan.flip = mask;
-  if (rounding == "nearest_even") plan.addend = half - 1;
-  if (rounding == "nearest_away") plan.addend = half;
-  if (rounding == "nearest_even" || rounding == "nearest_away") plan.flip = half ^ (half - 1);
+  if (rounding == "nearest_even" || rounding == "nearest_away") plan.addend = half;
+  if (rounding == "nearest_even") plan.flip = mask;
+  if (rounding == "nearest_away") plan.flip = half ^ (half - 1);
 }
 
 }  // namespace

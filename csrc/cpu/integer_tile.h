@@ -98,7 +98,7 @@ ULPGRAD_TARGET static void short_tile(const IntegerPlan& plan, int64_t chunks, i
                                       const int32_t* __restrict a, const int32_t* __restrict b, T* __restrict to,
                                       T* __restrict over) {
   constexpr int lanes = kLanes<int32_t>, parts = sizeof(T) / sizeof(int32_t), vectors = 2 * parts;
-  constexpr bool started = round == Round::plain && parts == 1;  // sums start from the addend, which saves adding it
+  constexpr bool started = (round == Round::plain || round == Round::even) && parts == 1;  // from the addend
   const Constants<T> k(plan);
   Ints start{};
   if constexpr (started) start = k.addend;
@@ -128,7 +128,7 @@ ULPGRAD_TARGET static void short_tile(const IntegerPlan& plan, int64_t chunks, i
 #pragma GCC unroll 2
       for (int v = 0; v < 2; ++v) {
         if constexpr (parts == 1) {
-          const Ints more = started ? shift_right(sums[i][v], k.shift) : rounded<T, round>(sums[i][v], k);
+          const Ints more = started ? shifted<T, round>(sums[i][v], k) : rounded<T, round>(sums[i][v], k);
           total[i][v] = added<T, limit>(total[i][v], more, k, seen[i][v]);
         } else {
           Longs half[2];
@@ -161,7 +161,15 @@ static ShortTile<T> short_tile_for(Limit limit) {
 
 template <typename T>
 static ShortTile<T> short_tile_for(const IntegerPlan& plan) {
-  if (plan.round == Round::plain) return short_tile_for<T, Round::plain>(plan.limit);
-  return plan.round == Round::by_bit ? short_tile_for<T, Round::by_bit>(plan.limit)
-                                     : short_tile_for<T, Round::left>(plan.limit);
+  switch (plan.round) {
+    case Round::plain:
+      return short_tile_for<T, Round::plain>(plan.limit);
+    case Round::even:
+      return short_tile_for<T, Round::even>(plan.limit);
+    case Round::by_bit:
+      return short_tile_for<T, Round::by_bit>(plan.limit);
+    case Round::left:
+      break;
+  }
+  return short_tile_for<T, Round::left>(plan.limit);
 }

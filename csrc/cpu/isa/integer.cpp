@@ -184,16 +184,18 @@ static void accumulate_tile(const IntegerGemm& g, int64_t rows, int vectors, int
   const auto fold = fold_for<T>(plan);
   alignas(64) int32_t sums[kMostRows * kWidth];
   [[maybe_unused]] alignas(64) T part[sizeof(T) == 8 ? kMostRows * kWidth : 1];
-  each_segment(plan, k, [&](int64_t, int64_t steps, bool begins, [[maybe_unused]] bool ends) {
+  each_segment(plan, k, [&](int64_t, int64_t steps, [[maybe_unused]] bool begins, [[maybe_unused]] bool ends) {
     const int64_t units = ceil_div(steps, per);
     dot(units, a, b, sums, count / rows);
     a += (1 + units) * rows, b += (1 + units * (halves ? 2 : 1)) * vectors * kLanes<int32_t>;
+    const TileSums from{sums, count, halves};
     if constexpr (sizeof(T) == 4) {
-      (void)begins;
-      fold(plan, sums, total, over, count);
+      fold(plan, from, nullptr, total, over);
+    } else if (begins && ends) {
+      fold(plan, from, nullptr, total, over);
     } else {
       join(sums, halves, begins, count, part);
-      if (ends) fold(plan, part, total, over, count);
+      if (ends) fold(plan, from, part, total, over);
     }
   });
 }
