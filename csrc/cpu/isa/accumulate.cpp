@@ -90,6 +90,16 @@ struct Draw<Step, U, true> {
   Code<double> word(int u, int64_t t) const { return (Code<double>)words[u][t % 4]; }
 };
 
+// Visits a matrix in small tiles, columns first: both sides of a transposition then stay in the cache.
+template <typename Visit>
+ULPGRAD_INLINE void over_tiles(int64_t rows, int64_t columns, const Visit& visit) {
+  constexpr int64_t kHigh = 16, kWide = 8;
+  for (int64_t top = 0; top < rows; top += kHigh)
+    for (int64_t left = 0; left < columns; left += kWide)
+      for (int64_t j = left; j < least(columns, left + kWide); ++j)
+        for (int64_t i = top; i < least(rows, top + kHigh); ++i) visit(i, j);
+}
+
 // A block of a matrix as rows of `width` values, zeros beyond its columns.
 template <typename In, typename T>
 static void pack(const Strided<const In>& from, int64_t rows, int64_t columns, int64_t width, T* to) {
@@ -101,9 +111,22 @@ static void pack(const Strided<const In>& from, int64_t rows, int64_t columns, i
     for (int64_t i = 0; i < rows; ++i)
       for (int64_t j = 0; j < columns; ++j) to[i * width + j] = static_cast<T>(from.values[i * from.row + j]);
   } else {
-    for (int64_t j = 0; j < columns; ++j)
-      for (int64_t i = 0; i < rows; ++i)
-        to[i * width + j] = static_cast<T>(from.values[i * from.row + j * from.column]);
+    over_tiles(rows, columns, [&](int64_t i, int64_t j) {
+      to[i * width + j] = static_cast<T>(from.values[i * from.row + j * from.column]);
+    });
+  }
+}
+
+// The way back, for the columns there are.
+template <typename T, typename Out>
+static void unpack(const T* from, int64_t rows, int64_t columns, int64_t width, const Strided<Out>& to) {
+  if (to.column == 1) {
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t j = 0; j < columns; ++j) to.values[i * to.row + j] = static_cast<Out>(from[i * width + j]);
+  } else {
+    over_tiles(rows, columns, [&](int64_t i, int64_t j) {
+      to.values[i * to.row + j * to.column] = static_cast<Out>(from[i * width + j]);
+    });
   }
 }
 
@@ -163,10 +186,7 @@ static void tile(const Accumulation& how, const Step& step, const AccumulateTask
     }
   }
   const int64_t from = how.chunk < task.k ? 0 : width;  // a single chunk needs no total
-  const Strided<In> c = part(task.c, i, j);
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t l = 0; l < columns; ++l)
-      c.values[r * c.row + l * c.column] = static_cast<In>(sums[r * 2 * width + from + l]);
+  unpack(sums + from, rows, columns, 2 * width, part(task.c, i, j));
 }
 
 struct Product {
@@ -204,10 +224,7 @@ struct Running {
             store(at, sum[u]);
           }
         }
-        const Strided<In> out = part(task.out, begin, j);
-        for (int64_t t = 0; t < depth; ++t)
-          for (int64_t l = 0; l < columns; ++l)
-            out.values[t * out.row + l * out.column] = static_cast<In>(panel[t * width + l]);
+        unpack(panel, depth, columns, width, part(task.out, begin, j));
       }
     }
   }
