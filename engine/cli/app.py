@@ -99,8 +99,12 @@ def ladder(
 
 @app.command()
 def formats(
-    name: Annotated[str | None, typer.Argument(help="A format: float8_e4m3fn, e6m9, q7.8, binary8p3se, mxfp4_e2m1.")] = None,
-    at: Annotated[list[float] | None, typer.Option("--at", metavar="X", help="A value to round, in every mode.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A format: float8_e4m3fn, e6m9, q7.8, binary8p3se, mxfp4_e2m1.")
+    ] = None,
+    at: Annotated[
+        list[float] | None, typer.Option("--at", metavar="X", help="A value to round, in every mode.")
+    ] = None,
     json: Json = None,
 ) -> None:
     """Show number systems side by side, or one in full: limits, every code, and what becomes of values."""
@@ -120,6 +124,14 @@ def study(
     formats: Annotated[str | None, typer.Option(help="Only rows of these formats, by comma: float32,bfloat16.")] = None,
     models: Annotated[str | None, typer.Option(help="Only rows of these models, by comma: mlp,cnn.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step.")] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORDS",
+            help='For the study policy: a row of your own, "weight=q5.10 update=q5.10", or one by '
+            "name; as often as you like.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the report and of finished runs.")] = Path("reports"),
     quick: Annotated[bool, typer.Option("--quick", help="A few epochs of one seed, to see it work.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what an earlier call has finished.")] = False,
@@ -133,4 +145,4 @@ def study(
     given = {"rows": rows, "epochs": epochs, "seeds": seeds, "data": data, "formats": formats, "models": models,
              "batch_size": batch_size}  # fmt: skip
     chosen = {key: value for key, value in given.items() if value is not None}
-    return command.run(name, chosen, out, quick=quick, fresh=fresh, json=json)
+    return command.run(name, chosen, out, policies=policy or (), quick=quick, fresh=fresh, json=json)

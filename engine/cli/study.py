@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,12 @@ def _duration(minutes: float) -> str:
     return f"{minutes:.0f} min" if minutes >= 1 else f"{60 * minutes:.0f} s"
 
 
-def run(name: str, given: Mapping[str, Any], out: Path, *, quick: bool, fresh: bool, json: Path | None) -> None:
+def run(
+    name: str, given: Mapping[str, Any], out: Path, *, policies: Sequence[str] = (), quick: bool, fresh: bool,
+    json: Path | None,
+) -> None:  # fmt: skip
     """Run what is not finished, then show and write all of it."""
-    study = studies.load(name)
+    study = studies.under(name, policies) if policies else studies.load(name)
     options = study.options(given, quick=quick)
     try:
         out.mkdir(parents=True, exist_ok=True)
