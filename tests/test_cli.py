@@ -255,7 +255,11 @@ def test_formats_side_by_side_and_one_in_full(tmp_path: Path) -> None:
     for name in ("float8_e4m3fn", "mxfp4_e2m1", "q7.8", "binary8p3se"):
         assert name in every.output
     rows = {row["name"]: row for row in written(tmp_path / "all.json")}
-    assert (rows["float8_e4m3fn"]["largest"], rows["q7.8"]["largest"], rows["mxfp4_e2m1"]["bits"]) == (448, 127.99609375, 4.25)
+    assert (rows["float8_e4m3fn"]["largest"], rows["q7.8"]["largest"], rows["mxfp4_e2m1"]["bits"]) == (
+        448,
+        127.99609375,
+        4.25,
+    )
     one = call("formats", "float4_e2m1fn", "--at", "2.6", "--json", tmp_path / "one.json")
     assert one.exit_code == 0
     value = written(tmp_path / "one.json")["values"][0]
