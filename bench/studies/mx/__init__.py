@@ -33,6 +33,7 @@ from ulpgrad.policy import Policy
 FORMATS = ("mxfp8_e4m3", "mxfp8_e5m2", "mxint8", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp4_e2m1")
 RULES = ("floor", "rceil", "even")
 BASE = "float32"
+NOISY = "mxfp4_e2m1_rceil-stochastic"
 LEARNING_RATE = 4e-3
 BETAS = (0.9, 0.95)
 WEIGHT_DECAY = 0.01
@@ -51,7 +52,7 @@ def run(run: Run) -> Figures:
     losses: list[float] = []
     bits: list[float] = []
     begun = time.perf_counter()
-    formats = None if run.setting is None else policy(run.setting)
+    formats = None if run.setting is None else policy(*run.setting, seed=run.seed)
     for epoch in range(run.epochs):
         run.told(f"epoch {epoch + 1}" + (f", {bits[-1]:.3f} bits" if bits else ""))
         first = int(generator.integers(0, transformer.CONTEXT, 1)[0])
@@ -85,9 +86,9 @@ def run(run: Run) -> Figures:
     }
 
 
-def policy(form: str) -> Policy:
-    """Every operand of every product in a block format."""
-    return Policy(weight=form, activation=form, gradient=form)
+def policy(form: str, rounding: str = "nearest_even", seed: int = 0) -> Policy:
+    """Every operand of every product in a block format; `rounding` is that of gradients."""
+    return Policy(weight=form, activation=form, gradient=form, rounding={"gradient": rounding}, seed=seed)
 
 
 def name(form: str, rule: str) -> str:
@@ -168,6 +169,10 @@ def losses_against_float32(results: Results) -> list[str]:
         "A. Mishra and others (“Recipes for pre-training LLMs with MXFP8”, 2025) found the same at full size, and round up.",
         "For e5m2 rceil and even give the same values: elements that are floats lose nothing but range when the scale is twice "
         "as large, and both rules leave nothing clamped that would not be rounded there anyway.",
+        "MXFP4 by rceil fails for one tensor: the gradient of the output has one large entry in each row, the letter that came, "
+        "and many small ones which balance it. To nearest they become zero, and what is left pushes one way. Rounded "
+        f"stochastically they are right in the mean, and the same format and rule end {beyond(results, NOISY).mean:+.3f} above "
+        f"float32 instead of {beyond(results, 'mxfp4_e2m1_rceil').mean:+.3f}.",
     ]
 
 
@@ -189,7 +194,7 @@ STUDY = Study(
     "specification v1.0",
     claim="Eight bits in blocks train a small generative model as well as float32 without another setting, six nearly, and "
     "four pay for it. The rule that chooses the scale matters as much as a bit or two: floor, the specification's, clamps the "
-    "largest elements of many blocks.",
+    "largest elements of many blocks. Four bits want their gradients rounded stochastically.",
     setup="A transformer of two layers, width 64, two heads of 32, context 64 (112,000 parameters) learns the first 88,000 "
     "letters of “Coriolanus” by AdamW and is measured on the last 9,800, in bits for a letter. Every operand of the dense "
     "layers' products, forward and backward, is rounded to the format along the axis that the product sums over, and so are "
@@ -199,9 +204,11 @@ STUDY = Study(
     rows={
         BASE: Row(BASE, None, "Every product in float32: the yardstick.", tags={"format": BASE}),
         **{
-            name(form, rule): Row(f"{form}, {rule}", name(form, rule), "", tags={"format": form})
+            name(form, rule): Row(f"{form}, {rule}", (name(form, rule),), "", tags={"format": form})
             for form in FORMATS for rule in RULES
         },
+        NOISY: Row("mxfp4_e2m1, rceil, stochastic gradients", ("mxfp4_e2m1_rceil", "stochastic"),
+                   "Gradients rounded stochastically, the rest to nearest even.", tags={"format": "mxfp4_e2m1"}),
     },
     run=run,
     columns=[number("held-out bits", "bits", 4), number("training bits", "final_training_bits", 4)],
@@ -218,13 +225,16 @@ STUDY = Study(
         Check("the floor rule, which clamps, costs MXFP8 more than rceil does, in every seed", _floor_costs_more),
         Check("MXFP6 learns: it ends within 0.2 bits of float32 by its best rule",
               lambda r: max(min(beyond(r, name(f, rule)).mean for rule in RULES) for f in ("mxfp6_e2m3", "mxfp6_e3m2")) < 0.2),
-        Check("MXFP4 learns, and costs more than MXFP8: every seed by every rule lies above MXFP8's by rceil, all below 3.5 bits",
-              lambda r: min(min(beyond(r, name("mxfp4_e2m1", rule)).values) for rule in RULES)
-              > max(beyond(r, "mxfp8_e4m3_rceil").values)
-              and max(r.mean(name("mxfp4_e2m1", rule), "bits") for rule in RULES) < 3.5),
+        Check("MXFP4 learns: it ends within 0.5 bits of float32 by its best rule, and above MXFP8 by rceil in every seed",
+              lambda r: min(beyond(r, name("mxfp4_e2m1", rule)).mean for rule in RULES) < 0.5
+              and min(min(beyond(r, name("mxfp4_e2m1", rule)).values) for rule in RULES)
+              > max(beyond(r, "mxfp8_e4m3_rceil").values)),
+        Check("gradients rounded stochastically bring MXFP4 nearer than any rule does rounded to nearest, in every seed",
+              lambda r: max(beyond(r, NOISY).values)
+              < min(min(beyond(r, name("mxfp4_e2m1", rule)).values) for rule in RULES)),
     ],
     figure="bits",
-    quick=(BASE, "mxfp8_e4m3", "mxfp4_e2m1"),
+    quick=(BASE, "mxfp8_e4m3_rceil", "mxfp4_e2m1", NOISY),
     quick_epochs=1,
     epochs=4,
     batch_size=8,
