@@ -219,3 +219,17 @@ def test_stochastic_products_are_unbiased_and_repeat() -> None:
     error = coarse[0].numpy() - exactly
     assert np.abs(error).max() < 1
     assert abs(error.mean()) < 5 * np.sqrt(1 / 4 / error.size)  # the variance of a rounding is at most 1/4
+
+
+@pytest.mark.parametrize(("a", "b"), [(Q(15, 16), Q(31, 0)), (Q(32, 0, False), Q(0, 31)), (Q(31, 0), Q(16, 16, False))])
+def test_long_sums_of_32_bit_words(a: Fixed, b: Fixed) -> None:
+    """The largest products, more of them than are summed before their halves are joined."""
+    k = 20_001
+    rows = np.array([[a.min_code] * k, [a.max_code] * k, [a.min_code, a.max_code] * (k // 2) + [1]], dtype=a.storage)
+    columns = np.array([[b.min_code] * k, [b.max_code] * k], dtype=b.storage).T
+    target = Q(47, 16)
+    got = fixed.matmul(ug.Tensor(rows, a), ug.Tensor(np.ascontiguousarray(columns), b), result=target, overflow="wrap")
+    exact = rows.astype(object) @ columns.astype(object)
+    scale = a.fraction_bits + b.fraction_bits
+    want = [oracle.code(Fraction(int(v)) / (1 << scale), target, "nearest_even", "wrap") for v in exact.reshape(-1)]
+    assert [int(v) for v in got.storage.reshape(-1)] == want

@@ -323,6 +323,16 @@ void run(const FixedCall& c, const FixedRun& r) {
 }
 
 template <typename W>
+void finish_row(const FixedCall& c, const FixedRow& r, W* sums) {
+  for (int64_t begin = 0; begin < r.n; begin += block) {
+    const int n = int(r.n - begin < block ? r.n - begin : block);
+    drop(sums + begin, n, c, r.words ? r.words + begin : nullptr);
+    limit(sums + begin, n, c, r.outside ? r.outside + begin : nullptr);
+    store(c.out, sums + begin, r.out, begin, n);
+  }
+}
+
+template <typename W>
 void row_of(const FixedCall& c, const FixedRow& r) {
   W* sums = static_cast<W*>(r.sums);
   alignas(64) W y[block];
@@ -336,17 +346,43 @@ void row_of(const FixedCall& c, const FixedRow& r) {
       for (int i = 0; i < n; ++i) sums[begin + i] += scale * y[i];
     }
   }
+  finish_row(c, r, sums);
+}
+
+constexpr int64_t segment = 1 << 13;  // products of 32 and 16 bits whose sum fits 64
+
+// Words of up to 32 bits whose sums need more than 64: products with the upper and the lower half of b are summed
+// apart, in 64 bits, and joined now and then.
+void row_by_halves(const FixedCall& c, const FixedRow& r) {
+  int128* sums = static_cast<int128*>(r.sums);
+  alignas(64) int64_t y[block], low[block], high[block];
   for (int64_t begin = 0; begin < r.n; begin += block) {
     const int n = int(r.n - begin < block ? r.n - begin : block);
-    drop(sums + begin, n, c, r.words ? r.words + begin : nullptr);
-    limit(sums + begin, n, c, r.outside ? r.outside + begin : nullptr);
-    store(c.out, sums + begin, r.out, begin, n);
+    for (int i = 0; i < n; ++i) sums[begin + i] = 0;
+    for (int64_t first = 0; first < r.k; first += segment) {
+      const int64_t last = r.k - first < segment ? r.k : first + segment;
+      for (int i = 0; i < n; ++i) low[i] = high[i] = 0;
+      for (int64_t p = first; p < last; ++p) {
+        int64_t scale;
+        load(c.a, r.a, r.a_step, p, 1, &scale);
+        load(c.b, r.b, 1, p * r.n + begin, n, y);
+        for (int i = 0; i < n; ++i) {
+          low[i] += scale * (y[i] & 0xFFFF);
+          high[i] += scale * (y[i] >> 16);
+        }
+      }
+      for (int i = 0; i < n; ++i) sums[begin + i] += int128(high[i]) * 65536 + low[i];
+    }
   }
+  finish_row(c, r, sums);
 }
+
+bool is_long(FixedWord word) { return word == FixedWord::i64 || word == FixedWord::u64; }
 
 void row(const FixedCall& c, const FixedRow& r) {
   if (c.width == 32) return row_of<int32_t>(c, r);
   if (c.width == 64) return row_of<int64_t>(c, r);
+  if (!is_long(c.a) && !is_long(c.b)) return row_by_halves(c, r);
   row_of<int128>(c, r);
 }
 
