@@ -49,7 +49,8 @@ def saturated(x: Array) -> Array:
 
 def dithered(x: Array, rng: np.random.Generator) -> Array:
     """float32 to bfloat16 by sixteen random bits below the kept ones."""
-    return ((x.view(np.uint32) + rng.integers(0, 1 << 16, x.size, np.uint32)) >> np.uint32(16)).astype(np.uint16)
+    bits = x.view(np.uint32) + rng.integers(0, 1 << 16, x.size, np.uint32)
+    return np.asarray(bits >> np.uint32(16), np.uint16)
 
 
 def mxfp8(x: Array) -> tuple[Array, Array]:

@@ -248,10 +248,14 @@ def pooled_codes(rng: np.random.Generator, n: int, op: Op) -> Sample:
 
 
 def rounded(rng: np.random.Generator, n: int, op: Op) -> Sample:
-    """Values to codes of the format, in the mode, of the op's first sample; blocks as in their largest."""
-    if op.name.startswith("block_"):
-        return max(op.samples(), key=lambda s: sum(a.size for a in s.arrays if a is not None))
-    return Sample((rng.standard_normal(n),), next(iter(op.samples())).params)
+    """Values to codes of the format, in the mode, of the op's first sample; blocks in rows, and back."""
+    params = next(iter(op.samples())).params
+    if op.name == "block_dequantize":
+        codes, scales = (rng.integers(low, high, (n // COLUMNS, width)).astype(np.uint8)
+                         for low, high, width in ((0, 127, COLUMNS), (117, 137, COLUMNS // 32)))  # fmt: skip
+        return Sample((codes, scales), params)
+    shape = (n // COLUMNS, COLUMNS) if op.name == "block_quantize" else (n,)
+    return Sample((rng.standard_normal(shape),), params)
 
 
 def accumulated(rng: np.random.Generator, n: int, op: Op) -> Sample:

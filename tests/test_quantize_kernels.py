@@ -381,9 +381,12 @@ def test_every_code_and_scale_of_blocks(name: str) -> None:
     form: Any = as_format(name)
     codes = np.tile(np.arange(2**form.bits, dtype=np.uint8), (256, 1)).view(form.element.storage)
     scales = np.repeat(np.arange(256, dtype=np.uint8)[:, None], -(-codes.shape[1] // 32), axis=1)
-    values, _ = dispatch.call(spec.block_dequantize, (as_format(codes.dtype), as_format(scales.dtype)), (codes, scales),
-                              {"dtype": form, "axis": -1})  # fmt: skip
-    assert not difference(values, form.decode(BlockArray(codes, scales, 1, 32))).any()
+    kinds, want = (as_format(codes.dtype), as_format(scales.dtype)), form.decode(BlockArray(codes, scales, 1, 32))
+    for rung in registry.ladder(spec.block_dequantize):
+        if rung.unavailable() is None:
+            with dispatch.use(block_dequantize=rung.name):
+                values, _ = dispatch.call(spec.block_dequantize, kinds, (codes, scales), {"dtype": form, "axis": -1})
+            assert not difference(values, want).any(), rung.name
 
 
 @np.errstate(all="ignore")

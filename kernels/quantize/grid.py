@@ -147,6 +147,13 @@ def as_stored(codes: Array, form: Any) -> Array:
     return out
 
 
+@cache
+def table(element: Float | Fixed) -> Array:
+    """The values of all codes of a byte, float32[256]."""
+    codes = np.arange(256, dtype=np.uint8).view(element.storage)
+    return element.exact(codes).astype(np.float32)
+
+
 def rows(x: Array, axis: int) -> tuple[Array, tuple[int, ...]]:
     """`x` with `axis` last, as contiguous rows, and the shape before that."""
     moved = np.moveaxis(x, axis, -1)
@@ -161,5 +168,5 @@ def back(out: Array, shape: tuple[int, ...], axis: int) -> Array:
 
 __all__ = [
     "MODE", "Grid", "as_stored", "back", "block_refusal", "carry_from", "fixed_refusal", "float_refusal", "grid", "has_nan",
-    "marks_nan", "options", "refusal", "rows",
+    "marks_nan", "options", "refusal", "rows", "table",
 ]  # fmt: skip

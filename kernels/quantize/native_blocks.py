@@ -3,16 +3,15 @@ moved by the scale, so that nothing is multiplied. Blocks on another axis than t
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from ulpgrad.formats import Array, Block, Fixed, Float, float32, float64, int8, uint8
+from ulpgrad.formats import Array, Block, Float, float32, float64, int8, uint8
 from ulpgrad.kernels import native
 from ulpgrad.kernels.quantize import spec
 from ulpgrad.kernels.quantize.counts import native_grid
-from ulpgrad.kernels.quantize.grid import back, block_refusal, carry_from, grid, options, rows
+from ulpgrad.kernels.quantize.grid import back, block_refusal, carry_from, grid, options, rows, table
 from ulpgrad.kernels.registry import Request, kernel
 
 
@@ -21,13 +20,6 @@ def _where(request: Request) -> str | None:
     if params["rounding"] == "stochastic" and params["axis"] % x.ndim != x.ndim - 1:
         return "draws random words in the order of memory: stochastic rounding wants blocks on the last axis"
     return block_refusal(params["dtype"])
-
-
-@cache
-def table(element: Float | Fixed) -> Array:
-    """The values of all codes of a byte, float32[256]."""
-    codes = np.arange(256, dtype=np.uint8).view(element.storage)
-    return element.exact(codes).astype(np.float32)
 
 
 @kernel(spec.block_quantize, "cpu/native-blocks", rank=50, formats=[float32, float64], where=_where)

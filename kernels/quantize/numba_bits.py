@@ -8,10 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.formats import Array, Block, Fixed, Float, float32, float64
+from ulpgrad.formats import Array, Block, Fixed, Float, float32, float64, int8, uint8
 from ulpgrad.kernels.numba_jit import jit, prange
 from ulpgrad.kernels.quantize import spec
-from ulpgrad.kernels.quantize.grid import MODE, as_stored, back, block_refusal, carry_from, grid, has_nan, refusal, rows
+from ulpgrad.kernels.quantize.grid import (
+    MODE,
+    as_stored,
+    back,
+    block_refusal,
+    carry_from,
+    grid,
+    has_nan,
+    refusal,
+    rows,
+    table,
+)
 from ulpgrad.kernels.random.numba_blocks import random_bits as random_words
 from ulpgrad.kernels.registry import Request, kernel
 
@@ -258,3 +269,23 @@ def block_quantize(x: Array, *, dtype: Block, axis: int, rounding: str, overflow
     _blocks(wide, wide.view(np.int64), codes, scales, words, MODE[rounding], random_bits, dtype.size, dtype.max_exponent,
             carry_from(dtype), *kind, *fixed)  # fmt: skip
     return back(codes, shape, axis), back(scales, shape, axis)
+
+
+@jit(parallel=True)
+def _values_of_blocks(codes: Any, scales: Any, table: Any, powers: Any, out: Any, size: int) -> None:
+    rows, length = codes.shape
+    for row in prange(rows):
+        for i in range(length):
+            out[row, i] = table[codes[row, i]] * powers[scales[row, i // size]]
+
+
+@kernel(
+    spec.block_dequantize, "cpu/numba-bits", rank=20, formats=[uint8, int8], idea="Two tables, of elements and scales."
+)
+def block_dequantize(codes: Array, scales: Array, *, dtype: Block, axis: int) -> Array:
+    flat, shape = rows(codes.view(np.uint8), axis)
+    powers = np.ldexp(1.0, np.arange(256) - 127).astype(np.float32)
+    powers[255] = np.nan
+    out = np.empty(flat.shape, np.float32)
+    _values_of_blocks(flat, rows(scales, axis)[0], table(dtype.element), powers, out, dtype.size)
+    return back(out, shape, axis)
