@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
 from typing import Any
 
 from ulpgrad.bench import machine, report
-from ulpgrad.bench.lab.results import Figures, Results
+from ulpgrad.bench.lab.results import Figures, NotRun, Results
 from ulpgrad.bench.lab.study import Options, Study
 
 VERDICTS = {True: ("yes", "holds"), False: ("no", "does not hold"), None: ("open", "not run")}
@@ -22,7 +23,9 @@ def page(name: str, study: Study, results: Results, command: str) -> str:
     pictures = [plot.html(results, f"{name}-{i}") for i, plot in enumerate(study.plots)]
     if any(pictures):
         sections.append(("Pictures", f'<div class="charts">{"".join(pictures)}</div>'))
-    sections += [section(results) for section in study.sections]
+    for section in study.sections:
+        with contextlib.suppress(NotRun):
+            sections.append(section(results))
     meanings = {study.rows[row].label: study.rows[row].meaning for row in results.rows if study.rows[row].meaning}
     if meanings:
         sections.append(("What each row means", report.definitions(list(meanings.items()))))
