@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -43,6 +44,7 @@ from ulpgrad.bench.lab.results import plain
 from ulpgrad.bench.lab.training import error_rate
 from ulpgrad.cli.app import app
 from ulpgrad.errors import ArgumentError
+from ulpgrad.kernels.threads import get_num_threads, set_num_threads
 from ulpgrad.policy import DelayedScaling, Policy
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -80,6 +82,16 @@ class Page(HTMLParser):
 
 
 CALLS: list[tuple[str, int]] = []
+ELSEWHERE = {"mx"}  # its shortest run reads a whole text: test_studies_more.py has it
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As studies run: threads cost more than they bring in networks so small."""
+    before = get_num_threads()
+    set_num_threads(1)
+    yield
+    set_num_threads(before)
 
 
 def quiet(text: str, *, done: bool = False) -> None:
@@ -294,12 +306,12 @@ def test_an_unknown_study_lists_what_there_is() -> None:
         studies.load("12345")
 
 
-@pytest.mark.parametrize("name", studies.names())
+@pytest.mark.parametrize("name", [name for name in studies.names() if name not in ELSEWHERE])
 def test_every_study_runs_quickly_and_its_page_needs_nothing_else(name: str, tmp_path: Path) -> None:
-    """One epoch, or nothing trained, of the first rows of a --quick call: rows, columns, plots and JSON fit together."""
+    """A few steps, or nothing trained, of the first rows of a --quick call: rows, columns, plots and JSON fit together."""
     study = studies.load(name)
-    rows = list(study.quick or study.rows)[:3]
-    arguments = ["study", name, "--quick", "--rows", ",".join(rows), "--out", str(tmp_path)]
+    rows = list(study.quick or study.rows)[:2]
+    arguments = ["study", name, "--quick", "--rows", ",".join(rows), "--batch-size", "500", "--out", str(tmp_path)]
     done = CliRunner().invoke(app, [*arguments, *(["--epochs", "1"] if study.epochs else [])])
     assert done.exit_code == 0, done.output
     words = " ".join(check_page((tmp_path / f"{name}.html").read_text()).words)

@@ -84,8 +84,8 @@ def why(results: Results) -> str:
         f"This network is so small that 8 bits do without scales too: e4m3 alone ends at {results.mean('e4m3'):.2%}, e5m2 alone "
         f"at {results.mean('e5m2'):.2%}. With gradients 2^{-SHRUNK} times smaller, as in larger networks, formats alone fail: "
         f"e4m3 ends at {small['e4m3']:.1%}, e5m2 at {small['e5m2']:.1%}, the hybrid without scales at "
-        f"{small['hybrid-plain']:.1%}; with scales the hybrid ends at {small['hybrid']:.2%} and e4m3 at {small['e4m3-scaled']:.2%}. Nobody chose these "
-        "scales: they follow from the largest values seen."
+        f"{small['hybrid-plain']:.1%}; with scales the hybrid ends at {small['hybrid']:.2%} and e4m3 at "
+        f"{small['e4m3-scaled']:.2%}. Nobody chose these scales: they follow from the largest values seen."
     )
 
 
