@@ -14,6 +14,7 @@ from ulpgrad.bench import report
 from ulpgrad.bench.lab import (
     INK,
     Check,
+    Column,
     Estimate,
     Figures,
     NotRun,
@@ -24,9 +25,9 @@ from ulpgrad.bench.lab import (
     Study,
     colour,
     curves,
-    number,
 )
 from ulpgrad.bench.lab.plots import dash
+from ulpgrad.bench.lab.results import estimate
 from ulpgrad.bench.studies.mx import transformer
 from ulpgrad.policy import Policy
 
@@ -113,6 +114,12 @@ def grid(axes: Any, results: Results) -> None:
             axes.errorbar([at + (i - 1) * 0.2 for at in there], [e.mean for e in there.values()],
                           [e.half or 0.0 for e in there.values()], fmt="osD"[i], color=colour(i + 1), markersize=5,
                           elinewidth=2, label=rule)  # fmt: skip
+    if NOISY in results.rows:
+        found = beyond(results, NOISY)
+        axes.errorbar([len(FORMATS) - 0.6], [found.mean], [found.half or 0.0], fmt="^", color=colour(4), markersize=6,
+                      elinewidth=2, label="rceil, stochastic gradients")  # fmt: skip
+    axes.set_yscale("symlog", linthresh=0.1)
+    axes.set_yticks(ticks := [0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.2, 0.5, 1], [f"{t:g}" for t in ticks])
     axes.set_xticks(range(len(FORMATS)), FORMATS)
     axes.set(ylabel="held-out bits above float32's")
     axes.grid(visible=False, axis="x")
@@ -128,14 +135,17 @@ def formats_by_rules(results: Results) -> tuple[str, str]:
             if name(form, rule) not in results.rows:
                 cells.append("")
                 continue
-            found = beyond(results, name(form, rule))
-            cells.append(f"{found.mean:+.3f}" + (f" ± {found.half:.3f}" if found.half is not None else ""))
+            cells.append(_text(beyond(results, name(form, rule)), "+.3f"))
         rows.append((form, *cells))
     note = (
         '<p class="note">Bits for a letter on held-out text above float32’s of the same seed: means over seeds, ± half the 95% '
         "confidence interval. Less is better.</p>"
     )
     return "What each format costs, by rule", report.html_table(("format", *RULES), rows, "Above float32", RULES) + note
+
+
+def _text(found: Estimate, form: str) -> str:
+    return f"{found.mean:{form}}" + (f" ± {found.half:.3f}" if found.half is not None else "")
 
 
 def curves_of_rule(axes: Any, results: Results) -> None:
@@ -188,6 +198,10 @@ def _within(form: str, most: float) -> Any:
     return lambda r: abs(beyond(r, form).mean) < most
 
 
+def _column(title: str, figure: str) -> Column:
+    return Column(title, lambda runs: _text(estimate(runs, figure), ".3f"))
+
+
 STUDY = Study(
     title="A small transformer in MX formats",
     source="B. Rouhani and others, “Microscaling data formats for deep learning”, 2023, section 5, and the OCP MX "
@@ -211,7 +225,7 @@ STUDY = Study(
                    "Gradients rounded stochastically, the rest to nearest even.", tags={"format": "mxfp4_e2m1"}),
     },
     run=run,
-    columns=[number("held-out bits", "bits", 4), number("training bits", "final_training_bits", 4)],
+    columns=[_column("held-out bits", "bits"), _column("training bits", "final_training_bits")],
     plots=[
         Plot("What each format costs, by rule", grid, inches=(8.4, 3.6), wide=True),
         Plot("Held-out bits while learning, floor rule", curves_of_rule),
