@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ulpgrad import dispatch
-from ulpgrad.formats import FORMATS, Array, Format, as_format, bfloat16, compute_format, float32
+from ulpgrad.formats import FORMATS, Array, Format, Q, as_format, bfloat16, compute_format, float32
 from ulpgrad.kernels import registry
+from ulpgrad.kernels.fixed.cut import cut_to
 from ulpgrad.kernels.spec import Op, Sample
 
 Maker = Callable[[np.random.Generator, int, Op], Sample]
@@ -267,6 +268,21 @@ def accumulated(rng: np.random.Generator, n: int, op: Op) -> Sample:
     return Sample(rows.arrays, {**rows.params, **rule})
 
 
+def fixed_point(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    """Codes of Q7.8, to Q7.8."""
+    shape, q, half = (n, n) if op.name == "fixed_matmul" else (n,), Q(7, 8), 2**15
+    a, b = (rng.integers(-half, half, shape).astype(np.int16) for _ in range(2))
+    if op.name in ("fixed_multiply", "fixed_matmul"):
+        most = half**2 * (n if op.name == "fixed_matmul" else 1)
+        return Sample((a, b, None), {"cut": cut_to(q, 16, -most, most)})
+    if op.name == "fixed_rescale":
+        return Sample((a, None), {"sign": "negate", "cut": cut_to(q, 8, -half, half)})
+    params: dict[str, Any] = {"left": 0, "right": 0, "subtract": False, "cut": cut_to(q, 8, -2 * half, 2 * half)}
+    if op.name == "fixed_divide":
+        params = {"left": 8, "right": 0, "cut": cut_to(q, 8, -half << 8, half << 8)}
+    return Sample((a, b | 1, None), params)
+
+
 SHAPES: dict[str, Shape] = {
     "elementwise": Shape(vectors, MILLION, "elements"),
     "cast": Shape(converted, MILLION, "elements, to bfloat16"),
@@ -280,6 +296,8 @@ SHAPES: dict[str, Shape] = {
     "integer_pool": Shape(pooled_codes, 8, "images of 16 channels of codes, 64 x 64, in windows 2 x 2"),
     "quantize": Shape(rounded, MILLION, "elements, to float8_e4m3fn"),
     "requantize": Shape(sums, 1024, "rows of 1024 sums to int8"),
+    "fixed": Shape(fixed_point, MILLION, "elements of Q7.8"),
+    "fixed_matmul": Shape(fixed_point, 256, "rows and columns of square matrices of Q7.8"),
     "attention": Shape(heads, 256, "positions, 2 x 4 causal heads of 64"),
     "cross_entropy": Shape(classes, 1024, "rows of 1000 classes"),
     "norm": Shape(normalized, 1024, "rows of 1024"),
