@@ -20,7 +20,7 @@ import ulpgrad as ug
 from ulpgrad import nn, ops, optim
 from ulpgrad.bench import energy, ledger, pictures, studies
 from ulpgrad.bench.data import coriolanus
-from ulpgrad.bench.lab import Run
+from ulpgrad.bench.lab import NotRun, Plot, Results, Run
 from ulpgrad.bench.studies import dorefa, dynamic_fixed, mx, range as ranges, tradeoff
 from ulpgrad.bench.studies.mx import transformer
 from ulpgrad.bench.studies.tradeoff import costs
@@ -261,6 +261,19 @@ def test_an_untrained_writer_knows_nothing() -> None:
     assert transformer.bits(transformer.Writer(len(letters)), learned[:1000]) == pytest.approx(math.log2(61), abs=0.5)
 
 
+def test_bits_are_compared_seed_by_seed() -> None:
+    bits = {"float32": (2.0, 3.0, 4.0), "mxfp4_e2m1": (2.5, 3.25, 4.75), "mxfp8_e4m3": (2.0, 3.125, 4.0)}
+    results = Results([
+        {"row": row, "label": row, "seed": seed, "bits": b, "held_out_bits": [b], "training_bits": [b]}
+        for row, values in bits.items() for seed, b in enumerate(values)
+    ])  # fmt: skip
+    assert mx.beyond(results, "mxfp4_e2m1").values == (0.5, 0.25, 0.75)
+    assert "+0.500 ± 0.621" in mx.formats_by_rules(results)[1]
+    assert "What each" in Plot("What each format costs", mx.grid).html(results, "grid")
+    with pytest.raises(NotRun):
+        mx.beyond(results, "mxint8")
+
+
 def test_every_layer_of_the_writer_is_in_blocks() -> None:
     model = transformer.Writer(61)
     policy = mx.policy("mxfp8_e4m3")
@@ -312,7 +325,7 @@ SMALL = {
     "range": ["--quick", "--epochs", "1", "--rows", "dense"],
     "dynamic-fixed": ["--quick", "--epochs", "1", "--rows", "float32,dynamic"],
     "dorefa": ["--quick", "--epochs", "1", "--batch-size", "400", "--rows", "W1A2G6"],
-    "mx": ["--quick", "--epochs", "1", "--rows", "float32,mxfp4_e2m1", "--batch-size", "500"],
+    "mx": ["--quick", "--epochs", "1", "--rows", "float32", "--batch-size", "1000"],
 }
 
 
