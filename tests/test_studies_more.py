@@ -1,4 +1,4 @@
-"""Studies of trade-offs, ranges, blocks, radix points and few bits: what they count is checked by hand, and each runs, small."""
+"""Studies of trade-offs, ranges, blocks, radix points and few bits: what they count and draw, checked by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import ulpgrad as ug
 from ulpgrad import nn, ops, optim
-from ulpgrad.bench import energy, ledger, pictures, studies
+from ulpgrad.bench import energy, ledger, pictures
 from ulpgrad.bench.data import coriolanus
 from ulpgrad.bench.lab import NotRun, Plot, Results, Run
 from ulpgrad.bench.studies import dorefa, dynamic_fixed, mx, range as ranges, tradeoff
@@ -317,25 +317,14 @@ def test_where_the_points_stand() -> None:
     assert all(-30 < m < 20 for m in found["radix"].values())
 
 
-# The studies, small
+# The one that test_studies.py leaves to this file
 
 
-SMALL = {
-    "tradeoff": ["--quick", "--epochs", "1", "--rows", "float32,mxfp4"],
-    "range": ["--quick", "--epochs", "1", "--rows", "dense"],
-    "dynamic-fixed": ["--quick", "--epochs", "1", "--rows", "float32,dynamic"],
-    "dorefa": ["--quick", "--epochs", "1", "--batch-size", "400", "--rows", "W1A2G6"],
-    "mx": ["--quick", "--epochs", "1", "--rows", "float32", "--batch-size", "1000"],
-}
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_studies_run_and_report(name: str, tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["study", name, *SMALL[name], "--out", str(tmp_path)])
+def test_the_writer_is_studied_and_reported(tmp_path: Path) -> None:
+    arguments = ["--quick", "--epochs", "1", "--rows", "float32", "--batch-size", "1000", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, ["study", "mx", *arguments])
     assert done.exit_code == 0, done.output
-    text = (tmp_path / f"{name}.html").read_text()
-    assert text.count("<figure") >= 2
+    text = (tmp_path / "mx.html").read_text()
+    assert text.count("<figure") == 2  # what compares formats is left out
+    assert "http" not in text
     assert "nan" not in text.lower().split()
-    study = studies.load(name)
-    assert study.minutes > 0
-    assert set(study.quick or ()) <= set(study.rows)
