@@ -66,7 +66,7 @@ def stored(road: str, x: np.ndarray, form: Any, rounding: str, overflow: str | N
     mode, stream = options(rounding, drawn["counter"], drawn["key"], drawn["random_bits"])
     size = 0 if values else form.itemsize
     if isinstance(form, Float):
-        known = native_grid(grid(form, rounding, overflow, subnormals))
+        known = native_grid(form, rounding, overflow, subnormals)
         out = native.module().quantize_float(x, known, mode, size, stream, road)
     else:
         wraps = overflow == "wrap"
@@ -307,7 +307,7 @@ def blocks_by(road: str, x: np.ndarray, form: Any, rounding: str, subnormals: bo
     element = form.element
     is_float = isinstance(element, Float)
     known = (
-        native_grid(grid(element, "nearest_even", "saturate", subnormals))
+        native_grid(element, "nearest_even", "saturate", subnormals)
         if is_float
         else (element.fraction_bits, element.bits)
     )
@@ -441,7 +441,7 @@ def test_arguments_are_checked() -> None:
     """Nothing that Python passes may crash the interpreter."""
     module, x = native.module(), np.ones(8, np.float32)
     known = grid(as_format("float8_e4m3fn"))  # type: ignore[arg-type]
-    good = native_grid(known)
+    good = module.FloatGrid(**vars(known))
     for field, value in (("mantissa_bits", 24), ("mantissa_bits", -1), ("min_exponent", -1100), ("min_exponent", 2000),
                          ("max_code", 0), ("kept_from", 9), ("sign", 0x81)):  # fmt: skip
         with pytest.raises((ValueError, TypeError)):

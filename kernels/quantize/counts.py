@@ -9,19 +9,19 @@ import numpy as np
 
 from ulpgrad.formats import Array, Counts, Float, Format
 from ulpgrad.kernels import native
-from ulpgrad.kernels.quantize.grid import Grid, float_refusal, grid, options
+from ulpgrad.kernels.quantize.grid import float_refusal, grid, options
 
 
 @cache
-def native_grid(known: Grid) -> Any:
-    """A grid as the C++ functions take it."""
-    return native.module().FloatGrid(**vars(known))
+def native_grid(form: Float, rounding: str, overflow: str | None, subnormals: bool) -> Any:
+    """The grid of a format under these options as the C++ functions take it."""
+    return native.module().FloatGrid(**vars(grid(form, rounding, overflow, subnormals)))
 
 
 def tally(x: Array, form: Float, rounding: str, subnormals: bool, key: int, counter: int, random_bits: int) -> Any:
     """(overflowed, underflowed, flushed, nan, infinite) for contiguous float32 or float64 values, in C++."""
     mode, stream = options(rounding, counter, key, random_bits)
-    return native.module().count_float(x, native_grid(grid(form, rounding, None, subnormals)), mode, stream)
+    return native.module().count_float(x, native_grid(form, rounding, None, subnormals), mode, stream)
 
 
 def counted(x: Array, form: Format, **given: Any) -> Counts | None:

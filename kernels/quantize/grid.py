@@ -156,14 +156,15 @@ def table(element: Float | Fixed) -> Array:
 
 def rows(x: Array, axis: int) -> tuple[Array, tuple[int, ...]]:
     """`x` with `axis` last, as contiguous rows, and the shape before that."""
-    moved = np.moveaxis(x, axis, -1)
-    count = int(np.prod(moved.shape[:-1], dtype=np.int64))
+    moved = x if axis in (-1, x.ndim - 1) else np.moveaxis(x, axis, -1)
+    count = math.prod(moved.shape[:-1])
     return np.ascontiguousarray(moved).reshape(count, moved.shape[-1]), moved.shape
 
 
 def back(out: Array, shape: tuple[int, ...], axis: int) -> Array:
     """Rows in the shape they came from, contiguous."""
-    return np.ascontiguousarray(np.moveaxis(out.reshape(*shape[:-1], out.shape[-1]), -1, axis))
+    whole = out.reshape(*shape[:-1], out.shape[-1])
+    return whole if axis in (-1, len(shape) - 1) else np.ascontiguousarray(np.moveaxis(whole, -1, axis))
 
 
 __all__ = [

@@ -11,7 +11,7 @@ from ulpgrad.formats import Array, Fixed, Float, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.quantize import spec
 from ulpgrad.kernels.quantize.counts import native_grid, tally
-from ulpgrad.kernels.quantize.grid import as_stored, grid, has_nan, options, refusal
+from ulpgrad.kernels.quantize.grid import as_stored, has_nan, options, refusal
 from ulpgrad.kernels.registry import Request, kernel
 
 
@@ -26,7 +26,7 @@ def _float(x: Array, code_bytes: int, dtype: Float, rounding: str, overflow: str
         overflowed, _, _, _, infinite = tally(x, dtype, rounding, subnormals, key, counter, random_bits)
         if overflowed or infinite:
             return None
-    known = native_grid(grid(dtype, rounding, overflow, subnormals))
+    known = native_grid(dtype, rounding, overflow, subnormals)
     mode, stream = options(rounding, counter, key, random_bits)
     out: Array = native.module().quantize_float(x, known, mode, code_bytes, stream)
     return None if dtype.nan_code is None and has_nan(x, out if code_bytes else None, dtype) else out

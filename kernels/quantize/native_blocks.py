@@ -11,7 +11,7 @@ from ulpgrad.formats import Array, Block, Float, float32, float64, int8, uint8
 from ulpgrad.kernels import native
 from ulpgrad.kernels.quantize import spec
 from ulpgrad.kernels.quantize.counts import native_grid
-from ulpgrad.kernels.quantize.grid import back, block_refusal, carry_from, grid, options, rows, table
+from ulpgrad.kernels.quantize.grid import back, block_refusal, carry_from, options, rows, table
 from ulpgrad.kernels.registry import Request, kernel
 
 
@@ -27,7 +27,7 @@ def block_quantize(x: Array, *, dtype: Block, axis: int, rounding: str, overflow
                    counter: int, random_bits: int) -> tuple[Array, Array]:  # fmt: skip
     element = dtype.element
     known: Any = (
-        native_grid(grid(element, "nearest_even", "saturate", subnormals))
+        native_grid(element, "nearest_even", "saturate", subnormals)
         if isinstance(element, Float)
         else (element.fraction_bits, element.bits)
     )
