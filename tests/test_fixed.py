@@ -256,3 +256,33 @@ def test_conversion_between_formats_stays_in_integers(form: Fixed, target: Fixed
             got = tensor(x, form).to(target, rounding=rounding, overflow=overflow)
             want = [oracle.code(oracle.value(v, form), target, rounding, overflow) for v in x]
             assert (found(got) if target is not form else want) == want
+
+
+@pytest.mark.parametrize("overflow", ["saturate", "wrap"])
+@pytest.mark.parametrize("form", [Q(3, 4), Q(7, 0), Q(0, 6), Q(4, 4, False)], ids=str)
+def test_every_pair_of_8_bit_codes(form: Fixed, overflow: str) -> None:
+    span = np.arange(form.min_code, form.max_code + 1)
+    x, y = ug.Tensor(span.astype(form.storage)[:, None], form), ug.Tensor(span.astype(form.storage), form)
+    wide = np.broadcast_to(x.storage, (span.size, span.size)).copy()
+    low, size, n = form.min_code, span.size, form.fraction_bits
+    for name, exact in {
+        "add": span[:, None] + span,
+        "subtract": span[:, None] - span,
+        "multiply": np.rint(span[:, None] * span / 2.0**n).astype(np.int64),  # halves to even
+    }.items():
+        want = np.clip(exact, low, form.max_code) if overflow == "saturate" else (exact - low) % size + low
+        call = getattr(fixed, name)
+        np.testing.assert_array_equal(call(x, y, overflow=overflow).storage, want)
+        whole = call(ug.Tensor(wide, form), ug.Tensor(np.ascontiguousarray(wide.T), form), overflow=overflow)
+        np.testing.assert_array_equal(whole.storage, want)
+        one = call(ug.Tensor(wide[:, 0].copy(), form), y[3], overflow=overflow)
+        np.testing.assert_array_equal(one.storage, want[:, 3])
+
+
+def test_16_bit_sums_at_the_ends() -> None:
+    edges = np.array([-(2**15), -(2**15) + 1, -1, 0, 1, 2**15 - 2, 2**15 - 1])
+    a = np.concatenate([np.repeat(edges, 7), np.random.default_rng(0).integers(-(2**15), 2**15, 1000)])
+    b = np.concatenate([np.tile(edges, 7), np.random.default_rng(1).integers(-(2**15), 2**15, 1000)])
+    x, y = (ug.Tensor(v.astype(np.int16), Q(7, 8)) for v in (a, b))
+    np.testing.assert_array_equal((x + y).storage, np.clip(a + b, -(2**15), 2**15 - 1))
+    np.testing.assert_array_equal((x - y).storage, np.clip(a - b, -(2**15), 2**15 - 1))

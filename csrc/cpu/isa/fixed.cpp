@@ -13,6 +13,14 @@ using uint128 = unsigned __int128;
 template <typename W>
 struct UnsignedOf;
 template <>
+struct UnsignedOf<int8_t> {
+  using type = uint8_t;
+};
+template <>
+struct UnsignedOf<int16_t> {
+  using type = uint16_t;
+};
+template <>
 struct UnsignedOf<int32_t> {
   using type = uint32_t;
 };
@@ -289,8 +297,40 @@ void direct(const FixedCall& c, const FixedRun& r) {
   }
 }
 
+// Sums of whole words that saturate: in lanes of the word itself, where a sum that has the sign of neither operand
+// overflowed.
+template <typename S, bool subtract>
+void saturating(const FixedRun& r) {
+  using U = typename UnsignedOf<S>::type;
+  constexpr int sign = 8 * sizeof(S) - 1;
+  constexpr U largest = U(U(1) << sign) - 1;
+  const U* __restrict a = static_cast<const U*>(r.a);
+  const U* __restrict b = static_cast<const U*>(r.b);
+  U* __restrict out = static_cast<U*>(r.out);
+  const int64_t n = r.n, b_step = r.b_step;
+  const auto one = [](U x, U y) {
+    const U sum = U(subtract ? x - y : x + y);
+    const U over = U((x ^ sum) & (subtract ? x ^ y : y ^ sum));
+    const U end = U((x >> sign) + largest);
+    return over >> sign ? end : sum;
+  };
+  if (b_step) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) out[i] = one(a[i], b[i]);
+  } else {
+    const U y = b[0];
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) out[i] = one(a[i], y);
+  }
+}
+
 template <typename S, FixedKind kind>
 void direct_of(const FixedCall& c, const FixedRun& r) {
+  if constexpr (kind != FixedKind::multiply) {
+    constexpr int64_t half = int64_t(1) << (8 * sizeof(S) - 1);
+    if (c.drop == 0 && !c.wrap && c.low == -half && c.high == uint64_t(half - 1))
+      return saturating<S, kind == FixedKind::subtract>(r);
+  }
   if (c.drop > 0) return c.wrap ? direct<S, kind, true, true>(c, r) : direct<S, kind, false, true>(c, r);
   return c.wrap ? direct<S, kind, true, false>(c, r) : direct<S, kind, false, false>(c, r);
 }
