@@ -194,3 +194,9 @@ def test_bad_blocks(make: Any, message: str) -> None:
 def test_axis_out_of_range() -> None:
     with pytest.raises(ArgumentError, match="axis 2 is outside"):
         ug.ones((2, 3)).to("mxint8", axis=2)
+
+
+def test_what_scaling_makes_vanish_still_rounds_up() -> None:
+    x = ug.asarray([1e300, 1e-300, -1e-300], dtype=ug.float64)
+    assert x.to("mxfp8_e4m3", rounding="up").storage.codes.tolist()[1:] == [1, 0x80]
+    assert x.to("mxfp8_e4m3", rounding="down").storage.codes.tolist()[1:] == [0, 0x81]

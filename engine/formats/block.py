@@ -176,7 +176,9 @@ class Block(Format):
         amax = padded.reshape(*wide.shape[:-1], count, self.size).max(axis=-1, initial=0)  # NaN stays NaN
         finite = np.isfinite(amax)
         exponents = self.scale_exponents(np.where(finite, amax, 0))
-        scaled = np.where(self._spread(finite, length), np.ldexp(wide, -self._spread(exponents, length)), 0)
+        known = self._spread(finite, length)
+        scaled = np.where(known, np.ldexp(wide, -self._spread(exponents, length)), 0)
+        scaled = np.where(known & (scaled == 0) & (wide != 0), np.copysign(5e-324, wide), scaled)  # up and down see it
         if random is not None:
             random = Random(np.moveaxis(random.words.reshape(values.shape), axis, -1), random.bits)
         codes = self.element.encode(scaled, rounding, "saturate", subnormals, random, counts)
