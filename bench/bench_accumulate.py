@@ -13,7 +13,7 @@ import pytest
 
 import ulpgrad as ug
 from ulpgrad.bench.timing import SLOW, seconds
-from ulpgrad.formats import Float, as_format
+from ulpgrad.formats import Array, Float, as_format
 from ulpgrad.kernels import registry
 from ulpgrad.kernels.accumulate import spec
 
@@ -30,13 +30,14 @@ ACCUMULATORS = {
 RUNGS = [rung for rung in registry.ladder(spec.accumulate_matmul) if rung.rank and rung.unavailable() is None]
 
 
-def numpy_loop() -> Any:
+def numpy_loop(a: Array = A, b: Array = B) -> Array:
     """The product in a 1-6-9 float without chunks, as NumPy does it (float64 sums: rounded twice)."""
     form = as_format("e6m9")
     assert isinstance(form, Float)
-    total = np.zeros((SIZE, SIZE))
-    for t in range(SIZE):
-        total = form.exact(form.encode(total + np.multiply.outer(A[:, t], B[t]).astype(np.float64)))
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    total: Array = np.zeros((a.shape[0], b.shape[1]))
+    for t in range(a.shape[1]):
+        total = form.exact(form.encode(total + np.multiply.outer(a[:, t], b[t])))
     return total
 
 

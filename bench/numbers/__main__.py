@@ -11,7 +11,7 @@ from typing import Any
 from ulpgrad.bench import machine
 from ulpgrad.bench.numbers import peers
 from ulpgrad.bench.numbers.table import Outcome, check, measure
-from ulpgrad.bench.numbers.works import works
+from ulpgrad.bench.numbers.works import WORKS
 from ulpgrad.cli.screen import console, table, write_json
 from ulpgrad.kernels.threads import get_num_threads, set_num_threads
 
@@ -27,16 +27,15 @@ def run(threads: int, *, quick: bool = False, only: str = "") -> list[Outcome]:
     before = get_num_threads()
     found = []
     try:
-        for work in works():
-            if only not in work.name:
-                continue
+        for name in (name for name in WORKS if only in name):
+            work = WORKS[name](name)
             count = work.threads or threads
             set_num_threads(count)
             if torch is not None:
                 torch.set_num_threads(count)
             check(work)
             found.append(measure(work, count, quick=quick))
-            print(f"{work.name}: {found[-1].rate:,.0f} {work.unit}", file=sys.stderr)
+            print(f"{work.name}: {_rate(found[-1].rate)} {work.unit}", file=sys.stderr)
     finally:
         set_num_threads(before)
     return found

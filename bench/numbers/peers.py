@@ -1,4 +1,4 @@
-"""The same work as others do it: recipes in NumPy and torch, and APyTypes."""
+"""The same work as others do it: recipes in NumPy and torch, and APyTypes. More recipes: bench_conversions, bench_accumulate."""
 
 from __future__ import annotations
 
@@ -24,14 +24,6 @@ def imported(name: str) -> Any:
 # NumPy
 
 
-def saturated(x: Array, form: Fixed) -> Array:
-    """Codes as one writes it in NumPy, without more temporaries than it needs: scale, round, clip, convert."""
-    t = x * np.float32(1 / form.scale)
-    np.rint(t, out=t)
-    np.clip(t, form.min_code, form.max_code, out=t)
-    return t.astype(form.storage)
-
-
 def rounded_product(a: Array, b: Array, form: Fixed) -> Array:
     """a * b of int16 codes to the nearest, ties up, saturating."""
     n = form.fraction_bits
@@ -41,20 +33,11 @@ def rounded_product(a: Array, b: Array, form: Fixed) -> Array:
     return np.clip(t, form.min_code, form.max_code, out=t).astype(form.storage)
 
 
-def accumulated(a: Array, b: Array, form: Float) -> Array:
-    """a @ b with each sum rounded to `form`: all results side by side, one term after the other (float64 sums: rounded
-    twice)."""
-    total = np.zeros((a.shape[0], b.shape[1]))
-    for t in range(a.shape[1]):
-        total = form.exact(form.encode(total + np.multiply.outer(a[:, t], b[t]).astype(np.float64)))
-    return total
-
-
 # torch
 
 
 def torch_saturated(torch: Any, x: Any, form: Fixed) -> Any:
-    """The recipe above, with torch's functions in place."""
+    """Codes as one writes it in torch: scale, round, clamp, convert, without more temporaries than it needs."""
     t = x * (1 / form.scale)
     return t.round_().clamp_(form.min_code, form.max_code).to(torch.int16)
 
@@ -113,5 +96,5 @@ def apy_float_matmul(apytypes: Any, a: Any, b: Any, form: Float) -> Any:
         return a @ b
 
 
-__all__ = ["accumulated", "apy_cast", "apy_codes", "apy_fixed", "apy_float_matmul", "apy_matmul", "imported",
-           "rounded_product", "saturated", "torch_mxfp8", "torch_saturated"]  # fmt: skip
+__all__ = ["apy_cast", "apy_codes", "apy_fixed", "apy_float_matmul", "apy_matmul", "imported",
+           "rounded_product", "torch_mxfp8", "torch_saturated"]  # fmt: skip

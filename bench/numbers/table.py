@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from ulpgrad.bench.timing import SAMPLE, seconds
 from ulpgrad.errors import UlpgradError
 from ulpgrad.formats import Array
 
+Call = Callable[[], Any]
+Clock = Callable[[], float]
 BUDGET = 3.0  # seconds for all samples of one contender
 FEWEST = 3
 SAMPLES, QUICK_SAMPLES = 15, 3
@@ -112,7 +115,8 @@ def check(work: Work) -> None:
 def measure(work: Work, threads: int, *, quick: bool = False) -> Outcome:
     """Time ours and all peers in turns."""
     contenders = [work.ours, *work.peers]
-    times = in_turns([c.call for c in contenders], QUICK_SAMPLES if quick else SAMPLES)
+    clock = time.process_time if threads == 1 else time.perf_counter
+    times = in_turns([c.call for c in contenders], QUICK_SAMPLES if quick else SAMPLES, clock)
     rates = [c.amount / statistics.median(t) / work.scale for c, t in zip(contenders, times, strict=True)]
     peers = {c.name: rate for c, rate in zip(work.peers, rates[1:], strict=True)}
     limit = work.limit()
@@ -125,20 +129,20 @@ def measure(work: Work, threads: int, *, quick: bool = False) -> Outcome:
                    {c.name: len(t) for c, t in zip(contenders, times, strict=True)}, tuple(n for n in notes if n))  # fmt: skip
 
 
-def in_turns(calls: Sequence[Callable[[], Any]], samples: int) -> list[list[float]]:
+def in_turns(calls: Sequence[Call], samples: int, clock: Clock = time.perf_counter) -> list[list[float]]:
     """Seconds per call of each, in as many rounds as `samples`; slow ones sit out some rounds, but take part in FEWEST."""
     repeats, every = [], []
     for call in calls:
         call()
-        once = seconds(call)
-        repeats.append(max(1, round(10 * SAMPLE / max(once, 1e-8))))
+        once = max(seconds(call, clock=clock), 1e-8)
+        repeats.append(max(1, round(10 * SAMPLE / once)))
         count = min(samples, max(FEWEST, int(BUDGET / (once * repeats[-1]))))
-        every.append(samples // count)
+        every.append(max(1, samples // count))
     times: list[list[float]] = [[] for _ in calls]
     for turn in range(samples):
         for i, call in enumerate(calls):
             if turn % every[i] == 0:
-                times[i].append(seconds(call, repeats[i]) / repeats[i])
+                times[i].append(seconds(call, repeats[i], clock) / repeats[i])
     return times
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,10 +11,11 @@ import numpy as np
 import ulpgrad as ug
 from ulpgrad import dispatch
 from ulpgrad.bench import peak
+from ulpgrad.bench.bench_accumulate import numpy_loop
+from ulpgrad.bench.bench_conversions import mxfp8, saturated
 from ulpgrad.bench.numbers import peers
 from ulpgrad.bench.numbers.table import Contender, Target, Work
 from ulpgrad.formats import FORMATS, Array, Float, Q, as_format
-from ulpgrad.formats.block import BlockArray
 from ulpgrad.kernels.integer import spec as integer
 from ulpgrad.kernels.integer.accumulator import Accumulator
 from ulpgrad.kernels.threads import get_num_threads
@@ -23,13 +24,12 @@ MILLION = 1_000_000
 WORD = Q(7, 8)
 E6M9 = as_format("e6m9")
 SIZE, SMALL = 512, 128  # of products in chosen accumulators; of what takes a peer seconds, scaled by n³
-LARGE = 1024  # of integer products
+LARGE, CORNER = 1024, 256  # of integer products; of NumPy's
 CHUNK = 64
 MODEST = 1 << 12  # codes below it: sums of 512 products stay within the accumulators here
 VALUES, OPERATIONS = "M values/s", "G operations/s"
 
 Found = list[Contender]
-Builder = Callable[[], Work]
 
 
 def storage(t: Any) -> Array:
@@ -38,8 +38,9 @@ def storage(t: Any) -> Array:
 
 
 def normal(count: int, scale: float = 1.0) -> Array:
-    x: Array = np.random.default_rng(0).standard_normal(count, dtype=np.float32)
-    return np.multiply(x, np.float32(scale), out=x)
+    x = np.random.default_rng(0).standard_normal(count, dtype=np.float32)
+    scaled: Array = np.multiply(x, np.float32(scale))
+    return scaled
 
 
 def codes(shape: Any, dtype: Any, top: int | None = None, seed: int = 0) -> Array:
@@ -67,7 +68,7 @@ def units(bits: int, passes: int = 1) -> Callable[[], float | None]:
 # Conversions
 
 
-def to_e4m3() -> Work:
+def to_e4m3(name: str) -> Work:
     count = 10 * MILLION
     x = normal(count, 8)
     t = ug.asarray(x)
@@ -83,56 +84,54 @@ def to_e4m3() -> Work:
             Contender("ml_dtypes", lambda: x.astype(ml_dtypes.float8_e4m3fn), count, lambda y: y.view(np.uint8))
         )
     ours = Contender("ulpgrad", lambda: t.to("float8_e4m3fn"), count, lambda y: storage(y).view(np.uint8))
-    return Work("float32 → e4m3, 10 M values", ours, found, VALUES, 1e6, memory(5, count), Target(1, "torch"))
+    return Work(name, ours, found, VALUES, 1e6, memory(5, count), Target(1, "torch"))
 
 
-def to_q78(count: int) -> Work:
+def to_q78(name: str, count: int) -> Work:
     x = normal(count, 40)
     t = ug.asarray(x)
-    found = [Contender("NumPy recipe", lambda: peers.saturated(x, WORD), count)]
+    found = [Contender("NumPy recipe", lambda: saturated(x), count)]
     torch = peers.imported("torch")
     if torch is not None:
         theirs = torch.from_numpy(x)
         found.append(Contender("torch recipe", lambda: peers.torch_saturated(torch, theirs, WORD), count,
                                lambda y: y.numpy()))  # fmt: skip
     ours = Contender("ulpgrad", lambda: t.to(WORD), count, storage)
-    name = f"float32 → Q7.8 saturating, {count // MILLION} M values, one core"
     return Work(name, ours, found, VALUES, 1e6, memory(6, count), Target(3, "NumPy recipe"), threads=1)
 
 
-def to_mxfp8() -> Work:
-    count = MILLION // 32 * 32
+def joined(codes: Array, scales: Array) -> Array:
+    """Codes and scales of blocks in one array."""
+    return np.concatenate([np.asarray(codes).ravel(), np.asarray(scales).ravel()])
+
+
+def to_mxfp8(name: str, count: int) -> Work:
     x = normal(count)
     t = ug.asarray(x)
-    found: Found = []
+    found: Found = [Contender("NumPy recipe", lambda: mxfp8(x), count, lambda y: joined(y[0].view(np.uint8), y[1]))]
     torch, torchao = peers.imported("torch"), peers.imported("torchao")
     target = "torch recipe"
     if torch is not None:
         theirs = torch.from_numpy(x)
 
-        def joined(y: Any) -> Array:
-            """Codes, then scales; of torchao's scales, which come first, and of ours alike."""
-            one, two = (y[1], y[0]) if y[0].numel() < y[1].numel() else y
-            parts = (one.view(torch.uint8).numpy().ravel(), two.view(torch.uint8).numpy().ravel())
-            return np.concatenate(parts)
+        def numpy(t: Any) -> Array:
+            return np.asarray(t.view(torch.uint8).numpy())
 
         found.append(Contender(
-            "torch recipe", lambda: peers.torch_mxfp8(torch, theirs), count, joined,
+            "torch recipe", lambda: peers.torch_mxfp8(torch, theirs), count, lambda y: joined(*map(numpy, y)),
             note="by the floor rule, in the manner of torchao",
         ))  # fmt: skip
         if torchao is not None:
             to_mx = peers.imported("torchao.prototype.mx_formats.mx_tensor").to_mx
-            found.append(Contender("torchao", lambda: to_mx(theirs, torch.float8_e4m3fn, peers.MX_BLOCK), count, joined,
-                                   note=f"to_mx, eager, version {torchao.__version__}"))  # fmt: skip
+            found.append(Contender(
+                "torchao", lambda: to_mx(theirs, torch.float8_e4m3fn, peers.MX_BLOCK), count,
+                lambda y: joined(*map(numpy, y[::-1])), note=f"to_mx, eager, version {torchao.__version__}",
+            ))  # fmt: skip
             target = "torchao"
 
-    def blocks(y: Any) -> Array:
-        kept: BlockArray = y.storage
-        return np.concatenate([np.asarray(kept.codes).ravel(), np.asarray(kept.scales).ravel()])
-
-    ours = Contender("ulpgrad", lambda: t.to("mxfp8_e4m3"), count, blocks)
+    ours = Contender("ulpgrad", lambda: t.to("mxfp8_e4m3"), count, lambda y: joined(y.storage.codes, y.storage.scales))
     note = "" if torchao is not None else "torchao is not installed: its recipe in torch stands for it"
-    return Work("float32 → MXFP8 (e4m3), 1 M values, one core", ours, found, VALUES, 1e6, memory(5 + 1 / 32, count),
+    return Work(name, ours, found, VALUES, 1e6, memory(5 + 1 / 32, count),
                 Target(10, target), threads=1, note=note)  # fmt: skip
 
 
@@ -146,35 +145,39 @@ def product(a: Array, b: Array, accumulator: Any) -> Contender:
     return Contender("ulpgrad", call, 2 * LARGE**3, lambda y: np.asarray(y[0]))
 
 
-def numpy_product(name: str, a: Array, b: Array, dtype: Any) -> Contender:
-    wide_a, wide_b = a.astype(dtype), b.astype(dtype)
-    return Contender(name, lambda: wide_a @ wide_b, 2 * LARGE**3)
+def numpy_product(name: str, a: Array, b: Array, dtype: Any, accumulator: Any = None) -> Contender:
+    """NumPy's product in that type, of a corner: it takes seconds."""
+    left, right = np.ascontiguousarray(a[:CORNER, :CORNER]), np.ascontiguousarray(b[:CORNER, :CORNER])
+    wide_left, wide_right = left.astype(dtype), right.astype(dtype)
+    own = product(left, right, accumulator)
+    return Contender(name, lambda: wide_left @ wide_right, 2 * CORNER**3, np.asarray, lambda: np.asarray(own.call()[0]),
+                     f"at {CORNER}³, its rate taken as that of {LARGE}³")  # fmt: skip
 
 
-def int8_product() -> Work:
+def int8_product(name: str) -> Work:
     a, b = codes((LARGE, LARGE), np.int8), codes((LARGE, LARGE), np.int8, seed=1)
     found = [numpy_product("NumPy int32", a, b, np.int32)]
     torch = peers.imported("torch")
     if torch is not None:
         left, right = torch.from_numpy(a), torch.from_numpy(b)
         found.append(Contender("torch._int_mm", lambda: torch._int_mm(left, right), 2 * LARGE**3, lambda y: y.numpy()))
-    return Work("matmul int8 → int32, 1024³", product(a, b, None), found, OPERATIONS, 1e9, units(8),
+    return Work(name, product(a, b, None), found, OPERATIONS, 1e9, units(8),
                 Target(1, "torch._int_mm"))  # fmt: skip
 
 
-def int16_product(exact: bool) -> Work:
+def int16_product(name: str, exact: bool) -> Work:
     a, b = codes((LARGE, LARGE), np.int16), codes((LARGE, LARGE), np.int16, seed=1)
     if not exact:
         found = [numpy_product("NumPy int32", a, b, np.int32)]
-        return Work("matmul int16 → int32 wrapping, 1024³", product(a, b, None), found, OPERATIONS, 1e9, units(16),
+        return Work(name, product(a, b, None), found, OPERATIONS, 1e9, units(16),
                     Target(0.6, "limit"))  # fmt: skip
-    found = [numpy_product("NumPy int64", a, b, np.int64)]
+    found = [numpy_product("NumPy int64", a, b, np.int64, "int64")]
     apytypes = peers.imported("apytypes")
     if apytypes is not None:
         left, right = peers.apy_fixed(apytypes, a, WORD), peers.apy_fixed(apytypes, b, WORD)
         found.append(Contender("apytypes", lambda: left @ right, 2 * LARGE**3, peers.apy_codes))
     return Work(
-        "matmul int16 → exact int64, 1024³", product(a, b, "int64"), found, OPERATIONS, 1e9, units(8, passes=4),
+        name, product(a, b, "int64"), found, OPERATIONS, 1e9, units(8, passes=4),
         Target(0.5, "limit"), note="the limit counts four products of bytes for each of words",
     )  # fmt: skip
 
@@ -182,7 +185,7 @@ def int16_product(exact: bool) -> Work:
 # Chosen accumulators
 
 
-def chosen_accumulator(chunk: int) -> Work:
+def chosen_accumulator(name: str, chunk: int) -> Work:
     """Q7.8 operands, Q15.8 sums that saturate: products lose 8 bits, to the nearest even."""
     a, b = codes((SIZE, SIZE), np.int16, MODEST), codes((SIZE, SIZE), np.int16, MODEST, seed=1)
 
@@ -202,11 +205,11 @@ def chosen_accumulator(chunk: int) -> Work:
             lambda: storage(ours(*part, every)()), note + (", product by product: it knows no chunks" if chunk > 1 else ""),
         ))  # fmt: skip
     mine = Contender("ulpgrad", ours(a, b, Accumulator(24, 8, chunk=chunk)), 2 * SIZE**3, storage)
-    return Work(f"matmul Q7.8 in 24 saturating bits, 512³, chunk {chunk}", mine, found, OPERATIONS, 1e9,
+    return Work(name, mine, found, OPERATIONS, 1e9,
                 target=Target(1000, "apytypes"))  # fmt: skip
 
 
-def float_accumulator(chunk: int) -> Work:
+def float_accumulator(name: str, chunk: int) -> Work:
     """float32 operands, sums in a 1-6-9 float."""
     assert isinstance(E6M9, Float)
     a, b = normal(SIZE * SIZE).reshape(SIZE, SIZE), normal(SIZE * SIZE, 2).reshape(SIZE, SIZE)
@@ -219,9 +222,7 @@ def float_accumulator(chunk: int) -> Work:
     def small() -> Array:
         return storage(ug.matmul(ug.asarray(part[0]), ug.asarray(part[1]), accumulate="e6m9")).astype(np.float64)
 
-    found.append(
-        Contender("NumPy loop", partial(peers.accumulated, *part, E6M9), 2 * SMALL**3, np.asarray, small, at + every)
-    )
+    found.append(Contender("NumPy loop", partial(numpy_loop, *part), 2 * SMALL**3, np.asarray, small, at + every))
     apytypes = peers.imported("apytypes")
     if apytypes is not None:
         left, right = (apytypes.APyFloatArray.from_array(p, exp_bits=8, man_bits=23) for p in part)
@@ -231,13 +232,13 @@ def float_accumulator(chunk: int) -> Work:
         ))  # fmt: skip
     x, y = ug.asarray(a), ug.asarray(b)
     mine = Contender("ulpgrad", lambda: ug.matmul(x, y, accumulate=how), 2 * SIZE**3, storage)
-    return Work(f"matmul float32 in a 1-6-9 float, 512³, chunk {chunk}", mine, found, OPERATIONS, 1e9)
+    return Work(name, mine, found, OPERATIONS, 1e9)
 
 
 # Arithmetic
 
 
-def arithmetic(multiply: bool) -> Work:
+def arithmetic(name: str, multiply: bool) -> Work:
     """One million results of Q7.8 operands in Q7.8, to the nearest even, saturating."""
     top = None if multiply else 1 << 14  # sums that fit, as NumPy's wrap
     a, b = codes(MILLION, np.int16, top), codes(MILLION, np.int16, top, seed=1)
@@ -256,23 +257,25 @@ def arithmetic(multiply: bool) -> Work:
             lambda: peers.apy_cast(apytypes, left * right if multiply else left + right, WORD), MILLION, peers.apy_codes,
         ))  # fmt: skip
     ours = Contender("ulpgrad", (lambda: x * y) if multiply else (lambda: x + y), MILLION, storage)
-    name = f"Q7.8 {'×' if multiply else '+'} Q7.8, 1 M values"
     return Work(name, ours, found, VALUES, 1e6, memory(6, MILLION))
 
 
-BUILDERS: tuple[Builder, ...] = (
-    to_e4m3, partial(to_q78, MILLION), partial(to_q78, 10 * MILLION), to_mxfp8,
-    int8_product, partial(int16_product, False), partial(int16_product, True),
-    partial(chosen_accumulator, 1), partial(chosen_accumulator, CHUNK),
-    partial(float_accumulator, 1), partial(float_accumulator, CHUNK),
-    partial(arithmetic, False), partial(arithmetic, True),
-)  # fmt: skip
+# Name -> what makes it, of its name.
+WORKS: dict[str, Callable[[str], Work]] = {
+    "float32 → e4m3, 10 M values": to_e4m3,
+    "float32 → Q7.8 saturating, 1 M values, one core": partial(to_q78, count=MILLION),
+    "float32 → Q7.8 saturating, 10 M values, one core": partial(to_q78, count=10 * MILLION),
+    "float32 → MXFP8 (e4m3), 1 M values, one core": partial(to_mxfp8, count=MILLION),
+    "float32 → MXFP8 (e4m3), 10 M values, one core": partial(to_mxfp8, count=10 * MILLION),
+    "matmul int8 → int32, 1024³": int8_product,
+    "matmul int16 → int32 wrapping, 1024³": partial(int16_product, exact=False),
+    "matmul int16 → exact int64, 1024³": partial(int16_product, exact=True),
+    "matmul Q7.8 in 24 saturating bits, 512³, chunk 1": partial(chosen_accumulator, chunk=1),
+    f"matmul Q7.8 in 24 saturating bits, 512³, chunk {CHUNK}": partial(chosen_accumulator, chunk=CHUNK),
+    "matmul float32 in a 1-6-9 float, 512³, chunk 1": partial(float_accumulator, chunk=1),
+    f"matmul float32 in a 1-6-9 float, 512³, chunk {CHUNK}": partial(float_accumulator, chunk=CHUNK),
+    "Q7.8 + Q7.8, 1 M values": partial(arithmetic, multiply=False),
+    "Q7.8 × Q7.8, 1 M values": partial(arithmetic, multiply=True),
+}
 
-
-def works() -> Iterator[Work]:
-    """Every row, made when it is asked for."""
-    for build in BUILDERS:
-        yield build()
-
-
-__all__ = ["BUILDERS", "works"]
+__all__ = ["WORKS"]
