@@ -53,7 +53,10 @@ def run(run: Run) -> Figures:
     losses: list[float] = []
     bits: list[float] = []
     begun = time.perf_counter()
-    formats = None if run.setting is None else policy(*run.setting, seed=run.seed)
+    formats = None
+    if run.setting is not None:
+        form, rounding = run.setting
+        formats = policy(form, rounding, run.seed)
     for epoch in range(run.epochs):
         run.told(f"epoch {epoch + 1}" + (f", {bits[-1]:.3f} bits" if bits else ""))
         first = int(generator.integers(0, transformer.CONTEXT, 1)[0])
@@ -218,7 +221,7 @@ STUDY = Study(
     rows={
         BASE: Row(BASE, None, "Every product in float32: the yardstick.", tags={"format": BASE}),
         **{
-            name(form, rule): Row(f"{form}, {rule}", (name(form, rule),), "", tags={"format": form})
+            name(form, rule): Row(f"{form}, {rule}", (name(form, rule), "nearest_even"), "", tags={"format": form})
             for form in FORMATS for rule in RULES
         },
         NOISY: Row("mxfp4_e2m1, rceil, stochastic gradients", ("mxfp4_e2m1_rceil", "stochastic"),
