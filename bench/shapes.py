@@ -132,6 +132,14 @@ def square_matrices(rng: np.random.Generator, n: int, op: Op) -> Sample:
     return Sample((rng.standard_normal((n, n)), rng.standard_normal((n, n))))
 
 
+def codes(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    """Integer matrices, or images of 16 channels and filters 3 x 3, on int32 sums."""
+    if op.name == "integer_matmul":
+        return Sample((rng.standard_normal((n, n)), rng.integers(-128, 128, (n, n), np.int8)), {"accumulator": None})
+    params: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1, "accumulator": None}
+    return Sample((rng.standard_normal((n, 16, 32, 32)), rng.integers(-128, 128, (32, 16, 3, 3), np.int8)), params)
+
+
 def layer(rng: np.random.Generator, n: int, op: Op) -> Sample:
     x, weight = rng.standard_normal((n, 784)), rng.standard_normal((512, 784)) / 28
     return Sample((x, weight, rng.standard_normal(512)), {"activation": "relu"})
@@ -290,6 +298,8 @@ SHAPES: dict[str, Shape] = {
     "reduction": Shape(reduced, 1024, "rows of 1024"),
     "softmax": Shape(rows, 1024, "rows of 1024"),
     "matmul": Shape(square_matrices, 512, "rows and columns of square matrices"),
+    "integer_matmul": Shape(codes, 512, "rows and columns of square matrices"),
+    "integer_conv2d": Shape(codes, 8, "images of 16 channels, 32 x 32, through 32 filters 3 x 3"),
     "linear": Shape(layer, 64, "rows through a layer 784-512 with bias and ReLU"),
     "conv": Shape(images, 8, "images of 16 channels, 32 x 32, through 32 filters 3 x 3"),
     "pool": Shape(pooled, 8, "images of 16 channels, 64 x 64, in windows 2 x 2"),
