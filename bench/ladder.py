@@ -67,7 +67,10 @@ def climb(problem: Problem, samples: int = 20, told: Callable[[str], None] = lam
     moved = op.moved_bytes(problem.arrays, _results(problem), problem.params)
     told("the limits of this machine")
     counted = [f for f in (*common, *op.result_formats(common, problem.params)) if f is not None]
-    peak_flops = peak.flops(next((f for f in counted if f.kind == "float"), counted[0])) if flops else None
+    if op.family == "integer":  # codes run on units of their own
+        peak_flops = peak.dots(max(f.bits for f in common if f is not None))
+    else:
+        peak_flops = peak.flops(next((f for f in counted if f.kind == "float"), counted[0])) if flops else None
     peak_bytes = peak.bandwidth(int(moved))
     limit = max(flops / peak_flops if peak_flops else 0.0, moved / peak_bytes)
     steps: list[Step] = []
