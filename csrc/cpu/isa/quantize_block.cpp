@@ -79,8 +79,8 @@ ULPGRAD_INLINE void fixed_elements(const FixedGrid& g, int exponent, const T* __
     const double above = value > low ? value : low, inside = above < high ? above : high;
     const int64_t all = as<int64_t>(inside);
     const uint64_t negative = uint64_t(all >> 63);
-    const int64_t units =
-        whole_units<mode>(as<double>(all & 0x7FFFFFFFFFFFFFFF), negative, mode == stochastic ? words[i] : 0, bits);
+    const double size = kept(as<double>(all & 0x7FFFFFFFFFFFFFFF), x[i] != T(0));
+    const int64_t units = whole_units<mode>(size, negative, mode == stochastic ? words[i] : 0, bits);
     codes[i] = uint8_t((uint64_t(units) ^ negative) - negative);
   }
 }

@@ -37,6 +37,11 @@ constexpr double kWhole =
 
 ULPGRAD_INLINE int64_t whole_bits(double n) { return as<int64_t>(n + kWhole) & 0xFFFFFFFFFFFFF; }
 
+// A magnitude times a power of two; where that is lost to underflow, the least there is: directions must see it.
+ULPGRAD_INLINE double kept(double scaled, int64_t size) {
+  return as<double>(as<int64_t>(scaled) | int64_t((scaled == 0.0) & (size != 0)));
+}
+
 // The number itself, from -2^51 to 2^51.
 ULPGRAD_INLINE double number(int64_t n) { return as<double>(n + 0x4338000000000000) - 0x1.8p52; }
 ULPGRAD_INLINE float number(int32_t n) { return float(n); }
@@ -86,7 +91,8 @@ template <Rounding mode>
 ULPGRAD_INLINE int64_t float_code(int64_t size, uint64_t negative, int lowest, int mantissa, uint32_t word, int bits) {
   const int64_t field = size >> 52, low = lowest, finite = field < 2046 ? field : 2046;
   const int64_t exponent = finite > low ? finite : low;
-  const double units = as<double>(size) * as<double>((2046 + mantissa - exponent) << 52);
+  const double scaled = as<double>(size) * as<double>((2046 + mantissa - exponent) << 52);
+  const double units = kept(scaled, size);
   return int64_t(uint64_t(exponent - low) << mantissa) + whole_units<mode>(units, negative, word, bits);
 }
 
