@@ -60,8 +60,7 @@ def move(bits: float, place: str = PLACE) -> float:
 
 def stored_bits(form: Format) -> float:
     """Bits of one value as it is kept or sent: the format's, and its share of a block's scale. Padding is not counted."""
-    share = SCALE_BITS / form.size if isinstance(form, Block) else 0.0
-    return float(_element(form).bits + share)
+    return form.bits_per_value if isinstance(form, Block) else float(_element(form).bits)
 
 
 def precision(form: Format) -> int:
