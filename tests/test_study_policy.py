@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 import ulpgrad as ug
 from ulpgrad.bench import studies
-from ulpgrad.bench.lab.given import given, trial
+from ulpgrad.bench.lab import trial
+from ulpgrad.bench.lab.given import given
 from ulpgrad.bench.studies import policy as module
 from ulpgrad.cli.app import app
 from ulpgrad.errors import ArgumentError, FormatError

@@ -35,8 +35,10 @@ by its file; `ulpgrad study <name>` runs it, `ulpgrad study --list` shows it. Th
 - Studies that train nothing give `epochs=None` and `datasets=()`: --epochs and --data are then refused.
 
 `train` is the loop that the studies of published results share; it says in its docstring what it measures.
+`trial(policy)` trains its network under any Policy, without a study.
 """
 
+from ulpgrad.bench.lab.given import trial
 from ulpgrad.bench.lab.plots import FAINT, INK, PAPER, RULE, Plot, bars, colour, curves
 from ulpgrad.bench.lab.results import Estimate, Figures, NotRun, Results
 from ulpgrad.bench.lab.study import Check, Column, Options, Row, Run, Study, diverged, number, percent, span
@@ -44,4 +46,4 @@ from ulpgrad.bench.lab.training import Recipe, divide_gradients, network, train
 
 __all__ = ["FAINT", "INK", "PAPER", "RULE", "Check", "Column", "Estimate", "Figures", "NotRun", "Options", "Plot", "Recipe",
            "Results", "Row", "Run", "Study", "bars", "colour", "curves", "diverged", "divide_gradients", "network", "number",
-           "percent", "span", "train"]  # fmt: skip
+           "percent", "span", "train", "trial"]  # fmt: skip

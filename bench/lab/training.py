@@ -148,8 +148,8 @@ def train(
             if lost or (fault and any(_not_finite(p) for p in model.parameters())):
                 lost = True
                 break
-        error, mean = tested(model, held_out, policy)
-        errors.append(error)
+        share, mean = tested(model, held_out, policy)
+        errors.append(share)
         outputs.append(mean)
         losses.append(float(np.mean(step_losses[start:])) if step_losses[start:] else math.nan)
     return {

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from ulpgrad.bench import machine
 from ulpgrad.bench.numbers import peers
 from ulpgrad.bench.numbers.table import Outcome, check, measure
 from ulpgrad.bench.numbers.works import WORKS
-from ulpgrad.cli.screen import console, table, write_json
+from ulpgrad.io.atomic import atomic_write
 from ulpgrad.kernels.threads import get_num_threads, set_num_threads
 
 COLUMNS = ("work", "ours", "limit", "share", "best peer", "its rate", "ratio", "target", "")
 RIGHT = ("ours", "limit", "share", "its rate", "ratio")
 PEERS = ("torch", "torchao", "apytypes")
+WIDE = 160  # columns where there is no terminal to ask
 VERDICTS = {True: "met", False: "missed", None: ""}
 
 
@@ -43,18 +50,30 @@ def run(threads: int, *, quick: bool = False, only: str = "") -> list[Outcome]:
 
 def show(found: list[Outcome]) -> None:
     """The table, every peer's rate under it, and notes."""
-    screen = console()
+    screen = Console(highlight=False)
+    if not screen.is_terminal:
+        screen = Console(highlight=False, width=WIDE)
     rows = [
         (o.work, f"{_rate(o.rate)} {o.unit}", _rate(o.limit), "" if o.share is None else f"{o.share:.0%}", o.best or "",
          _rate(o.peers[o.best] if o.best else None), _ratio(o), o.target, VERDICTS[o.met])
         for o in found
     ]  # fmt: skip
-    screen.print(table("Number systems beside their peers", COLUMNS, rows, right=RIGHT))
+    screen.print(table("Number systems beside their peers", COLUMNS, rows))
     others = [
         (o.work, ", ".join(f"{name} {_rate(rate)}" for name, rate in o.peers.items()), "; ".join(o.notes))
         for o in found
     ]
     screen.print(table("Every peer, in the unit of the row", ("work", "rates", "notes"), others))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of text; figures are aligned right."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        made.add_column(name, justify="right" if name in RIGHT else "left", no_wrap=name in RIGHT)
+    for row in rows:
+        made.add_row(*row)
+    return made
 
 
 def _rate(rate: float | None) -> str:
@@ -105,7 +124,11 @@ def main(arguments: list[str] | None = None) -> None:
         print(busy, file=sys.stderr)
     found = run(given.threads, quick=given.quick, only=given.only)
     show(found)
-    write_json(given.json, as_data(found, quick=given.quick, busy=busy))
+    if given.json is not None:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(given.json, text=True) as file:
+            json.dump(as_data(found, quick=given.quick, busy=busy), file, indent=2, ensure_ascii=False, allow_nan=False)
+            file.write("\n")
 
 
 if __name__ == "__main__":

@@ -39,15 +39,15 @@ def storage(t: Any) -> Array:
 
 def normal(count: int, scale: float = 1.0) -> Array:
     x = np.random.default_rng(0).standard_normal(count, dtype=np.float32)
-    scaled: Array = np.multiply(x, np.float32(scale))
-    return scaled
+    return np.asarray(x * np.float32(scale))
 
 
 def codes(shape: Any, dtype: Any, top: int | None = None, seed: int = 0) -> Array:
     """Random codes over the whole range of an integer type, or below `top` in magnitude."""
     info = np.iinfo(dtype)
     low, high = (info.min, info.max) if top is None else (-top, top)
-    return np.random.default_rng(seed).integers(low, high, shape, endpoint=True).astype(dtype)
+    drawn: Array = np.random.default_rng(seed).integers(low, high, shape, endpoint=True).astype(dtype)
+    return drawn
 
 
 def memory(bytes_per_value: float, count: int) -> Callable[[], float]:
