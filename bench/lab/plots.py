@@ -21,6 +21,7 @@ VARIABLES = {INK: "ink", FAINT: "faint", RULE: "rule", PAPER: "paper"} | {
 }
 DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1)))
 INCHES = (5.4, 3.5)
+LONG = 19  # letters of a label: three of these do not fit side by side
 SETTINGS: Any = {
     "svg.fonttype": "none", "font.size": 9.5, "text.color": INK, "axes.edgecolor": RULE, "axes.labelcolor": FAINT,
     "xtick.color": RULE, "ytick.color": RULE, "xtick.labelcolor": FAINT, "ytick.labelcolor": FAINT, "grid.color": RULE,
@@ -111,9 +112,7 @@ def curves(
         shown = [row for row in results.rows if rows is None or row in rows]
         if not shown:
             raise NotRun(figure)
-        for i, row in enumerate(results.rows):
-            if row not in shown:
-                continue
+        for i, row in enumerate(shown):
             values = results.curve(row, figure)
             style = (
                 {"color": INK, "linewidth": 4, "alpha": 0.3} if i == 0 else {"color": colour(i), "linestyle": dash(i)}
@@ -126,7 +125,8 @@ def curves(
         plain_ticks(axes.yaxis, share="error" in label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(xlabel="step" if steps else "epoch", ylabel=label)
-        axes.figure.legend(loc="outside lower center", ncols=3)
+        longest = max(len(results.label(row)) for row in shown)
+        axes.figure.legend(loc="outside lower center", ncols=3 if longest < LONG else 2)
 
     return draw
 

@@ -258,7 +258,7 @@ def percent(name: str, figure: str) -> Column:
 
 def number(name: str, figure: str, digits: int = 3) -> Column:
     """A number: mean and 95 % interval over seeds."""
-    return Column(name, lambda runs: _text(runs, figure, lambda v: f"{v:.{digits}g}", lambda h: f"{h:.2g}"))
+    return Column(name, lambda runs: _text(runs, figure, lambda v: _number(v, digits), lambda h: _number(h, 2)))
 
 
 def span(name: str, figure: str, form: str = "{:.1%}") -> Column:
@@ -285,6 +285,10 @@ def diverged(name: str = "first not finite") -> Column:
         return f"step {first['step']}, {first['where']}{seeds}"
 
     return Column(name, text, right=False)
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{digits}g}"
 
 
 def _text(runs: Sequence[Figures], figure: str, value: Callable[[float], str], half: Callable[[float], str]) -> str:

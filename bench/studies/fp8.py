@@ -114,5 +114,5 @@ STUDY = Study(
     ],
     expected=EXPECTED,
     quick=("float32", "hybrid"),
-    minutes=4,
+    minutes=3,
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from ulpgrad import nn, ops, optim
 from ulpgrad.bench.lab import (
     INK,
     Check,
+    Column,
     Figures,
     Plot,
     Recipe,
@@ -20,7 +22,6 @@ from ulpgrad.bench.lab import (
     colour,
     curves,
     divide_gradients,
-    number,
     percent,
     train,
 )
@@ -104,6 +105,11 @@ def run(run: Run) -> Figures:
 def name(form: str, binades: int | None) -> str:
     """Of a row."""
     return f"{form}-dynamic" if binades is None else f"{form}{binades:+d}"
+
+
+def skipped_steps(runs: Sequence[Figures]) -> str:
+    """Over all seeds."""
+    return f"{sum(r['skipped'] for r in runs)} of {sum(r['steps'] for r in runs)}"
 
 
 def curve(axes: Any, results: Results) -> None:
@@ -196,7 +202,7 @@ STUDY = Study(
     },
     run=run,
     columns=[percent("test error", "test_error"), percent("zero", "zeros"), percent("under 2^-24", "small"),
-             number("skipped steps", "skipped")],
+             Column("skipped steps", skipped_steps)],
     plots=[
         Plot("Too small, right, too large", curve),
         Plot("Weights' gradients that are zero", lost),
