@@ -142,7 +142,7 @@ def test_products_of_every_type_and_extreme(rung: str) -> None:
 
 
 WIDTHS = (2, 8, 11, 12, 16, 20, 24, 31, 32, 33, 40, 48, 63, 64)
-SHIFTS = (0, 8, 1, 15, 4, 0, 20, -1, 8, 31, 2, -20, 8, 40, 62, -40)
+SHIFTS = (0, 8, 1, 15, 4, 0, 20, -1, 8, 31, 2, -20, 8, 40, 63, -40)
 
 
 @functools.cache

@@ -66,7 +66,7 @@ void set_rounding(IntegerPlan& plan, const std::string& rounding) {
     plan.round = plan.shift < 0 ? Round::left : Round::plain;
     return;
   }
-  const int64_t half = int64_t{1} << (plan.shift - 1), mask = 2 * half - 1;
+  const int64_t half = int64_t{1} << (plan.shift - 1), mask = half - 1 + half;
   plan.round = rounding == "down" || rounding == "up" ? Round::plain : Round::by_bit;
   if (rounding == "nearest_even") plan.round = Round::even;
   plan.by_sign = rounding == "toward_zero" || rounding == "nearest_away";
