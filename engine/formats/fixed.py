@@ -153,15 +153,20 @@ class Fixed(Format):
         if overflow != "saturate" and infinite.any():
             raise FormatError(f"{self.name}: an infinity was given: it can only saturate; overflow={overflow!r}")
         size = np.ldexp(np.abs(np.where(infinite, 0, wide)), self.fraction_bits)
+        endless = np.isinf(size)  # beyond float64 in units: modulo 2^bits first
+        if overflow == "wrap" and endless.any():
+            rest = np.fmod(np.abs(wide), math.ldexp(1.0, self.bits - self.fraction_bits))
+            size = np.where(endless, np.ldexp(rest, self.fraction_bits), size)
         units = whole_units(size, np.signbit(wide), rounding, random)
         units = np.where(infinite, np.inf, units) * np.where(np.signbit(wide), -1.0, 1.0)
         over = (units > self.max_code) | (units < self.min_code)
         if self.max_code > EXACT:  # float64 does not hold the limits themselves
             over = (units >= float(self.max_code + 1)) | (units < self.min_code)
+        over |= endless
         if counts is not None:
             counts.values += wide.size
             counts.overflowed += int((over & ~infinite).sum())
-            counts.underflowed += int(((units == 0) & (wide != 0)).sum())
+            counts.underflowed += int(((units == 0) & (wide != 0) & ~endless).sum())
         if over.any():
             if overflow == "raise":
                 raise FormatError(f"{self.name}: {wide[over].flat[0]!s} overflows: it holds {self.min} to {self.max}")

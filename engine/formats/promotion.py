@@ -12,7 +12,7 @@ from ulpgrad.formats import FORMATS, Float, Format, Integer
 @cache
 def promote(a: Format, b: Format) -> Format:
     """The format both operands convert to. Of two floats it is the one that holds every value of the other; where neither
-    does, as with float16 and bfloat16, float32 holds both."""
+    does, as with float16 and bfloat16, it is the narrowest of those with a NumPy type or bfloat16 that holds both."""
     if a is b:
         return a
     if a.routed or b.routed:
@@ -22,7 +22,7 @@ def promote(a: Format, b: Format) -> Format:
     if b.kind == "bool":
         return a
     if isinstance(a, Float) and isinstance(b, Float):
-        candidates = (a, b, FORMATS["float32"], FORMATS["float64"])
+        candidates = (a, b, *(FORMATS[name] for name in ("float16", "bfloat16", "float32", "float64")))
         return next(wide for wide in candidates if isinstance(wide, Float) and _holds(wide, a) and _holds(wide, b))
     if a.kind == "float":
         return a
