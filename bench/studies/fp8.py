@@ -114,5 +114,5 @@ STUDY = Study(
     ],
     expected=EXPECTED,
     quick=("float32", "hybrid"),
-    minutes=3,
+    minutes=2,
 )  # fmt: skip

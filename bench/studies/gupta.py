@@ -133,5 +133,5 @@ STUDY = Study(
     note="Smaller batches make larger gradients: with 32 images in a step, nearest rounding survives at this size.",
     quick=("float32", "q7.8-nearest", "q7.8-stochastic"),
     batch_size=100,
-    minutes=3,
+    minutes=1,
 )  # fmt: skip

@@ -224,5 +224,5 @@ STUDY = Study(
     f"A gradient divided by a batch of 200 and shrunk by 2^{SHRUNK} is under half of float16's smallest number.",
     quick=("float32", name("float16", 0), name("float16", 8)),
     batch_size=200,
-    minutes=4,
+    minutes=2,
 )  # fmt: skip

@@ -170,5 +170,5 @@ STUDY = Study(
     ],
     expected=EXPECTED,
     quick=("sum-float32", "sum-e6m9", "sum-e6m9-chunks", "float32", "bfloat16-nearest", "8-chunks"),
-    minutes=4,
+    minutes=3,
 )  # fmt: skip

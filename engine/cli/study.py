@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ def show(json: Path | None) -> None:
     """The table of all studies."""
     found = {name: studies.load(name) for name in studies.names()}
     rows = [
-        (name, study.title, study.source.split(",")[0], str(len(study.rows)), _duration(study.minutes))
+        (name, study.title, _after(study.source), str(len(study.rows)), _duration(study.minutes))
         for name, study in found.items()
     ]
     console().print(table("Studies", ("name", "question", "after", "rows", "takes"), rows, right=("rows", "takes")))
@@ -30,6 +31,12 @@ def show(json: Path | None) -> None:
         {"name": name, "title": s.title, "source": s.source, "claim": s.claim, "rows": list(s.rows), "minutes": s.minutes}
         for name, s in found.items()
     ])  # fmt: skip
+
+
+def _after(source: str) -> str:
+    """The first author and the year of a source."""
+    years = re.findall(r"\b(?:19|20)\d\d\b", source)
+    return " ".join([re.split(",| and ", source)[0], *years[-1:]])
 
 
 def _duration(minutes: float) -> str:
