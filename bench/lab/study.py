@@ -129,7 +129,7 @@ class Study:
     short_see: Sequence[Callable[[Results], str | Sequence[str]]] = ()
     checks: Sequence[Check] = ()
     expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    expected_from: str = "a dry run of one seed on another split of the digits; float32's difference is the split's"
+    expected_from: str = "a dry run of one seed on another split of the digits, its batch size not recorded"
     sections: Sequence[Callable[[Results], tuple[str, str]]] = ()
     note: str = ""
     first_column: str = "row"

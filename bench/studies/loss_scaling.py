@@ -155,7 +155,7 @@ def under(results: Results) -> str:
     small, zeros = results.mean("float32", "small"), results.mean("float32", "zeros")
     return (
         f"Left alone, this small network's gradients suit float16: {small:.1%} of the weights' are under its smallest number, "
-        f"2^-24, beside {zeros:.1%} that are exactly zero (units that are off for all images of a batch). The paper finds about "
+        f"2^-24, beside {zeros:.1%} that are exactly zero. The paper finds about "
         "5% under 2^-24 in a large speech network."
     )
 
@@ -172,7 +172,7 @@ def valley(results: Results) -> str:
     return (
         f"Gradients in e4m3, which spans 18 binades to float16's 40, show the whole curve in less room: with the loss times "
         f"2^{EIGHT[0]} all of them are zero and the error stays at {ends[0]:.0%}; {inside}; times 2^{EIGHT[-1]} they saturate at "
-        f"448, so that large and small weigh the same, and the error is {ends[1]:.0%}."
+        f"448, and the error is {ends[1]:.0%}."
     )
 
 

@@ -91,8 +91,8 @@ def kept(results: Results) -> str:
     """Updates that are lost."""
     exact, nearest, stochastic = (results.mean(r) for r in ("float32", "bfloat16-nearest", "bfloat16-stochastic"))
     return (
-        f"At a learning rate of {LEARNING_RATE} most updates are less than half the spacing of bfloat16 weights. Rounded to "
-        f"nearest they are lost, and the error is {nearest:.2%}; rounded stochastically it is {stochastic:.2%}, in float32 "
+        f"At a learning rate of {LEARNING_RATE}, bfloat16 weights rounded to nearest lose every update under half their spacing: "
+        f"the error is {nearest:.2%}; rounded stochastically it is {stochastic:.2%}, in float32 "
         f"{exact:.2%}. No copy of the weights in more bits is kept anywhere."
     )
 
