@@ -232,7 +232,9 @@ class Tensor:
         if self.requires_grad:
             raise GradientError("__dlpack__: the tensor requires a gradient; export x.detach()")
         if self.dtype.kind == "block":
-            raise FormatError(f"__dlpack__: {self.dtype.name} is codes and scales; export x.to(float32), or the two arrays")
+            raise FormatError(
+                f"__dlpack__: {self.dtype.name} is codes and scales; export x.to(float32), or the two arrays"
+            )
         return self.storage.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
