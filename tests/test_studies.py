@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import struct
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -322,3 +323,38 @@ def test_every_study_runs_quickly_and_its_page_needs_nothing_else(name: str, tmp
     for row, figures in study.expected.items():
         assert row in study.rows, "an expectation of a row there is not"
         assert figures
+
+
+def test_studies_take_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of MNIST's format, with the digits in them three times as large."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    large = np.zeros((400, 28, 28), np.uint8)
+    large[:, 2:26, 2:26] = np.kron(images[:400].reshape(-1, 8, 8) * 15.9, np.ones((3, 3))).astype(np.uint8)
+    folder = tmp_path / "cache" / "mnist"
+    folder.mkdir(parents=True)
+    for name, part in (("train", slice(0, 300)), ("t10k", slice(300, 400))):
+        values, answers = large[part], labels[:400][part].astype(np.uint8)
+        head = struct.pack(">4B3I", 0, 0, 8, 3, *values.shape)
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(head + values.tobytes())
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(
+            struct.pack(">4BI", 0, 0, 8, 1, len(answers)) + answers.tobytes()
+        )
+    monkeypatch.setenv("ULPGRAD_CACHE", str(tmp_path / "cache"))
+    arguments = [
+        "study",
+        "gupta",
+        "--data",
+        "mnist",
+        "--quick",
+        "--epochs",
+        "1",
+        "--rows",
+        "q7.8-stochastic",
+        "--out",
+        str(tmp_path),
+    ]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "mnist" in (tmp_path / "gupta.json").read_text()
