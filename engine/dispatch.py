@@ -57,17 +57,22 @@ call_policy: ContextVar[CallPolicy | None] = ContextVar("call policy", default=N
 
 @dataclass
 class _State:
-    """`special` is true while a pin, the log or a policy is active anywhere; the fast roads look at nothing else."""
+    """`special` is true while a pin, the log or a policy (autocast) is active anywhere; the fast roads look at nothing else.
+    `log` is true while calls are printed or listened to."""
 
     special: bool = False
     log: bool = False
+    printed: bool = False
+    listeners: int = 0
     pinned: int = 0
     policies: int = 0
 
-    def count(self, *, pinned: int = 0, policies: int = 0) -> None:
-        """Note pins and policies that begin (1) or end (-1)."""
+    def count(self, *, pinned: int = 0, policies: int = 0, listeners: int = 0) -> None:
+        """Note pins, policies and listeners that begin (1) or end (-1)."""
         self.pinned += pinned
         self.policies += policies
+        self.listeners += listeners
+        self.log = self.printed or self.listeners > 0
         self.special = self.log or self.pinned > 0 or self.policies > 0
 
 
@@ -177,7 +182,29 @@ def call(op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, An
             return chosen.run(*arrays, **params), chosen.formats
 
 
+Call = tuple[Op, Formats, tuple[Any, ...], dict[str, Any]]
+_listener: ContextVar[list[Call] | None] = ContextVar("listener", default=None)
+
+
+def calls_of(run: Callable[[], Any]) -> list[Call]:
+    """The kernel calls that a function makes, outermost ops of dispatch in order; the function is run."""
+    heard: list[Call] = []
+    token = _listener.set(heard)
+    state.count(listeners=1)
+    try:
+        run()
+    finally:
+        _listener.reset(token)
+        state.count(listeners=-1)
+    return heard
+
+
 def _logged(chosen: Plan, op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    heard = _listener.get()
+    if heard is not None:
+        heard.append((op, formats, arrays, params))
+    if not state.printed:
+        return chosen.run(*arrays, **params)
     start = time.perf_counter()
     out = chosen.run(*arrays, **params)
     elapsed = (time.perf_counter() - start) * 1e6
@@ -212,7 +239,7 @@ def use(**pins: str) -> Iterator[None]:
 
 def log_kernels(on: bool = True) -> None:
     """Print a line per kernel call to standard error (also: ULPGRAD_LOG=kernels)."""
-    state.log = on
+    state.printed = on
     state.count()
 
 

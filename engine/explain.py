@@ -14,6 +14,7 @@ from ulpgrad.kernels import registry
 from ulpgrad.kernels.registry import Choice, Request
 from ulpgrad.kernels.spec import Op
 from ulpgrad.ops.common import as_tensor, normalize_axes, normalize_axis, pair
+from ulpgrad.tensor import Tensor
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def verdict(choice: Choice) -> str:
 
 
 def explain(op: str, *operands: Any, **params: Any) -> Explanation:
-    """Which rung a call takes, and why those above it were refused; nothing is computed.
+    """Which rung a call takes, and why those above it were refused; nothing is computed. (Of fixed-point, affine and block
+    tensors, whose arithmetic is made of other ops, the call is made, and the largest of these is explained.)
 
     `op` names an op of the registry (`ulpgrad.kernels.registry.ops()`); operands are tensors, arrays or None. Parameters
     that are left out are those of the function of that name, else of the op's first fitting sample. Raises what the call
@@ -70,7 +72,24 @@ def explain(op: str, *operands: Any, **params: Any) -> Explanation:
     tensors = [None if x is None else as_tensor(x) for x in operands]
     arrays = tuple(None if t is None else t.storage for t in tensors)
     formats = tuple(None if t is None else t.dtype for t in tensors)
+    if any(form is not None and form.routed for form in formats):
+        return _explain_routed(op, tensors, params)
     return explain_call(registry.find(op), formats, arrays, params)
+
+
+def _explain_routed(name: str, tensors: Sequence[Tensor | None], params: Mapping[str, Any]) -> Explanation:
+    """The kernel that a call on a number system of its own arithmetic comes down to."""
+    function = getattr(ops, registry.find(name).name, None)
+    if function is None:
+        raise ArgumentError(f"explain: {name} is no function of ulpgrad, and its operands are not an ordinary kernel's")
+    calls = dispatch.calls_of(lambda: function(*tensors, **params))
+    if not calls:
+        raise ArgumentError(f"explain: {name} of these operands calls no kernel: it is a table or plain NumPy")
+    cost = [
+        op.flops(*arrays, **given) or sum(a.size for a in arrays if a is not None) for op, _, arrays, given in calls
+    ]
+    op, formats, arrays, given = calls[max(range(len(calls)), key=cost.__getitem__)]
+    return explain_call(op, formats, arrays, given)
 
 
 def explain_call(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ulpgrad as ug
-from ulpgrad.errors import FormatError
+from ulpgrad.errors import ArgumentError, FormatError
 
 CHANNELS = ug.Affine("int8", [0.01, 0.5, 2.0], [0, 1, -2], axis=0)
 MOVES: dict[str, Callable[[Any], Any]] = {
@@ -88,3 +88,13 @@ def test_leaves_of_any_kind_have_gradients_of_a_float() -> None:
         assert x.grad is not None
         assert x.grad.dtype is wanted
         assert x.grad.tolist()[0][0] == (2.0 if form[0] == "q" else 1.0)
+
+
+def test_explain_names_the_kernel_behind_a_number_system() -> None:
+    q, a = ug.ones((8, 8), dtype="q7.8"), ug.ones((8, 8)).to(ug.Affine("int8", 0.1))
+    for operand, wanted in ((q, "integer_matmul"), (a, "integer_matmul"), (ug.ones((8, 32)).to("mxint8"), "linear")):
+        found = ug.explain("linear" if wanted == "linear" else "matmul", operand, operand)
+        assert found.op.name == wanted
+        assert found.taken.startswith("cpu/")
+    with pytest.raises(ArgumentError, match="a table or plain NumPy"):
+        ug.explain("tanh", q)
