@@ -32,7 +32,8 @@ ULPGRAD_INLINE T round_shift(T value, T shift) {
   const T some = shift < 1 ? shift : 1, before = shift - some, whole = value >> shift, halves = value >> before;
   T last = halves & some;
   if (even) {
-    const T rest = value - (halves << before);
+    using Bits = std::make_unsigned_t<T>;  // negative numbers are not shifted up as they are
+    const T rest = value - static_cast<T>(static_cast<Bits>(halves) << before);
     last &= (rest < 1 ? rest : 1) | whole;
   }
   return whole + last;
