@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ulpgrad as ug
-from ulpgrad import nn
+from ulpgrad import dispatch, nn
 from ulpgrad.errors import ArgumentError, DivergenceError
 from ulpgrad.policy import Policy, watch
 
@@ -136,3 +136,17 @@ def test_watch_and_autocast_go_together() -> None:
 def test_growth_is_checked() -> None:
     with pytest.raises(ArgumentError, match="growth"):
         watch(growth=1.0)
+
+
+def test_a_block_that_is_not_entered_leaves_nothing_behind() -> None:
+    model = nn.Linear(3, 2)
+    for context in (Policy(weight="q3.4", watch=True).bind(model), watch(model)):
+        with ug.no_grad():
+            model.weight[0, 0] = float("nan")
+        with pytest.raises(DivergenceError), context:
+            raise AssertionError("not reached")
+        assert dispatch.call_policy.get() is None
+        assert dispatch.operand_policy.get() is None
+        assert dispatch.state.policies == 0
+        with ug.no_grad():
+            model.weight[0, 0] = 0.0

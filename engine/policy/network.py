@@ -128,9 +128,14 @@ class Policy(Calls, contextlib.ContextDecorator):
         tokens = dispatch.call_policy.set(taken), dispatch.operand_policy.set(widened if self.enabled else None)
         dispatch.state.count(policies=1)
         watched = self.watcher if self.enabled and watching.active.get() is None else None
+        stack.append((tokens, None))
         if watched is not None:
-            watched.__enter__()
-        stack.append((tokens, watched))
+            try:
+                watched.__enter__()
+            except BaseException:  # parameters that are not finite: the block is not entered
+                self.__exit__(None)
+                raise
+            stack[-1] = tokens, watched
         return self
 
     def __exit__(self, *error: Any) -> None:

@@ -65,10 +65,10 @@ class Watch:
         self._versions = self._written()
 
     def __enter__(self) -> Self:
+        self._tick()  # first, since it may raise
         around = dispatch.call_policy.get()
         self._tokens.append((active.set(self), dispatch.call_policy.set(around if around is not None else _watched)))
         dispatch.state.count(policies=1)
-        self._tick()
         if self.gradients:
             for name, p in self._parameters:
                 if p.requires_grad:
