@@ -35,6 +35,7 @@ class Plan(NamedTuple):
     widened: bool
 
 
+MOST_PLANS = 4096  # affine formats are made with every scale; what is forgotten is planned again
 _plans: dict[tuple[Any, ...], Plan] = {}
 _pins: ContextVar[Mapping[str, str]] = ContextVar("pins", default=MappingProxyType({}))
 
@@ -164,6 +165,8 @@ def plan(op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, An
         return make_plan(op, device, formats, arrays, params)
     found = _plans.get(key)
     if found is None:
+        if len(_plans) >= MOST_PLANS:
+            _plans.clear()
         found = _plans[key] = make_plan(op, device, formats, arrays, params)
     return found
 

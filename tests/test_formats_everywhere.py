@@ -3,6 +3,8 @@ nothing in between."""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 import ulpgrad as ug
+from ulpgrad import dispatch
 from ulpgrad.errors import ArgumentError, FormatError
 
 CHANNELS = ug.Affine("int8", [0.01, 0.5, 2.0], [0, 1, -2], axis=0)
@@ -54,7 +57,8 @@ def test_constants_and_arithmetic_of_scaled_formats(form: Any) -> None:
     like = ug.zeros((3, 4)).to(form)
     for made, value in ((ug.zeros_like(like), 0.0), (ug.ones_like(like), 1.0), (ug.full_like(like, 1.0), 1.0)):
         assert made.dtype is like.dtype
-        assert np.allclose(made.to(ug.float32).numpy(), value, atol=1.01)
+        wanted = ug.asarray(np.full((3, 4), value)).to(form)
+        assert made.tolist() == wanted.tolist()
     x = ug.asarray(np.arange(12.0).reshape(3, 4) / 8).to(form)
     plain = x.to(ug.float32)
     for got, wanted in ((ug.clip(x, 0.1, 0.9), ug.clip(plain, 0.1, 0.9)), (x + x, plain + plain), (x * 2, plain * 2),
@@ -98,3 +102,15 @@ def test_explain_names_the_kernel_behind_a_number_system() -> None:
         assert found.taken.startswith("cpu/")
     with pytest.raises(ArgumentError, match="a table or plain NumPy"):
         ug.explain("tanh", q)
+
+
+def test_scales_that_come_and_go_are_forgotten() -> None:
+    """Calibration makes a format for each scale: neither it nor the plans of calls with it stay."""
+    x = ug.ones((2, 2))
+    made = weakref.ref(ug.Affine("int8", 0.123456))
+    x.to(ug.Affine("int8", 0.123456))
+    for i in range(dispatch.MOST_PLANS + 1):
+        x.to(ug.Affine("int8", 1.0 + i / 8192))
+    gc.collect()
+    assert len(dispatch._plans) <= dispatch.MOST_PLANS
+    assert made() is None

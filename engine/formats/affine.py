@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ulpgrad.formats.rounding import Counts, Random, whole_units
 OVERFLOWS = ("saturate", "raise")
 BASES = ("int8", "uint8")
 
-_made: dict[Any, Affine] = {}
+_made: weakref.WeakValueDictionary[Any, Affine] = weakref.WeakValueDictionary()  # calibration makes many
 
 
 class Affine(Format):

@@ -3,7 +3,7 @@ bits; `encode` and `decode` go between storage and plain NumPy values, each with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -163,7 +163,7 @@ class Family(Sequence[F]):
         return f"({', '.join(map(str, self.rows))}, ...)"
 
 
-def interned(made: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
+def interned(made: MutableMapping[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
     """The object of a key: made at first, then the same one."""
     found = made.get(key)
     return made.setdefault(key, make()) if found is None else found
