@@ -1,0 +1,19 @@
+"""What holds around every test: its random numbers do not hang on the tests before it, and it leaves no policy or pin active."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import ulpgrad as ug
+from ulpgrad import dispatch
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    ug.manual_seed(0)
+    yield
+    state = dispatch.state
+    assert dispatch.operand_policy.get() is dispatch.call_policy.get() is None
+    assert state.policies == state.pinned == state.listeners == 0
