@@ -1,7 +1,8 @@
 """Maps the folders of the repository onto the one installed package, `ulpgrad`, and builds its C++ extension.
 
 The extension is optional: without a compiler the install succeeds and the Numba kernels carry everything. Files in
-csrc/cpu/ are compiled once, files in csrc/cpu/isa/ once per instruction set; only what is stale is compiled again.
+csrc/cpu/ are compiled once, files in csrc/cpu/isa/ and csrc/cpu/ladder/ once per instruction set; only what is stale is
+compiled again.
 ULPGRAD_SANITIZE=address,undefined builds with sanitizers (see `make test-sanitize`).
 """
 
@@ -144,7 +145,7 @@ class BuildNative(build_ext):
             common = [*compiler, *FLAGS, *OPTIMIZE, *openmp, *includes, *(["-DULPGRAD_X86"] if ON_X86 else [])]
             told = f'-DULPGRAD_FLAGS="{shlex.join([*FLAGS, *OPTIMIZE, *openmp])}"'
             jobs = []
-            for source in sorted(SOURCES.glob("isa/*.cpp")):
+            for source in sorted([*SOURCES.glob("isa/*.cpp"), *SOURCES.glob("ladder/*.cpp")]):
                 for level, (isa, flags) in enumerate(ISAS.items()):
                     defines = [f"-DULPGRAD_ISA={isa}", f"-DULPGRAD_ISA_LEVEL={level}"]
                     jobs.append(([*common, *flags, *defines], source, folder / isa / f"{source.stem}.o"))

@@ -25,11 +25,14 @@ def _isa(name: str) -> Callable[[], str | None]:
     return probe
 
 
-def _avx512_vnni() -> str | None:
-    missing = _isa("avx512")()
-    if missing or "avx512_vnni" in native.module().cpu_extensions():
-        return missing
-    return "this CPU has no AVX-512 VNNI"
+def _extension(name: str, base: str, text: str) -> Callable[[], str | None]:
+    def probe() -> str | None:
+        missing = _isa(base)()
+        if missing or name in native.module().cpu_extensions():
+            return missing
+        return f"this CPU has no {text}"
+
+    return probe
 
 
 def _cuda() -> str | None:
@@ -51,7 +54,9 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "native": native.missing,
     "avx2": _isa("avx2"),
     "avx512": _isa("avx512"),
-    "avx512_vnni": _avx512_vnni,
+    "avx_vnni": _extension("avx_vnni", "avx2", "AVX-VNNI"),
+    "avx512_vnni": _extension("avx512_vnni", "avx512", "AVX-512 VNNI"),
+    "avx512_bf16": _extension("avx512_bf16", "avx512", "AVX-512 BF16"),
     "numba": _numba,
     "cuda": _cuda,
 }

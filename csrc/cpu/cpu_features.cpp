@@ -41,9 +41,21 @@ bool detect_vnni() {
   unsigned a, b, c, d;
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && has(c, 1u << 11);
 }
+
+bool detect_bf16() {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && has(a, 1u << 5);
+}
+
+bool detect_avx_vnni() {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && has(a, 1u << 4);
+}
 #else
 Isa detect() { return Isa::portable; }
 bool detect_vnni() { return false; }
+bool detect_bf16() { return false; }
+bool detect_avx_vnni() { return false; }
 #endif
 
 Isa parse(const std::string& name, const char* what) {
@@ -79,6 +91,16 @@ Isa isa_named(const char* name) {
 
 bool has_avx512_vnni() {
   static const bool has_it = best_isa() == Isa::avx512 && detect_vnni();
+  return has_it;
+}
+
+bool has_avx512_bf16() {
+  static const bool has_it = best_isa() == Isa::avx512 && detect_bf16();
+  return has_it;
+}
+
+bool has_avx_vnni() {
+  static const bool has_it = best_isa() >= Isa::avx2 && detect_avx_vnni();
   return has_it;
 }
 

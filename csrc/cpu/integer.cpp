@@ -60,17 +60,10 @@ py::tuple integer_matmul(const py::array& given_a, const py::array& given_b, int
   return py::make_tuple(out, first == kNone ? -1 : first, first_k);
 }
 
-py::list extensions() {
-  py::list names;
-  if (has_avx512_vnni()) names.append("avx512_vnni");
-  return names;
-}
-
 void bind_integer(py::module_& m) {
   m.def("integer_matmul", &integer_matmul, py::arg("a"), py::arg("b"), py::arg("bits") = 32, py::arg("shift") = 0,
         py::arg("overflow") = "wrap", py::arg("rounding") = "down", py::arg("chunk") = 0, py::arg("isa") = "",
         "a[..., m, k] @ b[..., k, n] of int8, uint8 or int16 in an accumulator of `bits` bits, with any strides.");
-  m.def("cpu_extensions", &extensions, "Instruction sets beyond cpu_isas() that kernels may use here.");
 }
 
 const Binder binder(bind_integer);

@@ -44,6 +44,12 @@ const char* isa_name(Isa isa);
 // Whether AVX-512 VNNI (dot products of bytes and of pairs) may be used, on top of Isa::avx512.
 bool has_avx512_vnni();
 
+// Whether AVX-512 BF16 (dot products of pairs of bfloat16) may be used, on top of Isa::avx512.
+bool has_avx512_bf16();
+
+// Whether AVX-VNNI (VNNI's instructions on 32-byte vectors) may be used, on top of Isa::avx2.
+bool has_avx_vnni();
+
 template <typename Table>
 struct Versions;
 

@@ -11,6 +11,14 @@ py::list usable_isas() {
   return names;
 }
 
+py::list usable_extensions() {
+  py::list names;
+  if (has_avx_vnni()) names.append("avx_vnni");
+  if (has_avx512_vnni()) names.append("avx512_vnni");
+  if (has_avx512_bf16()) names.append("avx512_bf16");
+  return names;
+}
+
 py::dict build_info() {
   py::dict info;
   info["compiler"] = __VERSION__;
@@ -41,6 +49,7 @@ PYBIND11_MODULE(_native, m) {
   m.doc() = "ulpgrad's C++ kernels.";
   best_isa();  // a bad ULPGRAD_ISA is reported on import
   m.def("cpu_isas", &usable_isas, "Instruction sets that kernels may use here, in rising order.");
+  m.def("cpu_extensions", &usable_extensions, "Instruction sets beyond cpu_isas() that kernels may use here.");
   m.def("build_info", &build_info, "Compiler, flags, instruction sets compiled, and whether OpenMP is in.");
   m.def("set_num_threads", &set_threads, py::arg("n"), "Threads that kernels use at most.");
   m.def("get_num_threads", &num_threads, "Threads that kernels use at most.");
