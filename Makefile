@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h')
 CODE   := engine kernels bench tests examples setup.py
 
-.PHONY: demo test dev bench lint format types types-links test-kernels test-portable test-sanitize clean
+.PHONY: demo test dev bench lint format types types-links test-kernels test-isas test-portable test-sanitize clean
 
 demo: $(VENV)/.lab  ## train a network in a dozen number systems, and show what each brings and costs
 	$(BIN)/ulpgrad study tradeoff --quick
@@ -42,10 +42,13 @@ types: $(VENV)/.dev types-links  ## mypy --strict over the package
 test-kernels: $(VENV)/.dev  ## only the kernel tests; ULPGRAD_NATIVE and ULPGRAD_ISA choose which
 	$(BIN)/python -m pytest -n 2 tests/test_kernels.py tests/test_threads.py
 
-test-portable: $(VENV)/.dev  ## the tests without the C++ extension, and again with each lower instruction set
+test-portable: $(VENV)/.dev test-isas  ## the tests without the C++ extension, and the kernel tests on each instruction set
 	ULPGRAD_NATIVE=0 $(BIN)/python -m pytest -n 2
-	ULPGRAD_ISA=portable $(MAKE) test-kernels
-	ULPGRAD_ISA=avx2 $(MAKE) test-kernels
+
+test-isas: $(VENV)/.dev  ## the kernel tests on each instruction set below the best one that this machine has
+	@for isa in $$($(BIN)/python -c "from ulpgrad.kernels import native; m = native.module(); print(*[n for n in \
+	  m.isa_names() if n in {*m.cpu_isas(), *m.cpu_extensions()}][:-1])"); do \
+	  echo "ULPGRAD_ISA=$$isa"; ULPGRAD_ISA=$$isa $(MAKE) test-kernels || exit 1; done
 
 test-sanitize: $(VENV)/.dev  ## the kernel tests with the C++ code under address and undefined-behaviour sanitizers
 	ULPGRAD_SANITIZE=address,undefined $(BIN)/python setup.py -q build_py -d build/sanitized build_ext -b build/sanitized

@@ -24,8 +24,8 @@ from ulpgrad.kernels.threads import get_num_threads
 
 PACKAGES = ("numpy", "numba", "ml_dtypes", "scikit-learn", "rich", "typer", "cupy", "triton")
 TELLING_FLAGS = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni",
-                 "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "asimdhp", "sve",
-                 "bf16", "i8mm")  # fmt: skip
+                 "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "asimdhp", "asimddp",
+                 "sve", "bf16", "i8mm")  # fmt: skip
 
 
 def machine() -> dict[str, Any]:
@@ -50,11 +50,13 @@ def cpu_model() -> str:
 def instruction_sets() -> dict[str, Any]:
     """What the processor has, what the kernels here are compiled for, and what they use."""
     flags = (_cpuinfo().get("flags") or _cpuinfo().get("Features") or "").split()
-    usable = [] if native.missing() else list(native.module().cpu_isas())
+    module = None if native.missing() else native.module()
+    usable = list(module.cpu_isas()) if module else []
     return {
         "present": [f for f in TELLING_FLAGS if f in flags],
         "usable": usable,
         "used": usable[-1] if usable else None,
+        "extensions": list(module.cpu_extensions()) if module else [],
         "ULPGRAD_ISA": settings.get("ULPGRAD_ISA") or None,
     }
 

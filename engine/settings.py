@@ -7,7 +7,11 @@ from typing import Final
 
 VARIABLES: Final = {
     "ULPGRAD_NATIVE": ("1", "0 leaves the C++ extension unused; Numba and NumPy kernels carry everything"),
-    "ULPGRAD_ISA": ("", "highest instruction set the C++ kernels may use: portable, avx2 or avx512"),
+    "ULPGRAD_ISA": (
+        "",
+        "highest instruction set the C++ kernels may use: portable, avx2, avx_vnni, avx512, avx512_vnni or "
+        "avx512_bf16 (on AArch64: portable, neon or neon_dotprod)",
+    ),
     "ULPGRAD_NUM_THREADS": ("", "threads for C++ and Numba kernels; default: the cores this process may use"),
     "ULPGRAD_LOG": ("", "'kernels' prints a line per kernel call: op, rung, shapes, formats, time"),
     "ULPGRAD_CACHE": ("", "folder for downloaded data sets; default: ~/.cache/ulpgrad"),

@@ -9,27 +9,18 @@ from functools import cache
 from ulpgrad import settings
 from ulpgrad.kernels import native
 
-ISA_ORDER = ("portable", "avx2", "avx512")
 
-
-def _isa(name: str) -> Callable[[], str | None]:
+def _isa(name: str, text: str) -> Callable[[], str | None]:
     def probe() -> str | None:
         missing = native.missing()
         if missing:
             return missing
-        if name not in native.module().cpu_isas():
-            limit = settings.get("ULPGRAD_ISA")
-            return f"ULPGRAD_ISA={limit} forbids {name}" if limit else f"this CPU has no {name}"
-        return None
-
-    return probe
-
-
-def _extension(name: str, base: str, text: str) -> Callable[[], str | None]:
-    def probe() -> str | None:
-        missing = _isa(base)()
-        if missing or name in native.module().cpu_extensions():
-            return missing
+        module, limit = native.module(), settings.get("ULPGRAD_ISA")
+        if name in (*module.cpu_isas(), *module.cpu_extensions()):
+            return None
+        names = module.isa_names()
+        if name in names and limit and names.index(name) > names.index(limit):
+            return f"ULPGRAD_ISA={limit} forbids {name}"
         return f"this CPU has no {text}"
 
     return probe
@@ -52,11 +43,12 @@ def _numba() -> str | None:
 
 PROBES: dict[str, Callable[[], str | None]] = {
     "native": native.missing,
-    "avx2": _isa("avx2"),
-    "avx512": _isa("avx512"),
-    "avx_vnni": _extension("avx_vnni", "avx2", "AVX-VNNI"),
-    "avx512_vnni": _extension("avx512_vnni", "avx512", "AVX-512 VNNI"),
-    "avx512_bf16": _extension("avx512_bf16", "avx512", "AVX-512 BF16"),
+    "avx2": _isa("avx2", "AVX2 with FMA and F16C"),
+    "avx_vnni": _isa("avx_vnni", "AVX-VNNI"),
+    "avx512": _isa("avx512", "AVX-512 (F, BW, DQ, VL)"),
+    "avx512_vnni": _isa("avx512_vnni", "AVX-512 VNNI"),
+    "avx512_bf16": _isa("avx512_bf16", "AVX-512 BF16"),
+    "neon_dotprod": _isa("neon_dotprod", "AArch64 dot products (SDOT)"),
     "numba": _numba,
     "cuda": _cuda,
 }

@@ -40,19 +40,41 @@ def python(code: str, **variables: str) -> str:
 
 
 def test_isas_rise(module: Any) -> None:
-    order = ["portable", "avx2", "avx512"]
-    assert module.cpu_isas() == order[: len(module.cpu_isas())]
-    assert set(module.cpu_isas()) <= set(module.build_info()["isas"])
+    known = module.isa_names()
+    assert known[0] == module.cpu_isas()[0] == "portable"
+    assert [n for n in known if n in {*module.cpu_isas(), *module.cpu_extensions()}] == sorted(
+        [*module.cpu_isas(), *module.cpu_extensions()], key=known.index
+    )
+    assert set(module.cpu_isas()) <= set(module.build_info()["isas"]) <= set(known)
 
 
-def test_isa_is_capped_by_the_environment() -> None:
-    code = "from ulpgrad.kernels import native; print(*native.module().cpu_isas())"
-    assert python(code, ULPGRAD_ISA="portable") == "portable"
+@pytest.mark.parametrize("limit", [] if native.missing() else native.module().isa_names())
+def test_each_name_caps_what_is_used(module: Any, limit: str) -> None:
+    """What is left is what the machine has up to that name, and what is above is refused by the name of the limit."""
+    names = module.isa_names()
+    allowed = names[: names.index(limit) + 1]
+    code = """
+from ulpgrad.kernels import capabilities, native
+module = native.module()
+print(*module.cpu_isas(), *module.cpu_extensions())
+print(*(f"{name}:{capabilities.missing(name)}" for name in module.isa_names() if name in capabilities.PROBES), sep=";")
+"""
+    usable, reasons = python(code, ULPGRAD_ISA=limit).split("\n")
+    here = {*module.cpu_isas(), *module.cpu_extensions()}
+    if not os.environ.get("ULPGRAD_ISA"):
+        assert set(usable.split()) == here.intersection(allowed)
+    for name, reason in (pair.split(":") for pair in reasons.split(";")):
+        if name not in allowed:
+            assert reason == f"ULPGRAD_ISA={limit} forbids {name}"
+        else:
+            assert reason == "None" or reason.startswith("this CPU has no")
 
 
 def test_unknown_isa_is_named() -> None:
     code = "from ulpgrad.kernels import native; print(native.missing())"
-    assert "ULPGRAD_ISA='sse9': expected portable, avx2 or avx512" in python(code, ULPGRAD_ISA="sse9")
+    told = python(code, ULPGRAD_ISA="sse9")
+    assert "ULPGRAD_ISA='sse9': expected one of portable, " in told
+    assert all(name in told for name in native.module().isa_names())
 
 
 def test_isa_that_is_not_allowed_is_refused() -> None:

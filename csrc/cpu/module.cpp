@@ -1,21 +1,21 @@
 // ulpgrad._native: the C++ kernels. Each family binds itself (bind.h); isa.h says how to add one.
 #include "bind.h"
+#include "cpu_features.h"
 #include "threads.h"
 
 namespace ulpgrad {
 namespace {
 
-py::list usable_isas() {
+py::list isa_names() {
   py::list names;
-  for (int i = 0; i <= static_cast<int>(best_isa()); ++i) names.append(isa_name(static_cast<Isa>(i)));
+  for (int i = 0; i < isa_count(); ++i) names.append(isa_at(i).name);
   return names;
 }
 
-py::list usable_extensions() {
+py::list usable(bool levels) {
   py::list names;
-  if (has_avx_vnni()) names.append("avx_vnni");
-  if (has_avx512_vnni()) names.append("avx512_vnni");
-  if (has_avx512_bf16()) names.append("avx512_bf16");
+  for (int i = 0; i < isa_count(); ++i)
+    if (const IsaName known = isa_at(i); known.is_usable && known.is_level == levels) names.append(known.name);
   return names;
 }
 
@@ -48,8 +48,9 @@ PYBIND11_MODULE(_native, m) {
   using namespace ulpgrad;
   m.doc() = "ulpgrad's C++ kernels.";
   best_isa();  // a bad ULPGRAD_ISA is reported on import
-  m.def("cpu_isas", &usable_isas, "Instruction sets that kernels may use here, in rising order.");
-  m.def("cpu_extensions", &usable_extensions, "Instruction sets beyond cpu_isas() that kernels may use here.");
+  m.def("isa_names", &isa_names, "What ULPGRAD_ISA may be on this architecture, in rising order.");
+  m.def("cpu_isas", [] { return usable(true); }, "Instruction sets that kernels may use here, in rising order.");
+  m.def("cpu_extensions", [] { return usable(false); }, "Extensions of cpu_isas() that kernels may use here.");
   m.def("build_info", &build_info, "Compiler, flags, instruction sets compiled, and whether OpenMP is in.");
   m.def("set_num_threads", &set_threads, py::arg("n"), "Threads that kernels use at most.");
   m.def("get_num_threads", &num_threads, "Threads that kernels use at most.");

@@ -43,11 +43,12 @@ def show(found: dict[str, Any]) -> None:
         ("instruction sets", " ".join(sets["present"]) or "unknown"),
     ]))  # fmt: skip
     limit = f", limited by ULPGRAD_ISA={sets['ULPGRAD_ISA']}" if sets["ULPGRAD_ISA"] else ""
+    within = f", with {', '.join(sets['extensions'])}" if sets["extensions"] else ""
     layer = threads["numba_threading_layer"] or "workqueue (not safe from several threads at once)"
     out.print(facts("Kernels", [
         ("C++ extension", f"built by compiler {built['compiler']}" if built["usable"] else built["reason"]),
         ("flags", built["flags"] if built["usable"] else "-"),
-        ("C++ kernels use", f"{sets['used']}, of {', '.join(sets['usable'])}{limit}" if sets["used"] else "nothing"),
+        ("C++ kernels use", f"{sets['used']}, of {', '.join(sets['usable'])}{within}{limit}" if sets["used"] else "nothing"),
         ("threads", f"{threads['count']}; OpenMP in C++: {'yes' if threads['openmp'] else 'no'}; Numba: {layer}"),
         ("GPU", "; ".join([d["name"] for d in gpu["devices"]] or [gpu["driver"], gpu["cuda"]])),
         ("GPU kernels", "none yet"),
