@@ -146,3 +146,37 @@ def study(
              "batch_size": batch_size}  # fmt: skip
     chosen = {key: value for key, value in given.items() if value is not None}
     return command.run(name, chosen, out, policies=policy or (), quick=quick, fresh=fresh, json=json)
+
+
+bench = typer.Typer(no_args_is_help=True, help="Measure ulpgrad beside its peers, in one run.", cls=TyperGroup)
+app.add_typer(bench, name="bench")
+
+Words = Annotated[str, typer.Argument(help="Only rows with all these words in their name: 'matmul float32'.")]
+Device = Annotated[str, typer.Option(help="Where: cpu.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads of rows that are not per core; all cores if not given.")
+]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page that needs nothing else.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Few samples, to see it work.")]
+
+
+@bench.command("peers")
+def bench_peers(
+    words: Words = "", device: Device = "cpu", threads: Threads = None, json: Json = None, html: Html = None,
+    quick: Quick = False,
+) -> None:  # fmt: skip
+    """Rates of kernels, steps and conversions beside torch, NumPy, JAX, ONNX Runtime and others that are installed."""
+    from ulpgrad.cli import bench as command
+
+    command.peers(words, device, threads, json, html, quick=quick)
+
+
+@bench.command("sweep")
+def bench_sweep(
+    words: Words = "", device: Device = "cpu", threads: Threads = None, json: Json = None, html: Html = None,
+    quick: Quick = False,
+) -> None:  # fmt: skip
+    """The same kernels at sizes from 8 to 4096, odd, prime, thin and stacked ones: where is there a cliff?"""
+    from ulpgrad.cli import bench as command
+
+    command.sweep(words, device, threads, json, html, quick=quick)

@@ -13,8 +13,8 @@ from ulpgrad import dispatch
 from ulpgrad.bench import peak
 from ulpgrad.bench.bench_accumulate import numpy_loop
 from ulpgrad.bench.bench_conversions import mxfp8, saturated
-from ulpgrad.bench.numbers import peers
-from ulpgrad.bench.numbers.table import Contender, Target, Work
+from ulpgrad.bench.peers import others
+from ulpgrad.bench.peers.work import Contender, Target, Work
 from ulpgrad.formats import FORMATS, Array, Float, Q, as_format
 from ulpgrad.kernels.integer import spec as integer
 from ulpgrad.kernels.integer.accumulator import Accumulator
@@ -27,7 +27,7 @@ SIZE, SMALL = 512, 128  # of products in chosen accumulators; of what takes a pe
 LARGE, CORNER = 1024, 256  # of integer products; of NumPy's
 CHUNK = 64
 MODEST = 1 << 12  # codes below it: sums of 512 products stay within the accumulators here
-VALUES, OPERATIONS = "M values/s", "G operations/s"
+VALUES, OPERATIONS = "M values/s", "GOP/s"
 
 Found = list[Contender]
 
@@ -73,7 +73,7 @@ def to_e4m3(name: str) -> Work:
     x = normal(count, 8)
     t = ug.asarray(x)
     found: Found = []
-    torch, ml_dtypes = peers.imported("torch"), peers.imported("ml_dtypes")
+    torch, ml_dtypes = others.imported("torch"), others.imported("ml_dtypes")
     if torch is not None:
         theirs = torch.from_numpy(x)
         found.append(
@@ -84,20 +84,20 @@ def to_e4m3(name: str) -> Work:
             Contender("ml_dtypes", lambda: x.astype(ml_dtypes.float8_e4m3fn), count, lambda y: y.view(np.uint8))
         )
     ours = Contender("ulpgrad", lambda: t.to("float8_e4m3fn"), count, lambda y: storage(y).view(np.uint8))
-    return Work(name, ours, found, VALUES, 1e6, memory(5, count), Target(1, "torch"))
+    return Work(name, ours, found, VALUES, 1e6, memory(5, count), [Target(1, "torch")])
 
 
 def to_q78(name: str, count: int) -> Work:
     x = normal(count, 40)
     t = ug.asarray(x)
     found = [Contender("NumPy recipe", lambda: saturated(x), count)]
-    torch = peers.imported("torch")
+    torch = others.imported("torch")
     if torch is not None:
         theirs = torch.from_numpy(x)
-        found.append(Contender("torch recipe", lambda: peers.torch_saturated(torch, theirs, WORD), count,
+        found.append(Contender("torch recipe", lambda: others.torch_saturated(torch, theirs, WORD), count,
                                lambda y: y.numpy()))  # fmt: skip
     ours = Contender("ulpgrad", lambda: t.to(WORD), count, storage)
-    return Work(name, ours, found, VALUES, 1e6, memory(6, count), Target(3, "NumPy recipe"), threads=1)
+    return Work(name, ours, found, VALUES, 1e6, memory(6, count), [Target(3, "NumPy recipe")], threads=1)
 
 
 def joined(codes: Array, scales: Array) -> Array:
@@ -109,7 +109,7 @@ def to_mxfp8(name: str, count: int) -> Work:
     x = normal(count)
     t = ug.asarray(x)
     found: Found = [Contender("NumPy recipe", lambda: mxfp8(x), count, lambda y: joined(y[0].view(np.uint8), y[1]))]
-    torch, torchao = peers.imported("torch"), peers.imported("torchao")
+    torch, torchao = others.imported("torch"), others.imported("torchao")
     target = "torch recipe"
     if torch is not None:
         theirs = torch.from_numpy(x)
@@ -118,13 +118,13 @@ def to_mxfp8(name: str, count: int) -> Work:
             return np.asarray(t.view(torch.uint8).numpy())
 
         found.append(Contender(
-            "torch recipe", lambda: peers.torch_mxfp8(torch, theirs), count, lambda y: joined(*map(numpy, y)),
+            "torch recipe", lambda: others.torch_mxfp8(torch, theirs), count, lambda y: joined(*map(numpy, y)),
             note="by the floor rule, in the manner of torchao",
         ))  # fmt: skip
         if torchao is not None:
-            to_mx = peers.imported("torchao.prototype.mx_formats.mx_tensor").to_mx
+            to_mx = others.imported("torchao.prototype.mx_formats.mx_tensor").to_mx
             found.append(Contender(
-                "torchao", lambda: to_mx(theirs, torch.float8_e4m3fn, peers.MX_BLOCK), count,
+                "torchao", lambda: to_mx(theirs, torch.float8_e4m3fn, others.MX_BLOCK), count,
                 lambda y: joined(*map(numpy, y[::-1])), note=f"to_mx, eager, version {torchao.__version__}",
             ))  # fmt: skip
             target = "torchao"
@@ -132,7 +132,7 @@ def to_mxfp8(name: str, count: int) -> Work:
     ours = Contender("ulpgrad", lambda: t.to("mxfp8_e4m3"), count, lambda y: joined(y.storage.codes, y.storage.scales))
     note = "" if torchao is not None else "torchao is not installed: its recipe in torch stands for it"
     return Work(name, ours, found, VALUES, 1e6, memory(5 + 1 / 32, count),
-                Target(10, target), threads=1, note=note)  # fmt: skip
+                [Target(10, target)], threads=1, note=note)  # fmt: skip
 
 
 # Integer products
@@ -157,12 +157,12 @@ def numpy_product(name: str, a: Array, b: Array, dtype: Any, accumulator: Any = 
 def int8_product(name: str) -> Work:
     a, b = codes((LARGE, LARGE), np.int8), codes((LARGE, LARGE), np.int8, seed=1)
     found = [numpy_product("NumPy int32", a, b, np.int32)]
-    torch = peers.imported("torch")
+    torch = others.imported("torch")
     if torch is not None:
         left, right = torch.from_numpy(a), torch.from_numpy(b)
         found.append(Contender("torch._int_mm", lambda: torch._int_mm(left, right), 2 * LARGE**3, lambda y: y.numpy()))
     return Work(name, product(a, b, None), found, OPERATIONS, 1e9, units(8),
-                Target(1, "torch._int_mm"))  # fmt: skip
+                [Target(1, "torch._int_mm")])  # fmt: skip
 
 
 def int16_product(name: str, exact: bool) -> Work:
@@ -170,15 +170,15 @@ def int16_product(name: str, exact: bool) -> Work:
     if not exact:
         found = [numpy_product("NumPy int32", a, b, np.int32)]
         return Work(name, product(a, b, None), found, OPERATIONS, 1e9, units(16),
-                    Target(0.6, "limit"))  # fmt: skip
+                    [Target(0.6, "limit")])  # fmt: skip
     found = [numpy_product("NumPy int64", a, b, np.int64, "int64")]
-    apytypes = peers.imported("apytypes")
+    apytypes = others.imported("apytypes")
     if apytypes is not None:
-        left, right = peers.apy_fixed(apytypes, a, WORD), peers.apy_fixed(apytypes, b, WORD)
-        found.append(Contender("apytypes", lambda: left @ right, 2 * LARGE**3, peers.apy_codes))
+        left, right = others.apy_fixed(apytypes, a, WORD), others.apy_fixed(apytypes, b, WORD)
+        found.append(Contender("apytypes", lambda: left @ right, 2 * LARGE**3, others.apy_codes))
     return Work(
         name, product(a, b, "int64"), found, OPERATIONS, 1e9, units(8, passes=4),
-        Target(0.5, "limit"), note="the limit counts four products of bytes for each of words",
+        [Target(0.5, "limit")], note="the limit counts four products of bytes for each of words",
     )  # fmt: skip
 
 
@@ -194,19 +194,19 @@ def chosen_accumulator(name: str, chunk: int) -> Work:
         return lambda: ug.fixed.matmul(x, y, accumulator=how, result="full")
 
     found: Found = []
-    apytypes = peers.imported("apytypes")
+    apytypes = others.imported("apytypes")
     if apytypes is not None:
         part = np.ascontiguousarray(a[:SMALL, :SMALL]), np.ascontiguousarray(b[:SMALL, :SMALL])
-        left, right = (peers.apy_fixed(apytypes, p, WORD) for p in part)
+        left, right = (others.apy_fixed(apytypes, p, WORD) for p in part)
         every = Accumulator(24, 8)
         note = f"at {SMALL}³, its rate taken as that of {SIZE}³"
         found.append(Contender(
-            "apytypes", lambda: peers.apy_matmul(apytypes, left, right, every), 2 * SMALL**3, peers.apy_codes,
+            "apytypes", lambda: others.apy_matmul(apytypes, left, right, every), 2 * SMALL**3, others.apy_codes,
             lambda: storage(ours(*part, every)()), note + (", product by product: it knows no chunks" if chunk > 1 else ""),
         ))  # fmt: skip
     mine = Contender("ulpgrad", ours(a, b, Accumulator(24, 8, chunk=chunk)), 2 * SIZE**3, storage)
     return Work(name, mine, found, OPERATIONS, 1e9,
-                target=Target(1000, "apytypes"))  # fmt: skip
+                targets=[Target(1000, "apytypes")])  # fmt: skip
 
 
 def float_accumulator(name: str, chunk: int) -> Work:
@@ -223,11 +223,11 @@ def float_accumulator(name: str, chunk: int) -> Work:
         return storage(ug.matmul(ug.asarray(part[0]), ug.asarray(part[1]), accumulate="e6m9")).astype(np.float64)
 
     found.append(Contender("NumPy loop", partial(numpy_loop, *part), 2 * SMALL**3, np.asarray, small, at + every))
-    apytypes = peers.imported("apytypes")
+    apytypes = others.imported("apytypes")
     if apytypes is not None:
         left, right = (apytypes.APyFloatArray.from_array(p, exp_bits=8, man_bits=23) for p in part)
         found.append(Contender(
-            "apytypes", lambda: peers.apy_float_matmul(apytypes, left, right, E6M9), 2 * SMALL**3, None,
+            "apytypes", lambda: others.apy_float_matmul(apytypes, left, right, E6M9), 2 * SMALL**3, None,
             note=f"{at}{every}; it rounds products too, so its sums are others",
         ))  # fmt: skip
     x, y = ug.asarray(a), ug.asarray(b)
@@ -245,16 +245,16 @@ def arithmetic(name: str, multiply: bool) -> Work:
     x, y = ug.Tensor(a, WORD), ug.Tensor(b, WORD)
     found: Found = []
     if multiply:
-        found.append(Contender("NumPy recipe", lambda: peers.rounded_product(a, b, WORD), MILLION, None,
+        found.append(Contender("NumPy recipe", lambda: others.rounded_product(a, b, WORD), MILLION, None,
                                note="ties up instead of to even"))  # fmt: skip
     else:
         found.append(Contender("NumPy int16 add", lambda: a + b, MILLION, note="wraps, and does not saturate"))
-    apytypes = peers.imported("apytypes")
+    apytypes = others.imported("apytypes")
     if apytypes is not None:
-        left, right = (peers.apy_fixed(apytypes, p, WORD) for p in (a, b))
+        left, right = (others.apy_fixed(apytypes, p, WORD) for p in (a, b))
         found.append(Contender(
             "apytypes",
-            lambda: peers.apy_cast(apytypes, left * right if multiply else left + right, WORD), MILLION, peers.apy_codes,
+            lambda: others.apy_cast(apytypes, left * right if multiply else left + right, WORD), MILLION, others.apy_codes,
         ))  # fmt: skip
     ours = Contender("ulpgrad", (lambda: x * y) if multiply else (lambda: x + y), MILLION, storage)
     return Work(name, ours, found, VALUES, 1e6, memory(6, MILLION))

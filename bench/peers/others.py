@@ -1,4 +1,5 @@
-"""The same work as others do it: recipes in NumPy and torch, and APyTypes. More recipes: bench_conversions, bench_accumulate."""
+"""The same work as others do it: recipes in NumPy and torch, APyTypes, JAX, ONNX Runtime. More recipes: bench_conversions,
+bench_accumulate."""
 
 from __future__ import annotations
 
@@ -8,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.formats import Array, Fixed, Float
+from ulpgrad.bench.peers.work import Contender
+from ulpgrad.formats import Array, Fixed, Float, Format
 from ulpgrad.kernels.integer.accumulator import Accumulator
+from ulpgrad.kernels.threads import get_num_threads
+from ulpgrad.settings import cores
 
 MX_BLOCK = 32
 E8M0_BIAS = 127
@@ -51,6 +55,58 @@ def torch_mxfp8(torch: Any, x: Any) -> tuple[Any, Any]:
     scale = (biased.clamp(min=1) << 23).view(torch.float32)
     codes = (blocks / scale).clamp_(-448.0, 448.0).to(torch.float8_e4m3fn)
     return codes.reshape(x.shape), biased.to(torch.uint8).reshape(-1)
+
+
+def to_torch(torch: Any, x: Array, form: Format) -> Any:
+    """A tensor of that format, whose values x holds exactly."""
+    return torch.from_numpy(np.ascontiguousarray(x)).to(getattr(torch, form.name))
+
+
+def from_torch(t: Any) -> Array:
+    """Its values in float64."""
+    return np.asarray(t.detach().double().numpy())
+
+
+# JAX and ONNX Runtime
+
+
+def jax_call(which: str, form: Format, amount: float, *arrays: Array, causal: bool = False) -> list[Contender]:
+    """JAX's compiled matmul, attention (operands of batch, length, heads, size) or softmax; it takes all cores, and so
+    no part where fewer threads are asked for."""
+    jax = imported("jax")
+    if jax is None or get_num_threads() != cores():
+        return []
+    if form.name == "float64":
+        jax.config.update("jax_enable_x64", True)
+    given = [jax.numpy.asarray(a, getattr(jax.numpy, form.name)) for a in arrays]
+    functions = {
+        "matmul": jax.numpy.matmul,
+        "attention": lambda q, k, v: jax.nn.dot_product_attention(q, k, v, is_causal=causal),
+        "softmax": jax.nn.softmax,
+    }
+    run = jax.jit(functions[which])
+
+    def values(y: Any) -> Array:
+        found = np.asarray(y.astype(jax.numpy.float32) if form.bits < 32 else y, np.float64)
+        return np.swapaxes(found, 1, 2) if which == "attention" else found
+
+    return [Contender("JAX", lambda: run(*given).block_until_ready(), amount, values)]
+
+
+def onnx_matmul(a: Array, b: Array, amount: float) -> list[Contender]:
+    """ONNX Runtime on a graph of one MatMul."""
+    runtime, onnx = imported("onnxruntime"), imported("onnx")
+    if runtime is None or onnx is None:
+        return []
+    make = onnx.helper
+    kind = onnx.TensorProto.FLOAT
+    (left, right, out) = (make.make_tensor_value_info(name, kind, None) for name in ("a", "b", "c"))
+    graph = make.make_graph([make.make_node("MatMul", ["a", "b"], ["c"])], "matmul", [left, right], [out])
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = get_num_threads()
+    session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return [Contender("ONNX Runtime", lambda: session.run(None, {"a": a, "b": b})[0], amount)]
 
 
 # APyTypes, whose integer bits count the sign
@@ -96,5 +152,5 @@ def apy_float_matmul(apytypes: Any, a: Any, b: Any, form: Float) -> Any:
         return a @ b
 
 
-__all__ = ["apy_cast", "apy_codes", "apy_fixed", "apy_float_matmul", "apy_matmul", "imported",
-           "rounded_product", "torch_mxfp8", "torch_saturated"]  # fmt: skip
+__all__ = ["apy_cast", "apy_codes", "apy_fixed", "apy_float_matmul", "apy_matmul", "from_torch", "imported", "jax_call",
+           "onnx_matmul", "rounded_product", "to_torch", "torch_mxfp8", "torch_saturated"]  # fmt: skip
