@@ -70,6 +70,9 @@ from ulpgrad.formats import (
     uint32 as uint32,
     uint64 as uint64,
 )
+from ulpgrad.kernels import (
+    memory as memory,
+)
 from ulpgrad.kernels.threads import (
     get_num_threads as get_num_threads,
     set_num_threads as set_num_threads,

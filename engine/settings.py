@@ -14,6 +14,10 @@ VARIABLES: Final = {
     ),
     "ULPGRAD_NUM_THREADS": ("", "threads for C++ and Numba kernels; default: the cores this process may use"),
     "ULPGRAD_LOG": ("", "'kernels' prints a line per kernel call: op, rung, shapes, formats, time"),
+    "ULPGRAD_CACHE_MB": (
+        "",
+        "MiB of memory kept for new results; default: an eighth of the machine's, at most 1024; 0: none",
+    ),
     "ULPGRAD_CACHE": ("", "folder for downloaded data sets; default: ~/.cache/ulpgrad"),
 }
 
@@ -38,3 +42,17 @@ def num_threads() -> int:
 
         raise ArgumentError(f"ULPGRAD_NUM_THREADS={given!r}: expected a whole number of at least 1")
     return int(given)
+
+
+def cache_bytes() -> int:
+    """Bytes of memory kept for new results: ULPGRAD_CACHE_MB, else an eighth of the machine's memory, at most 1 GiB."""
+    given = get("ULPGRAD_CACHE_MB")
+    if not given:
+        known = hasattr(os, "sysconf") and {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= os.sysconf_names.keys()
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else 8 << 30
+        return min(1 << 30, memory // 8)
+    if not given.isdecimal():
+        from ulpgrad.errors import ArgumentError
+
+        raise ArgumentError(f"ULPGRAD_CACHE_MB={given!r}: expected a whole number of MiB")
+    return int(given) << 20

@@ -21,6 +21,7 @@ def _load() -> tuple[Any | None, str | None]:
             f"the C++ extension was not built ({error}): install a C++ compiler, then `pip install --force-reinstall ulpgrad`",
         )
     _native.set_num_threads(settings.num_threads())
+    _native.set_cache_limit(settings.cache_bytes())
     return _native, None
 
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "isa.h"
+#include "memory.h"
 
 namespace py = pybind11;
 
@@ -67,10 +68,11 @@ int64_t stride(const py::array& a, int64_t axis) {
   return a.strides(axis) / static_cast<int64_t>(sizeof(T));
 }
 
-// A new C-contiguous array; its values are not set.
+// A new C-contiguous array in memory of the cache (memory.h); its values are not set.
 template <typename T>
-py::array_t<T> empty(std::vector<py::ssize_t> shape) {
-  return py::array_t<T>(std::move(shape));
+py::array_t<T> empty(const std::vector<py::ssize_t>& shape) {
+  return py::reinterpret_steal<py::array_t<T>>(
+      new_array(py::dtype::of<T>().release().ptr(), static_cast<int>(shape.size()), shape.data()).release());
 }
 
 }  // namespace ulpgrad

@@ -201,11 +201,7 @@ py::object run(const ElementwiseCall& call, PyObject* const* args, Py_ssize_t co
   int64_t n = 1;
   for (int i = 0; i < axes; ++i) n *= laid_out[i] = shape[reordered ? order[i] : i];
 
-  const auto& api = py::detail::npy_api::get();
-  PyObject* descr = api.PyArray_DescrFromType_(call.result.number);
-  auto out = py::reinterpret_steal<py::object>(
-      api.PyArray_NewFromDescr_(api.PyArray_Type_, descr, axes, laid_out, nullptr, nullptr, 0, nullptr));
-  if (!out) throw py::error_already_set();
+  py::object out = new_array(py::detail::npy_api::get().PyArray_DescrFromType_(call.result.number), axes, laid_out);
   if (n > 0) {
     Walk walks[max_operands];
     for (size_t k = 0; k < operands; ++k) {

@@ -53,7 +53,7 @@ inline py::array result(const py::array& x, int code_bytes) {
     case 4:
       return empty<uint32_t>(shape);
   }
-  return py::array(x.dtype(), shape);
+  return new_array(x.dtype().release().ptr(), static_cast<int>(shape.size()), shape.data());
 }
 
 // Values of a chunk as the loop wants them: in double where its source is float but float does not do.

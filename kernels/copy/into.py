@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 from ulpgrad.formats import Array
-from ulpgrad.kernels import native
+from ulpgrad.kernels import memory, native
 
 LARGE = 1 << 16  # bytes, about 10 us
 
@@ -32,7 +32,7 @@ def copied(x: Array) -> Array:
     """A C-contiguous copy."""
     if x.nbytes < LARGE:
         return x.copy()
-    out = np.empty(x.shape, x.dtype)
+    out = memory.empty(x.shape, x.dtype)
     copy_into(out, x)
     return out
 
@@ -42,7 +42,7 @@ def joined(parts: Sequence[Array], axis: int) -> Array:
     if sum(p.nbytes for p in parts) < LARGE * len(parts):
         return np.concatenate(parts, axis=axis)
     before, behind = parts[0].shape[:axis], parts[0].shape[axis + 1 :]
-    out = np.empty((*before, sum(p.shape[axis] for p in parts), *behind), parts[0].dtype)
+    out = memory.empty((*before, sum(p.shape[axis] for p in parts), *behind), parts[0].dtype)
     start = 0
     for part in parts:
         end = start + part.shape[axis]
@@ -69,7 +69,7 @@ def rolled(x: Array, shift: int | tuple[int, ...], axis: tuple[int, ...] | None)
     shifts = [0] * x.ndim
     for s, a in np.broadcast(shift, axis):
         shifts[a] += int(s)
-    out = np.empty(x.shape, x.dtype)
+    out = memory.empty(x.shape, x.dtype)
     for pieces in product(*map(_turns, x.shape, shifts)):
         copy_into(out[tuple(to for _, to in pieces)], x[tuple(start for start, _ in pieces)])
     return out
@@ -80,6 +80,6 @@ def tiled(x: Array, counts: tuple[int, ...]) -> Array:
     if 2 * x.ndim > 32:  # more axes than every NumPy takes
         return np.tile(x, counts)
     sizes = list(zip(counts, x.shape, strict=True))
-    out = np.empty([v for pair in sizes for v in pair], x.dtype)
+    out = memory.empty(tuple(v for pair in sizes for v in pair), x.dtype)
     copy_into(out, np.broadcast_to(x.reshape([v for s in x.shape for v in (1, s)]), out.shape))
     return out.reshape([c * s for c, s in sizes])
