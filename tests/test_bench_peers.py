@@ -15,8 +15,20 @@ import ulpgrad as ug
 pytest.importorskip("rich", reason="the table needs the extra `lab`")
 
 from ulpgrad.bench import peak
-from ulpgrad.bench.peers import page, products, steps, sweeps, table
+from ulpgrad.bench.peers import page, products, recorded, steps, sweeps, table
 from ulpgrad.bench.peers.work import (
+    Contender,
+    Outcome,
+    Slack,
+    Target,
+    Verdict,
+    Work,
+    WrongResult,
+    check,
+    in_turns,
+    judge,
+    measure,
+)
     Contender,
     Slack,
     Target,
@@ -28,7 +40,7 @@ from ulpgrad.bench.peers.work import (
     judge,
     measure,
 )
-from ulpgrad.errors import ArgumentError
+from ulpgrad.errors import ArgumentError, DataError
 from ulpgrad.kernels import native
 
 pytest.importorskip("typer", reason="the command line needs the extra `lab`")
@@ -157,3 +169,30 @@ def test_integer_units_do_at_least_as_much_in_bytes() -> None:
     assert octets > 0.8 * words > 0
     with pytest.raises(ValueError, match="bits = 8 or 16"):
         native.module().peak_dot(1, 1, 12)
+
+
+def test_tables_of_documents_come_from_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Contender("slow", lambda: sum(range(20_000)), 4)
+    outcome = measure(work(slow, Target(1, "slow"), Target(0.5, "limit")), 1, 3, {"ulpgrad": 0.25, "slow": 0.5})
+    assert Outcome.from_data(json.loads(json.dumps(outcome.as_data()))) == outcome
+    monkeypatch.setattr(recorded, "RESULTS", tmp_path)
+    (tmp_path / "peers-cpu.json").write_text(json.dumps({"rows": [outcome.as_data()]}))
+    text = "before\n<!-- recorded: peers abacus|TINY -->\nold\n<!-- end -->\n<!-- recorded: errors tiny -->\n<!-- end -->\n"
+    made = recorded.filled(text)
+    assert made.startswith("before\n<!-- recorded: peers abacus|TINY -->\n\n| work |")
+    assert "old" not in made
+    assert ">= 1x slow" in made
+    assert "| tiny | 0.25 | 0.5 | slow 0.5 |" in made
+    assert recorded.filled(made) == made
+    with pytest.raises(DataError, match="no row with the words 'abacus'"):
+        recorded.filled(text.replace("|TINY", ""))
+    with pytest.raises(DataError, match="expected one of peers, errors, ladder, behind"):
+        recorded.filled(text.replace("peers abacus", "pears abacus"))
+    with pytest.raises(DataError, match=r"ladder-x\.json is not recorded"):
+        recorded.filled("<!-- recorded: ladder x -->\n<!-- end -->")
+
+
+def test_documents_are_as_recorded() -> None:
+    """After a new record: `ulpgrad bench table`."""
+    for path in recorded.documents(Path(__file__).resolve().parent.parent):
+        assert recorded.filled(path.read_text()) == path.read_text(), path.name

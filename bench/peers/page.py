@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -93,7 +93,7 @@ def sweep_page(found: Mapping[str, list[Outcome]], command: str) -> str:
     """The whole page of sweeps: a picture of each, then the points in which a peer was faster, then all figures."""
     pictures = [
         f'<figure class="broad"><figcaption>{escape(name)}, {escape(outcomes[0].unit)}</figcaption>'
-        f"{picture(name, outcomes, f'sweep-{i}')}</figure>"
+        f"{svg(drawing(name, outcomes), f'sweep-{i}', name, BROAD)}</figure>"
         for i, (name, outcomes) in enumerate(found.items())
         if outcomes
     ]
@@ -113,8 +113,8 @@ def sweep_page(found: Mapping[str, list[Outcome]], command: str) -> str:
     return report.page("ulpgrad beside its peers, at many sizes", lead, sections, command)
 
 
-def picture(name: str, outcomes: Sequence[Outcome], identity: str) -> str:
-    """Rates over sizes; sizes without an order stand side by side."""
+def drawing(name: str, outcomes: Sequence[Outcome]) -> Callable[[Any], None]:
+    """Draws rates over sizes on matplotlib axes; sizes without an order stand side by side."""
     sweep = SWEEPS[name]
     is_ordered = all(isinstance(size, int) for size in sweep.sizes)
 
@@ -140,7 +140,8 @@ def picture(name: str, outcomes: Sequence[Outcome], identity: str) -> str:
         axes.set(xlabel=sweep.x_label, ylabel=outcomes[0].unit)
         axes.figure.legend(loc="outside lower center", ncols=len(names) + 1)
 
-    return svg(draw, identity, name, BROAD)
+    return draw
 
 
-__all__ = ["COLUMNS", "ERRORS", "RIGHT", "behind", "errors", "others", "peers_page", "rows", "sweep_page"]
+__all__ = ["BROAD", "COLUMNS", "ERRORS", "RIGHT", "behind", "came_to", "drawing", "errors", "others", "peers_page", "rate",
+           "rows", "sweep_page", "times", "verdict", "worst"]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,13 @@ class Outcome:
     def ratio(self) -> float | None:
         """Over the fastest peer."""
         return self.rate / self.peers[self.best] if self.best else None
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> Outcome:
+        """What `as_data` wrote."""
+        kept = {f.name: data[f.name] for f in fields(cls)}
+        verdicts = tuple(Verdict(**{f.name: v[f.name] for f in fields(Verdict)}) for v in data["verdicts"])
+        return cls(**{**kept, "verdicts": verdicts, "notes": tuple(data["notes"])})
 
     def as_data(self) -> dict[str, Any]:
         verdicts = [{**asdict(v), "verdict": v.text} for v in self.verdicts]

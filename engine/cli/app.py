@@ -180,3 +180,11 @@ def bench_sweep(
     from ulpgrad.cli import bench as command
 
     command.sweep(words, device, threads, json, html, quick=quick)
+
+
+@bench.command("table")
+def bench_table() -> None:
+    """Write the tables and pictures of README and docs anew from bench/results: no figure there is typed by hand."""
+    from ulpgrad.cli import bench as command
+
+    command.tables()

@@ -11,10 +11,10 @@ from typing import Any
 from rich.text import Text
 
 from ulpgrad.bench import machine, report
-from ulpgrad.bench.peers import page, sweeps, table as works
+from ulpgrad.bench.peers import page, recorded, sweeps, table as works
 from ulpgrad.bench.peers.work import Outcome
 from ulpgrad.cli.screen import console, progress, table, write_json
-from ulpgrad.errors import ArgumentError
+from ulpgrad.errors import ArgumentError, DataError
 from ulpgrad.kernels.threads import get_num_threads
 
 STYLES = {"met": "green", "missed": "bold red"}
@@ -75,6 +75,18 @@ def sweep(words: str, device: str, threads: int | None, json: Path | None, html:
     data = {"sweeps": {name: [o.as_data() for o in outcomes] for name, outcomes in found.items()},
             **works.circumstances(quick=quick, busy=busy)}  # fmt: skip
     finish(data, json, html, lambda: page.sweep_page(found, command()), busy)
+
+
+def tables() -> None:
+    """Tables and pictures of the documents, from what is recorded."""
+    root = Path(report.__file__).resolve().parent.parent
+    if not (root / "docs").is_dir():
+        raise DataError(f"{root}: no checkout of ulpgrad, whose documents could be written")
+    changed = recorded.write(root)
+    for path in changed:
+        console().print(f"{path.relative_to(root)}", markup=False)
+    if not changed:
+        console().print("All tables and pictures are as recorded.")
 
 
 def command() -> str:

@@ -1,0 +1,151 @@
+"""Tables and pictures of documents, made of recorded runs (bench/results/), so that no figure is typed by hand.
+
+In a document, what stands between `<!-- recorded: KIND WORDS -->` and `<!-- end -->` is replaced:
+
+    peers WORDS       rows of peers-cpu.json with all these words in their name; several choices with | between them
+    errors WORDS      their errors against float64
+    ladder NAME       the rungs of ladder-NAME.json
+    behind            the points of sweep-cpu.json in which a peer was faster
+    ceilings          ceilings-cpu.json
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ulpgrad.bench.peers import page
+from ulpgrad.bench.peers.work import Outcome
+from ulpgrad.bench.pictures import Picture
+from ulpgrad.bench.timing import readable
+from ulpgrad.errors import DataError
+from ulpgrad.io.atomic import atomic_write
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+BLOCK = re.compile(r"(<!-- recorded: (\w+) ?(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+SHORT = 100  # letters of an idea in a table
+
+
+def read(name: str) -> Any:
+    """A recorded file of bench/results. DataError if it is not there."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        raise DataError(f"{path.name} is not recorded: no such file in bench/results")
+    return json.loads(path.read_text())
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> str:
+    """A table; `right` names columns of figures."""
+    rule = ["---:" if name in right else "---" for name in columns]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (columns, rule, *rows)) + "\n"
+
+
+def outcomes(rows: Sequence[Any]) -> list[Outcome]:
+    return [Outcome.from_data(row) for row in rows]
+
+
+def named(words: str) -> list[Outcome]:
+    """Rows of the table that have all words of one of the choices in their name, in the table's order."""
+    choices = [choice.lower().split() for choice in words.split("|")]
+    found = outcomes(read("peers-cpu")["rows"])
+    kept = [o for o in found if any(all(word in o.work.lower() for word in choice) for choice in choices)]
+    if not kept:
+        raise DataError(f"peers-cpu.json has no row with the words {words!r}")
+    return kept
+
+
+def peers(words: str) -> str:
+    columns = ("work", "ours", "of the limit", "best peer", "ratio", "target", "came to")
+    rows = []
+    for o in named(words):
+        best = f"{o.best} {page.rate(o.peers[o.best])}" if o.best else ""
+        share = "" if o.share is None else f"{o.share:.0%}"
+        facts = (o.work, f"{page.rate(o.rate)} {o.unit}", share, best, page.times(o.ratio))
+        for i, v in enumerate(o.verdicts or (None,)):
+            judged = (
+                ("", "") if v is None else (v.target, f"{page.came_to(v.target, v.ratio)} {page.verdict(v)}".strip())
+            )
+            rows.append((*(facts if i == 0 else ("",) * len(facts)), *judged))
+    return markdown(columns, rows, ("ours", "of the limit", "ratio"))
+
+
+def errors(words: str) -> str:
+    return markdown(page.ERRORS, page.errors(named(words)), page.RIGHT)
+
+
+def ladder(name: str) -> str:
+    data = read(f"ladder-{name}")
+    columns = ("rung", "time", "of the peak", "gain", "idea")
+    rows = []
+    for rung in data["rungs"]:
+        if rung.get("seconds") is not None:
+            share = "" if rung["share_of_peak"] is None else f"{rung['share_of_peak']:.1%}"
+            gain = "" if rung["gain"] is None else f"{rung['gain']:.1f}x"
+            idea = re.split(r"(?<=[.;:]) (?=[A-Z])", rung["idea"])[0].rstrip(".")
+            rows.append((f"`{rung['rung']}`", readable(rung["seconds"]), share, gain, idea))
+    peak = data["peak_flops_per_second"]
+    limits = [f"{peak / 1e9:,.0f} GFLOP/s"] if peak else []
+    limits.append(f"{data['peak_bytes_per_second'] / 1e9:,.0f} GB/s")
+    foot = f"\n`{data['call']}`; the limits measured in that run: {' and '.join(limits)}.\n"
+    return markdown(columns, rows, ("time", "of the peak", "gain")) + foot
+
+
+def behind(words: str) -> str:
+    del words
+    found = {name: outcomes(rows) for name, rows in read("sweep-cpu")["sweeps"].items()}
+    points = sum(map(len, found.values()))
+    rows = page.behind(found)
+    head = f"{points - len(page.worst(found))} of {points} points are at least as fast as every peer."
+    if not rows:
+        return head + "\n"
+    columns = ("sweep", "size", "ours", "peer", "ratio")
+    return f"{head} The others, the worst first:\n\n" + markdown(columns, rows, ("ours", "ratio"))
+
+
+KINDS: dict[str, Callable[[str], str]] = {"peers": peers, "errors": errors, "ladder": ladder, "behind": behind}
+
+
+def filled(text: str) -> str:
+    """A document with its tables made anew. DataError for a kind or a record that does not exist."""
+
+    def made(found: re.Match[str]) -> str:
+        head, kind, words, end = found.groups()
+        if kind not in KINDS:
+            raise DataError(f"recorded: {kind!r}: expected one of {', '.join(KINDS)}")
+        return f"{head}\n{KINDS[kind](words)}\n{end}"
+
+    return BLOCK.sub(made, text)
+
+
+def pictures() -> list[Picture]:
+    """One of each recorded sweep."""
+    return [
+        Picture(f"sweep-{re.sub(r'[^a-z0-9]+', '-', name)}", f"{name}: {rows[0]['unit']} over sizes",
+                page.drawing(name, outcomes(rows)), page.BROAD)
+        for name, rows in read("sweep-cpu")["sweeps"].items()
+    ]  # fmt: skip
+
+
+def documents(root: Path) -> list[Path]:
+    """Those that hold recorded tables."""
+    candidates = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+    return [path for path in candidates if path.exists() and "<!-- recorded:" in path.read_text()]
+
+
+def write(root: Path) -> list[Path]:
+    """Make all tables and pictures of a checkout anew; the files that changed."""
+    changed = []
+    wanted = {path: filled(path.read_text()) for path in documents(root)}
+    wanted |= {root / "docs" / "pictures" / f"{p.name}.svg": p.file() for p in pictures()}
+    for path, text in wanted.items():
+        if not path.exists() or path.read_text() != text:
+            with atomic_write(path, text=True) as file:
+                file.write(text)
+            changed.append(path)
+    return changed
+
+
+__all__ = ["documents", "filled", "pictures", "write"]
