@@ -1,0 +1,46 @@
+// Binds the rungs of the matmul ladder (ladder/matmul.h) by name.
+#include "bind.h"
+#include "ladder/matmul.h"
+#include "scratch.h"
+#include "threads.h"
+
+namespace ulpgrad {
+namespace {
+
+Multiply rung_named(const std::string& name) {
+  const MatmulLadder& ladder = table<MatmulLadder>();
+  const std::pair<const char*, Multiply> rungs[] = {
+      {"loops", ladder.loops},   {"rows", ladder.rows},     {"steps", ladder.steps},    {"tile", ladder.tile},
+      {"packed", ladder.packed}, {"blocks", ladder.blocks}, {"threads", ladder.threads}};
+  for (const auto& [known, run] : rungs)
+    if (name == known) return run;
+  throw py::value_error("matmul_ladder: there is no rung '" + name + "'");
+}
+
+py::array matmul_ladder(const std::string& rung, const py::array& a, const py::array& b) {
+  const Multiply multiply = rung_named(rung);
+  expect_ndim(a, 2, "a");
+  Product x{a.shape(0), 0, a.shape(1), contiguous<float>(a, "a"), contiguous<float>(b, "b"), nullptr, nullptr};
+  expect_shape(b, {x.k, -1}, "b");
+  x.n = b.shape(1);
+  py::array_t<float> out = empty<float>({x.m, x.n});
+  x.c = out.mutable_data();
+  if (out.size() > 0) {
+    py::gil_scoped_release released;
+    constexpr int64_t slack = kLadderHeight + kLadderWidth;
+    const int64_t size = rung == "packed" ? x.k * (x.m + slack) : num_threads() * kLadderWork;
+    x.work = static_cast<float*>(scratch(Slot::caller, static_cast<size_t>(size) * sizeof(float)));
+    multiply(x);
+  }
+  return out;
+}
+
+void bind_matmul_ladder(py::module_& m) {
+  m.def("matmul_ladder", &matmul_ladder, py::arg("rung"), py::arg("a"), py::arg("b"),
+        "a[m, k] @ b[k, n] of contiguous float32 by one rung of the teaching ladder.");
+}
+
+const Binder binder(bind_matmul_ladder);
+
+}  // namespace
+}  // namespace ulpgrad
