@@ -29,17 +29,6 @@ from ulpgrad.bench.peers.work import (
     judge,
     measure,
 )
-    Contender,
-    Slack,
-    Target,
-    Verdict,
-    Work,
-    WrongResult,
-    check,
-    in_turns,
-    judge,
-    measure,
-)
 from ulpgrad.errors import ArgumentError, DataError
 from ulpgrad.kernels import native
 
