@@ -99,7 +99,7 @@ def sweep_page(found: Mapping[str, list[Outcome]], command: str) -> str:
     ]
     points = sum(map(len, found.values()))
     slower = worst(found)
-    lead = f"{points - len(slower)} of {points} points at least as fast as every peer."
+    lead = f"{points - len(slower)} of {points} points not slower than the fastest peer, beyond the noise of both."
     sections = [("Pictures", f'<div class="charts">{"".join(pictures)}</div>')]
     if slower:
         columns = ("sweep", "size", "ours", "peer", "ratio")

@@ -98,7 +98,7 @@ def behind(words: str) -> str:
     found = {name: outcomes(rows) for name, rows in read("sweep-cpu")["sweeps"].items()}
     points = sum(map(len, found.values()))
     rows = page.behind(found)
-    head = f"{points - len(page.worst(found))} of {points} points are at least as fast as every peer."
+    head = f"{points - len(page.worst(found))} of {points} points are not slower than the fastest peer, beyond the noise of both."
     if not rows:
         return head + "\n"
     columns = ("sweep", "size", "ours", "peer", "ratio")

@@ -108,8 +108,8 @@ def run(
 
 
 def worst(found: Mapping[str, list[Outcome]]) -> list[tuple[str, Outcome]]:
-    """Points in which a peer was faster, the worst first."""
-    behind = [(name, o) for name, outcomes in found.items() for o in outcomes if o.ratio is not None and o.ratio < 1]
+    """Points in which a peer was faster beyond the noise of both, the worst first."""
+    behind = [(name, o) for name, outcomes in found.items() for o in outcomes if o.is_behind]
     return sorted(behind, key=lambda pair: pair[1].ratio or 0)
 
 

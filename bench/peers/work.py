@@ -16,6 +16,7 @@ from ulpgrad.formats import Array
 
 Call = Callable[[], Any]
 Clock = Callable[[], float]
+OURS = "ulpgrad"
 BUDGET = 3.0  # seconds for all samples of one contender
 FEWEST = 3
 SAMPLES, QUICK_SAMPLES, SWEEP_SAMPLES = 15, 3, 7
@@ -106,7 +107,8 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was measured: rates in the row's unit; errors relative to the norm of the float64 result."""
+    """What was measured: median rates in the row's unit; `spread`, the 20th and 80th percentiles of the rates of all;
+    errors relative to the norm of the float64 result."""
 
     work: str
     unit: str
@@ -116,6 +118,7 @@ class Outcome:
     limit: float | None
     verdicts: tuple[Verdict, ...] = ()
     errors: dict[str, float] = field(default_factory=dict)
+    spread: dict[str, tuple[float, float]] = field(default_factory=dict)
     samples: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -133,12 +136,18 @@ class Outcome:
         """Over the fastest peer."""
         return self.rate / self.peers[self.best] if self.best else None
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the fastest peer is faster, beyond the noise of both."""
+        return self.best is not None and self.spread[OURS][1] < self.spread[self.best][0]
+
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> Outcome:
         """What `as_data` wrote."""
         kept = {f.name: data[f.name] for f in fields(cls)}
         verdicts = tuple(Verdict(**{f.name: v[f.name] for f in fields(Verdict)}) for v in data["verdicts"])
-        return cls(**{**kept, "verdicts": verdicts, "notes": tuple(data["notes"])})
+        spread = {name: (low, high) for name, (low, high) in data["spread"].items()}
+        return cls(**{**kept, "verdicts": verdicts, "spread": spread, "notes": tuple(data["notes"])})
 
     def as_data(self) -> dict[str, Any]:
         verdicts = [{**asdict(v), "verdict": v.text} for v in self.verdicts]
@@ -186,6 +195,9 @@ def measure(work: Work, threads: int, samples: int = SAMPLES, errors: dict[str, 
     clock = time.process_time if threads == 1 and work.threads == 1 else time.perf_counter
     times = in_turns([c.call for c in contenders], samples, clock)
     rates = [c.amount / statistics.median(t) / work.scale for c, t in zip(contenders, times, strict=True)]
+    spread = {
+        c.name: _spread([c.amount / one / work.scale for one in t]) for c, t in zip(contenders, times, strict=True)
+    }
     peers = {c.name: rate for c, rate in zip(work.peers, rates[1:], strict=True)}
     limit = work.limit()
     medians = {c.name: statistics.median(t) for c, t in zip(contenders, times, strict=True)}
@@ -193,9 +205,15 @@ def measure(work: Work, threads: int, samples: int = SAMPLES, errors: dict[str, 
     notes = (work.note, above, *(f"{c.name}: {c.note}" for c in contenders if c.note))
     return Outcome(
         work.name, work.unit, threads, rates[0], peers, limit,
-        tuple(judge(t, rates[0], peers, limit, medians) for t in work.targets), errors or {},
+        tuple(judge(t, rates[0], peers, limit, medians) for t in work.targets), errors or {}, spread,
         {c.name: len(t) for c, t in zip(contenders, times, strict=True)}, tuple(n for n in notes if n),
     )  # fmt: skip
+
+
+def _spread(rates: list[float]) -> tuple[float, float]:
+    ordered = sorted(rates)
+    low, high = (ordered[round(q * (len(ordered) - 1))] for q in (0.2, 0.8))
+    return low, high
 
 
 def judge(
@@ -233,6 +251,6 @@ def in_turns(calls: Sequence[Call], samples: int, clock: Clock = time.perf_count
 
 
 __all__ = [
-    "QUICK_SAMPLES", "SAMPLES", "SWEEP_SAMPLES", "Contender", "Outcome", "Slack", "Target", "Verdict", "Work", "WrongResult",
-    "check", "in_turns", "judge", "measure",
+    "OURS", "QUICK_SAMPLES", "SAMPLES", "SWEEP_SAMPLES", "Contender", "Outcome", "Slack", "Target", "Verdict", "Work",
+    "WrongResult", "check", "in_turns", "judge", "measure",
 ]  # fmt: skip
