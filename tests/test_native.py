@@ -146,10 +146,15 @@ def test_fields_and_unaligned_arrays(module: Any) -> None:
         (np.ones((2, 3)), np.ones((4, 5)), ValueError, "inner sizes differ: (2, 3) @ (4, 5)"),
         (np.ones(3), np.ones((3, 5)), ValueError, "inner sizes differ"),
         (np.ones((2, 2, 3)), np.ones((4, 3, 5)), ValueError, "do not broadcast"),
-        (np.ones((2, 2), "i4"), np.ones((2, 2), "i4"), TypeError, "expected float32 values, got int32"),
+        (
+            np.ones((2, 2), "i4"),
+            np.ones((2, 2), "i4"),
+            TypeError,
+            "expected float32, float64, float16 or uint16 (bfloat16) values, got int32",
+        ),
         (np.ones((2, 2), "f4"), np.ones((2, 2), "f8"), TypeError, "expected float32 values, got float64"),
         (np.ones((2, 2), ">f4"), np.ones((2, 2), ">f4"), TypeError, "expected float32 values"),
-        (np.ones((2, 2), object), np.ones((2, 2), object), TypeError, "expected float64 values"),
+        (np.ones((2, 2), object), np.ones((2, 2), object), TypeError, "values, got object"),
     ],
 )
 def test_matmul_refuses(module: Any, a: np.ndarray, b: np.ndarray, error: type[Exception], message: str) -> None:

@@ -1,4 +1,4 @@
-// Bias and activation applied to rows of a finished matrix product while they are still in the cache.
+// Activations, as a matrix product applies them to its finished values.
 //
 // float32 runs on vectors; the polynomials are least-squares fits of our own, each good to about 1e-8 of its function.
 // float64 calls the C library, value by value.
@@ -77,10 +77,8 @@ ULPGRAD_INLINE Vec<float> activate(Vec<float> x) {
 }
 
 template <Activation activation>
-ULPGRAD_INLINE double activate(double x) {
+ULPGRAD_INLINE double activate_one(double x) {
   switch (activation) {
-    case Activation::relu:
-      return x < 0.0 ? 0.0 : x;
     case Activation::gelu:
       return 0.5 * x * std::erfc(-x * 0.70710678118654752440);
     case Activation::silu:
@@ -95,39 +93,11 @@ ULPGRAD_INLINE double activate(double x) {
 }
 
 template <Activation activation>
-static void finish_row(float* c, int64_t n, const float* bias) {
-  constexpr int lanes = kLanes<float>;
-  int64_t j = 0;
-  for (; j + lanes <= n; j += lanes)
-    store(c + j, activate<activation>(bias ? load(c + j) + load(bias + j) : load(c + j)));
-  if (j < n) {
-    const Vec<float> last = load_some(c + j, n - j);
-    store_some(c + j, activate<activation>(bias ? last + load_some(bias + j, n - j) : last), n - j);
-  }
-}
-
-template <Activation activation>
-static void finish_row(double* c, int64_t n, const double* bias) {
-  for (int64_t j = 0; j < n; ++j) c[j] = activate<activation>(bias ? c[j] + bias[j] : c[j]);
-}
-
-// Adds the bias (if any) to n values of a row of C, then applies the activation.
-template <typename T>
-static void finish(T* c, int64_t n, const T* bias, Activation activation) {
-  switch (activation) {
-    case Activation::none:
-      return finish_row<Activation::none>(c, n, bias);
-    case Activation::relu:
-      return finish_row<Activation::relu>(c, n, bias);
-    case Activation::gelu:
-      return finish_row<Activation::gelu>(c, n, bias);
-    case Activation::silu:
-      return finish_row<Activation::silu>(c, n, bias);
-    case Activation::tanh:
-      return finish_row<Activation::tanh>(c, n, bias);
-    case Activation::sigmoid:
-      return finish_row<Activation::sigmoid>(c, n, bias);
-  }
+ULPGRAD_INLINE Vec<double> activate(Vec<double> x) {
+  if constexpr (activation == Activation::none) return x;
+  if constexpr (activation == Activation::relu) return x < 0.0 ? Vec<double>{} : x;
+  for (int l = 0; l < kLanes<double>; ++l) x[l] = activate_one<activation>(x[l]);
+  return x;
 }
 
 }  // namespace ulpgrad::ULPGRAD_ISA

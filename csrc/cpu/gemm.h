@@ -4,12 +4,14 @@
 //   g.m = ..., g.a = ..., g.a_row = ...;
 //   table<GemmTable>(isa).f32(g);
 //
-// C = A B, or C += A B with `accumulate`. The result's bits do not depend on the number of threads: k is summed in
-// blocks of fixed size, and threads share out rows and columns only.
+// C = A B, or C += A B with `accumulate`. Products of 16-bit floats are exact, their sums float32, and C is rounded
+// once. The result's bits do not depend on the number of threads: k is summed in blocks of fixed size, and threads
+// share out rows and columns only.
 #pragma once
 
 #include <cstdint>
 
+#include "halves.h"
 #include "isa.h"
 
 namespace ulpgrad {
@@ -35,6 +37,9 @@ struct Gemm {
 struct GemmTable {
   void (*f32)(const Gemm<float>&);
   void (*f64)(const Gemm<double>&);
+  void (*f16)(const Gemm<Float16>&);
+  void (*bf16)(const Gemm<Bfloat16>&);       // widened to float32 while it is packed
+  void (*bf16_dots)(const Gemm<Bfloat16>&);  // by VDPBF16PS: only if has_avx512_bf16()
 };
 
 ULPGRAD_TABLE(GemmTable, gemm_table)

@@ -2,7 +2,9 @@
 // panel and broadcasts one column of A's. The tile is as large as the register file allows, for the most FMAs per load.
 #pragma once
 
-#include "simd.h"
+#include <utility>
+
+#include "gemm_math.h"
 
 namespace ulpgrad::ULPGRAD_ISA {
 
@@ -10,20 +12,22 @@ namespace ulpgrad::ULPGRAD_ISA {
 constexpr int kTileRows = ULPGRAD_ISA_LEVEL == 2 ? 14 : 6;
 
 // C (rows x cols, cols <= the tile's width) = A B, or += with `add`. Row p of B's panel stands at b + p * b_step.
-template <typename T, int rows, int vectors>
-static void tile(int64_t k, const T* __restrict a, const T* __restrict b, int64_t b_step, T* __restrict c,
-                 int64_t c_row, int64_t cols, bool add) {
-  constexpr int lanes = kLanes<T>;
-  Vec<T> sums[rows][vectors] = {};
-  for (int64_t p = 0; p < k; ++p) {
-    Vec<T> row[vectors];
+template <typename Math, int rows, int vectors>
+static void tile(int64_t steps, const typename Math::Packed* __restrict a, const typename Math::Packed* __restrict b,
+                 int64_t b_step, typename Math::Sum* __restrict c, int64_t c_row, int64_t cols, bool add) {
+  using Sum = typename Math::Sum;
+  using Packed = typename Math::Packed;
+  constexpr int lanes = kLanes<Sum>;
+  Vec<Sum> sums[rows][vectors] = {};
+  for (int64_t p = 0; p < steps; ++p) {
+    Vec<Packed> row[vectors];
 #pragma GCC unroll 2
     for (int v = 0; v < vectors; ++v) row[v] = load(b + v * lanes);
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i) {
-      const Vec<T> value = broadcast(a[i]);
+      const Vec<Packed> value = broadcast(a[i]);
 #pragma GCC unroll 2
-      for (int v = 0; v < vectors; ++v) sums[i][v] += value * row[v];
+      for (int v = 0; v < vectors; ++v) Math::multiply_add(sums[i][v], value, row[v]);
     }
     a += rows;
     b += b_step;
@@ -32,7 +36,7 @@ static void tile(int64_t k, const T* __restrict a, const T* __restrict b, int64_
   for (int i = 0; i < rows; ++i) {
 #pragma GCC unroll 2
     for (int v = 0; v < vectors; ++v) {
-      T* to = c + i * c_row + v * lanes;
+      Sum* to = c + i * c_row + v * lanes;
       const int64_t left = cols - v * lanes;
       if (left >= lanes) {
         store(to, add ? load(to) + sums[i][v] : sums[i][v]);
@@ -43,16 +47,22 @@ static void tile(int64_t k, const T* __restrict a, const T* __restrict b, int64_
   }
 }
 
-template <typename T>
-using Tile = void (*)(int64_t k, const T* a, const T* b, int64_t b_step, T* c, int64_t c_row, int64_t cols, bool add);
+template <typename Math>
+using Tile = void (*)(int64_t steps, const typename Math::Packed* a, const typename Math::Packed* b, int64_t b_step,
+                      typename Math::Sum* c, int64_t c_row, int64_t cols, bool add);
+
+template <typename Math, typename Rows>
+struct Tiles;
+
+template <typename Math, int... before>
+struct Tiles<Math, std::integer_sequence<int, before...>> {
+  static constexpr Tile<Math> of[][2] = {{tile<Math, before + 1, 1>, tile<Math, before + 1, 2>}...};
+};
 
 // The tile kernel for 1 <= rows <= kTileRows and 1 or 2 vectors: short tiles do no work on rows that are not there.
-template <typename T, int rows = kTileRows>
-static Tile<T> tile_for(int64_t wanted, int vectors) {
-  if constexpr (rows > 1) {
-    if (wanted < rows) return tile_for<T, rows - 1>(wanted, vectors);
-  }
-  return vectors == 1 ? tile<T, rows, 1> : tile<T, rows, 2>;
+template <typename Math>
+ULPGRAD_INLINE Tile<Math> tile_for(int64_t rows, int vectors) {
+  return Tiles<Math, std::make_integer_sequence<int, kTileRows>>::of[rows - 1][vectors - 1];
 }
 
 }  // namespace ulpgrad::ULPGRAD_ISA

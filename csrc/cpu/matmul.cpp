@@ -13,20 +13,70 @@ namespace {
 // Work below which the batches of one call are not worth sharing out (multiply-adds).
 constexpr int64_t kBatchGrain = int64_t{1} << 18;
 
+// The instruction set, and whether VDPBF16PS may be used.
+struct Units {
+  Isa isa;
+  bool dots;
+};
+
+Units units_named(const char* isa, bool dots) {
+  const Isa found = isa_named(isa);
+  return {found, dots && found == Isa::avx512 && has_avx512_bf16()};
+}
+
+void run(Units units, const Gemm<float>& g) { table<GemmTable>(units.isa).f32(g); }
+void run(Units units, const Gemm<double>& g) { table<GemmTable>(units.isa).f64(g); }
+void run(Units units, const Gemm<Float16>& g) { table<GemmTable>(units.isa).f16(g); }
+void run(Units units, const Gemm<Bfloat16>& g) {
+  const GemmTable& found = table<GemmTable>(units.isa);
+  (units.dots ? found.bf16_dots : found.bf16)(g);
+}
+
+// The NumPy type that values of T are stored as.
 template <typename T>
-void run(Isa isa, const Gemm<T>& g) {
-  if constexpr (sizeof(T) == 4) {
-    table<GemmTable>(isa).f32(g);
+py::dtype stored_as() {
+  if constexpr (std::is_same_v<T, Bfloat16>) {
+    return py::dtype::of<uint16_t>();
+  } else if constexpr (std::is_same_v<T, Float16>) {
+    return py::dtype("float16");
   } else {
-    table<GemmTable>(isa).f64(g);
+    return py::dtype::of<T>();
   }
 }
 
 template <typename T>
-py::array matmul_as(const py::array& given_a, const py::array& given_b, Isa isa) {
+const T* values(const py::array& x, const char* name) {
+  const py::dtype type = stored_as<T>();
+  if (!x.dtype().equal(type)) {
+    throw py::type_error(std::string(name) + ": expected " + py::str(type).cast<std::string>() + " values, got " +
+                         py::str(x.dtype()).cast<std::string>());
+  }
+  return static_cast<const T*>(x.data());
+}
+
+// Calls body with a value of the type that x's values have: uint16 stands for bfloat16.
+template <typename Body>
+py::array by_type(const py::array& x, const char* name, const Body& body) {
+  switch (x.dtype().num()) {
+    case py::detail::npy_api::NPY_FLOAT_:
+      return body(float{});
+    case py::detail::npy_api::NPY_DOUBLE_:
+      return body(double{});
+    case py::detail::npy_api::NPY_USHORT_:
+      return body(Bfloat16{});
+    case 23:  // NPY_HALF
+      return body(Float16{});
+    default:
+      throw py::type_error(std::string(name) +
+                           ": expected float32, float64, float16 or uint16 (bfloat16) values, got " +
+                           py::str(x.dtype()).cast<std::string>());
+  }
+}
+
+template <typename T>
+py::array matmul_as(const py::array& given_a, const py::array& given_b, Units units) {
   const py::array a = usable(given_a), b = usable(given_b);
-  expect_type<T>(a, "a");
-  expect_type<T>(b, "b");
+  const T *from_a = values<T>(a, "a"), *from_b = values<T>(b, "b");
   const int64_t da = a.ndim(), db = b.ndim();
   if (da < 2 || db < 2 || a.shape(da - 1) != b.shape(db - 2))
     throw py::value_error("matmul: inner sizes differ: " + shape_text(a) + " @ " + shape_text(b));
@@ -38,9 +88,8 @@ py::array matmul_as(const py::array& given_a, const py::array& given_b, Isa isa)
   g.b_row = stride<T>(b, db - 2), g.b_col = stride<T>(b, db - 1);
   g.c_row = g.n;
   shape.push_back(g.m), shape.push_back(g.n);
-  py::array_t<T> out = empty<T>(shape);
-  const T *from_a = static_cast<const T*>(a.data()), *from_b = static_cast<const T*>(b.data());
-  T* c = out.mutable_data();
+  py::array out(stored_as<T>(), shape);
+  T* c = static_cast<T*>(out.mutable_data());
 
   {
     py::gil_scoped_release released;
@@ -51,14 +100,15 @@ py::array matmul_as(const py::array& given_a, const py::array& given_b, Isa isa)
     parallel_tasks(batches, shared ? threads : 1, [&](int64_t i) {
       Gemm<T> one = g;
       one.a = from_a + at_a[i], one.b = from_b + at_b[i], one.c = c + i * g.m * g.n;
-      run(isa, one);
+      run(units, one);
     });
   }
   return out;
 }
 
-py::array matmul(const py::array& a, const py::array& b, const char* isa) {
-  return a.itemsize() == 8 ? matmul_as<double>(a, b, isa_named(isa)) : matmul_as<float>(a, b, isa_named(isa));
+py::array matmul(const py::array& a, const py::array& b, const char* isa, bool dots) {
+  const Units units = units_named(isa, dots);
+  return by_type(a, "a", [&](auto type) { return matmul_as<decltype(type)>(a, b, units); });
 }
 
 Activation activation_named(const std::string& name) {
@@ -70,43 +120,45 @@ Activation activation_named(const std::string& name) {
 
 template <typename T>
 py::array linear_as(const py::array& given_x, const py::array& given_weight, const std::optional<py::array>& bias,
-                    Activation activation, Isa isa) {
+                    Activation activation, Units units) {
   const py::array x = usable(given_x), weight = usable(given_weight);
-  expect_type<T>(x, "x");
-  expect_type<T>(weight, "weight");
   expect_ndim(x, 2, "x");
   expect_ndim(weight, 2, "weight");
   Gemm<T> g;
   g.m = x.shape(0), g.n = weight.shape(0), g.k = x.shape(1);
   expect_shape(weight, {g.n, g.k}, "weight");
+  py::array added;
   if (bias) {
-    g.bias = contiguous<T>(*bias, "bias");
-    expect_shape(*bias, {g.n}, "bias");
+    added = py::array::ensure(*bias, py::array::c_style);
+    expect_shape(added, {g.n}, "bias");
+    g.bias = values<T>(added, "bias");
   }
-  g.a = static_cast<const T*>(x.data()), g.a_row = stride<T>(x, 0), g.a_col = stride<T>(x, 1);
-  g.b = static_cast<const T*>(weight.data()), g.b_row = stride<T>(weight, 1), g.b_col = stride<T>(weight, 0);
-  py::array_t<T> out = empty<T>({g.m, g.n});
-  g.c = out.mutable_data(), g.c_row = g.n;
+  g.a = values<T>(x, "x"), g.a_row = stride<T>(x, 0), g.a_col = stride<T>(x, 1);
+  g.b = values<T>(weight, "weight"), g.b_row = stride<T>(weight, 1), g.b_col = stride<T>(weight, 0);
+  py::array out(stored_as<T>(), std::vector<py::ssize_t>{g.m, g.n});
+  g.c = static_cast<T*>(out.mutable_data()), g.c_row = g.n;
   g.activation = activation;
   {
     py::gil_scoped_release released;
-    run(isa, g);
+    run(units, g);
   }
   return out;
 }
 
 py::array linear(const py::array& x, const py::array& weight, const std::optional<py::array>& bias,
-                 const std::string& activation, const char* isa) {
+                 const std::string& activation, const char* isa, bool dots) {
   const Activation after = activation_named(activation);
-  return x.itemsize() == 8 ? linear_as<double>(x, weight, bias, after, isa_named(isa))
-                           : linear_as<float>(x, weight, bias, after, isa_named(isa));
+  const Units units = units_named(isa, dots);
+  return by_type(x, "x", [&](auto type) { return linear_as<decltype(type)>(x, weight, bias, after, units); });
 }
 
 void bind_matmul(py::module_& m) {
-  m.def("matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("isa") = "",
-        "a[..., m, k] @ b[..., k, n] of float32 or float64 with any strides; batches broadcast.");
+  m.def("matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("isa") = "", py::arg("dots") = true,
+        "a[..., m, k] @ b[..., k, n] of float32, float64, float16 or uint16 (bfloat16) with any strides; batches "
+        "broadcast. dots: whether bfloat16 may use VDPBF16PS.");
   m.def("linear", &linear, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("activation") = "",
-        py::arg("isa") = "", "activation(x[m, k] @ weight[n, k].T + bias[n]) of float32 or float64 in one sweep.");
+        py::arg("isa") = "", py::arg("dots") = true,
+        "activation(x[m, k] @ weight[n, k].T + bias[n]) in one sweep, of what matmul takes.");
 }
 
 const Binder binder(bind_matmul);

@@ -8,7 +8,10 @@
 #include "isa.h"
 
 #if ULPGRAD_ISA_LEVEL >= 1
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // in GCC's own header, which names undefined registers so
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #endif
 
 namespace ulpgrad::ULPGRAD_ISA {
@@ -48,9 +51,28 @@ ULPGRAD_INLINE Vec<T> broadcast(T x) {
   return x - Vec<T>{};
 }
 
-// The first `count` values, zeros after them.
+#if ULPGRAD_ISA_LEVEL == 1
+// All bits set in the first `count` lanes of 4 or 8 bytes.
+ULPGRAD_INLINE __m256i first_words(int64_t count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+ULPGRAD_INLINE __m256i first_long_words(int64_t count) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+#endif
+
+// The first `count` values (0 to all of them), zeros after them.
 template <typename T>
 ULPGRAD_INLINE Vec<T> load_some(const T* p, int64_t count) {
+#if ULPGRAD_ISA_LEVEL == 2
+  if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_maskz_loadu_epi32(static_cast<__mmask16>((1u << count) - 1), p);
+  if constexpr (sizeof(T) == 8) return (Vec<T>)_mm512_maskz_loadu_epi64(static_cast<__mmask8>((1u << count) - 1), p);
+#elif ULPGRAD_ISA_LEVEL == 1
+  if constexpr (sizeof(T) == 4)
+    return (Vec<T>)_mm256_maskload_epi32(reinterpret_cast<const int*>(p), first_words(count));
+  if constexpr (sizeof(T) == 8)
+    return (Vec<T>)_mm256_maskload_epi64(reinterpret_cast<const long long*>(p), first_long_words(count));
+#endif
   alignas(kVectorBytes) T buffer[kLanes<T>] = {};
   std::memcpy(buffer, p, static_cast<size_t>(count) * sizeof(T));
   return load(buffer);
@@ -58,6 +80,19 @@ ULPGRAD_INLINE Vec<T> load_some(const T* p, int64_t count) {
 
 template <typename T>
 ULPGRAD_INLINE void store_some(T* p, Vec<T> v, int64_t count) {
+#if ULPGRAD_ISA_LEVEL == 2
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_mask_storeu_epi32(p, static_cast<__mmask16>((1u << count) - 1), (__m512i)v);
+  } else if constexpr (sizeof(T) == 8) {
+    return _mm512_mask_storeu_epi64(p, static_cast<__mmask8>((1u << count) - 1), (__m512i)v);
+  }
+#elif ULPGRAD_ISA_LEVEL == 1
+  if constexpr (sizeof(T) == 4) {
+    return _mm256_maskstore_epi32(reinterpret_cast<int*>(p), first_words(count), (__m256i)v);
+  } else if constexpr (sizeof(T) == 8) {
+    return _mm256_maskstore_epi64(reinterpret_cast<long long*>(p), first_long_words(count), (__m256i)v);
+  }
+#endif
   alignas(kVectorBytes) T buffer[kLanes<T>];
   store(buffer, v);
   std::memcpy(p, buffer, static_cast<size_t>(count) * sizeof(T));

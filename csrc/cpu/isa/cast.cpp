@@ -1,52 +1,18 @@
 #include "cast.h"
 
-#ifdef __F16C__
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // in GCC's own header, which names undefined registers so
-#include <immintrin.h>
-#endif
+#include "halves_simd.h"
 
 namespace ulpgrad::ULPGRAD_ISA {
 namespace {
-
-template <typename To, typename From>
-ULPGRAD_INLINE To as(From from) {
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
-ULPGRAD_INLINE float widen_bfloat16(uint16_t code) { return as<float>(uint32_t(code) << 16); }
-
-ULPGRAD_INLINE uint16_t narrow_bfloat16(float x) {
-  const uint32_t bits = as<uint32_t>(x), high = bits >> 16;
-  const uint32_t rounded = (bits + 0x7FFF + (high & 1)) >> 16;
-  return uint16_t(x != x ? high | 0x40 : rounded);  // a NaN keeps its sign and gains the quiet bit
-}
 
 // float64 to float32 rounded to odd: what does not fit sets the last bit, so that rounding again to fewer bits is as
 // good as rounding once.
 ULPGRAD_INLINE float round_to_odd(double x) {
   const float near = float(x);
   const double back = near;
-  const uint32_t bits = as<uint32_t>(near);
+  const uint32_t bits = as_bits<uint32_t>(near);
   const uint32_t toward_zero = bits - uint32_t(__builtin_fabs(back) > __builtin_fabs(x));
-  return as<float>(back == x ? bits : toward_zero | 1);
-}
-
-ULPGRAD_INLINE float widen_float16(uint16_t code) {
-  const uint32_t sign = uint32_t(code & 0x8000) << 16, size = code & 0x7FFF, moved = size << 13;
-  const uint32_t normal = moved + (size >= 0x7C00 ? 0x70000000u : 0x38000000u);
-  const uint32_t subnormal = as<uint32_t>(float(int32_t(size)) * 0x1p-24f);
-  return as<float>((size < 0x400 ? subnormal : normal) | sign);
-}
-
-ULPGRAD_INLINE uint16_t narrow_float16(float x) {
-  const uint32_t bits = as<uint32_t>(x), sign = bits >> 16 & 0x8000, size = bits & 0x7FFFFFFF;
-  const uint32_t normal = (size - 0x38000000u + 0xFFF + (size >> 13 & 1)) >> 13;
-  const uint32_t subnormal = as<uint32_t>(as<float>(size) + 0.5f) - 0x3F000000u;  // the sum rounds to steps of 2^-24
-  const uint32_t finite = size < 0x38800000u ? subnormal : normal;
-  const uint32_t special = size > 0x7F800000u ? 0x7E00u | (size >> 13 & 0x1FF) : 0x7C00u;
-  return uint16_t((size >= 0x47800000u ? special : finite) | sign);
+  return as_bits<float>(back == x ? bits : toward_zero | 1);
 }
 
 template <typename From, typename To, To (*convert)(From)>

@@ -1,0 +1,26 @@
+"""VDPBF16PS: two products of bfloat16 a lane and step, summed in float32: half the instructions of the rung below. Panels
+hold neighbours along k side by side.
+
+The instruction takes subnormal numbers for zeros, in and out: panels that hold a value below 2^-56 are multiplied by
+ordinary FMAs instead, so that results keep to the same tolerance. Next limit: the units of this instruction.
+"""
+
+from __future__ import annotations
+
+from ulpgrad.formats import Array, bfloat16
+from ulpgrad.kernels import native
+from ulpgrad.kernels.matmul import layout, spec
+from ulpgrad.kernels.registry import kernel
+
+FORMATS = (bfloat16,)
+
+
+@kernel(spec.matmul, "cpu/native-avx512-bf16", rank=90, formats=FORMATS, requires=("native", "avx512_bf16"))
+def matmul(a: Array, b: Array) -> Array:
+    return native.module().matmul(a, b, "avx512")
+
+
+@kernel(spec.linear, "cpu/native-avx512-bf16", rank=90, formats=FORMATS, requires=("native", "avx512_bf16"))
+def linear(x: Array, weight: Array, bias: Array | None, *, activation: str | None = None) -> Array:
+    out = native.module().linear(layout.rows(x), weight, bias, activation or "", "avx512")
+    return out.reshape(*x.shape[:-1], weight.shape[0])
