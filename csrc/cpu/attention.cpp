@@ -3,6 +3,7 @@
 #include "attention.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "bind.h"
 #include "scratch.h"
@@ -11,95 +12,166 @@
 namespace ulpgrad {
 namespace {
 
-constexpr int64_t kGrain = 1 << 18;  // products that are worth a thread
-constexpr int64_t kTasks = 8;        // fewer heads than this are cut into ranges of keys
+constexpr double kGrain = 1 << 18;  // products that are worth a thread
+constexpr int64_t kTasks = 8;       // fewer heads than this are cut into ranges of keys
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// A float32 operand whose rows are contiguous: itself, or a copy.
-py::array with_contiguous_rows(const py::array& a, const char* name) {
-  expect_type<float>(a, name);
-  if (a.shape(a.ndim() - 1) <= 1 || stride<float>(a, a.ndim() - 1) == 1) return a;
-  return py::array_t<float, py::array::c_style>(a);
+// A format that is computed in: how it is stored, and what its sums are.
+struct Form {
+  py::dtype stored, real;
+  const AttentionKernels* AttentionTable::* kernels;
+};
+
+Form form_of(const py::array& q) {
+  const py::dtype f32 = py::dtype::of<float>(), f64 = py::dtype::of<double>(), bf16 = py::dtype::of<uint16_t>();
+  const py::dtype f16("float16");
+  if (q.dtype().equal(f32)) return {f32, f32, &AttentionTable::f32};
+  if (q.dtype().equal(f64)) return {f64, f64, &AttentionTable::f64};
+  if (q.dtype().equal(bf16)) return {bf16, f32, &AttentionTable::bf16};
+  if (q.dtype().equal(f16)) return {f16, f32, &AttentionTable::f16};
+  throw py::type_error("attention: expected q of float32, float64, float16 or (as bits) bfloat16, got " +
+                       py::str(q.dtype()).cast<std::string>());
 }
 
-// Where each head of [..., rows, columns] starts, in values of `item` bytes.
-std::vector<int64_t> starts(const py::array& a, int64_t heads, int64_t item, int64_t inner_axes) {
+// An operand of that type, itself or a copy, of which every step but those of the leading axes is in whole values.
+py::array checked(const py::array& a, const py::dtype& type, bool contiguous_rows, const char* name) {
+  if (!a.dtype().equal(type))
+    throw py::type_error(std::string("attention: expected ") + name + " of " + py::str(type).cast<std::string>() +
+                         " values, got " + py::str(a.dtype()).cast<std::string>());
+  const bool aligned = a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  const bool rows = !contiguous_rows || a.shape(a.ndim() - 1) <= 1 || a.strides(a.ndim() - 1) == a.itemsize();
+  return aligned && rows ? a : py::array(a.attr("copy")("C"));
+}
+
+// Where each head of [..., rows, columns] starts, in bytes. On the last leading axis, `share` heads in a row are one.
+std::vector<int64_t> starts(const py::array& a, int64_t heads, int64_t share = 1) {
   std::vector<int64_t> all(heads, 0);
   for (int64_t head = 0; head < heads; ++head) {
-    int64_t rest = head;
-    for (int64_t axis = a.ndim() - inner_axes - 1; axis >= 0; --axis) {
-      all[head] += rest % a.shape(axis) * (a.strides(axis) / item);
+    int64_t rest = head / share;
+    for (int64_t axis = a.ndim() - 3; axis >= 0; --axis) {
+      all[head] += rest % a.shape(axis) * a.strides(axis);
       rest /= a.shape(axis);
     }
   }
   return all;
 }
 
-void expect_leading(const py::array& a, const py::array& q, int64_t rows, int64_t columns, const char* name) {
-  bool same = a.ndim() == q.ndim();
-  for (int64_t axis = 0; same && axis < q.ndim() - 2; ++axis) same = a.shape(axis) == q.shape(axis);
-  same = same && (rows == -1 || a.shape(q.ndim() - 2) == rows) && (columns == -1 || a.shape(q.ndim() - 1) == columns);
+// `share`: by how much the last leading axis of q is longer.
+void expect_like(const py::array& a, const py::array& q, int64_t rows, int64_t columns, int64_t share,
+                 const char* name) {
+  const int64_t axes = q.ndim();
+  bool same = a.ndim() == axes;
+  for (int64_t axis = 0; same && axis < axes - 2; ++axis)
+    same = a.shape(axis) * (axis == axes - 3 ? share : 1) == q.shape(axis);
+  same = same && (rows == -1 || a.shape(axes - 2) == rows) && (columns == -1 || a.shape(axes - 1) == columns);
   if (!same)
     throw py::value_error(std::string("attention: ") + name + " has shape " + shape_text(a) +
                           ", which does not fit q " + shape_text(q));
 }
 
-// One operand: its first value and where its heads start.
+// One operand: its values and where its heads start.
 struct Operand {
   py::array array;
   std::vector<int64_t> start;
+  const char* data;
+  int64_t row;
 
-  Operand(const py::array& a, int64_t heads, const char* name)
-      : array(with_contiguous_rows(a, name)), start(starts(array, heads, sizeof(float), 2)) {}
-  AttentionRows rows(int64_t head) const {
-    return {static_cast<const float*>(array.data()) + start[head], stride<float>(array, array.ndim() - 2)};
-  }
+  Operand(const py::array& a, const py::dtype& type, int64_t heads, int64_t share, const char* name)
+      : array(checked(a, type, true, name)),
+        start(starts(array, heads, share)),
+        data(static_cast<const char*>(array.data())),
+        row(array.strides(array.ndim() - 2) / array.itemsize()) {}
+  AttentionRows rows(int64_t head) const { return {data + start[head], row}; }
 };
 
 // All operands, checked.
 struct Problem {
-  int64_t heads = 1, queries, keys, size, value_size;
+  Form form;
+  int64_t heads = 1, share = 1, queries, keys, size, value_size;
   std::vector<AttentionHead> all;
   std::vector<Operand> kept;
   py::array mask_kept;
 
   Problem(const py::array& q, const py::array& k, const py::array& v, const py::object& mask, bool is_causal,
-          float scale) {
+          double scale)
+      : form(form_of(q)) {
     const int64_t axes = q.ndim();
     if (axes < 2) throw py::value_error("attention: expected q of [..., length, size], got shape " + shape_text(q));
     queries = q.shape(axes - 2), size = q.shape(axes - 1);
-    expect_leading(k, q, -1, size, "k");
+    if (axes > 2 && k.ndim() == axes && k.shape(axes - 3) > 0) share = q.shape(axes - 3) / k.shape(axes - 3);
+    expect_like(k, q, -1, size, share, "k");
     keys = k.shape(axes - 2);
-    expect_leading(v, q, keys, -1, "v");
+    expect_like(v, q, keys, -1, share, "v");
     value_size = v.shape(axes - 1);
     for (int64_t axis = 0; axis < axes - 2; ++axis) heads *= q.shape(axis);
-    kept = {Operand(q, heads, "q"), Operand(k, heads, "k"), Operand(v, heads, "v")};
+    kept = {Operand(q, form.stored, heads, 1, "q"), Operand(k, form.stored, heads, share, "k"),
+            Operand(v, form.stored, heads, share, "v")};
     AttentionMask common;
-    std::vector<int64_t> mask_start;
+    std::vector<int64_t> mask_start(heads, 0);
     if (!mask.is_none()) {
       mask_kept = py::cast<py::array>(mask);
-      expect_leading(mask_kept, q, queries, keys, "mask");
+      expect_like(mask_kept, q, queries, keys, 1, "mask");
       common.is_bool = py::isinstance<py::array_t<bool>>(mask_kept);
-      if (!common.is_bool) expect_type<float>(mask_kept, "mask");
-      const int64_t item = common.is_bool ? 1 : sizeof(float);
-      common.row = mask_kept.strides(axes - 2) / item, common.column = mask_kept.strides(axes - 1) / item;
-      mask_start = starts(mask_kept, heads, item, 2);
+      if (!common.is_bool) mask_kept = checked(mask_kept, form.real, false, "mask");
+      common.row = mask_kept.strides(axes - 2) / mask_kept.itemsize();
+      common.column = mask_kept.strides(axes - 1) / mask_kept.itemsize();
+      mask_start = starts(mask_kept, heads);
     }
     for (int64_t head = 0; head < heads; ++head) {
       AttentionMask own = common;
-      if (!mask.is_none()) {
-        own.data = static_cast<const char*>(mask_kept.data()) + mask_start[head] * (common.is_bool ? 1 : sizeof(float));
-      }
+      if (!mask.is_none()) own.data = static_cast<const char*>(mask_kept.data()) + mask_start[head];
       all.push_back({queries, keys, size, value_size, is_causal, scale, kept[0].rows(head), kept[1].rows(head),
                      kept[2].rows(head), own});
     }
   }
 
   int threads(int64_t tasks) const {
-    return static_cast<int>(
-        std::min<int64_t>(threads_for(heads * queries * keys * (size + value_size), kGrain), tasks));
+    const double work = double(heads) * double(queries) * double(keys) * double(size + value_size);
+    const int64_t steps = static_cast<int64_t>(std::min(work / kGrain, double(tasks)));
+    return static_cast<int>(std::min(int64_t{threads_for(steps, 1)}, std::max<int64_t>(1, tasks)));
   }
+
+  // The kernels that serve: the CPU's dot products of bfloat16 if they are asked for and no value is too small for
+  // them.
+  const AttentionKernels& kernels(const AttentionTable& table, bool dots, const std::vector<Operand>& more = {}) const {
+    if (!dots || !has_avx512_bf16() || !table.bf16_dots || form.kernels != &AttentionTable::bf16)
+      return *(table.*form.kernels);
+    bool tiny = false;
+    const auto look = [&](const Operand& a, int64_t every, int64_t rows, int64_t columns) {
+      parallel_for(heads / every, 1 + (1 << 18) / (1 + rows * columns), [&](int64_t begin, int64_t end) {
+        for (int64_t head = begin; head < end; ++head) {
+          if (table.has_tiny(a.rows(head * every), rows, columns)) {
+#pragma omp atomic write
+            tiny = true;
+          }
+        }
+      });
+    };
+    look(kept[0], 1, queries, size);
+    look(kept[1], share, keys, size);
+    look(kept[2], share, keys, value_size);
+    for (const Operand& a : more) look(a, 1, queries, value_size);
+    return *(tiny ? table.bf16 : table.bf16_dots);
+  }
+};
+
+// Working memory for each thread, got before they start: what fails in them could not be reported.
+class Memories {
+ public:
+  Memories(int threads, int64_t bytes)
+      : bytes_(ceil_div(bytes, 64) * 64), all_(static_cast<char*>(scratch(Slot::caller, threads * bytes_))) {}
+  void* mine() const {
+#ifdef _OPENMP
+    return all_ + omp_get_thread_num() * bytes_;
+#else
+    return all_;
+#endif
+  }
+
+ private:
+  int64_t bytes_;
+  char* all_;
 };
 
 // The shape of q with another last axis, or without it.
@@ -109,81 +181,109 @@ std::vector<py::ssize_t> like(const py::array& q, int64_t last) {
   return shape;
 }
 
+std::vector<py::ssize_t> shape_of(const py::array& a) { return {a.shape(), a.shape() + a.ndim()}; }
+
 py::tuple attention(const py::array& q, const py::array& k, const py::array& v, const py::object& mask, bool is_causal,
-                    float scale, const char* isa) {
-  const AttentionTable& run = table<AttentionTable>(isa_named(isa));
+                    double scale, bool dots, const char* isa) {
+  const AttentionTable& table = ulpgrad::table<AttentionTable>(isa_named(isa));
   const Problem p(q, k, v, mask, is_causal, scale);
-  py::array_t<float> y = empty<float>(like(q, p.value_size)), lse = empty<float>(like(q, -1));
-  float *const to = y.mutable_data(), *const lse_to = lse.mutable_data();
+  py::array y(p.form.stored, like(q, p.value_size)), lse(p.form.real, like(q, -1));
+  char *const to = static_cast<char*>(y.mutable_data()), *const lse_to = static_cast<char*>(lse.mutable_data());
+  const int64_t y_row = p.value_size * y.itemsize(), lse_row = lse.itemsize();
   {
     py::gil_scoped_release release;
-    const int64_t blocks = ceil_div(p.queries, kAttentionQueries), tasks = p.heads * blocks;
-    parallel_tasks(tasks, p.threads(tasks), [&](int64_t task) {
-      const int64_t head = task / blocks, first = (blocks - 1 - task % blocks) * kAttentionQueries;  // longest first
-      const int64_t row = head * p.queries + first;
-      float* const memory = static_cast<float*>(scratch(Slot::caller, run.forward_memory(p.all[head]) * sizeof(float)));
-      run.forward(p.all[head], first, to + row * p.value_size, lse_to + row, memory);
-    });
+    if (p.heads * p.queries > 0) {
+      const AttentionKernels& run = p.kernels(table, dots);
+      const int64_t blocks = ceil_div(p.queries, kAttentionQueries), tasks = p.heads * blocks;
+      const int threads = p.threads(tasks);
+      const Memories memory(threads, run.forward_memory(p.all[0]));
+      parallel_tasks(tasks, threads, [&](int64_t task) {
+        const int64_t head = task / blocks, first = (blocks - 1 - task % blocks) * kAttentionQueries;  // longest first
+        const int64_t row = head * p.queries + first;
+        run.forward(p.all[head], first, to + row * y_row, lse_to + row * lse_row, memory.mine());
+      });
+    }
   }
   return py::make_tuple(y, lse);
 }
 
 py::tuple attention_gradient(const py::array& g, const py::array& q, const py::array& k, const py::array& v,
                              const py::object& mask, const py::array& y, const py::array& lse, bool is_causal,
-                             float scale, const char* isa) {
-  const AttentionTable& run = table<AttentionTable>(isa_named(isa));
+                             double scale, bool dots, const char* isa) {
+  const AttentionTable& table = ulpgrad::table<AttentionTable>(isa_named(isa));
   const Problem p(q, k, v, mask, is_causal, scale);
-  expect_leading(g, q, p.queries, p.value_size, "g");
-  expect_leading(y, q, p.queries, p.value_size, "y");
-  const Operand gradients(g, p.heads, "g"), results(y, p.heads, "y");
-  expect_type<float>(lse, "lse");
+  expect_like(g, q, p.queries, p.value_size, 1, "g");
+  expect_like(y, q, p.queries, p.value_size, 1, "y");
+  const std::vector<Operand> more = {Operand(g, p.form.stored, p.heads, 1, "g"),
+                                     Operand(y, p.form.stored, p.heads, 1, "y")};
   if (lse.size() != p.heads * p.queries)
     throw py::value_error("attention: lse has shape " + shape_text(lse) + ", expected one value per query");
-  const py::array_t<float, py::array::c_style> lses(lse);
-  py::array_t<float> dq = empty<float>(like(q, p.size)), dk = empty<float>(like(k, p.size)),
-                     dv = empty<float>(like(v, p.value_size));
-  const float* const lse_from = lses.data();
-  float *const dq_to = dq.mutable_data(), *const dk_to = dk.mutable_data(), *const dv_to = dv.mutable_data();
+  const py::array lses = checked(lse, p.form.real, false, "lse").attr("ravel")();
+  py::array dq(p.form.stored, shape_of(q)), dk(p.form.stored, shape_of(k)), dv(p.form.stored, shape_of(v));
+  const int64_t item = dq.itemsize(), real = lses.itemsize();
+  const char* const lse_from = static_cast<const char*>(lses.data());
+  char *const dq_to = static_cast<char*>(dq.mutable_data()), *const dk_to = static_cast<char*>(dk.mutable_data()),
+              *const dv_to = static_cast<char*>(dv.mutable_data());
   {
     py::gil_scoped_release release;
-    const int64_t blocks = ceil_div(p.keys, kAttentionKeys), width = ceil_div(p.size, 16) * 16;
-    const int64_t chunks =
-        std::clamp<int64_t>(ceil_div(kTasks, std::max<int64_t>(1, p.heads)), 1, std::max<int64_t>(1, blocks));
-    const int64_t rows = p.heads * p.queries;
-    const bool direct = chunks == 1 && width == p.size;
-    std::vector<float> partials(direct ? 0 : chunks * rows * width);
-    if (direct) std::fill(dq_to, dq_to + rows * width, 0.0f);
-    const int64_t tasks = p.heads * chunks;
-    parallel_tasks(tasks, p.threads(tasks), [&](int64_t task) {
-      const int64_t head = task / chunks, chunk = task % chunks;
-      const int64_t begin = chunk * blocks / chunks * kAttentionKeys;
-      const int64_t end = std::min((chunk + 1) * blocks / chunks * kAttentionKeys, p.keys);
-      float* const memory =
-          static_cast<float*>(scratch(Slot::caller, run.backward_memory(p.all[head]) * sizeof(float)));
-      float* const own = (direct ? dq_to : partials.data() + chunk * rows * width) + head * p.queries * width;
-      run.backward(p.all[head],
-                   {gradients.rows(head), results.rows(head), lse_from + head * p.queries, begin, end, own,
-                    dk_to + head * p.keys * p.size, dv_to + head * p.keys * p.value_size},
-                   memory);
-    });
-    for (int64_t i = 0; !direct && i < rows; ++i) {
-      for (int64_t j = 0; j < p.size; ++j) {
-        float sum = partials[i * width + j];
-        for (int64_t chunk = 1; chunk < chunks; ++chunk) sum += partials[(chunk * rows + i) * width + j];
-        dq_to[i * p.size + j] = sum;
-      }
+    const int64_t groups = p.heads / p.share, blocks = ceil_div(p.keys, kGradientKeys);
+    const int64_t width = attention_width(p.size), rows = p.heads * p.queries, part = rows * width;
+    const int64_t parts =
+        std::clamp<int64_t>(ceil_div(kTasks, std::max<int64_t>(1, groups)), 1, std::max<int64_t>(1, blocks));
+    const bool direct = parts == 1 && width == p.size && item == real;
+    const AttentionKernels& run = p.kernels(table, dots, more);
+    const std::unique_ptr<char[]> sums(direct ? nullptr : new char[parts * part * real]);
+    char* const sums_to = direct ? dq_to : sums.get();
+    std::vector<AttentionRows> g_rows(p.heads), y_rows(p.heads);
+    std::vector<const void*> lse_rows(p.heads);
+    std::vector<void*> dq_rows(p.heads * parts);
+    for (int64_t head = 0; head < p.heads; ++head) {
+      g_rows[head] = more[0].rows(head), y_rows[head] = more[1].rows(head);
+      lse_rows[head] = lse_from + head * p.queries * real;
+      for (int64_t i = 0; i < parts; ++i)
+        dq_rows[i * p.heads + head] = sums_to + (i * part + head * p.queries * width) * real;
+    }
+    const auto task = [&](int64_t i) -> AttentionGradient {
+      const int64_t group = i / parts, head = group * p.share, at = i % parts;
+      return {&p.all[head],
+              &g_rows[head],
+              &y_rows[head],
+              &lse_rows[head],
+              &dq_rows[at * p.heads + head],
+              p.share,
+              at * blocks / parts * kGradientKeys,
+              std::min((at + 1) * blocks / parts * kGradientKeys, p.keys),
+              dk_to + group * p.keys * p.size * item,
+              dv_to + group * p.keys * p.value_size * item};
+    };
+    const int64_t tasks = groups * parts;
+    if (tasks > 0) {
+      const int threads = p.threads(tasks);
+      const Memories memory(threads, run.backward_memory(task(0)));
+      parallel_tasks(tasks, threads, [&](int64_t i) {
+        const AttentionGradient x = task(i);
+        for (int64_t h = 0; h < p.share; ++h) memset(x.dq[h], 0, p.queries * width * real);
+        run.backward(x, memory.mine());
+      });
+    }
+    if (!direct) {
+      parallel_for(rows, 1 + (1 << 16) / (1 + parts * width), [&](int64_t begin, int64_t end) {
+        run.add_parts(sums_to + begin * width * real, parts, part, end - begin, p.size, dq_to + begin * p.size * item);
+      });
     }
   }
   return py::make_tuple(dq, dk, dv);
 }
 
 void bind_attention(py::module_& m) {
-  m.def("attention", &attention, "(y, lse) of float32 heads; operands of any strides with equal leading axes.",
+  m.def("attention", &attention,
+        "(y, lse) of heads of one format; operands of any strides with equal leading axes, of which the last may be "
+        "longer in q than in k and v. `dots`: bfloat16 by the CPU's dot products where it has them.",
         py::arg("q"), py::arg("k"), py::arg("v"), py::arg("mask").none(true), py::kw_only(), py::arg("is_causal"),
-        py::arg("scale"), py::arg("isa") = "");
+        py::arg("scale"), py::arg("dots") = true, py::arg("isa") = "");
   m.def("attention_gradient", &attention_gradient, "(dq, dk, dv) of attention.", py::arg("g"), py::arg("q"),
         py::arg("k"), py::arg("v"), py::arg("mask").none(true), py::arg("y"), py::arg("lse"), py::kw_only(),
-        py::arg("is_causal"), py::arg("scale"), py::arg("isa") = "");
+        py::arg("is_causal"), py::arg("scale"), py::arg("dots") = true, py::arg("isa") = "");
 }
 
 const Binder binder(bind_attention);

@@ -7,15 +7,17 @@
 
 namespace ulpgrad {
 
-constexpr int64_t kAttentionQueries = 64, kAttentionKeys = 128;  // of a block
+constexpr int64_t kAttentionQueries = 64, kAttentionKeys = 192;  // of a block of forward, and of backward:
+constexpr int64_t kGradientQueries = 64, kGradientKeys = 128;
 
-// Values of a row are contiguous, rows lie `row` apart.
+// Values of a row are contiguous, rows lie `row` values apart.
 struct AttentionRows {
-  const float* data;
+  const void* data;
   int64_t row;
 };
 
-// Added to the scores, or (bool) saying which of them count. Any strides, in values.
+// Added to the scores (in the numbers that the kernel computes in), or (bool) saying which of them count. Any strides,
+// in values.
 struct AttentionMask {
   const void* data = nullptr;
   bool is_bool = false;
@@ -26,29 +28,46 @@ struct AttentionMask {
 struct AttentionHead {
   int64_t queries, keys, size, value_size;
   bool is_causal;
-  float scale;
+  double scale;
   AttentionRows q, k, v;
   AttentionMask mask;
 };
 
-// What one call of backward takes and gives. It overwrites the rows of dk and dv of the keys [begin, end), and adds
-// what these keys contribute to all rows of dq, whose width is that of q rounded up to 16.
+// What one call of backward takes and gives, for one head of keys: it overwrites the rows of dk and dv of the keys
+// [begin, end) with the sums over `count` heads of queries, and adds what these keys contribute to the rows of dq,
+// which are padded.
 struct AttentionGradient {
-  AttentionRows g, y;
-  const float* lse;
-  int64_t begin, end;  // begin is a multiple of kAttentionKeys
-  float *dq, *dk, *dv;
+  const AttentionHead* heads;
+  const AttentionRows *g, *y;
+  const void* const* lse;
+  void* const* dq;
+  int64_t count;       // of heads
+  int64_t begin, end;  // begin is a multiple of kGradientKeys
+  void *dk, *dv;
+};
+
+// Everything for one format. Results are stored in it, lse, dq and sums in the numbers it is computed in.
+struct AttentionKernels {
+  // y and lse of the block of queries that starts at `first`; `y` and `lse` point at its own rows.
+  void (*forward)(const AttentionHead&, int64_t first, void* y, void* lse, void* memory);
+  void (*backward)(const AttentionGradient&, void* memory);
+  // Rows of dq from `parts` padded sums that lie `part` values apart.
+  void (*add_parts)(const void* sums, int64_t parts, int64_t part, int64_t rows, int64_t size, void* dq);
+  // How many bytes of `memory` they use.
+  int64_t (*forward_memory)(const AttentionHead&);
+  int64_t (*backward_memory)(const AttentionGradient&);
 };
 
 struct AttentionTable {
-  // y and lse of the block of queries that starts at `first`; `y` and `lse` point at its own rows.
-  void (*forward)(const AttentionHead&, int64_t first, float* y, float* lse, float* memory);
-  void (*backward)(const AttentionHead&, const AttentionGradient&, float* memory);
-  // How many values of `memory` they use.
-  int64_t (*forward_memory)(const AttentionHead&);
-  int64_t (*backward_memory)(const AttentionHead&);
+  const AttentionKernels *f32, *f64, *bf16, *f16;
+  const AttentionKernels* bf16_dots;  // by the CPU's dot products of bfloat16, null where there are none
+  // Whether a row holds values so small that these dot products may take them, or what comes of them, for zero.
+  bool (*has_tiny)(const AttentionRows& rows, int64_t count, int64_t size);
 };
 
 ULPGRAD_TABLE(AttentionTable, attention_table)
+
+// Rows of sums are padded to whole vectors of every instruction set.
+constexpr int64_t attention_width(int64_t size) { return (size + 15) / 16 * 16; }
 
 }  // namespace ulpgrad

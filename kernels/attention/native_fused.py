@@ -1,7 +1,11 @@
 """Blocks of queries x keys with a running softmax: the scores never leave the cache, and memory grows with the length alone.
 
-Backward computes the weights again from the kept lse instead of reading them. Operands may have any strides as long as
-rows are contiguous (others are copied). Next limit: the exponential, a fifth of the time at 64 features.
+Weights are made from scores while these are in registers. Backward computes them again from the kept lse instead of
+reading them. Operands may have any strides as long as rows are contiguous (others are copied).
+
+bfloat16 is multiplied by AVX-512 BF16 where the CPU has it, both products in pairs of values; weights are rounded to it for
+the second. That instruction takes subnormal values for zero, so calls with values below 2^-100 are computed like those of
+other 16-bit floats, which are widened block by block. Next limit: the exponential, where products are pairs.
 """
 
 from __future__ import annotations
@@ -10,27 +14,43 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.formats import Array, bool_, float32
+from ulpgrad.formats import Array, Format, as_format, bfloat16, bool_, compute_format, float16, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.attention import spec
+from ulpgrad.kernels.cast import convert
 from ulpgrad.kernels.registry import kernel
 
-FORMATS = (float32, bool_)
+FORMATS = (float32, float64, bfloat16, float16, bool_)
 
 
-def _broadcast(mask: Array | None, q: Array, k: Array) -> Array | None:
-    return None if mask is None else np.broadcast_to(mask, (*q.shape[:-1], k.shape[-2]))
+def _computed(a: Array, q: Array) -> Array:
+    """A float operand in the numbers that q is computed in."""
+    wanted = compute_format(_format(q))
+    return a if a.dtype == wanted.storage else convert(a, _format(a), wanted)
+
+
+def _format(a: Array) -> Format:
+    """The format of a stored operand: 16 bits without a type of NumPy's are bfloat16 here."""
+    return bfloat16 if a.dtype == np.uint16 else as_format(a.dtype)
+
+
+def _prepared(mask: Array | None, q: Array, k: Array) -> Array | None:
+    """The mask with the shape of the scores, in bool or the format that q is computed in."""
+    if mask is None:
+        return None
+    return np.broadcast_to(mask if mask.dtype == bool else _computed(mask, q), (*q.shape[:-1], k.shape[-2]))
 
 
 @kernel(spec.attention, "cpu/native-fused", rank=60, formats=FORMATS)
 def attention(q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float) -> Any:
-    return native.module().attention(q, k, v, _broadcast(mask, q, k), is_causal=is_causal, scale=scale)
+    return native.module().attention(q, k, v, _prepared(mask, q, k), is_causal=is_causal, scale=scale)
 
 
 @kernel(spec.attention_gradient, "cpu/native-fused", rank=60, formats=FORMATS)
 def attention_gradient(
     g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, *, is_causal: bool, scale: float
 ) -> Any:
+    lse = _computed(lse, q)
     return native.module().attention_gradient(
-        g, q, k, v, _broadcast(mask, q, k), y, lse, is_causal=is_causal, scale=scale
+        g, q, k, v, _prepared(mask, q, k), y, lse, is_causal=is_causal, scale=scale
     )

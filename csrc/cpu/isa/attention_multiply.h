@@ -1,73 +1,129 @@
-// Small matrix products on operands that are in the cache already: no packing, tiles of 6 x (up to 4 vectors) in
-// registers.
+// Small matrix products on operands that are in the cache already: tiles of 6 x (up to 4 vectors) of sums in registers,
+// which a `finish` takes over while they are there.
 #pragma once
+
+#ifdef __SSE2__
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // in GCC's own header, which names undefined registers so
+#endif
 
 #include "simd.h"
 
+#ifndef ULPGRAD_TARGET
+#define ULPGRAD_TARGET
+#endif
+#define ULPGRAD_TILE static inline __attribute__((always_inline)) ULPGRAD_TARGET
+#define ULPGRAD_FINISH inline __attribute__((always_inline)) ULPGRAD_TARGET
+
 namespace ulpgrad::ULPGRAD_ISA {
 
-constexpr int kMultiplyRows = 6;
-constexpr int kMultiplyVectors = ULPGRAD_ISA_LEVEL == 2 ? 4 : 2;
+constexpr int kTileRows = 6;
+constexpr int kTileVectors = ULPGRAD_ISA_LEVEL == 2 ? 4 : 2;
 
-// C = A B, or += with `add`; a[i * a_row + p * a_col]; rows of B and C are contiguous, n a multiple of 16.
-struct Multiply {
-  int64_t m, n, k;
-  const float* a;
-  int64_t a_row, a_col;
-  const float* b;
-  int64_t b_row;
-  float* c;
-  int64_t c_row;
+// What is multiplied: items of `count` numbers each. This one: numbers as they are.
+template <typename T>
+struct Numbers {
+  using Real = T;
+  using Item = T;
+  static constexpr int64_t count = 1;
+
+  static ULPGRAD_FINISH Vec<T> multiply_add(Item a, Vec<Item> b, Vec<T> sum) { return sum + broadcast(a) * b; }
+
+  // A tile of numbers as rows of items.
+  template <int rows, int vectors>
+  static ULPGRAD_FINISH void put(const Vec<T> (&tile)[rows][vectors], Item* to, int64_t row) {
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < vectors; ++j) store(to + i * row + j * kLanes<T>, tile[i][j]);
+    }
+  }
 };
 
-template <int rows, int vectors, bool add>
-ULPGRAD_INLINE void multiply_tile(const Multiply& x, int64_t i0, int64_t j0) {
-  using V = Vec<float>;
-  constexpr int64_t lanes = kLanes<float>;
-  V sums[rows][vectors];
-  float* const c = x.c + i0 * x.c_row + j0;
+// C = A B by tiles. a: items, the rows `a_row` bytes apart, columns `a_column`; rows of B hold n items, n a multiple of
+// the vector.
+template <class Unit>
+struct Multiply {
+  int64_t m, n, k;
+  const void* a;
+  int64_t a_row, a_column;
+  const typename Unit::Item* b;
+  int64_t b_row;
+};
+
+template <class Unit, int rows, int vectors, class Finish>
+ULPGRAD_TILE void multiply_tile(const Multiply<Unit>& x, int64_t i0, int64_t j0, const Finish& finish) {
+  using Real = typename Unit::Real;
+  using Item = typename Unit::Item;
+  constexpr int64_t lanes = kLanes<Real>;
+  Vec<Real> sums[rows][vectors] = {};
+  const char* a[rows];
 #pragma GCC unroll 8
-  for (int i = 0; i < rows; ++i) {
-#pragma GCC unroll 4
-    for (int j = 0; j < vectors; ++j) sums[i][j] = add ? load(c + i * x.c_row + j * lanes) : V{};
-  }
-  const float* a[rows];
-#pragma GCC unroll 8
-  for (int i = 0; i < rows; ++i) a[i] = x.a + (i0 + i) * x.a_row;
-  const float* b = x.b + j0;
-  const int64_t end = x.k * x.a_col;
-  for (int64_t p = 0; p < end; p += x.a_col, b += x.b_row) {
-    V row[vectors];
+  for (int i = 0; i < rows; ++i) a[i] = static_cast<const char*>(x.a) + (i0 + i) * x.a_row;
+  const Item* b = x.b + j0;
+  const int64_t end = x.k * x.a_column;
+  for (int64_t p = 0; p < end; p += x.a_column, b += x.b_row) {
+    Vec<Item> row[vectors];
 #pragma GCC unroll 4
     for (int j = 0; j < vectors; ++j) row[j] = load(b + j * lanes);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
-      const V value = broadcast(a[i][p]);
+      Item value;
+      __builtin_memcpy(&value, a[i] + p, sizeof value);
 #pragma GCC unroll 4
-      for (int j = 0; j < vectors; ++j) sums[i][j] += value * row[j];
+      for (int j = 0; j < vectors; ++j) sums[i][j] = Unit::multiply_add(value, row[j], sums[i][j]);
     }
   }
-#pragma GCC unroll 8
-  for (int i = 0; i < rows; ++i) {
-#pragma GCC unroll 4
-    for (int j = 0; j < vectors; ++j) store(c + i * x.c_row + j * lanes, sums[i][j]);
-  }
+  finish(i0, j0, sums);
 }
 
-template <int vectors, bool add, int rows = kMultiplyRows>
-static void multiply_rows(const Multiply& x, int64_t i, int64_t j) {
-  for (; i + rows <= x.m; i += rows) multiply_tile<rows, vectors, add>(x, i, j);
+template <class Unit, int vectors, int rows, class Finish>
+static ULPGRAD_TARGET void multiply_rows(const Multiply<Unit>& x, int64_t i, int64_t j, const Finish& finish) {
+  for (; i + rows <= x.m; i += rows) multiply_tile<Unit, rows, vectors>(x, i, j, finish);
   if constexpr (rows > 1) {
-    if (i < x.m) multiply_rows<vectors, add, rows - 1>(x, i, j);
+    if (i < x.m) multiply_rows<Unit, vectors, rows - 1>(x, i, j, finish);
   }
 }
 
-template <bool add>
-static void multiply(const Multiply& x) {
-  constexpr int64_t wide = kMultiplyVectors * kLanes<float>;
+template <class Unit, class Finish>
+static ULPGRAD_TARGET void multiply(const Multiply<Unit>& x, const Finish& finish) {
+  constexpr int64_t lanes = kLanes<typename Unit::Real>, wide = kTileVectors * lanes;
   int64_t j = 0;
-  for (; j + wide <= x.n; j += wide) multiply_rows<kMultiplyVectors, add>(x, 0, j);
-  for (; j < x.n; j += kLanes<float>) multiply_rows<1, add>(x, 0, j);
+  for (; j + wide <= x.n; j += wide) multiply_rows<Unit, kTileVectors, kTileRows>(x, 0, j, finish);
+  for (; j < x.n; j += lanes) multiply_rows<Unit, 1, kTileRows>(x, 0, j, finish);
 }
+
+// c += the sums
+template <typename T>
+struct Add {
+  T* c;
+  int64_t row;
+  template <int rows, int vectors>
+  ULPGRAD_FINISH void operator()(int64_t i0, int64_t j0, Vec<T> (&sums)[rows][vectors]) const {
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < vectors; ++j) {
+        T* const to = c + (i0 + i) * row + j0 + j * kLanes<T>;
+        store(to, load(to) + sums[i][j]);
+      }
+    }
+  }
+};
+
+// c = factor * the sums
+template <typename T>
+struct Scale {
+  T factor;
+  T* c;
+  int64_t row;
+  template <int rows, int vectors>
+  ULPGRAD_FINISH void operator()(int64_t i0, int64_t j0, Vec<T> (&sums)[rows][vectors]) const {
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < vectors; ++j) store(c + (i0 + i) * row + j0 + j * kLanes<T>, sums[i][j] * broadcast(factor));
+    }
+  }
+};
 
 }  // namespace ulpgrad::ULPGRAD_ISA

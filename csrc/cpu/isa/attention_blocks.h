@@ -1,0 +1,154 @@
+// Blocks of operands as the products want them, from rows of any format; masks; memory.
+#pragma once
+
+#include <cstring>
+#include <type_traits>
+
+#include "attention.h"
+#include "attention_multiply.h"
+#include "cast.h"
+
+namespace ulpgrad::ULPGRAD_ISA {
+
+// What a value is stored as.
+struct Bfloat16 {
+  uint16_t code;
+};
+struct Float16 {
+  uint16_t code;
+};
+
+ULPGRAD_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+ULPGRAD_INLINE int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+template <class Stored, typename T>
+ULPGRAD_INLINE void widen(const Stored* from, T* to, int64_t n) {
+  if constexpr (std::is_same_v<Stored, Bfloat16>) {
+    cast_table.b_s(from, to, n);
+  } else if constexpr (std::is_same_v<Stored, Float16>) {
+    cast_table.h_s(from, to, n);
+  } else {
+    memcpy(to, from, n * sizeof(T));
+  }
+}
+
+template <class Stored, typename T>
+ULPGRAD_INLINE void narrow(const T* from, Stored* to, int64_t n) {
+  if constexpr (std::is_same_v<Stored, Bfloat16>) {
+    cast_table.s_b(from, to, n);
+  } else if constexpr (std::is_same_v<Stored, Float16>) {
+    cast_table.s_h(from, to, n);
+  } else {
+    memcpy(to, from, n * sizeof(T));
+  }
+}
+
+template <class Stored>
+ULPGRAD_INLINE const Stored* row_of(const AttentionRows& rows, int64_t i) {
+  return static_cast<const Stored*>(rows.data) + i * rows.row;
+}
+
+// Hands out pieces of a block of memory; without one it only counts.
+struct Pieces {
+  char* memory;
+  int64_t used = 0;
+  template <typename T>
+  T* take(int64_t n) {
+    T* const piece = memory ? reinterpret_cast<T*>(memory + used) : nullptr;
+    used += round_up(n * static_cast<int64_t>(sizeof(T)), 64);
+    return piece;
+  }
+};
+
+// Operands of a product whose rows its tiles walk along: numbers, or pairs of bfloat16, one behind the other.
+struct Items {
+  const void* data;
+  int64_t row;  // in bytes
+};
+
+// Operands of a product whose rows are whole vectors of items.
+template <typename Item>
+struct Panel {
+  const Item* data;
+  int64_t row;
+};
+
+constexpr int64_t kFarRow = 1024;  // bytes: rows that lie this far apart compete for the same few places in the cache
+
+// How blocks of rows become operands, for rows of `Stored` and a product's `Unit`.
+template <class Stored, class Unit>
+struct Blocks {
+  using Real = typename Unit::Real;
+  using Item = typename Unit::Item;
+  static constexpr bool kAsIs = std::is_same_v<Stored, Real>;
+
+  static constexpr int64_t items(int64_t size) { return size; }
+
+  static Items along(const AttentionRows& rows, int64_t first, int64_t count, int64_t size, Item* memory) {
+    if constexpr (kAsIs) return {row_of<Stored>(rows, first), rows.row * static_cast<int64_t>(sizeof(Item))};
+    for (int64_t i = 0; i < count; ++i) widen(row_of<Stored>(rows, first + i), memory + i * size, size);
+    return {memory, size * static_cast<int64_t>(sizeof(Item))};
+  }
+
+  // Rows with zeros behind them up to `width`.
+  static Panel<Item> across(const AttentionRows& rows, int64_t first, int64_t count, int64_t size, int64_t width,
+                            Item* memory) {
+    if constexpr (kAsIs) {
+      if (width == size && rows.row * static_cast<int64_t>(sizeof(Item)) < kFarRow)
+        return {row_of<Stored>(rows, first), rows.row};
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      widen(row_of<Stored>(rows, first + i), memory + i * width, size);
+      memset(memory + i * width + size, 0, (width - size) * sizeof(Item));
+    }
+    return {memory, width};
+  }
+
+  // to[p * columns + i] = item p of row i; zeros up to `columns`.
+  static void transpose(const AttentionRows& rows, int64_t first, int64_t count, int64_t size, Item* to,
+                        int64_t columns, Item* memory) {
+    const Items from = along(rows, first, count, size, memory);
+    transpose_items(from, count, size, to, columns);
+  }
+
+  static void transpose_items(const Items& from, int64_t count, int64_t size, Item* to, int64_t columns) {
+    for (int64_t i = 0; i < count; ++i) {
+      const char* const row = static_cast<const char*>(from.data) + i * from.row;
+      for (int64_t p = 0; p < size; ++p) memcpy(to + p * columns + i, row + p * sizeof(Item), sizeof(Item));
+    }
+    for (int64_t p = 0; p < size; ++p) {
+      for (int64_t i = count; i < columns; ++i) to[p * columns + i] = 0;
+    }
+  }
+};
+
+// For each of `queries` rows of `columns` scores in units of log2, or (by_query false) columns of as many rows: apply
+// the mask, and hide the keys that come after their query.
+template <typename T, bool by_query>
+static void apply_mask(const AttentionHead& head, int64_t query, int64_t queries, int64_t key, int64_t keys, T* scores,
+                       int64_t columns) {
+  constexpr T hidden = -__builtin_inff(), log2e = T(1.4426950408889634);
+  const AttentionMask& mask = head.mask;
+  const int64_t row = by_query ? columns : 1, column = by_query ? 1 : columns;
+  if (mask.data) {
+    for (int64_t i = 0; i < queries; ++i) {
+      const int64_t start = (query + i) * mask.row + key * mask.column;
+      T* const to = scores + i * row;
+      if (mask.is_bool) {
+        const uint8_t* const allowed = static_cast<const uint8_t*>(mask.data) + start;
+        for (int64_t j = 0; j < keys; ++j) to[j * column] = allowed[j * mask.column] ? to[j * column] : hidden;
+      } else {
+        const T* const added = static_cast<const T*>(mask.data) + start;
+        for (int64_t j = 0; j < keys; ++j) to[j * column] += added[j * mask.column] * log2e;
+      }
+    }
+  }
+  if (head.is_causal && key + keys > query + 1) {
+    for (int64_t i = 0; i < queries; ++i) {
+      const int64_t seen = query + i + 1 - key;
+      for (int64_t j = seen < 0 ? 0 : seen; j < keys; ++j) scores[i * row + j * column] = hidden;
+    }
+  }
+}
+
+}  // namespace ulpgrad::ULPGRAD_ISA
