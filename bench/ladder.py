@@ -15,6 +15,8 @@ from ulpgrad.bench.timing import Timing, measure
 from ulpgrad.kernels import registry
 from ulpgrad.kernels.registry import Request, Rung
 
+DOTS = ("attention", "conv", "matmul", "recurrent")  # families that are made of dot products
+
 
 @dataclass(frozen=True)
 class Step:
@@ -70,7 +72,8 @@ def climb(problem: Problem, samples: int = 20, told: Callable[[str], None] = lam
     if op.family == "integer":  # codes run on units of their own
         peak_flops = peak.dots(max(f.bits for f in common if f is not None))
     else:
-        peak_flops = peak.flops(next((f for f in counted if f.kind == "float"), counted[0])) if flops else None
+        form = next((f for f in counted if f.kind == "float"), counted[0])
+        peak_flops = peak.flops(form, dots=op.family in DOTS) if flops else None
     peak_bytes = peak.bandwidth(int(moved))
     limit = max(flops / peak_flops if peak_flops else 0.0, moved / peak_bytes)
     steps: list[Step] = []

@@ -202,14 +202,27 @@ def _sysctl(name: str) -> str:
 
 def caches() -> dict[str, str]:
     """Sizes of the caches of one core, by level."""
+    return {level: size for level, (size, _) in _caches().items()}
+
+
+def cache_bytes() -> dict[str, tuple[int, bool]]:
+    """The same in bytes, and whether other cores share it; empty where the system does not tell."""
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    return {level: (int(size[:-1]) * units[size[-1]], cores > 1) for level, (size, cores) in _caches().items()}
+
+
+@cache
+def _caches() -> dict[str, tuple[str, int]]:
     found = {}
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         try:
-            level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
+            level, kind, size, cores = (
+                (index / name).read_text().strip() for name in ("level", "type", "size", "shared_cpu_map")
+            )
         except OSError:
             continue
         if kind != "Instruction":
-            found[f"L{level}"] = size
+            found[f"L{level}"] = size, int(cores.replace(",", ""), 16).bit_count()
     return found
 
 

@@ -60,11 +60,16 @@ def options(
 
 
 @app.command()
-def doctor(json: Json = None) -> None:
+def doctor(
+    ceilings: Annotated[
+        bool, typer.Option("--ceilings", help="Measure what arithmetic and memory of this machine can do at most.")
+    ] = False,
+    json: Json = None,
+) -> None:
     """Show the machine, its instruction sets, and which kernels it can run, and why not the others."""
     from ulpgrad.cli import doctor as command
 
-    command.run(json)
+    command.run(json, ceilings)
 
 
 @app.command()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ulpgrad.bench import machine
+from ulpgrad.bench import machine, peak
 from ulpgrad.cli.screen import console, facts, progress, table, write_json
 
 
-def run(json: Path | None) -> None:
+def run(json: Path | None, ceilings: bool) -> None:
     with progress(None) as step:
         step("looking at the machine and its kernels")
-        found = {
+        found: dict[str, Any] = {
             "machine": machine.machine(),
             "instruction_sets": machine.instruction_sets(),
             "extension": machine.extension(),
@@ -23,8 +24,20 @@ def run(json: Path | None) -> None:
             "variables": machine.variables(),
             "families": machine.families(),
         }
+        if ceilings:
+            step("measuring arithmetic")
+            units = peak.arithmetic()
+            step("measuring memory")
+            found["ceilings"] = {
+                "threads": found["threads"]["count"],
+                "arithmetic": [dataclasses.asdict(unit) for unit in units],
+                "memory": [level._asdict() for level in peak.memory()],
+                "busy": machine.busy(),
+            }
     write_json(json, found)
     show(found)
+    if ceilings:
+        show_ceilings(found["ceilings"])
 
 
 def show(found: dict[str, Any]) -> None:
@@ -64,6 +77,29 @@ def show(found: dict[str, Any]) -> None:
     out.print(table("Families of ops", ("family", "ops", "kernels that run here", "others"), rows, right=("ops",)))
     set_here = [(v["name"], v["value"] if v["value"] is not None else "", v["meaning"]) for v in found["variables"]]
     out.print(table("Environment", ("variable", "set to", "meaning"), set_here))
+
+
+def show_ceilings(found: dict[str, Any]) -> None:
+    """Print what was measured: the limits that every share of the peak is a share of."""
+    out, threads = console(), found["threads"]
+    on_all = f"{threads} threads"
+    rows = [(a["unit"], a["instruction"], f"{a['one']:.0f}", f"{a['all']:.0f}") for a in found["arithmetic"]]
+    out.print(table("Arithmetic, G operations a second (a multiply-add is two)", ("unit", "measured with", "1 thread", on_all),
+                    rows, right=("1 thread", on_all)))  # fmt: skip
+    sweeps = list(found["memory"][0]["all"])
+    lines = [
+        (m["level"], _bytes(m["size"]), *(f"{m[on][s]:.0f}" for on in ("one", "all") for s in sweeps))
+        for m in found["memory"]
+    ]
+    heads = [*(f"{s}, 1" for s in sweeps), *(f"{s}, {threads}" for s in sweeps)]
+    out.print(table("Memory, GB a second read and written, on 1 thread and on all", ("level", "swept", *heads), lines,
+                    right=("swept", *heads)))  # fmt: skip
+    if found["busy"]:
+        out.print(found["busy"])
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**20:.0f} MiB" if count >= 1 << 20 else f"{count / 2**10:.0f} KiB"
 
 
 def _short(rung: str) -> str:

@@ -4,91 +4,85 @@
 
 #include "simd.h"
 
+#ifdef __aarch64__
+#include <arm_neon.h>
+#elif defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 namespace ulpgrad::ULPGRAD_ISA {
 
 constexpr int kChains = 12;
 
-template <typename T>
-static T fma(int64_t rounds, T a, T b) {
-  const Vec<T> va = broadcast<T>(a), vb = broadcast<T>(b);
-  Vec<T> x[kChains];
-#pragma GCC unroll 12
-  for (int i = 0; i < kChains; ++i) x[i] = broadcast<T>(static_cast<T>(i));
-  for (int64_t r = 0; r < rounds; ++r) {
-#pragma GCC unroll 12
-    for (int i = 0; i < kChains; ++i) x[i] = x[i] * va + vb;
+#ifdef __aarch64__
+#define ULPGRAD_REGISTER "+w"
+#elif defined(__SSE2__)
+#define ULPGRAD_REGISTER "+v"
+#else
+#define ULPGRAD_REGISTER "+m"
+#endif
+
+// void name(rounds): x = step, on each chain. The empty assembly keeps chains in their registers, and alive.
+#define ULPGRAD_PEAK(name, attribute, Type, step)                    \
+  attribute static void name(int64_t rounds) {                       \
+    Type chains[kChains] = {}, a{}, b{};                             \
+    __asm__ volatile("" : ULPGRAD_REGISTER(a), ULPGRAD_REGISTER(b)); \
+    for (int64_t r = 0; r < rounds; ++r) {                           \
+      _Pragma("GCC unroll 12") for (int i = 0; i < kChains; ++i) {   \
+        Type x = chains[i];                                          \
+        x = step;                                                    \
+        __asm__ volatile("" : ULPGRAD_REGISTER(x));                  \
+        chains[i] = x;                                               \
+      }                                                              \
+    }                                                                \
   }
-  Vec<T> total = x[0];
-#pragma GCC unroll 12
-  for (int i = 1; i < kChains; ++i) total += x[i];
-  return sum<T>(total);
-}
 
-using Sums = Vec<int32_t>;
+ULPGRAD_PEAK(fma32, , Vec<float>, a* b + x)
+ULPGRAD_PEAK(fma64, , Vec<double>, a* b + x)
 
-// Products of pairs, added; one product where there is no such instruction.
-ULPGRAD_INLINE Sums pairs(Sums x, Sums a) {
 #if ULPGRAD_ISA_LEVEL == 2
-  return reinterpret_cast<Sums>(_mm512_madd_epi16(reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(a)));
+ULPGRAD_PEAK(words, , __m512i, _mm512_add_epi32(_mm512_madd_epi16(x, a), b))
+ULPGRAD_PEAK(dot16, __attribute__((target("avx512vnni"))), __m512i, _mm512_dpwssd_epi32(x, a, b))
+ULPGRAD_PEAK(dot8, __attribute__((target("avx512vnni"))), __m512i, _mm512_dpbusd_epi32(x, a, b))
+ULPGRAD_PEAK(dot_bfloat16, __attribute__((target("avx512bf16"))), __m512, _mm512_dpbf16_ps(x, (__m512bh)a, (__m512bh)b))
+#define ULPGRAD_NAMES "FMA", "VPMADDWD + VPADDD", "VPDPWSSD", "VPDPBUSD", "VDPBF16PS"
+constexpr int kPair = 2;
 #elif ULPGRAD_ISA_LEVEL == 1
-  return reinterpret_cast<Sums>(_mm256_madd_epi16(reinterpret_cast<__m256i>(x), reinterpret_cast<__m256i>(a)));
+ULPGRAD_PEAK(words, , __m256i, _mm256_add_epi32(_mm256_madd_epi16(x, a), b))
+#if __has_include(<avxvnniintrin.h>)
+ULPGRAD_PEAK(dot16, __attribute__((target("avxvnni"))), __m256i, _mm256_dpwssd_avx_epi32(x, a, b))
+ULPGRAD_PEAK(dot8, __attribute__((target("avxvnni"))), __m256i, _mm256_dpbusd_avx_epi32(x, a, b))
 #else
-  return x * a;
+constexpr void (*dot16)(int64_t) = nullptr, (*dot8)(int64_t) = nullptr;
 #endif
-}
-
-constexpr int kPair = ULPGRAD_ISA_LEVEL == 0 ? 1 : 2;
-
-static int32_t dot16(int64_t rounds, int32_t a, int32_t b) {
-  const Sums va = broadcast<int32_t>(a), vb = broadcast<int32_t>(b);
-  Sums x[kChains];
-#pragma GCC unroll 12
-  for (int i = 0; i < kChains; ++i) x[i] = broadcast<int32_t>(i);
-  for (int64_t r = 0; r < rounds; ++r) {
-#pragma GCC unroll 12
-    for (int i = 0; i < kChains; ++i) x[i] = pairs(x[i], va) + vb;
-  }
-  Sums total = x[0];
-#pragma GCC unroll 12
-  for (int i = 1; i < kChains; ++i) total += x[i];
-  return total[0];
-}
-
-#if ULPGRAD_ISA_LEVEL == 2
-// The empty assembly keeps each chain in its register: GCC else copies them all in every step.
-#define VNNI_LOOP(name, instruction)                                                                  \
-  __attribute__((target("avx512vnni"))) static int32_t name(int64_t rounds, int32_t a, int32_t b) {   \
-    const __m512i va = _mm512_set1_epi32(a), vb = _mm512_set1_epi32(b);                               \
-    __m512i x[kChains];                                                                               \
-    _Pragma("GCC unroll 12") for (int i = 0; i < kChains; ++i) x[i] = _mm512_set1_epi32(i);           \
-    for (int64_t r = 0; r < rounds; ++r) {                                                            \
-      _Pragma("GCC unroll 12") for (int i = 0; i < kChains; ++i) {                                    \
-        x[i] = instruction(x[i], va, vb);                                                             \
-        __asm__("" : "+v"(x[i]));                                                                     \
-      }                                                                                               \
-    }                                                                                                 \
-    Sums total{};                                                                                     \
-    _Pragma("GCC unroll 12") for (int i = 0; i < kChains; ++i) total += reinterpret_cast<Sums>(x[i]); \
-    return total[0];                                                                                  \
-  }
-VNNI_LOOP(vnni16, _mm512_dpwssd_epi32)
-VNNI_LOOP(vnni8, _mm512_dpbusd_epi32)
-#undef VNNI_LOOP
-constexpr int kVnni16 = kChains * 32, kVnni8 = kChains * 64;
+constexpr void (*dot_bfloat16)(int64_t) = nullptr;
+#define ULPGRAD_NAMES "FMA", "VPMADDWD + VPADDD", "VPDPWSSD", "VPDPBUSD", ""
+constexpr int kPair = 2;
+#elif defined(__SSE2__)
+ULPGRAD_PEAK(words, , __m128i, _mm_add_epi32(_mm_madd_epi16(x, a), b))
+constexpr void (*dot16)(int64_t) = nullptr, (*dot8)(int64_t) = nullptr, (*dot_bfloat16)(int64_t) = nullptr;
+#define ULPGRAD_NAMES "multiply and add", "PMADDWD + PADDD", "", "", ""
+constexpr int kPair = 2;
+#elif defined(__aarch64__)
+ULPGRAD_PEAK(words, , int32x4_t, vmlal_high_s16(x, vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)))
+ULPGRAD_PEAK(dot8, __attribute__((target("arch=armv8.2-a+dotprod"))), int32x4_t,
+             vdotq_s32(x, vreinterpretq_s8_s32(a), vreinterpretq_s8_s32(b)))
+constexpr void (*dot16)(int64_t) = nullptr, (*dot_bfloat16)(int64_t) = nullptr;
+#define ULPGRAD_NAMES "FMLA", "SMLAL", "", "SDOT", ""
+constexpr int kPair = 1;
 #else
-constexpr int kVnni16 = 0, kVnni8 = 0;
-constexpr decltype(&dot16) vnni16 = nullptr, vnni8 = nullptr;
+ULPGRAD_PEAK(words, , Vec<int32_t>, a* b + x)
+constexpr void (*dot16)(int64_t) = nullptr, (*dot8)(int64_t) = nullptr, (*dot_bfloat16)(int64_t) = nullptr;
+#define ULPGRAD_NAMES "multiply and add", "multiply and add", "", "", ""
+constexpr int kPair = 1;
 #endif
 
-extern const PeakTable peak_table = {fma<float>,
-                                     fma<double>,
-                                     kChains * kLanes<float>,
-                                     kChains * kLanes<double>,
-                                     dot16,
-                                     kChains * kLanes<int32_t> * kPair,
-                                     vnni16,
-                                     vnni8,
-                                     kVnni16,
-                                     kVnni8};
+constexpr const char* kNames[] = {ULPGRAD_NAMES};
+constexpr int64_t kLane32 = 2 * kChains * kLanes<int32_t>;
+
+extern const PeakTable peak_table = {
+    {fma32, kLane32, kNames[0]},     {fma64, kLane32 / 2, kNames[0]}, {words, kLane32 * kPair, kNames[1]},
+    {dot16, kLane32 * 2, kNames[2]}, {dot8, kLane32 * 4, kNames[3]},  {dot_bfloat16, kLane32 * 2, kNames[4]},
+};
 
 }  // namespace ulpgrad::ULPGRAD_ISA
