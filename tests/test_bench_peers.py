@@ -157,7 +157,7 @@ def test_integer_units_do_at_least_as_much_in_bytes() -> None:
     assert octets is not None
     assert octets > 0.8 * words > 0
     with pytest.raises(ValueError, match="bits = 8 or 16"):
-        native.module().peak_dot(1, 1, 12)
+        peak.dots(12)
 
 
 def test_tables_of_documents_come_from_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ def units(form: Format) -> Callable[[], float | None]:
     """GFLOP/s of the multiply-add units for that format."""
 
     def limit() -> float | None:
-        found = peak.flops(form, get_num_threads())
+        found = peak.flops(form, get_num_threads(), dots=True)
         return None if found is None else found / 1e9
 
     return limit
