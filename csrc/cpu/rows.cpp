@@ -6,7 +6,8 @@
 #include <algorithm>
 #include <optional>
 
-#include "bind.h"
+#include "bind_floats.h"
+#include "scratch.h"
 #include "threads.h"
 
 namespace ulpgrad {
@@ -14,18 +15,12 @@ namespace {
 
 constexpr int64_t kGrain = 1 << 14;  // values, about 10 us: less does not pay for a thread
 
+int64_t rows_per_thread(int64_t n) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, n)); }
+
 template <typename Body>
 void over_rows(int64_t rows, int64_t n, const Body& body) {
   const py::gil_scoped_release free;
-  parallel_for(rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, n)), body);
-}
-
-bool is_double(const py::array& a) { return py::isinstance<py::array_t<double>>(a); }
-
-template <typename T>
-const T* values_of(const py::array& a, int64_t size, const char* name) {
-  expect_shape(a, {size}, name);
-  return contiguous<T>(a, name);
+  parallel_for(rows, rows_per_thread(n), body);
 }
 
 // Calls body(offset, width) on tiles of columns of an array [outer, n, inner].
@@ -42,63 +37,99 @@ void over_columns(int64_t outer, int64_t n, int64_t inner, const Body& body) {
                });
 }
 
-// A function of x[outer, n, inner] along n: by rows where inner is 1, else by columns.
+// x[outer, n, inner], and where its values and those of a result like it lie.
 template <typename T>
-py::array unary(void (*rows)(const T*, T*, int64_t, int64_t), void (*columns)(const T*, T*, int64_t, int64_t, int64_t),
-                const py::array& x) {
-  expect_ndim(x, 3, "x");
-  const int64_t outer = x.shape(0), n = x.shape(1), inner = x.shape(2);
-  const T* from = contiguous<T>(x, "x");
-  py::array_t<T> out = empty<T>({outer, n, inner});
-  T* to = out.mutable_data();
-  if (inner == 1) {
-    over_rows(outer, n, [&](int64_t b, int64_t e) { rows(from + b * n, to + b * n, e - b, n); });
-  } else {
-    over_columns(outer, n, inner, [&](int64_t at, int64_t width) { columns(from + at, to + at, n, width, inner); });
-  }
-  return out;
-}
+struct Along {
+  int64_t outer, n, inner;
+  const T* x;
+  py::array out;
+  T* y;
 
-template <typename T>
-py::array binary(void (*rows)(const T*, const T*, T*, int64_t, int64_t),
-                 void (*columns)(const T*, const T*, T*, int64_t, int64_t, int64_t), const py::array& g,
-                 const py::array& y) {
-  expect_ndim(y, 3, "y");
-  const int64_t outer = y.shape(0), n = y.shape(1), inner = y.shape(2);
-  expect_shape(g, {outer, n, inner}, "g");
-  const T *gradient = contiguous<T>(g, "g"), *from = contiguous<T>(y, "y");
-  py::array_t<T> out = empty<T>({outer, n, inner});
-  T* to = out.mutable_data();
-  if (inner == 1) {
-    over_rows(outer, n, [&](int64_t b, int64_t e) { rows(gradient + b * n, from + b * n, to + b * n, e - b, n); });
-  } else {
-    over_columns(outer, n, inner,
-                 [&](int64_t at, int64_t width) { columns(gradient + at, from + at, to + at, n, width, inner); });
+  explicit Along(const py::array& a) {
+    expect_ndim(a, 3, "x");
+    outer = a.shape(0), n = a.shape(1), inner = a.shape(2);
+    x = values<T>(a, "x");
+    out = empty_of<T>({outer, n, inner});
+    y = data_of<T>(out);
   }
-  return out;
-}
+};
 
 py::array softmax(const py::array& x, const char* isa) {
   const RowTable& t = table<RowTable>(isa_named(isa));
-  return is_double(x) ? unary(t.f64.softmax, t.f64.softmax_columns, x) : unary(t.f32.softmax, t.f32.softmax_columns, x);
+  return by_type(x, "x", [&](auto type) {
+    using T = decltype(type);
+    const Along<T> a(x);
+    const RowFunctions<T>& f = of<T>(t);
+    const int64_t n = a.n;
+    if (a.inner != 1) {
+      over_columns(a.outer, n, a.inner,
+                   [&](int64_t at, int64_t width) { f.softmax_columns(a.x + at, a.y + at, n, width, a.inner); });
+      return a.out;
+    }
+    const int64_t parts = threads_for(a.outer, rows_per_thread(n)), row = (n + 63) / 64 * 64;
+    auto* memory = static_cast<Wide<T>*>(scratch(Slot::caller, static_cast<size_t>(parts * row) * sizeof(Wide<T>)));
+    {
+      const py::gil_scoped_release free;
+      parallel_for(parts, 1, [&](int64_t first, int64_t last) {
+        for (int64_t p = first; p < last; ++p) {
+          const int64_t begin = a.outer * p / parts, end = a.outer * (p + 1) / parts;
+          f.softmax(a.x + begin * n, a.y + begin * n, memory + p * row, end - begin, n);
+        }
+      });
+    }
+    return a.out;
+  });
 }
 
 py::array log_softmax(const py::array& x, const char* isa) {
   const RowTable& t = table<RowTable>(isa_named(isa));
-  return is_double(x) ? unary(t.f64.log_softmax, t.f64.log_softmax_columns, x)
-                      : unary(t.f32.log_softmax, t.f32.log_softmax_columns, x);
+  return by_type(x, "x", [&](auto type) {
+    using T = decltype(type);
+    const Along<T> a(x);
+    const RowFunctions<T>& f = of<T>(t);
+    if (a.inner == 1) {
+      over_rows(a.outer, a.n, [&](int64_t b, int64_t e) { f.log_softmax(a.x + b * a.n, a.y + b * a.n, e - b, a.n); });
+    } else {
+      over_columns(a.outer, a.n, a.inner,
+                   [&](int64_t at, int64_t width) { f.log_softmax_columns(a.x + at, a.y + at, a.n, width, a.inner); });
+    }
+    return a.out;
+  });
+}
+
+template <typename T>
+using Gradient = void (*)(const T*, const T*, T*, int64_t, int64_t);
+template <typename T>
+using ColumnGradient = void (*)(const T*, const T*, T*, int64_t, int64_t, int64_t);
+
+template <typename T>
+py::array gradient(Gradient<T> rows, ColumnGradient<T> columns, const py::array& g, const py::array& y) {
+  const Along<T> a(y);
+  const T* from = values<T>(g, {a.outer, a.n, a.inner}, "g");
+  const int64_t n = a.n;
+  if (a.inner == 1) {
+    over_rows(a.outer, n, [&](int64_t b, int64_t e) { rows(from + b * n, a.x + b * n, a.y + b * n, e - b, n); });
+  } else {
+    over_columns(a.outer, n, a.inner,
+                 [&](int64_t at, int64_t width) { columns(from + at, a.x + at, a.y + at, n, width, a.inner); });
+  }
+  return a.out;
 }
 
 py::array softmax_gradient(const py::array& g, const py::array& y, const char* isa) {
   const RowTable& t = table<RowTable>(isa_named(isa));
-  return is_double(y) ? binary(t.f64.softmax_gradient, t.f64.softmax_gradient_columns, g, y)
-                      : binary(t.f32.softmax_gradient, t.f32.softmax_gradient_columns, g, y);
+  return by_type(y, "y", [&](auto type) {
+    const auto& f = of<decltype(type)>(t);
+    return gradient(f.softmax_gradient, f.softmax_gradient_columns, g, y);
+  });
 }
 
 py::array log_softmax_gradient(const py::array& g, const py::array& y, const char* isa) {
   const RowTable& t = table<RowTable>(isa_named(isa));
-  return is_double(y) ? binary(t.f64.log_softmax_gradient, t.f64.log_softmax_gradient_columns, g, y)
-                      : binary(t.f32.log_softmax_gradient, t.f32.log_softmax_gradient_columns, g, y);
+  return by_type(y, "y", [&](auto type) {
+    const auto& f = of<decltype(type)>(t);
+    return gradient(f.log_softmax_gradient, f.log_softmax_gradient_columns, g, y);
+  });
 }
 
 // The first position whose index is neither in [0, limit) nor the ignored one, or -1.
@@ -111,56 +142,50 @@ int64_t first_outside(const py::array& indices, int64_t limit, std::optional<int
 }
 
 Targets targets_of(const py::array& target, int64_t rows, int64_t classes, int64_t ignored, double smoothing) {
-  const int64_t* index = values_of<int64_t>(target, rows, "target");
+  expect_shape(target, {rows}, "target");
+  const int64_t* index = contiguous<int64_t>(target, "target");
   if (const int64_t i = first_outside(target, classes, ignored); i >= 0)
     throw py::value_error("target[" + std::to_string(i) + "] is not a class");
   return {index, ignored, smoothing};
 }
 
-template <typename T>
-py::tuple cross_entropy_of(const RowFunctions<T>& f, const py::array& x, const py::array& target, int64_t ignored,
-                           double smoothing) {
-  expect_ndim(x, 2, "logits");
-  const int64_t rows = x.shape(0), n = x.shape(1);
-  const T* from = contiguous<T>(x, "logits");
-  const Targets all = targets_of(target, rows, n, ignored, smoothing);
-  py::array_t<T> losses = empty<T>({rows}), lse = empty<T>({rows});
-  T *to = losses.mutable_data(), *log = lse.mutable_data();
-  over_rows(rows, n, [&](int64_t b, int64_t e) {
-    f.cross_entropy(from + b * n, {all.index + b, ignored, smoothing}, to + b, log + b, e - b, n);
-  });
-  return py::make_tuple(losses, lse);
-}
-
 py::tuple cross_entropy(const py::array& x, const py::array& target, int64_t ignored, double smoothing,
                         const char* isa) {
   const RowTable& t = table<RowTable>(isa_named(isa));
-  return is_double(x) ? cross_entropy_of(t.f64, x, target, ignored, smoothing)
-                      : cross_entropy_of(t.f32, x, target, ignored, smoothing);
-}
-
-template <typename T>
-py::array cross_entropy_gradient_of(const RowFunctions<T>& f, const py::array& g, const py::array& x,
-                                    const py::array& target, const py::array& lse, int64_t ignored, double smoothing) {
   expect_ndim(x, 2, "logits");
   const int64_t rows = x.shape(0), n = x.shape(1);
-  const T *from = contiguous<T>(x, "logits"), *gradient = values_of<T>(g, rows, "g"),
-          *log = values_of<T>(lse, rows, "lse");
   const Targets all = targets_of(target, rows, n, ignored, smoothing);
-  py::array_t<T> out = empty<T>({rows, n});
-  T* to = out.mutable_data();
-  over_rows(rows, n, [&](int64_t b, int64_t e) {
-    f.cross_entropy_gradient(gradient + b, from + b * n, {all.index + b, ignored, smoothing}, log + b, to + b * n,
-                             e - b, n);
+  return by_type(x, "logits", [&](auto type) {
+    using T = decltype(type);
+    const T* from = values<T>(x, "logits");
+    py::array losses = empty_of<T>({rows}), lse = empty_of<Wide<T>>({rows});
+    T* to = data_of<T>(losses);
+    Wide<T>* log = data_of<Wide<T>>(lse);
+    over_rows(rows, n, [&](int64_t b, int64_t e) {
+      of<T>(t).cross_entropy(from + b * n, {all.index + b, ignored, smoothing}, to + b, log + b, e - b, n);
+    });
+    return py::make_tuple(losses, lse);
   });
-  return out;
 }
 
 py::array cross_entropy_gradient(const py::array& g, const py::array& x, const py::array& target, const py::array& lse,
                                  int64_t ignored, double smoothing, const char* isa) {
   const RowTable& t = table<RowTable>(isa_named(isa));
-  return is_double(x) ? cross_entropy_gradient_of(t.f64, g, x, target, lse, ignored, smoothing)
-                      : cross_entropy_gradient_of(t.f32, g, x, target, lse, ignored, smoothing);
+  expect_ndim(x, 2, "logits");
+  const int64_t rows = x.shape(0), n = x.shape(1);
+  const Targets all = targets_of(target, rows, n, ignored, smoothing);
+  return by_type(x, "logits", [&](auto type) {
+    using T = decltype(type);
+    const T *from = values<T>(x, "logits"), *scale = values<T>(g, {rows}, "g");
+    const Wide<T>* log = values<Wide<T>>(lse, {rows}, "lse");
+    py::array out = empty_of<T>({rows, n});
+    T* to = data_of<T>(out);
+    over_rows(rows, n, [&](int64_t b, int64_t e) {
+      of<T>(t).cross_entropy_gradient(scale + b, from + b * n, {all.index + b, ignored, smoothing}, log + b, to + b * n,
+                                      e - b, n);
+    });
+    return out;
+  });
 }
 
 void bind_rows(py::module_& m) {

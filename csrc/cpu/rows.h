@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "for_floats.h"
 #include "isa.h"
 
 namespace ulpgrad {
@@ -17,27 +18,25 @@ struct Targets {
   double smoothing;
 };
 
-// Each works on `rows` rows of n values.
-template <typename T>
+// Each works on `rows` rows of n values. 16-bit values are widened as they are read, and results rounded once.
+template <typename S>
 struct RowFunctions {
-  void (*softmax)(const T* x, T* y, int64_t rows, int64_t n);
-  void (*log_softmax)(const T* x, T* y, int64_t rows, int64_t n);
-  void (*softmax_gradient)(const T* g, const T* y, T* dx, int64_t rows, int64_t n);
-  void (*log_softmax_gradient)(const T* g, const T* y, T* dx, int64_t rows, int64_t n);
-  void (*cross_entropy)(const T* x, const Targets& target, T* loss, T* lse, int64_t rows, int64_t n);
-  void (*cross_entropy_gradient)(const T* g, const T* x, const Targets& target, const T* lse, T* dx, int64_t rows,
+  // `row` is memory for n values.
+  void (*softmax)(const S* x, S* y, Wide<S>* row, int64_t rows, int64_t n);
+  void (*log_softmax)(const S* x, S* y, int64_t rows, int64_t n);
+  void (*softmax_gradient)(const S* g, const S* y, S* dx, int64_t rows, int64_t n);
+  void (*log_softmax_gradient)(const S* g, const S* y, S* dx, int64_t rows, int64_t n);
+  void (*cross_entropy)(const S* x, const Targets& target, S* loss, Wide<S>* lse, int64_t rows, int64_t n);
+  void (*cross_entropy_gradient)(const S* g, const S* x, const Targets& target, const Wide<S>* lse, S* dx, int64_t rows,
                                  int64_t n);
-  // The same four on columns: n rows of width <= kColumns values, `stride` apart, each column by itself.
-  void (*softmax_columns)(const T* x, T* y, int64_t n, int64_t width, int64_t stride);
-  void (*log_softmax_columns)(const T* x, T* y, int64_t n, int64_t width, int64_t stride);
-  void (*softmax_gradient_columns)(const T* g, const T* y, T* dx, int64_t n, int64_t width, int64_t stride);
-  void (*log_softmax_gradient_columns)(const T* g, const T* y, T* dx, int64_t n, int64_t width, int64_t stride);
+  // The first four on columns: n rows of width <= kColumns values, `stride` apart, each column by itself.
+  void (*softmax_columns)(const S* x, S* y, int64_t n, int64_t width, int64_t stride);
+  void (*log_softmax_columns)(const S* x, S* y, int64_t n, int64_t width, int64_t stride);
+  void (*softmax_gradient_columns)(const S* g, const S* y, S* dx, int64_t n, int64_t width, int64_t stride);
+  void (*log_softmax_gradient_columns)(const S* g, const S* y, S* dx, int64_t n, int64_t width, int64_t stride);
 };
 
-struct RowTable {
-  RowFunctions<float> f32;
-  RowFunctions<double> f64;
-};
+using RowTable = ForFloats<RowFunctions>;
 
 ULPGRAD_TABLE(RowTable, row_table)
 

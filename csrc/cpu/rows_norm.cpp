@@ -5,7 +5,8 @@
 #include <algorithm>
 #include <memory>
 
-#include "bind.h"
+#include "bind_floats.h"
+#include "cast.h"
 #include "threads.h"
 
 namespace ulpgrad {
@@ -17,86 +18,84 @@ constexpr int64_t kMinRows = 16;     // rows a part is made from, at least
 
 int64_t grain(int64_t values) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, values)); }
 
-bool is_double(const py::array& a) { return py::isinstance<py::array_t<double>>(a); }
-
-// A vector of `size` values, or null for None.
+// The values as an array of T: as they are, or rounded to 16 bits.
 template <typename T>
-const T* optional(const py::object& a, int64_t size, const char* name) {
-  if (a.is_none()) return nullptr;
-  const py::array vector = py::cast<py::array>(a);
-  expect_shape(vector, {size}, name);
-  return contiguous<T>(vector, name);
+py::array rounded(const Wide<T>* from, int64_t n, Isa isa) {
+  py::array out = empty_of<T>({n});
+  T* to = data_of<T>(out);
+  if constexpr (std::is_same_v<T, Bfloat16>) {
+    table<CastTable>(isa).s_b(from, to, n);
+  } else if constexpr (std::is_same_v<T, Float16>) {
+    table<CastTable>(isa).s_h(from, to, n);
+  } else {
+    std::copy_n(from, n, to);
+  }
+  return out;
 }
 
 template <typename T>
-const T* shaped(const py::array& a, std::initializer_list<int64_t> shape, const char* name) {
-  expect_shape(a, shape, name);
-  return contiguous<T>(a, name);
-}
-
-template <typename T>
-py::tuple forward_of(const NormFunctions<T>& f, const py::array& x, const py::object& weight, const py::object& bias,
-                     double eps, bool centered) {
-  expect_ndim(x, 2, "x");
+py::tuple forward(const py::array& x, const py::object& weight, const py::object& bias, double eps, bool centered,
+                  Isa isa) {
   const int64_t rows = x.shape(0), n = x.shape(1);
-  py::array_t<T> y = empty<T>({rows, n}), mean = empty<T>({centered ? rows : 0}), rstd = empty<T>({rows});
-  const RowNorm<T> a{contiguous<T>(x, "x"),
-                     optional<T>(weight, n, "weight"),
-                     optional<T>(bias, n, "bias"),
-                     y.mutable_data(),
-                     centered ? mean.mutable_data() : nullptr,
-                     rstd.mutable_data(),
+  py::array y = empty_of<T>({rows, n}), mean = empty_of<Wide<T>>({centered ? rows : 0}),
+            rstd = empty_of<Wide<T>>({rows});
+  const RowNorm<T> a{values<T>(x, "x"),
+                     optional_values<T>(weight, n, "weight"),
+                     optional_values<T>(bias, n, "bias"),
+                     data_of<T>(y),
+                     centered ? data_of<Wide<T>>(mean) : nullptr,
+                     data_of<Wide<T>>(rstd),
                      n,
                      eps};
   {
+    const auto run = of<T>(table<NormTable>(isa)).forward;
     const py::gil_scoped_release free;
-    parallel_for(rows, grain(n), [&](int64_t begin, int64_t end) { f.forward(a, begin, end); });
+    parallel_for(rows, grain(n), [&](int64_t begin, int64_t end) { run(a, begin, end); });
   }
   if (!centered) return py::make_tuple(y, rstd);
   return py::make_tuple(y, mean, rstd);
 }
 
 template <typename T>
-py::tuple gradient_of(const NormFunctions<T>& f, const py::array& g, const py::array& x, const py::object& weight,
-                      const py::object& mean, const py::array& rstd) {
-  expect_ndim(x, 2, "x");
+py::tuple gradient(const py::array& g, const py::array& x, const py::object& weight, const py::object& mean,
+                   const py::array& rstd, Isa isa) {
+  using Sum = Wide<T>;
   const int64_t rows = x.shape(0), n = x.shape(1);
   const bool centered = !mean.is_none();
-  py::array_t<T> dx = empty<T>({rows, n}), dweight = empty<T>({n}), dbias = empty<T>({centered ? n : 0});
-  const RowNormGradient<T> a{shaped<T>(g, {rows, n}, "g"),
-                             contiguous<T>(x, "x"),
-                             optional<T>(weight, n, "weight"),
-                             optional<T>(mean, rows, "mean"),
-                             shaped<T>(rstd, {rows}, "rstd"),
-                             dx.mutable_data(),
-                             dweight.mutable_data(),
-                             centered ? dbias.mutable_data() : nullptr,
+  py::array dx = empty_of<T>({rows, n});
+  const RowNormGradient<T> a{values<T>(g, {rows, n}, "g"),
+                             values<T>(x, "x"),
+                             optional_values<T>(weight, n, "weight"),
+                             optional_values<Sum>(mean, rows, "mean"),
+                             values<Sum>(rstd, {rows}, "rstd"),
+                             data_of<T>(dx),
+                             nullptr,
+                             nullptr,
                              n};
+  const int64_t step = std::max(kMinRows, (rows + kMaxChunks - 1) / kMaxChunks);
+  const int64_t chunks = std::max<int64_t>(1, (rows + step - 1) / step);
+  // dweight and dbias of each chunk, one after the other; those of all chunks are added to the first.
+  const std::unique_ptr<Sum[]> parts(new Sum[static_cast<size_t>(2 * chunks * n)]);
   {
+    const auto run = of<T>(table<NormTable>(isa)).gradient;
     const py::gil_scoped_release free;
-    const int64_t step = std::max(kMinRows, (rows + kMaxChunks - 1) / kMaxChunks);
-    const int64_t chunks = (rows + step - 1) / step;
-    const std::unique_ptr<T[]> parts(new T[static_cast<size_t>(2 * chunks * n)]);
     parallel_for(chunks, grain(step * n), [&](int64_t begin, int64_t end) {
       for (int64_t k = begin; k < end; ++k) {
         RowNormGradient<T> part = a;
-        part.dweight = &parts[2 * k * n];
+        part.dweight = &parts[static_cast<size_t>(2 * k * n)];
         part.dbias = part.dweight + n;
-        f.gradient(part, k * step, std::min(rows, (k + 1) * step));
+        run(part, k * step, std::min(rows, (k + 1) * step));
       }
     });
-    parallel_for(n, grain(chunks), [&](int64_t begin, int64_t end) {
-      for (T* to : {a.dweight, a.dbias}) {
-        if (!to) continue;
-        const T* from = &parts[to == a.dbias ? n : 0];
-        for (int64_t j = begin; j < end; ++j) to[j] = 0;
-        for (int64_t k = 0; k < chunks; ++k)
-          for (int64_t j = begin; j < end; ++j) to[j] += from[2 * k * n + j];
-      }
+    parallel_for(centered ? 2 * n : n, grain(chunks), [&](int64_t begin, int64_t end) {
+      for (int64_t k = 1; k < chunks; ++k)
+        for (int64_t j = begin; j < end; ++j)
+          parts[static_cast<size_t>(j)] += parts[static_cast<size_t>(2 * k * n + j)];
     });
   }
+  const py::array dweight = rounded<T>(parts.get(), n, isa);
   if (!centered) return py::make_tuple(dx, dweight);
-  return py::make_tuple(dx, dweight, dbias);
+  return py::make_tuple(dx, dweight, rounded<T>(parts.get() + n, n, isa));
 }
 
 template <typename T, typename Run>
@@ -109,75 +108,74 @@ void over_channels(const ChannelNorm<T>& a, const Run& run) {
 }
 
 template <typename T>
-py::tuple channels_of(const NormFunctions<T>& f, const py::array& x, const py::object& weight, const py::object& bias,
-                      double eps) {
-  expect_ndim(x, 3, "x");
+py::tuple channels(const py::array& x, const py::object& weight, const py::object& bias, double eps, Isa isa) {
   const int64_t n = x.shape(0), c = x.shape(1), s = x.shape(2);
-  py::array_t<T> y = empty<T>({n, c, s}), mean = empty<T>({c}), rstd = empty<T>({c});
+  py::array y = empty_of<T>({n, c, s}), mean = empty_of<Wide<T>>({c}), rstd = empty_of<Wide<T>>({c});
   const ChannelNorm<T> a{nullptr,
-                         contiguous<T>(x, "x"),
-                         optional<T>(weight, c, "weight"),
-                         optional<T>(bias, c, "bias"),
-                         y.mutable_data(),
-                         mean.mutable_data(),
-                         rstd.mutable_data(),
+                         values<T>(x, "x"),
+                         optional_values<T>(weight, c, "weight"),
+                         optional_values<T>(bias, c, "bias"),
+                         data_of<T>(y),
+                         data_of<Wide<T>>(mean),
+                         data_of<Wide<T>>(rstd),
                          nullptr,
                          nullptr,
                          n,
                          c,
                          s,
                          eps};
-  over_channels(a, f.channels);
+  over_channels(a, of<T>(table<NormTable>(isa)).channels);
   return py::make_tuple(y, mean, rstd);
 }
 
 template <typename T>
-py::tuple channel_gradient_of(const NormFunctions<T>& f, const py::array& g, const py::array& x,
-                              const py::object& weight, const py::array& mean, const py::array& rstd) {
-  expect_ndim(x, 3, "x");
+py::tuple channel_gradient(const py::array& g, const py::array& x, const py::object& weight, const py::array& mean,
+                           const py::array& rstd, Isa isa) {
+  using Sum = Wide<T>;
   const int64_t n = x.shape(0), c = x.shape(1), s = x.shape(2);
-  py::array_t<T> dx = empty<T>({n, c, s}), dweight = empty<T>({c}), dbias = empty<T>({c});
-  const ChannelNorm<T> a{shaped<T>(g, {n, c, s}, "g"),
-                         contiguous<T>(x, "x"),
-                         optional<T>(weight, c, "weight"),
+  py::array dx = empty_of<T>({n, c, s});
+  const std::unique_ptr<Sum[]> sums(new Sum[static_cast<size_t>(2 * c)]);
+  const ChannelNorm<T> a{values<T>(g, {n, c, s}, "g"),
+                         values<T>(x, "x"),
+                         optional_values<T>(weight, c, "weight"),
                          nullptr,
-                         dx.mutable_data(),
-                         const_cast<T*>(shaped<T>(mean, {c}, "mean")),
-                         const_cast<T*>(shaped<T>(rstd, {c}, "rstd")),
-                         dweight.mutable_data(),
-                         dbias.mutable_data(),
+                         data_of<T>(dx),
+                         const_cast<Sum*>(values<Sum>(mean, {c}, "mean")),
+                         const_cast<Sum*>(values<Sum>(rstd, {c}, "rstd")),
+                         sums.get(),
+                         sums.get() + c,
                          n,
                          c,
                          s,
                          0};
-  over_channels(a, f.channel_gradient);
-  return py::make_tuple(dx, dweight, dbias);
+  over_channels(a, of<T>(table<NormTable>(isa)).channel_gradient);
+  return py::make_tuple(dx, rounded<T>(sums.get(), c, isa), rounded<T>(sums.get() + c, c, isa));
 }
 
 py::tuple row_norm(const py::array& x, const py::object& weight, const py::object& bias, double eps, bool centered,
                    const char* isa) {
-  const NormTable& t = table<NormTable>(isa_named(isa));
-  return is_double(x) ? forward_of(t.f64, x, weight, bias, eps, centered)
-                      : forward_of(t.f32, x, weight, bias, eps, centered);
+  expect_ndim(x, 2, "x");
+  return by_type(x, "x",
+                 [&](auto type) { return forward<decltype(type)>(x, weight, bias, eps, centered, isa_named(isa)); });
 }
 
 py::tuple row_norm_gradient(const py::array& g, const py::array& x, const py::object& weight, const py::object& mean,
                             const py::array& rstd, const char* isa) {
-  const NormTable& t = table<NormTable>(isa_named(isa));
-  return is_double(x) ? gradient_of(t.f64, g, x, weight, mean, rstd) : gradient_of(t.f32, g, x, weight, mean, rstd);
+  expect_ndim(x, 2, "x");
+  return by_type(x, "x", [&](auto type) { return gradient<decltype(type)>(g, x, weight, mean, rstd, isa_named(isa)); });
 }
 
 py::tuple batch_norm(const py::array& x, const py::object& weight, const py::object& bias, double eps,
                      const char* isa) {
-  const NormTable& t = table<NormTable>(isa_named(isa));
-  return is_double(x) ? channels_of(t.f64, x, weight, bias, eps) : channels_of(t.f32, x, weight, bias, eps);
+  expect_ndim(x, 3, "x");
+  return by_type(x, "x", [&](auto type) { return channels<decltype(type)>(x, weight, bias, eps, isa_named(isa)); });
 }
 
 py::tuple batch_norm_gradient(const py::array& g, const py::array& x, const py::object& weight, const py::array& mean,
                               const py::array& rstd, const char* isa) {
-  const NormTable& t = table<NormTable>(isa_named(isa));
-  return is_double(x) ? channel_gradient_of(t.f64, g, x, weight, mean, rstd)
-                      : channel_gradient_of(t.f32, g, x, weight, mean, rstd);
+  expect_ndim(x, 3, "x");
+  return by_type(x, "x",
+                 [&](auto type) { return channel_gradient<decltype(type)>(g, x, weight, mean, rstd, isa_named(isa)); });
 }
 
 void bind_norm(py::module_& m) {

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ulpgrad.formats import INTEGERS, Array, float32, float64
+from ulpgrad.formats import INTEGERS, Array, bfloat16, float16, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.cross_entropy import spec
 from ulpgrad.kernels.registry import kernel
+from ulpgrad.kernels.statistics import beside, wide
 
-FORMATS = [float32, float64, *INTEGERS]
+FORMATS = [float16, bfloat16, float32, float64, *INTEGERS]
 
 
 def _classes(name: str, target: Array, classes: int, ignore_index: int) -> Array:
@@ -38,10 +39,10 @@ def cross_entropy(logits: Array, target: Array, *, ignore_index: int, label_smoo
     rank=50,
     formats=FORMATS,
     contiguous=True,
-    where=spec.one_format(0, 1, 3),
+    where=beside((0, 1), (3,)),
 )
 def cross_entropy_gradient(
     g: Array, logits: Array, target: Array, lse: Array, *, ignore_index: int, label_smoothing: float
 ) -> Array:
     index = _classes("cross_entropy_gradient", target, logits.shape[1], ignore_index)
-    return native.module().cross_entropy_gradient(g, logits, index, lse, ignore_index, label_smoothing)
+    return native.module().cross_entropy_gradient(g, logits, index, wide(lse), ignore_index, label_smoothing)

@@ -1,7 +1,8 @@
 """C++: a row stays in the first cache through all its sweeps, exp is a polynomial on vectors, rows go to threads.
 
 exp(x - max) is stored on its way into the sum, so it is taken once. Along other axes than the last, 64 columns are taken
-together instead of moving the axis by a copy. Next limit: memory, one read and one write.
+together instead of moving the axis by a copy. 16-bit floats are widened as they are read and rounded once. Next limit:
+memory, one read and one write.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ulpgrad.formats import Array, float32, float64
+from ulpgrad.formats import Array, bfloat16, float16, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.registry import kernel
 from ulpgrad.kernels.softmax import spec
 
-FORMATS = [float32, float64]
+FORMATS = [float16, bfloat16, float32, float64]
 
 
 def _along(run: Callable[..., Array], axis: int, *arrays: Array) -> Array:

@@ -17,12 +17,12 @@ ULPGRAD_INLINE void with(bool flag, const F& f) {
   }
 }
 
-template <typename T, bool centered>
-static void forward_rows(const RowNorm<T>& a, int64_t begin, int64_t end) {
+template <typename S, bool centered, typename T = Wide<S>>
+static void forward_rows(const RowNorm<S>& a, int64_t begin, int64_t end) {
   const int64_t n = a.n;
   for (int64_t i = begin; i < end; ++i) {
-    const T* x = a.x + i * n;
-    T* y = a.y + i * n;
+    const S* x = a.x + i * n;
+    S* y = a.y + i * n;
     const T mean = centered ? sum_of<T>(n, [&](const auto& at) { return at(x); }) / static_cast<T>(n) : T(0);
     const T squares = sum_of<T>(n, [&](const auto& at) {
       const Vec<T> d = at(x) - mean;
@@ -44,21 +44,22 @@ static void forward_rows(const RowNorm<T>& a, int64_t begin, int64_t end) {
   }
 }
 
-template <typename T>
-static void forward(const RowNorm<T>& a, int64_t begin, int64_t end) {
-  a.mean ? forward_rows<T, true>(a, begin, end) : forward_rows<T, false>(a, begin, end);
+template <typename S, typename T = Wide<S>>
+static void forward(const RowNorm<S>& a, int64_t begin, int64_t end) {
+  a.mean ? forward_rows<S, true>(a, begin, end) : forward_rows<S, false>(a, begin, end);
 }
 
 // The first sweep takes a row's two sums and adds to the parameters' gradients, the second writes dx.
-template <typename T, bool centered>
-static void gradient_rows(const RowNormGradient<T>& a, int64_t begin, int64_t end) {
+template <typename S, bool centered, typename T = Wide<S>>
+static void gradient_rows(const RowNormGradient<S>& a, int64_t begin, int64_t end) {
   const int64_t n = a.n;
   for (int64_t j = 0; j < n; ++j) a.dweight[j] = 0;
   if (centered)
     for (int64_t j = 0; j < n; ++j) a.dbias[j] = 0;
   for (int64_t i = begin; i < end; ++i) {
-    const T *x = a.x + i * n, *g = a.g + i * n, mean = centered ? a.mean[i] : T(0), rstd = a.rstd[i];
-    T* dx = a.dx + i * n;
+    const S *x = a.x + i * n, *g = a.g + i * n;
+    const T mean = centered ? a.mean[i] : T(0), rstd = a.rstd[i];
+    S* dx = a.dx + i * n;
     with(a.weight, [&](auto has_weight) {
       T total[2];
       sums<T>(n, total, [&](const auto& at, Vec<T>* acc) {
@@ -78,9 +79,9 @@ static void gradient_rows(const RowNormGradient<T>& a, int64_t begin, int64_t en
   }
 }
 
-template <typename T>
-static void gradient(const RowNormGradient<T>& a, int64_t begin, int64_t end) {
-  a.mean ? gradient_rows<T, true>(a, begin, end) : gradient_rows<T, false>(a, begin, end);
+template <typename S, typename T = Wide<S>>
+static void gradient(const RowNormGradient<S>& a, int64_t begin, int64_t end) {
+  a.mean ? gradient_rows<S, true>(a, begin, end) : gradient_rows<S, false>(a, begin, end);
 }
 
 constexpr int64_t kChunk = 128;  // values of a channel that are added up before their sum joins the total
@@ -110,8 +111,8 @@ ULPGRAD_INLINE Vec<T> square_root(Vec<T> v) {
   return v;
 }
 
-template <typename T>
-static void channel_columns(const ChannelNorm<T>& a, int64_t begin, int64_t end) {
+template <typename S, typename T = Wide<S>>
+static void channel_columns(const ChannelNorm<S>& a, int64_t begin, int64_t end) {
   const T count = static_cast<T>(a.n);
   each_column<T>(begin, end, [&](const auto& at) {
     Vec<T> total[1];
@@ -129,8 +130,8 @@ static void channel_columns(const ChannelNorm<T>& a, int64_t begin, int64_t end)
   });
 }
 
-template <typename T>
-static void channel_columns_gradient(const ChannelNorm<T>& a, int64_t begin, int64_t end) {
+template <typename S, typename T = Wide<S>>
+static void channel_columns_gradient(const ChannelNorm<S>& a, int64_t begin, int64_t end) {
   const T count = static_cast<T>(a.n);
   each_column<T>(begin, end, [&](const auto& at) {
     const Vec<T> mean = at(a.mean), rstd = at(a.rstd);
@@ -151,8 +152,8 @@ static void channel_columns_gradient(const ChannelNorm<T>& a, int64_t begin, int
 }
 
 // Many positions per sample: a channel is n runs of s values; the sums of runs are added in order, in double.
-template <typename T, int count, typename F>
-ULPGRAD_INLINE void plane_sums(const ChannelNorm<T>& a, int64_t channel, double (&total)[count], const F& f) {
+template <typename S, int count, typename F, typename T = Wide<S>>
+ULPGRAD_INLINE void plane_sums(const ChannelNorm<S>& a, int64_t channel, double (&total)[count], const F& f) {
   for (int k = 0; k < count; ++k) total[k] = 0;
   for (int64_t i = 0; i < a.n; ++i) {
     const int64_t run = (i * a.c + channel) * a.s;
@@ -162,21 +163,21 @@ ULPGRAD_INLINE void plane_sums(const ChannelNorm<T>& a, int64_t channel, double 
   }
 }
 
-template <typename T>
-static void channel_planes(const ChannelNorm<T>& a, int64_t begin, int64_t end) {
+template <typename S, typename T = Wide<S>>
+static void channel_planes(const ChannelNorm<S>& a, int64_t begin, int64_t end) {
   const double count = static_cast<double>(a.n * a.s);
   for (int64_t c = begin; c < end; ++c) {
     double total[1];
-    plane_sums<T>(a, c, total, [&](const auto& at, int64_t run, Vec<T>* acc) { acc[0] += at(a.x + run); });
+    plane_sums<S>(a, c, total, [&](const auto& at, int64_t run, Vec<T>* acc) { acc[0] += at(a.x + run); });
     const T mean = static_cast<T>(total[0] / count);
-    plane_sums<T>(a, c, total, [&](const auto& at, int64_t run, Vec<T>* acc) {
+    plane_sums<S>(a, c, total, [&](const auto& at, int64_t run, Vec<T>* acc) {
       const Vec<T> d = at.keep(at(a.x + run) - mean);
       acc[0] += d * d;
     });
     const T rstd = static_cast<T>(1 / std::sqrt(total[0] / count + a.eps));
     a.mean[c] = mean;
     a.rstd[c] = rstd;
-    const T weight = a.weight ? a.weight[c] : T(1), bias = a.bias ? a.bias[c] : T(0);
+    const T weight = a.weight ? widen(a.weight[c]) : T(1), bias = a.bias ? widen(a.bias[c]) : T(0);
     for (int64_t i = 0; i < a.n; ++i) {
       const int64_t run = (i * a.c + c) * a.s;
       each<T>(a.s, [&](const auto& at) { at.put(a.y + run, (at(a.x + run) - mean) * rstd * weight + bias); });
@@ -184,20 +185,20 @@ static void channel_planes(const ChannelNorm<T>& a, int64_t begin, int64_t end) 
   }
 }
 
-template <typename T>
-static void channel_planes_gradient(const ChannelNorm<T>& a, int64_t begin, int64_t end) {
+template <typename S, typename T = Wide<S>>
+static void channel_planes_gradient(const ChannelNorm<S>& a, int64_t begin, int64_t end) {
   const double count = static_cast<double>(a.n * a.s);
   for (int64_t c = begin; c < end; ++c) {
     const T mean = a.mean[c], rstd = a.rstd[c];
     double total[2];
-    plane_sums<T>(a, c, total, [&](const auto& at, int64_t run, Vec<T>* acc) {
+    plane_sums<S>(a, c, total, [&](const auto& at, int64_t run, Vec<T>* acc) {
       const Vec<T> g = at(a.g + run);  // zero in lanes past the end
       acc[0] += g;
       acc[1] += g * ((at(a.x + run) - mean) * rstd);
     });
     a.dbias[c] = static_cast<T>(total[0]);
     a.dweight[c] = static_cast<T>(total[1]);
-    const T scale = a.weight ? a.weight[c] * rstd : rstd;
+    const T scale = a.weight ? widen(a.weight[c]) * rstd : rstd;
     const T constant = static_cast<T>(total[0] / count), slope = static_cast<T>(total[1] / count);
     for (int64_t i = 0; i < a.n; ++i) {
       const int64_t run = (i * a.c + c) * a.s;
@@ -209,19 +210,19 @@ static void channel_planes_gradient(const ChannelNorm<T>& a, int64_t begin, int6
   }
 }
 
-template <typename T>
-static void channels(const ChannelNorm<T>& a, int64_t begin, int64_t end) {
+template <typename S, typename T = Wide<S>>
+static void channels(const ChannelNorm<S>& a, int64_t begin, int64_t end) {
   a.s == 1 ? channel_columns(a, begin, end) : channel_planes(a, begin, end);
 }
 
-template <typename T>
-static void channel_gradient(const ChannelNorm<T>& a, int64_t begin, int64_t end) {
+template <typename S, typename T = Wide<S>>
+static void channel_gradient(const ChannelNorm<S>& a, int64_t begin, int64_t end) {
   a.s == 1 ? channel_columns_gradient(a, begin, end) : channel_planes_gradient(a, begin, end);
 }
 
-template <typename T>
-constexpr NormFunctions<T> kFunctions = {forward<T>, gradient<T>, channels<T>, channel_gradient<T>};
+template <typename S>
+constexpr NormFunctions<S> kFunctions = {forward<S>, gradient<S>, channels<S>, channel_gradient<S>};
 
-extern const NormTable norm_table = {kFunctions<float>, kFunctions<double>};
+extern const NormTable norm_table = {kFunctions<float>, kFunctions<double>, kFunctions<Bfloat16>, kFunctions<Float16>};
 
 }  // namespace ulpgrad::ULPGRAD_ISA

@@ -1,14 +1,21 @@
-// Elementary functions that vectorise: straight-line code without calls or branches, for float and double.
+// Elementary functions: straight-line code without calls or branches, for float, double and vectors of them (simd.h),
+// so that loops over values vectorise and loops over vectors need nothing of their own.
 //
-// Each is within about 2 ULP (bounds are held by tests/test_vector_math.py) over the whole range, with infinities, NaN,
-// signed zeros and subnormals as C has them. Polynomials come from kernels/elementwise/coefficients.py by way of
-// setup.py. `c ? a : b` compiles to a blend; comparisons are written so that NaN takes the branch that keeps it.
+// Each float32 result is within 2 ULP over the whole range (bounds are held by tests/test_vector_math.py), with
+// infinities, NaN, signed zeros and subnormals as C has them. Polynomials come from kernels/elementwise/coefficients.py
+// by way of setup.py. `c ? a : b` compiles to a blend; comparisons are written so that NaN takes the branch that keeps
+// it.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "elementwise_polynomials.h"
-#include "isa.h"
+#include "simd.h"
+
+#if ULPGRAD_ISA_LEVEL == 2
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // in GCC's own header, which names undefined registers so
+#endif
 
 namespace ulpgrad::ULPGRAD_ISA::vm {
 
@@ -22,12 +29,13 @@ struct Real<float> {
   static constexpr float lift = 60.0f, lower = 0x1p-60f;  // 2^(n + lift) is normal for any n that matters
   static constexpr float round = 12582912.0f;             // 1.5 * 2^23: adding it rounds to whole numbers
   static constexpr float infinity = __builtin_inff(), nan = __builtin_nanf(""), smallest_normal = 0x1p-126f;
-  static constexpr float exp_low = -104.0f, decay_low = -110.0f, exp_high = 89.0f, expm1_low = -18.0f,
-                         tanh_high = 10.0f;
+  static constexpr float exp_low = -104.0f, decay_low = -110.0f, exp_high = 89.0f, expm1_low = -18.0f;
   static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;  // high * 255 is exact
   static constexpr float tail_high = 15.0f, tail_center = 4.0f;
   static constexpr Bits sqrt_half = 0x3f3504f3u, half_width = 0x800u;  // half_width: rounds to 12 bits
+  static constexpr float tanh_near = 0.625f;
   static constexpr const auto& exp_terms = polynomial::EXP_F32;
+  static constexpr const auto& tanh_terms = polynomial::TANH_F32;
   static constexpr const auto& tail_terms = polynomial::TAIL_F32;
   static constexpr const auto& erf_terms = polynomial::ERF_F32;
 };
@@ -39,14 +47,45 @@ struct Real<double> {
   static constexpr double lift = 512.0, lower = 0x1p-512;
   static constexpr double round = 6755399441055744.0;
   static constexpr double infinity = __builtin_inf(), nan = __builtin_nan(""), smallest_normal = 0x1p-1022;
-  static constexpr double exp_low = -746.0, decay_low = -760.0, exp_high = 710.0, expm1_low = -40.0, tanh_high = 20.0;
+  static constexpr double exp_low = -746.0, decay_low = -760.0, exp_high = 710.0, expm1_low = -40.0;
   static constexpr double ln2_high = 0x1.62e42feep-1, ln2_low = 0x1.a39ef35793c76p-33;
   static constexpr double tail_high = 40.0, tail_center = 5.0;
   static constexpr Bits sqrt_half = 0x3fe6a09e667f3bcdu, half_width = 0x4000000u;
+  static constexpr double tanh_near = 0.625;
   static constexpr const auto& exp_terms = polynomial::EXP_F64;
+  static constexpr const auto& tanh_terms = polynomial::TANH_F64;
   static constexpr const auto& tail_terms = polynomial::TAIL_F64;
   static constexpr const auto& erf_terms = polynomial::ERF_F64;
 };
+
+// What stands behind a value V: its scalar (V itself, or one lane) and its bits as unsigned integers.
+template <typename V, bool scalar = std::is_arithmetic_v<V>>
+struct Value {
+  using Scalar = V;
+  using Bits = typename Real<V>::Bits;
+};
+
+template <typename V>
+struct Value<V, false> {
+  using Scalar = std::decay_t<decltype(V{}[0])>;
+  typedef typename Real<Scalar>::Bits Bits __attribute__((vector_size(sizeof(V))));
+};
+
+template <typename V>
+using Scalar = typename Value<V>::Scalar;
+
+template <typename V>
+using Of = Real<Scalar<V>>;
+
+// A constant as a V.
+template <typename V>
+ULPGRAD_INLINE V all(Scalar<V> x) {
+  if constexpr (std::is_arithmetic_v<V>) {
+    return x;
+  } else {
+    return x - V{};
+  }
+}
 
 template <typename To, typename From>
 ULPGRAD_INLINE To as(From from) {
@@ -56,14 +95,17 @@ ULPGRAD_INLINE To as(From from) {
   return to;
 }
 
-template <typename T>
-ULPGRAD_INLINE typename Real<T>::Bits bits(T x) {
-  return as<typename Real<T>::Bits>(x);
+template <typename V>
+ULPGRAD_INLINE auto bits(V x) {
+  return as<typename Value<V>::Bits>(x);
 }
 
-template <typename T, int N>
-ULPGRAD_INLINE T evaluate(const T (&terms)[N], T x) {
-  T sum = terms[N - 1];
+template <typename V>
+constexpr auto kSign = typename Of<V>::Bits(1) << (sizeof(Scalar<V>) * 8 - 1);
+
+template <typename V, typename T, int N>
+ULPGRAD_INLINE V evaluate(const T (&terms)[N], V x) {
+  V sum = all<V>(terms[N - 1]);
 #pragma GCC unroll 32
   for (int i = N - 2; i >= 0; --i) sum = sum * x + terms[i];
   return sum;
@@ -71,8 +113,16 @@ ULPGRAD_INLINE T evaluate(const T (&terms)[N], T x) {
 
 // --- exact functions
 
-ULPGRAD_INLINE float abs(float x) { return __builtin_fabsf(x); }
-ULPGRAD_INLINE double abs(double x) { return __builtin_fabs(x); }
+template <typename V>
+ULPGRAD_INLINE V abs(V x) {
+  return as<V>(bits(x) & ~kSign<V>);
+}
+
+template <typename V>
+ULPGRAD_INLINE V copysign(V x, V y) {
+  return as<V>((bits(x) & ~kSign<V>) | (bits(y) & kSign<V>));
+}
+
 ULPGRAD_INLINE float sqrt(float x) { return __builtin_sqrtf(x); }
 ULPGRAD_INLINE double sqrt(double x) { return __builtin_sqrt(x); }
 ULPGRAD_INLINE float floor(float x) { return __builtin_floorf(x); }
@@ -83,9 +133,6 @@ ULPGRAD_INLINE float trunc(float x) { return __builtin_truncf(x); }
 ULPGRAD_INLINE double trunc(double x) { return __builtin_trunc(x); }
 ULPGRAD_INLINE float rint(float x) { return __builtin_rintf(x); }
 ULPGRAD_INLINE double rint(double x) { return __builtin_rint(x); }
-ULPGRAD_INLINE float copysign(float x, float y) { return __builtin_copysignf(x, y); }
-ULPGRAD_INLINE double copysign(double x, double y) { return __builtin_copysign(x, y); }
-
 ULPGRAD_INLINE float fma(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
 ULPGRAD_INLINE double fma(double x, double y, double z) { return __builtin_fma(x, y, z); }
 
@@ -124,125 +171,172 @@ ULPGRAD_INLINE bool signbit(T x) {
 // --- exponentials
 
 // 2^n for a whole n with -bias < n <= bias.
-template <typename T>
-ULPGRAD_INLINE T power_of_two(T n) {
-  return as<T>(bits(n + (Real<T>::round + Real<T>::bias)) << Real<T>::mantissa);
+template <typename V>
+ULPGRAD_INLINE V power_of_two(V n) {
+  return as<V>(bits(n + (Of<V>::round + Of<V>::bias)) << Of<V>::mantissa);
 }
 
-template <typename T>
-ULPGRAD_INLINE T nearest(T x) {
-  return (x + Real<T>::round) - Real<T>::round;
+template <typename V>
+ULPGRAD_INLINE V nearest(V x) {
+  return (x + Of<V>::round) - Of<V>::round;
 }
+
+// y 2^n, where y is about 1 and n whole: in two steps, so that a subnormal result is rounded once.
+template <typename V>
+ULPGRAD_INLINE V scaled(V y, V n) {
+  const V half = nearest(n * Scalar<V>(0.5));
+  return y * power_of_two(half) * power_of_two(n - half);
+}
+
+// The same where the result is at most about 1: with nothing to overflow, the second step is a constant.
+template <typename V>
+ULPGRAD_INLINE V scaled_down(V y, V n) {
+  return y * power_of_two(n + Of<V>::lift) * Of<V>::lower;
+}
+
+#if ULPGRAD_ISA_LEVEL == 2  // one instruction, with the same results
+ULPGRAD_INLINE Vec<float> scaled(Vec<float> y, Vec<float> n) { return (Vec<float>)_mm512_scalef_ps(y, n); }
+ULPGRAD_INLINE Vec<double> scaled(Vec<double> y, Vec<double> n) { return (Vec<double>)_mm512_scalef_pd(y, n); }
+ULPGRAD_INLINE Vec<float> scaled_down(Vec<float> y, Vec<float> n) { return scaled(y, n); }
+ULPGRAD_INLINE Vec<double> scaled_down(Vec<double> y, Vec<double> n) { return scaled(y, n); }
+#endif
 
 // x = n ln 2 + rest, |rest| <= ln 2 / 2.
-template <typename T>
-ULPGRAD_INLINE T reduce(T x, T& n) {
-  n = nearest(x * T(1.4426950408889634));
-  return (x - n * Real<T>::ln2_high) - n * Real<T>::ln2_low;
+template <typename V>
+ULPGRAD_INLINE V reduce(V x, V& n) {
+  n = nearest(x * Scalar<V>(1.4426950408889634));
+  return (x - n * Of<V>::ln2_high) - n * Of<V>::ln2_low;
 }
 
-// exp of the rest.
-template <typename T>
-ULPGRAD_INLINE T exp_rest(T r) {
-  return T(1) + (r + r * r * evaluate(Real<T>::exp_terms, r));
+// exp of the rest, less one.
+template <typename V>
+ULPGRAD_INLINE V expm1_rest(V r) {
+  return r + r * r * evaluate(Of<V>::exp_terms, r);
 }
 
-// The power of two is applied in two steps, so that subnormal results round once.
-template <typename T>
-ULPGRAD_INLINE T exp(T x) {
-  x = x < Real<T>::exp_low ? Real<T>::exp_low : x;
-  x = x > Real<T>::exp_high ? Real<T>::exp_high : x;
-  T n;
-  const T r = reduce(x, n);
-  const T half = nearest(n * T(0.5));
-  return exp_rest(r) * power_of_two(half) * power_of_two(n - half);
+template <typename V>
+ULPGRAD_INLINE V exp_rest(V r) {
+  return Scalar<V>(1) + expm1_rest(r);
 }
 
-// exp(x + small) for decay_low <= x <= 0: with nothing to overflow, the second step is a constant.
-template <typename T>
-ULPGRAD_INLINE T exp_decay(T x, T small) {
-  T n;
-  const T r = reduce(x, n) + small;
-  return exp_rest(r) * power_of_two(n + Real<T>::lift) * Real<T>::lower;
+template <typename V>
+ULPGRAD_INLINE V exp(V x) {
+  x = x < Of<V>::exp_low ? all<V>(Of<V>::exp_low) : x;
+  x = x > Of<V>::exp_high ? all<V>(Of<V>::exp_high) : x;
+  V n;
+  const V r = reduce(x, n);
+  return scaled(exp_rest(r), n);
 }
 
-template <typename T>
-ULPGRAD_INLINE T expm1(T given) {
-  T x = given < Real<T>::expm1_low ? Real<T>::expm1_low : given;
-  x = x > Real<T>::exp_high ? Real<T>::exp_high : x;
-  T n;
-  const T r = reduce(x, n);
-  const T p = r + r * r * evaluate(Real<T>::exp_terms, r);
-  const T half = nearest(n * T(0.5)), rest = n - half;
-  const T scale = power_of_two(half);
+// exp(x + small) for decay_low <= x <= 0.
+template <typename V>
+ULPGRAD_INLINE V exp_decay(V x, V small) {
+  V n;
+  const V r = reduce(x, n) + small;
+  return scaled_down(exp_rest(r), n);
+}
+
+// exp(x) for x that is at most about 0, as after the maximum is taken off.
+template <typename V>
+ULPGRAD_INLINE V exp_of_shifted(V x) {
+  x = x < Of<V>::decay_low ? all<V>(Of<V>::decay_low) : x;
+  V n;
+  const V r = reduce(x, n);
+  return scaled_down(exp_rest(r), n);
+}
+
+template <typename V>
+ULPGRAD_INLINE V expm1(V given) {
+  V x = given < Of<V>::expm1_low ? all<V>(Of<V>::expm1_low) : given;
+  x = x > Of<V>::exp_high ? all<V>(Of<V>::exp_high) : x;
+  V n;
+  const V r = reduce(x, n);
+  const V p = expm1_rest(r);
+  const V half = nearest(n * Scalar<V>(0.5)), rest = n - half;
+  const V scale = power_of_two(half);
   return copysign((scale * p + (scale - power_of_two(-rest))) * power_of_two(rest), given);
 }
 
-template <typename T>
-ULPGRAD_INLINE T tanh(T x) {
-  const T size = abs(x) > Real<T>::tanh_high ? Real<T>::tanh_high : abs(x);
-  const T e = expm1(size + size);
-  return copysign(e / (e + T(2)), x);
+// An odd polynomial near zero, where 1 - 2 / (exp(2 x) + 1) would cancel.
+template <typename V>
+ULPGRAD_INLINE V tanh(V x) {
+  using T = Scalar<V>;
+  const V size = abs(x), z = x * x;
+  const V near = size + size * z * evaluate(Of<V>::tanh_terms, z);
+  const V e = exp_of_shifted(size * T(-2)), far = (T(1) - e) / (T(1) + e);
+  return copysign(size < Of<V>::tanh_near ? near : far, x);
 }
 
-// The exponential of whichever sign does not overflow.
-template <typename T>
-ULPGRAD_INLINE T sigmoid(T x) {
-  const T size = -abs(x);
-  const T e = exp_decay(size < Real<T>::decay_low ? Real<T>::decay_low : size, T(0));
-  return (x < T(0) ? e : T(1)) / (T(1) + e);
+// e / (1 + e) or 1 / (1 + e), e the exponential that does not overflow. What rounding 1 + e lost is taken out of the
+// upper e before that is rounded (1 / (1 + e) is near enough a line for this).
+template <typename V>
+ULPGRAD_INLINE V sigmoid(V x) {
+  using T = Scalar<V>;
+  V size = -abs(x), n;
+  size = size < Of<V>::decay_low ? all<V>(Of<V>::decay_low) : size;
+  const V p = expm1_rest(reduce(size, n)), q = T(1) + p;
+  const V e = scaled_down(q, n), sum = T(1) + e, lost = (e - (sum - T(1))) * (T(1.4118) - T(0.4706) * sum);
+  return (x < T(0) ? scaled_down(T(1) + (p - lost * q), n) : all<V>(1)) / sum;
 }
 
 // --- logarithms
 
 // x = 2^n (1 + f), 1 + f between sqrt(1/2) and sqrt(2); x positive, finite and normal.
-template <typename T>
-ULPGRAD_INLINE T split(T x, T& n) {
-  using Bits = typename Real<T>::Bits;
-  constexpr int mantissa = Real<T>::mantissa, bias = Real<T>::bias;
-  const Bits shifted = bits(x) - Real<T>::sqrt_half;
-  const Bits exponent =
-      (shifted + (Bits(bias) << mantissa)) >> mantissa;  // never negative: no arithmetic shift is needed
+template <typename V>
+ULPGRAD_INLINE V split(V x, V& n) {
+  using Bits = typename Of<V>::Bits;
+  using T = Scalar<V>;
+  constexpr int mantissa = Of<V>::mantissa, bias = Of<V>::bias;
+  const auto shifted = bits(x) - Of<V>::sqrt_half;
+  const auto exponent = (shifted + (Bits(bias) << mantissa)) >> mantissa;  // never negative: no arithmetic shift needed
   // whole number to floating point by its bits, since AVX2 converts no 64-bit integers
   constexpr T unit = T(Bits(1) << mantissa);
-  n = as<T>(bits(unit) | exponent) - (unit + T(bias));
-  return as<T>((shifted & ((Bits(1) << mantissa) - 1)) + Real<T>::sqrt_half) - T(1);
+  n = as<V>(exponent | bits(unit)) - (unit + T(bias));
+  return as<V>((shifted & ((Bits(1) << mantissa) - 1)) + Of<V>::sqrt_half) - T(1);
 }
 
 // log(1 + f) + n ln 2
-ULPGRAD_INLINE float join_log(float f, float n) {
-  const float rest = f * f * (f * evaluate(polynomial::LOG_F32, f) - 0.5f) + n * Real<float>::ln2_low;
-  return n * Real<float>::ln2_high + (f + rest);
+template <typename V>
+ULPGRAD_INLINE V join_log(V f, V n) {
+  using T = Scalar<V>;
+  if constexpr (std::is_same_v<T, float>) {
+    const V rest = f * f * (f * evaluate(polynomial::LOG_F32, f) - 0.5f) + n * Of<V>::ln2_low;
+    return n * Of<V>::ln2_high + (f + rest);
+  } else {
+    const V s = f / (2.0 + f), z = s * s, half_square = 0.5 * f * f;
+    const V tail = s * (half_square + z * evaluate(polynomial::LOG_F64, z)) + n * Of<V>::ln2_low;
+    return n * Of<V>::ln2_high + (f - (half_square - tail));
+  }
 }
 
-ULPGRAD_INLINE double join_log(double f, double n) {
-  const double s = f / (2.0 + f), z = s * s, half_square = 0.5 * f * f;
-  const double tail = s * (half_square + z * evaluate(polynomial::LOG_F64, z)) + n * Real<double>::ln2_low;
-  return n * Real<double>::ln2_high + (f - (half_square - tail));
+// What a logarithm gives where x is not positive and finite.
+template <typename V>
+ULPGRAD_INLINE V log_edges(V y, V x, Scalar<V> zero) {
+  y = x > zero ? y : (x == zero ? all<V>(-Of<V>::infinity) : all<V>(Of<V>::nan));
+  return x == Of<V>::infinity ? x : y;
 }
 
-template <typename T>
-ULPGRAD_INLINE T log(T x) {
-  const bool tiny = x < Real<T>::smallest_normal;
-  constexpr T up = T(typename Real<T>::Bits(1) << Real<T>::mantissa);
-  T n;
-  const T f = split(tiny ? x * up : x, n);
-  T y = join_log(f, tiny ? n - T(Real<T>::mantissa) : n);
-  y = x > T(0) ? y : (x == T(0) ? -Real<T>::infinity : Real<T>::nan);
-  return x == Real<T>::infinity ? x : y;
+template <typename V>
+ULPGRAD_INLINE V log(V x) {
+  using T = Scalar<V>;
+  constexpr T up = T(typename Of<V>::Bits(1) << Of<V>::mantissa);
+  V n;
+  const V f = split(x < Of<V>::smallest_normal ? x * up : x, n);
+  const V y = join_log(f, x < Of<V>::smallest_normal ? n - T(Of<V>::mantissa) : n);
+  return log_edges(y, x, T(0));
 }
 
 // What rounding 1 + x lost is put back into f; it counts for nothing where 1 + x is large.
-template <typename T>
-ULPGRAD_INLINE T log1p(T x) {
-  const T u = T(1) + x;
-  const T lost = x > T(1) ? T(1) - (u - x) : x - (u - T(1));
-  T n;
-  const T f = split(u, n);
-  const T scale = power_of_two(n > T(Real<T>::mantissa + 8) ? T(-Real<T>::mantissa - 8) : -n);
-  T y = copysign(join_log(f + lost * scale, n), x);
-  y = x > T(-1) ? y : (x == T(-1) ? -Real<T>::infinity : Real<T>::nan);
-  return x == Real<T>::infinity ? x : y;
+template <typename V>
+ULPGRAD_INLINE V log1p(V x) {
+  using T = Scalar<V>;
+  constexpr T largest = T(Of<V>::mantissa + 8);
+  const V u = T(1) + x;
+  const V lost = x > T(1) ? T(1) - (u - x) : x - (u - T(1));
+  V n;
+  const V f = split(u, n);
+  const V scale = power_of_two(n > largest ? all<V>(-largest) : -n);
+  return log_edges(copysign(join_log(f + lost * scale, n), x), x, T(-1));
 }
 
 ULPGRAD_INLINE float log2(float x) { return float(log(double(x)) * 1.4426950408889634); }
@@ -305,42 +399,41 @@ ULPGRAD_INLINE double hypot(double x, double y) {
 // --- the normal distribution
 
 // exp(-z^2 / 2) for 0 <= z <= tail_high: the square in two parts, since its rounding would be magnified by itself.
-template <typename T>
-ULPGRAD_INLINE T bell(T z) {
-#ifdef __FMA__
-  const T high = z * z, low = fma(z, z, -high);
-#else
-  const T top = as<T>((bits(z) + Real<T>::half_width) & ~(2 * Real<T>::half_width - 1));  // its square is exact
-  const T high = top * top, low = (z - top) * (z + top);
-#endif
+template <typename V>
+ULPGRAD_INLINE V bell(V z) {
+  using T = Scalar<V>;
+  const V top = as<V>((bits(z) + Of<V>::half_width) & ~(2 * Of<V>::half_width - 1));  // its square is exact
+  const V high = top * top, low = (z - top) * (z + top);
   return exp_decay(T(-0.5) * high, T(-0.5) * low);
 }
 
 // 1 - normal_cdf(z) for z >= 0.
-template <typename T>
-ULPGRAD_INLINE T upper_tail(T z) {
-  z = z > Real<T>::tail_high ? Real<T>::tail_high : z;
-  const T inverse = T(1) / (z + Real<T>::tail_center);
-  return bell(z) * (evaluate(Real<T>::tail_terms, (z - Real<T>::tail_center) * inverse) * inverse);
+template <typename V>
+ULPGRAD_INLINE V upper_tail(V z) {
+  z = z > Of<V>::tail_high ? all<V>(Of<V>::tail_high) : z;
+  const V inverse = Scalar<V>(1) / (z + Of<V>::tail_center);
+  return bell(z) * (evaluate(Of<V>::tail_terms, (z - Of<V>::tail_center) * inverse) * inverse);
 }
 
-template <typename T>
-ULPGRAD_INLINE T normal_cdf(T x) {
-  const T tail = upper_tail(abs(x));
+template <typename V>
+ULPGRAD_INLINE V normal_cdf(V x) {
+  using T = Scalar<V>;
+  const V tail = upper_tail(abs(x));
   return x < T(0) ? tail : T(1) - tail;
 }
 
-template <typename T>
-ULPGRAD_INLINE T normal_density(T x) {
-  const T z = abs(x) > Real<T>::tail_high ? Real<T>::tail_high : abs(x);
-  return T(0.3989422804014327) * bell(z);
+template <typename V>
+ULPGRAD_INLINE V normal_density(V x) {
+  const V z = abs(x) > Of<V>::tail_high ? all<V>(Of<V>::tail_high) : abs(x);
+  return Scalar<V>(0.3989422804014327) * bell(z);
 }
 
-template <typename T>
-ULPGRAD_INLINE T erf(T x) {
-  const T size = abs(x);
-  const T near = x + x * evaluate(Real<T>::erf_terms, size > T(1) ? T(1) : size * size);
-  const T far = copysign(T(1) - T(2) * upper_tail(size * T(1.4142135623730951)), x);
+template <typename V>
+ULPGRAD_INLINE V erf(V x) {
+  using T = Scalar<V>;
+  const V size = abs(x);
+  const V near = x + x * evaluate(Of<V>::erf_terms, size > T(1) ? all<V>(1) : size * size);
+  const V far = copysign(T(1) - T(2) * upper_tail(size * T(1.4142135623730951)), x);
   return size > T(1) ? far : near;
 }
 
