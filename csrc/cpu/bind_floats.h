@@ -2,7 +2,11 @@
 // NumPy's.
 #pragma once
 
+#include <algorithm>
+#include <type_traits>
+
 #include "bind.h"
+#include "cast.h"
 #include "halves.h"
 
 namespace ulpgrad {
@@ -71,6 +75,18 @@ template <typename T>
 py::array empty_of(std::vector<py::ssize_t> shape) {
   return py::reinterpret_steal<py::array>(
       new_array(py::dtype(type_number<T>()).release().ptr(), static_cast<int>(shape.size()), shape.data()).release());
+}
+
+// Sums into values of T: as they are, or rounded to 16 bits.
+template <typename T>
+void round_into(const Wide<T>* from, T* to, int64_t n, Isa isa) {
+  if constexpr (std::is_same_v<T, Bfloat16>) {
+    table<CastTable>(isa).s_b(from, to, n);
+  } else if constexpr (std::is_same_v<T, Float16>) {
+    table<CastTable>(isa).s_h(from, to, n);
+  } else {
+    std::copy_n(from, n, to);
+  }
 }
 
 template <typename T>

@@ -4,22 +4,22 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 
-#include "bind.h"
+#include "bind_floats.h"
 #include "threads.h"
 
 namespace ulpgrad {
 namespace {
 
 constexpr int64_t kGrain = 1 << 16;  // values, about 10 us: less does not pay for a thread
-constexpr int64_t kTile = 1024;      // columns whose accumulators stay in the first cache
 
-constexpr const char* kKinds[] = {"sum", "prod", "max", "min", "squares"};
+constexpr const char* kKinds[] = {"sum", "prod", "max", "min"};
 
 Reduce kind_named(const std::string& name) {
-  for (int i = 0; i < 5; ++i)
+  for (int i = 0; i < 4; ++i)
     if (name == kKinds[i]) return static_cast<Reduce>(i);
-  throw py::value_error("kind='" + name + "': expected sum, prod, max, min or squares");
+  throw py::value_error("kind='" + name + "': expected sum, prod, max or min");
 }
 
 struct Shape {
@@ -29,8 +29,10 @@ struct Shape {
 int64_t steps(int64_t values_per_step) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, values_per_step)); }
 
 // inner == 1: each result is a run of n values. Long runs are shared out by blocks, others as a whole.
-template <typename T>
-void reduce_runs(const ReduceFunctions<T>& f, Reduce kind, const T* x, const Shape& s, const T* center, T* out) {
+template <typename S>
+void reduce_runs(const ReduceFunctions<S>& f, Reduce kind, const S* x, const Shape& s, const Wide<S>* center,
+                 Wide<S>* out) {
+  using T = Wide<S>;
   if (s.n < 4 * kBlock || s.outer >= 16) {
     parallel_for(s.outer, steps(s.n), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) out[i] = f.run(kind, x + i * s.n, s.n, center ? center[i] : T(0));
@@ -49,8 +51,11 @@ void reduce_runs(const ReduceFunctions<T>& f, Reduce kind, const T* x, const Sha
 }
 
 // inner > 1: rows are joined element by element, kRows at a time, then what those gave.
-template <typename T>
-void reduce_columns(const ReduceFunctions<T>& f, Reduce kind, const T* x, const Shape& s, const T* center, T* out) {
+template <typename S>
+void reduce_columns(const ReduceTable& table, Reduce kind, const S* x, const Shape& s, const Wide<S>* center,
+                    Wide<S>* out) {
+  using T = Wide<S>;
+  const ReduceFunctions<S>& f = of<S>(table);
   const int64_t chunks = std::max<int64_t>(1, (s.n + kRows - 1) / kRows), tiles = (s.inner + kTile - 1) / kTile;
   const std::unique_ptr<T[]> parts(chunks > 1 ? new T[static_cast<size_t>(s.outer * chunks * s.inner)] : nullptr);
   T* to = chunks > 1 ? parts.get() : out;
@@ -65,36 +70,49 @@ void reduce_columns(const ReduceFunctions<T>& f, Reduce kind, const T* x, const 
   });
   if (chunks == 1) return;
   const Reduce join = kind == Reduce::squares ? Reduce::sum : kind;
-  const Shape rest{s.outer, chunks, s.inner};
-  reduce_columns<T>(f, join, parts.get(), rest, nullptr, out);
+  reduce_columns<T>(table, join, parts.get(), Shape{s.outer, chunks, s.inner}, nullptr, out);
 }
 
-template <typename T>
-py::array reduce_of(const ReduceFunctions<T>& f, Reduce kind, const py::array& x, const Shape& s,
-                    const py::object& center) {
-  const T* from = contiguous<T>(x, "x");
-  const T* middle = nullptr;
-  if (!center.is_none()) {
-    const py::array c = py::cast<py::array>(center);
-    middle = contiguous<T>(c, "center");
-    if (c.size() != s.outer * s.inner) throw py::value_error("center: expected a value per result");
+template <typename S>
+void reduce_any(const ReduceTable& table, Reduce kind, const S* x, const Shape& s, const Wide<S>* center,
+                Wide<S>* out) {
+  if (s.inner == 1) {
+    reduce_runs(of<S>(table), kind, x, s, center, out);
+  } else if (s.inner > 1) {
+    reduce_columns(table, kind, x, s, center, out);
   }
-  py::array_t<T> out = empty<T>({s.outer * s.inner});
-  T* to = out.mutable_data();
-  {
-    py::gil_scoped_release free;
-    if (s.inner == 1) {
-      reduce_runs(f, kind, from, s, middle, to);
-    } else if (s.inner > 1) {
-      reduce_columns(f, kind, from, s, middle, to);
-    }
+}
+
+constexpr int64_t kWithoutGil = 1 << 14;  // values from which releasing the GIL is worth its cost
+
+// A new array of this shape that fill(values, count) has filled; 16-bit results are rounded from what it filled.
+template <typename S, typename Fill>
+py::array filled(const py::tuple& shape, int64_t outer, int64_t inner, int64_t work, Isa isa, const Fill& fill) {
+  std::vector<py::ssize_t> sizes;
+  int64_t count = 1;
+  for (const py::handle size : shape) {
+    sizes.push_back(py::cast<py::ssize_t>(size));
+    count *= sizes.back();
   }
+  if (count != outer * inner) throw py::value_error("shape: expected outer * inner values");
+  py::array out = empty_of<S>(sizes);
+  S* to = data_of<S>(out);
+  std::optional<py::gil_scoped_release> free;
+  if (work >= kWithoutGil) free.emplace();
+  if constexpr (std::is_same_v<S, Wide<S>>) {
+    fill(to, count);
+  } else {
+    const std::unique_ptr<Wide<S>[]> wide(new Wide<S>[static_cast<size_t>(count)]);
+    fill(wide.get(), count);
+    round_into(wide.get(), to, count, isa);
+  }
+  free.reset();
   return out;
 }
 
 template <typename T>
 py::array arg_of(const ReduceFunctions<T>& f, Reduce kind, const py::array& x, const Shape& s) {
-  const T* from = contiguous<T>(x, "x");
+  const T* from = values<T>(x, "x");
   py::array_t<int64_t> out = empty<int64_t>({s.outer * s.inner});
   int64_t* to = out.mutable_data();
   constexpr int64_t width = kTile / 16;  // columns, so that a tile of many rows stays in the second cache
@@ -114,9 +132,9 @@ py::array arg_of(const ReduceFunctions<T>& f, Reduce kind, const py::array& x, c
 
 template <typename T>
 py::array running_of(const ReduceFunctions<T>& f, Reduce kind, const py::array& x, const Shape& s) {
-  const T* from = contiguous<T>(x, "x");
-  py::array_t<T> out = empty<T>({s.outer, s.n, s.inner});
-  T* to = out.mutable_data();
+  const T* from = values<T>(x, "x");
+  py::array out = empty_of<T>({s.outer, s.n, s.inner});
+  T* to = data_of<T>(out);
   if (x.size() == 0) return out;
   const int64_t tiles = (s.inner + kTile - 1) / kTile;
   {
@@ -150,7 +168,7 @@ py::array arg_reduce(const py::array& x, const std::string& kind, int64_t outer,
   const Reduce chosen = kind_named(kind);
   if (chosen != Reduce::max && chosen != Reduce::min) throw py::value_error("kind: expected max or min");
   if (n < 1 || n > INT32_MAX) throw py::value_error("n: expected 1 to 2^31 - 1, got " + std::to_string(n));
-  return py::isinstance<py::array_t<double>>(x) ? arg_of(run.f64, chosen, x, s) : arg_of(run.f32, chosen, x, s);
+  return by_type(x, "x", [&](auto type) { return arg_of(of<decltype(type)>(run), chosen, x, s); });
 }
 
 py::array cumulate(const py::array& x, const std::string& kind, int64_t outer, int64_t n, int64_t inner,
@@ -159,23 +177,58 @@ py::array cumulate(const py::array& x, const std::string& kind, int64_t outer, i
   const Shape s = checked(x, outer, n, inner);
   const Reduce chosen = kind_named(kind);
   if (chosen != Reduce::sum && chosen != Reduce::prod) throw py::value_error("kind: expected sum or prod");
-  return py::isinstance<py::array_t<double>>(x) ? running_of(run.f64, chosen, x, s) : running_of(run.f32, chosen, x, s);
+  return by_type(x, "x", [&](auto type) { return running_of(of<decltype(type)>(run), chosen, x, s); });
+}
+
+// Divides by a count, in T, as one divides by it anywhere.
+template <typename T>
+void divide(T* values, int64_t count, double divisor) {
+  if (divisor == 1) return;
+  for (int64_t i = 0; i < count; ++i) values[i] /= static_cast<T>(divisor);
 }
 
 py::array reduce(const py::array& x, const std::string& kind, int64_t outer, int64_t n, int64_t inner,
-                 const py::object& center, const char* isa) {
-  const ReduceTable& run = table<ReduceTable>(isa_named(isa));
+                 const py::tuple& shape, double divisor, const char* isa_given) {
+  const Isa isa = isa_named(isa_given);
   const Shape s = checked(x, outer, n, inner);
   const Reduce chosen = kind_named(kind);
-  if (py::isinstance<py::array_t<double>>(x)) return reduce_of(run.f64, chosen, x, s, center);
-  return reduce_of(run.f32, chosen, x, s, center);
+  return by_type(x, "x", [&](auto type) {
+    using T = decltype(type);
+    const T* from = values<T>(x, "x");
+    return filled<T>(shape, outer, inner, x.size(), isa, [&](Wide<T>* out, int64_t count) {
+      reduce_any<T>(table<ReduceTable>(isa), chosen, from, s, nullptr, out);
+      divide(out, count, divisor);
+    });
+  });
+}
+
+py::array variance(const py::array& x, int64_t outer, int64_t n, int64_t inner, const py::tuple& shape, double divisor,
+                   const char* isa_given) {
+  const Isa isa = isa_named(isa_given);
+  const Shape s = checked(x, outer, n, inner);
+  return by_type(x, "x", [&](auto type) {
+    using T = decltype(type);
+    const T* from = values<T>(x, "x");
+    return filled<T>(shape, outer, inner, x.size(), isa, [&](Wide<T>* out, int64_t count) {
+      const ReduceTable& t = table<ReduceTable>(isa);
+      const std::unique_ptr<Wide<T>[]> mean(new Wide<T>[static_cast<size_t>(count)]);
+      reduce_any<T>(t, Reduce::sum, from, s, nullptr, mean.get());
+      divide(mean.get(), count, static_cast<double>(n));
+      reduce_any<T>(t, Reduce::squares, from, s, mean.get(), out);
+      divide(out, count, divisor);
+    });
+  });
 }
 
 void bind_reduction(py::module_& m) {
-  m.def("reduce", &reduce, py::arg("x"), py::arg("kind"), py::arg("outer"), py::arg("n"), py::arg("inner"),
-        py::arg("center") = py::none(), py::arg("isa") = "",
-        "Reduces x, seen as [outer, n, inner], over n. kind: sum, prod, max, min, or squares of distances from "
-        "`center`.");
+  m.def(
+      "reduce", &reduce, py::arg("x"), py::arg("kind"), py::arg("outer"), py::arg("n"), py::arg("inner"),
+      py::arg("shape"), py::arg("divisor") = 1.0, py::arg("isa") = "",
+      "Reduces x, seen as [outer, n, inner], over n, into an array of this shape, divided by a count. kind: sum, prod, "
+      "max or min.");
+  m.def("variance", &variance, py::arg("x"), py::arg("outer"), py::arg("n"), py::arg("inner"), py::arg("shape"),
+        py::arg("divisor"), py::arg("isa") = "",
+        "Squared distances of x, seen as [outer, n, inner], from its means over n, summed and divided.");
   m.def("arg_reduce", &arg_reduce, py::arg("x"), py::arg("kind"), py::arg("outer"), py::arg("n"), py::arg("inner"),
         py::arg("isa") = "", "Where along n x, seen as [outer, n, inner], has its first max or min: int64.");
   m.def("cumulate", &cumulate, py::arg("x"), py::arg("kind"), py::arg("outer"), py::arg("n"), py::arg("inner"),

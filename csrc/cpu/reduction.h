@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "for_floats.h"
 #include "isa.h"
 
 namespace ulpgrad {
@@ -13,28 +14,27 @@ enum class Reduce : int { sum, prod, max, min, squares };
 // another) are each reduced in fixed lanes, then their results in pairs.
 constexpr int64_t kBlock = 4096;
 constexpr int64_t kRows = 128;
+constexpr int64_t kTile = 1024;  // columns whose accumulators stay in the first cache
 
-template <typename T>
+// Values of S are joined as Wide<S>.
+template <typename S>
 struct ReduceFunctions {
   // One block: n values in a row. `center` is what squares measure distances from.
-  T (*block)(Reduce kind, const T* x, int64_t n, T center);
+  Wide<S> (*block)(Reduce kind, const S* x, int64_t n, Wide<S> center);
   // A run of n values, block by block.
-  T (*run)(Reduce kind, const T* x, int64_t n, T center);
+  Wide<S> (*run)(Reduce kind, const S* x, int64_t n, Wide<S> center);
   // n <= kRows rows of `width` values, `stride` apart, into out[width]; `center` has `width` values, or is null.
-  void (*rows)(Reduce kind, const T* x, int64_t n, int64_t width, int64_t stride, const T* center, T* out);
+  void (*rows)(Reduce kind, const S* x, int64_t n, int64_t width, int64_t stride, const Wide<S>* center, Wide<S>* out);
   // Results of blocks, in pairs.
-  T (*tree)(Reduce kind, const T* parts, int64_t n);
+  Wide<S> (*tree)(Reduce kind, const Wide<S>* parts, int64_t n);
   // Where, among n >= 1 rows as above, each column has its first max or min.
-  void (*arg)(Reduce kind, const T* x, int64_t n, int64_t width, int64_t stride, int64_t* out);
-  // Running sums or products: down n >= 1 rows as above, or along `rows` runs of n values.
-  void (*running)(Reduce kind, const T* x, T* y, int64_t n, int64_t width, int64_t stride);
-  void (*running_runs)(Reduce kind, const T* x, T* y, int64_t rows, int64_t n);
+  void (*arg)(Reduce kind, const S* x, int64_t n, int64_t width, int64_t stride, int64_t* out);
+  // Running sums or products: down n >= 1 rows of width <= kTile values, or along `rows` runs of n values.
+  void (*running)(Reduce kind, const S* x, S* y, int64_t n, int64_t width, int64_t stride);
+  void (*running_runs)(Reduce kind, const S* x, S* y, int64_t rows, int64_t n);
 };
 
-struct ReduceTable {
-  ReduceFunctions<float> f32;
-  ReduceFunctions<double> f64;
-};
+using ReduceTable = ForFloats<ReduceFunctions>;
 
 ULPGRAD_TABLE(ReduceTable, reduce_table)
 

@@ -6,7 +6,6 @@
 #include <memory>
 
 #include "bind_floats.h"
-#include "cast.h"
 #include "threads.h"
 
 namespace ulpgrad {
@@ -18,18 +17,10 @@ constexpr int64_t kMinRows = 16;     // rows a part is made from, at least
 
 int64_t grain(int64_t values) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, values)); }
 
-// The values as an array of T: as they are, or rounded to 16 bits.
 template <typename T>
 py::array rounded(const Wide<T>* from, int64_t n, Isa isa) {
   py::array out = empty_of<T>({n});
-  T* to = data_of<T>(out);
-  if constexpr (std::is_same_v<T, Bfloat16>) {
-    table<CastTable>(isa).s_b(from, to, n);
-  } else if constexpr (std::is_same_v<T, Float16>) {
-    table<CastTable>(isa).s_h(from, to, n);
-  } else {
-    std::copy_n(from, n, to);
-  }
+  round_into(from, data_of<T>(out), n, isa);
   return out;
 }
 

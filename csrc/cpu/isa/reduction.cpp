@@ -62,8 +62,8 @@ struct Squares {
 
 constexpr int kVectors = 256 / kVectorBytes;  // accumulators: 256 bytes of lanes whatever the instruction set
 
-template <typename T, typename Op, typename Value>
-static T reduce_block(const T* x, int64_t n, T center) {
+template <typename S, typename Op, typename Value, typename T = Wide<S>>
+static T reduce_block(const S* x, int64_t n, T center) {
   constexpr int lanes = kLanes<T>, width = kVectors * lanes;
   Vec<T> acc[kVectors];
   const Vec<T> c = broadcast(center);
@@ -71,11 +71,14 @@ static T reduce_block(const T* x, int64_t n, T center) {
   int64_t i = 0;
   for (; i + width <= n; i += width) {
 #pragma GCC unroll 16
-    for (int k = 0; k < kVectors; ++k) acc[k] = Op::join(acc[k], Value::of(load(x + i + k * lanes), c));
+    for (int k = 0; k < kVectors; ++k) acc[k] = Op::join(acc[k], Value::of(load_wide(x + i + k * lanes), c));
+  }
+  for (int k = 0; k < kVectors && i < n; ++k, i += lanes) {
+    const Partial<T> at{i, n - i < lanes ? n - i : lanes};
+    acc[k] = Op::join(acc[k], at.keep(Value::of(at(x), c), Op::start));
   }
   alignas(64) T lane[width];
   for (int k = 0; k < kVectors; ++k) store(lane + k * lanes, acc[k]);
-  for (int k = 0; i + k < n; ++k) lane[k] = Op::join(lane[k], Value::of(x[i + k], center));
   for (int half = width / 2; half > 0; half /= 2)
     for (int k = 0; k < half; ++k) lane[k] = Op::join(lane[k], lane[k + half]);
   return lane[0];
@@ -102,12 +105,12 @@ class Pairwise {
   int64_t count_ = 0;
 };
 
-template <typename T, typename Op, typename Value>
-static T reduce_run(const T* x, int64_t n, T center) {
-  if (n <= kBlock) return reduce_block<T, Op, Value>(x, n, center);
+template <typename S, typename Op, typename Value, typename T = Wide<S>>
+static T reduce_run(const S* x, int64_t n, T center) {
+  if (n <= kBlock) return reduce_block<S, Op, Value>(x, n, center);
   Pairwise<T, Op> parts;
   for (int64_t i = 0; i < n; i += kBlock)
-    parts.add(reduce_block<T, Op, Value>(x + i, n - i < kBlock ? n - i : kBlock, center));
+    parts.add(reduce_block<S, Op, Value>(x + i, n - i < kBlock ? n - i : kBlock, center));
   return parts.result();
 }
 
@@ -119,12 +122,12 @@ static T reduce_tree(const T* values, int64_t n) {
 }
 
 // Four rows are joined before the accumulators are touched: they lie in the cache, not in registers.
-template <typename T, typename Op, typename Value>
-static void reduce_rows(const T* x, int64_t n, int64_t width, int64_t stride, const T* center, T* out) {
+template <typename S, typename Op, typename Value, typename T = Wide<S>>
+static void reduce_rows(const S* x, int64_t n, int64_t width, int64_t stride, const T* center, T* out) {
   for (int64_t j = 0; j < width; ++j) out[j] = Op::start;
   int64_t i = 0;
   for (; i + 4 <= n; i += 4, x += 4 * stride) {
-    const T *a = x, *b = a + stride, *c = b + stride, *d = c + stride;
+    const S *a = x, *b = a + stride, *c = b + stride, *d = c + stride;
     each<T>(width, [&](const auto& at) {
       const Vec<T> m = center ? at(center) : Vec<T>{};
       const Vec<T> ab = Op::join(Value::of(at(a), m), Value::of(at(b), m));
@@ -139,8 +142,8 @@ static void reduce_rows(const T* x, int64_t n, int64_t width, int64_t stride, co
 }
 
 // The row in which each column has its largest (or, of -x, smallest) value first; a NaN is larger than any number.
-template <typename T, bool smallest>
-static void arg_rows(const T* x, int64_t n, int64_t width, int64_t stride, int64_t* out) {
+template <typename S, bool smallest, typename T = Wide<S>>
+static void arg_rows(const S* x, int64_t n, int64_t width, int64_t stride, int64_t* out) {
   typedef typename Simd<T>::type V;
   typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Index;
   typedef decltype(V{} < V{}) Mask;  // Index in every lane
@@ -157,32 +160,32 @@ static void arg_rows(const T* x, int64_t n, int64_t width, int64_t stride, int64
   });
 }
 
-// Running totals along n, from y[0] = x[0] on; columns stand side by side.
-template <typename T, typename Op>
-static void cumulate(const T* x, T* y, int64_t n, int64_t width, int64_t stride) {
-  each<T>(width, [&](const auto& at) { at.put(y, at(x)); });
-  for (int64_t i = 1; i < n; ++i) {
-    const T* last = y + (i - 1) * stride;
-    each<T>(width, [&](const auto& at) { at.put(y + i * stride, Op::join(at(last), at(x + i * stride))); });
+// Running totals along n; columns stand side by side.
+template <typename S, typename Op, typename T = Wide<S>>
+static void cumulate(const S* x, S* y, int64_t n, int64_t width, int64_t stride) {
+  T total[kTile];
+  for (int64_t j = 0; j < width; ++j) total[j] = Op::start;
+  for (int64_t i = 0; i < n; ++i, x += stride, y += stride) {
+    each<T>(width, [&](const auto& at) {
+      const Vec<T> next = Op::join(at(total), at(x));
+      at.put(total, next);
+      at.put(y, next);
+    });
   }
 }
 
 // A single run is one chain of additions, so four rows of n values go side by side.
-template <typename T, typename Op>
-static void cumulate_runs(const T* x, T* y, int64_t rows, int64_t n) {
+template <typename S, typename Op, typename T = Wide<S>>
+static void cumulate_runs(const S* x, S* y, int64_t rows, int64_t n) {
   int64_t r = 0;
   for (; r + 4 <= rows; r += 4, x += 4 * n, y += 4 * n) {
-    T a = Op::start, b = Op::start, c = Op::start, d = Op::start;
-    for (int64_t i = 0; i < n; ++i) {
-      y[i] = a = Op::join(a, x[i]);
-      y[n + i] = b = Op::join(b, x[n + i]);
-      y[2 * n + i] = c = Op::join(c, x[2 * n + i]);
-      y[3 * n + i] = d = Op::join(d, x[3 * n + i]);
-    }
+    T total[4] = {Op::start, Op::start, Op::start, Op::start};
+    for (int64_t i = 0; i < n; ++i)
+      for (int k = 0; k < 4; ++k) y[k * n + i] = narrow<S>(total[k] = Op::join(total[k], widen(x[k * n + i])));
   }
   for (; r < rows; ++r, x += n, y += n) {
-    T a = Op::start;
-    for (int64_t i = 0; i < n; ++i) y[i] = a = Op::join(a, x[i]);
+    T total = Op::start;
+    for (int64_t i = 0; i < n; ++i) y[i] = narrow<S>(total = Op::join(total, widen(x[i])));
   }
 }
 
@@ -202,22 +205,22 @@ static auto with_kind(Reduce kind, const Body& body) {
   }
 }
 
-template <typename T>
-static T block(Reduce kind, const T* x, int64_t n, T center) {
+template <typename S, typename T = Wide<S>>
+static T block(Reduce kind, const S* x, int64_t n, T center) {
   return with_kind<T>(
-      kind, [&](auto op, auto value) { return reduce_block<T, decltype(op), decltype(value)>(x, n, center); });
+      kind, [&](auto op, auto value) { return reduce_block<S, decltype(op), decltype(value)>(x, n, center); });
 }
 
-template <typename T>
-static T run(Reduce kind, const T* x, int64_t n, T center) {
+template <typename S, typename T = Wide<S>>
+static T run(Reduce kind, const S* x, int64_t n, T center) {
   return with_kind<T>(kind,
-                      [&](auto op, auto value) { return reduce_run<T, decltype(op), decltype(value)>(x, n, center); });
+                      [&](auto op, auto value) { return reduce_run<S, decltype(op), decltype(value)>(x, n, center); });
 }
 
-template <typename T>
-static void rows(Reduce kind, const T* x, int64_t n, int64_t width, int64_t stride, const T* center, T* out) {
+template <typename S, typename T = Wide<S>>
+static void rows(Reduce kind, const S* x, int64_t n, int64_t width, int64_t stride, const T* center, T* out) {
   with_kind<T>(kind, [&](auto op, auto value) {
-    reduce_rows<T, decltype(op), decltype(value)>(x, n, width, stride, center, out);
+    reduce_rows<S, decltype(op), decltype(value)>(x, n, width, stride, center, out);
     return 0;
   });
 }
@@ -227,24 +230,26 @@ static T tree(Reduce kind, const T* parts, int64_t n) {
   return with_kind<T>(kind, [&](auto op, auto) { return reduce_tree<T, decltype(op)>(parts, n); });
 }
 
-template <typename T>
-static void arg(Reduce kind, const T* x, int64_t n, int64_t width, int64_t stride, int64_t* out) {
-  kind == Reduce::min ? arg_rows<T, true>(x, n, width, stride, out) : arg_rows<T, false>(x, n, width, stride, out);
+template <typename S>
+static void arg(Reduce kind, const S* x, int64_t n, int64_t width, int64_t stride, int64_t* out) {
+  kind == Reduce::min ? arg_rows<S, true>(x, n, width, stride, out) : arg_rows<S, false>(x, n, width, stride, out);
 }
 
-template <typename T>
-static void running(Reduce kind, const T* x, T* y, int64_t n, int64_t width, int64_t stride) {
-  kind == Reduce::prod ? cumulate<T, Prod<T>>(x, y, n, width, stride) : cumulate<T, Sum<T>>(x, y, n, width, stride);
+template <typename S, typename T = Wide<S>>
+static void running(Reduce kind, const S* x, S* y, int64_t n, int64_t width, int64_t stride) {
+  kind == Reduce::prod ? cumulate<S, Prod<T>>(x, y, n, width, stride) : cumulate<S, Sum<T>>(x, y, n, width, stride);
 }
 
-template <typename T>
-static void running_runs(Reduce kind, const T* x, T* y, int64_t rows, int64_t n) {
-  kind == Reduce::prod ? cumulate_runs<T, Prod<T>>(x, y, rows, n) : cumulate_runs<T, Sum<T>>(x, y, rows, n);
+template <typename S, typename T = Wide<S>>
+static void running_runs(Reduce kind, const S* x, S* y, int64_t rows, int64_t n) {
+  kind == Reduce::prod ? cumulate_runs<S, Prod<T>>(x, y, rows, n) : cumulate_runs<S, Sum<T>>(x, y, rows, n);
 }
 
-template <typename T>
-constexpr ReduceFunctions<T> kFunctions = {block<T>, run<T>, rows<T>, tree<T>, arg<T>, running<T>, running_runs<T>};
+template <typename S>
+constexpr ReduceFunctions<S> kFunctions = {block<S>, run<S>,     rows<S>,        tree<Wide<S>>,
+                                           arg<S>,   running<S>, running_runs<S>};
 
-extern const ReduceTable reduce_table = {kFunctions<float>, kFunctions<double>};
+extern const ReduceTable reduce_table = {kFunctions<float>, kFunctions<double>, kFunctions<Bfloat16>,
+                                         kFunctions<Float16>};
 
 }  // namespace ulpgrad::ULPGRAD_ISA
