@@ -56,9 +56,8 @@ py::object max_pool2d_of(const py::array& x, Pair kernel, Pair stride, Pair padd
   {
     py::gil_scoped_release release;
     parallel_for(planes, grain(p), [&](int64_t begin, int64_t end) {
-      void* const memory = scratch(Slot::caller, p.columns * sizeof(int64_t));
       for (int64_t i = begin; i < end; ++i)
-        kernels(isa, T()).max(p, from + i * p.height * p.width, to + i * size, places + i * size, memory);
+        kernels(isa, T()).max(p, from + i * p.height * p.width, to + i * size, places + i * size);
     });
   }
   return py::make_tuple(y, indices);

@@ -16,8 +16,8 @@ struct PoolGeometry {
 
 template <typename T>
 struct PoolKernels {
-  // Each takes one plane. `places` is working memory for 8 * columns bytes.
-  void (*max)(const PoolGeometry&, const T* x, T* y, int64_t* indices, void* places);
+  // Each takes one plane.
+  void (*max)(const PoolGeometry&, const T* x, T* y, int64_t* indices);
   void (*avg)(const PoolGeometry&, const T* x, T* y);
   void (*avg_gradient)(const PoolGeometry&, const T* g, T* dx);  // adds to dx
 };

@@ -1,6 +1,7 @@
-"""The window's taps outside, a row of outputs inside: no branch is left in the loop, so it becomes vector code.
+"""Vectors of neighbouring outputs: a maximum and its place stay in registers for all taps, and averages take the taps outside
+and a row of outputs inside, so that no branch is left in the loops.
 
-Next limit: reading every second value of a row uses half of each load, and indices cost twice the bytes of the values.
+Next limit: indices cost twice the bytes of the values.
 """
 
 from __future__ import annotations

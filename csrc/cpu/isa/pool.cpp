@@ -2,14 +2,9 @@
 // row, so the innermost loop has no branches and becomes vector code.
 #include "pool.h"
 
-namespace ulpgrad::ULPGRAD_ISA {
+#include "pool_max.h"
 
-// The taps [begin, end) whose image row is inside, for a window that starts at `start`.
-ULPGRAD_INLINE int64_t first_inside(int64_t start, int64_t step) { return start < 0 ? (-start + step - 1) / step : 0; }
-ULPGRAD_INLINE int64_t end_inside(int64_t start, int64_t step, int64_t count, int64_t size) {
-  const int64_t end = start < size ? (size - start + step - 1) / step : 0;
-  return end < count ? end : count;
-}
+namespace ulpgrad::ULPGRAD_ISA {
 
 // Calls body(image row, first image column, begin, end) for each tap of a row of windows: outputs [begin, end) read
 // every stride-th value of the row, from where output 0 would. Taps that no output of the row sees are not visited.
@@ -27,36 +22,6 @@ ULPGRAD_INLINE void for_taps(const PoolGeometry& p, int64_t row, const Body& bod
            end_inside(left, p.stride[1], p.columns, p.width));
     }
   }
-}
-
-// step: the stride where it is known to the compiler, else 0.
-template <typename T, typename Place, int step>
-static void max_rows(const PoolGeometry& p, const T* x, T* y, int64_t* indices, void* memory) {
-  Place* const __restrict places = static_cast<Place*>(memory);
-  const int64_t stride = step ? step : p.stride[1];
-  for (int64_t row = 0; row < p.rows; ++row, y += p.columns, indices += p.columns) {
-    T* const __restrict best = y;
-    for (int64_t i = 0; i < p.columns; ++i) best[i] = 0, places[i] = -1;
-    for_taps(p, row, [&](int64_t h, int64_t left, int64_t begin, int64_t end) {
-      const Place base = static_cast<Place>(h * p.width + left);
-      const T* const from = x + base;
-      for (int64_t i = begin; i < end; ++i) {
-        const T value = from[i * stride], old = best[i];
-        const bool take = (places[i] < 0) | (value > old) | ((value != value) & (old == old));
-        best[i] = take ? value : old;
-        places[i] = take ? base + static_cast<Place>(i) * static_cast<Place>(stride) : places[i];
-      }
-    });
-    for (int64_t i = 0; i < p.columns; ++i) indices[i] = places[i];
-  }
-}
-
-template <typename T, typename Place>
-static void max(const PoolGeometry& p, const T* x, T* y, int64_t* indices, void* memory) {
-  const auto run = p.stride[1] == 1   ? max_rows<T, Place, 1>
-                   : p.stride[1] == 2 ? max_rows<T, Place, 2>
-                                      : max_rows<T, Place, 0>;
-  run(p, x, y, indices, memory);
 }
 
 // What the sum of a window is divided by.
