@@ -126,8 +126,8 @@ class Node:
                 form = t.dtype
                 self.operands.append((t.storage.shape, gradient_format(form) if form.routed else form))
 
-    def vjp(self, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:
-        """Gradients of the inputs from those of the outputs (None: zero)."""
+    def vjp(self, gradients: list[Tensor | None]) -> Sequence[Any]:
+        """Gradients of the inputs from those of the outputs (None: zero): tensors, or Placed ones."""
         raise GradientError(f"{self.name} has no gradient: wrap it in ulpgrad.Function to give it one")
 
     def free(self) -> None:
@@ -137,6 +137,30 @@ class Node:
     def freed(self) -> bool:
         """Whether backward can no longer pass."""
         return False
+
+
+class Placed:
+    """A gradient that is zero but at an index: that of picking. All that belong to one tensor are added into one buffer,
+    so that picking a tensor to pieces costs no array of zeros for each."""
+
+    __slots__ = ("gradient", "index", "shape")
+
+    def __init__(self, gradient: Tensor, shape: tuple[int, ...], index: Any) -> None:
+        self.gradient, self.shape, self.index = gradient, shape, index
+
+    def whole(self) -> Tensor:
+        """The gradient with its zeros."""
+        from ulpgrad.kernels import memory
+        from ulpgrad.kernels.copy.into import copy_into
+        from ulpgrad.tensor import Tensor
+
+        given = self.gradient.storage
+        storage = memory.zeros(self.shape, given.dtype)
+        if given.ndim:
+            copy_into(storage[self.index], given)
+        else:
+            storage[self.index] = given
+        return Tensor(storage, self.gradient.dtype)
 
 
 def _fit(gradient: Tensor, shape: tuple[int, ...], form: Format, name: str) -> Tensor:
@@ -184,6 +208,7 @@ def _walk(
     pending: dict[Node, list[Tensor | None]] = {}
     leaves: dict[int, tuple[Tensor, Tensor, bool]] = {}  # the gradient so far, and whether its memory is its own
     results: list[Tensor | None] = [None] * len(wanted or ())
+    buffers: set[Any] = set()  # edges whose gradient so far lies in memory that nobody else has
 
     def add(a: Tensor | None, b: Tensor) -> Tensor:
         return b if a is None else ops.add(a, b)
@@ -200,6 +225,16 @@ def _walk(
             heapq.heappush(heap, (-node.sequence, node))
         slots.extend([None] * (index + 1 - len(slots)))
         slots[index] = add(slots[index], gradient)
+
+    def place(edge: Edge, placed: Placed) -> None:
+        key = edge if isinstance(edge, tuple) else id(edge)
+        if key not in buffers:
+            buffers.add(key)
+            send(edge, placed.whole(), True)
+        else:
+            known = pending[edge[0]][edge[1]] if isinstance(edge, tuple) else leaves[key][1]
+            assert known is not None
+            known.storage[placed.index] += placed.gradient.storage
 
     needed = None if wanted is None else _ancestors_of_wanted(roots, wanted)
     with _GradMode(create_graph):
@@ -222,6 +257,9 @@ def _walk(
             for edge, g, operand in zip(node.edges, node.vjp(gradients), node.operands, strict=True):
                 if edge is not None and g is not None:
                     shape, form = operand
+                    if g.__class__ is Placed:
+                        place(edge, g)
+                        continue
                     fitted = _fit(g, shape, form, node.name)
                     send(edge, fitted, not node.keeps_gradients and not _shares(fitted, gradients))
             if not retain_graph:

@@ -27,6 +27,15 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     return out
 
 
+def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
+    """A new C-contiguous array of zeros."""
+    if native.missing() is not None:
+        return np.zeros(shape, dtype)
+    out = empty(shape, dtype)
+    out.fill(0)
+    return out
+
+
 def stats() -> dict[str, int]:
     """Bytes in blocks that arrays hold now (`in_use`) and held at most (`peak`), bytes kept for later (`cached`) and at most
     (`limit`); how often a kept block was taken (`reused`), and how often the system was asked for one (`allocated`).

@@ -373,3 +373,45 @@ def test_a_leaf_is_written_only_without_grad() -> None:
         y.backward()
     (w * w).sum().backward()
     equal(w.grad, [6, 4])
+
+
+def test_pieces_of_a_tensor_share_one_gradient() -> None:
+    """Picked pieces are added into one buffer, wherever else the tensor is used; overlaps, views of views and steps too."""
+    rng = np.random.default_rng(0)
+    for dtype in (ug.float64, ug.float32, ug.bfloat16):
+        x = ug.asarray(rng.standard_normal((4, 6)), dtype=dtype).requires_grad_()
+        h = x * 2.0
+        total = (h[1] * h[:3, 1:5][2, 1]).sum() + (h[::2, ..., -3:] * 3.0).sum() + (h * h).sum() + h[2:, None].sum()
+        total = total + (x[0] * x[1]).sum() + x[0, 0] + (x * x[::-1]).sum()
+        total.backward()
+        plain = x.detach().to(ug.float64).numpy()
+        expected = np.zeros((4, 6))
+        h64 = 2 * plain
+        gh = 2 * h64
+        gh[1] += h64[2, 2]
+        gh[2, 2] += h64[1].sum()
+        gh[::2, -3:] += 3.0
+        gh[2:] += 1.0
+        expected += 2 * gh
+        expected[0] += plain[1]
+        expected[1] += plain[0]
+        expected[0, 0] += 1
+        expected += 2 * plain[::-1]
+        assert x.grad is not None
+        np.testing.assert_allclose(
+            x.grad.to(ug.float64).numpy(), expected, rtol=0.1 if dtype is ug.bfloat16 else 1e-5, atol=1e-4
+        )
+
+
+def test_gradients_of_pieces_are_nobody_elses_memory() -> None:
+    x = ug.ones((3, 4)).requires_grad_()
+    seen = []
+    y = x * 1.0
+    y.register_hook(lambda g: seen.append(g.storage.copy()))
+    a, b = y[0], y[1]
+    weight = ug.ones((4,)).requires_grad_()
+    (a * weight + b * weight + y[0] * 2.0).sum().backward()
+    assert x.grad is not None
+    assert weight.grad is not None
+    assert seen[0].tolist() == [[3.0] * 4, [1.0] * 4, [0.0] * 4] == x.grad.tolist()
+    assert weight.grad.tolist() == [2.0] * 4

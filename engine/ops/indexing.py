@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ulpgrad import dispatch
-from ulpgrad.autograd import is_grad_enabled
+from ulpgrad.autograd import Placed, is_grad_enabled
 from ulpgrad.differentiable import Primitive, check_movable, moved
 from ulpgrad.errors import ArgumentError, AxisError, FormatError, GradientError, ShapeError
-from ulpgrad.formats import Array, as_format, bool_, float64, int64
+from ulpgrad.formats import Array, as_format, bool_, float32, float64, int64
 from ulpgrad.kernels.embedding import spec as embedding_spec
 from ulpgrad.kernels.gather import spec as gather_spec
 from ulpgrad.ops.common import Axis, as_tensor, broadcast_shapes, normalize_axes, normalize_axis, scalar
@@ -36,6 +36,7 @@ __all__ = [
 Index = tuple[Any, ...]
 
 BASIC = frozenset((int, slice, NoneType, EllipsisType))
+ACCUMULATED = (float32, float64)  # formats whose sums NumPy writes in place
 
 
 def getitem(x: Tensor, index: Any, /) -> Tensor:
@@ -55,7 +56,8 @@ def _picked(name: str, x: Tensor, index: Any, basic: bool) -> Tensor:
         storage = x.storage[(*index, ...) if isinstance(index, tuple) else (index, ...)]
     if x.requires_grad:
         shape = x.shape
-        return moved(name, [x], storage, lambda g: _put_back(g, shape, index), view=basic)
+        put_back = _placed if basic and x.dtype in ACCUMULATED else _put_back
+        return moved(name, [x], storage, lambda g: put_back(g, shape, index), view=basic)
     if x.dtype.routed:
         check_movable(name, x.dtype, [x])
     out = Tensor(storage, x.dtype)
@@ -115,6 +117,11 @@ def _own(index: Index) -> Index:
 
 
 # The way back
+
+
+def _placed(g: Tensor, shape: tuple[int, ...], index: Any) -> Any:
+    """g at an index that names no position twice, to be added into the other gradients of the tensor."""
+    return _put_back(g, shape, index) if is_grad_enabled() else Placed(g, shape, index)
 
 
 def _put_back(g: Tensor, shape: tuple[int, ...], index: Any) -> Tensor:

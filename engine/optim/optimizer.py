@@ -15,6 +15,7 @@ import numpy as np
 from ulpgrad import dispatch
 from ulpgrad.errors import ArgumentError, FormatError, GradientError
 from ulpgrad.formats import Array, Format, compute_format
+from ulpgrad.kernels import memory
 from ulpgrad.kernels.cast import convert
 from ulpgrad.kernels.optimizer import multi
 from ulpgrad.kernels.spec import Op
@@ -144,7 +145,7 @@ class Optimizer:
             if not wanted:
                 state.arrays[i] = None
             elif state.arrays[i] is None:
-                state.arrays[i] = np.zeros(p.shape, form.storage)
+                state.arrays[i] = memory.zeros(p.shape, form.storage)
         if p.dtype is not form and (state.master is None or state.version != p._version_cell()[0]):
             state.master = convert(p.storage, p.dtype, form)
         return state
