@@ -16,7 +16,18 @@ namespace {
 constexpr int kSmallest = 10;              // log2 of the bytes below which NumPy's allocator keeps blocks itself
 constexpr size_t kHuge = size_t{1} << 21;  // bytes of a huge page on x86-64 and AArch64
 
-// Large blocks begin at a huge page and ask for such: a page fault then brings 2 MiB instead of 4 KiB.
+// Arrays that begin at the same place in a page compete for the same lines of the first cache when a loop runs through
+// them side by side (Adam, four arrays: 11 to 18 % slower). Blocks of pages begin at one of 16 places instead.
+constexpr size_t kPage = 4096, kColour = 256;
+
+size_t next_colour() {
+  static std::atomic<unsigned> count{0};
+  return count.fetch_add(5, std::memory_order_relaxed) % 16 * kColour;
+}
+
+char* page_of(void* block) { return reinterpret_cast<char*>(reinterpret_cast<uintptr_t>(block) / kPage * kPage); }
+
+// Large blocks begin in a huge page and ask for such: a page fault then brings 2 MiB instead of 4 KiB.
 void* map_block(size_t bytes) {
   void* all = mmap(nullptr, bytes + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (all == MAP_FAILED) return nullptr;
@@ -31,16 +42,20 @@ void* map_block(size_t bytes) {
 }
 
 void* from_system(size_t bytes) {
-  if (bytes >= kHuge) return map_block(bytes);
   void* block = nullptr;
-  return posix_memalign(&block, 64, bytes) == 0 ? block : nullptr;
+  if (bytes < kPage) return posix_memalign(&block, 64, bytes) == 0 ? block : nullptr;
+  if (bytes >= kHuge)
+    block = map_block(bytes + kPage);
+  else if (posix_memalign(&block, kPage, bytes + kPage) != 0)
+    return nullptr;
+  return block ? static_cast<char*>(block) + next_colour() : nullptr;
 }
 
 void to_system(void* block, size_t bytes) {
   if (bytes >= kHuge)
-    munmap(block, bytes);
+    munmap(page_of(block), bytes + kPage);
   else
-    std::free(block);
+    std::free(bytes < kPage ? block : page_of(block));
 }
 
 struct Kept {
