@@ -1,52 +1,131 @@
 // Convolution without a patch matrix: images are copied once into padded planes on which every tap of the filter is the
 // same plane read at another offset. A row of the patch matrix is then a pointer, not a copy.
+//
+// Planes hold blocks of channels: [block][row][column][channel of the block], whatever the images' layout is. A
+// register tile is pixels x outputs: outputs lie in vectors, and each pixel's channels are broadcast one after the
+// other. Copying in and out is where layouts and formats end: the tiles know float, double and pairs of bfloat16.
 #pragma once
 
 #include <cstdint>
 
+#include "halves.h"
 #include "isa.h"
 
 namespace ulpgrad {
 
-// y[i][q] = bias[i] + sum over p of a[p * outputs + i] * x[offset[p] + q], for q in [0, q_count); rows of y lie y_row
-// apart. `outputs` is at most ConvTable::block. Reads x, and writes y, up to the next multiple of 64 bytes beyond
-// q_count.
-template <typename T>
-struct ConvBlock {
-  int64_t outputs, k, q_count;
-  const T* a;
-  const T* bias;  // `outputs` values, or none
-  const T* x;
-  const int64_t* offset;
-  T* y;
-  int64_t y_row;
+// Two bfloat16 that are multiplied together; the first in the low half.
+struct Bfloat16Pair {
+  uint16_t first, second;
 };
 
-// sum[i * sum_row + p] += sum over q of g[i * g_row + q] * x[offset[p] + q]; q_count is a multiple of 64 bytes.
+constexpr int64_t kConvBlock = 16;  // channels (units) of a block of planes; a single channel is a block of one
+
+// Consecutive units of one block seen through one tap.
+struct ConvSegment {
+  int64_t offset, units;
+};
+
+// y[q][lane] = start + sum over segments and their units u of x[q * step + offset + u] * w[u][lane], for `positions` q.
+// The lanes are those of `vectors` vectors; w follows the order of the segments. Without `start`, y is added to.
+template <typename T>
+struct ConvRow {
+  const void* x;
+  int64_t step;  // kConvBlock or 1
+  const ConvSegment* segments;
+  int64_t segment_count;
+  const void* w;
+  const T* start;
+  T* y;
+  int64_t y_step, positions;
+  int64_t vectors;  // 1, 2 or 4
+};
+
+// The same with channels in lanes on both sides: y[q][lane] = start[lane] + sum over p of x[q * kConvBlock + offset[p]
+// + lane] * w[p][lane], for the kConvBlock lanes of a block of groups.
+template <typename T>
+struct ConvLanes {
+  const T* x;
+  const int64_t* offset;
+  int64_t k;
+  const T* w;
+  const T* start;
+  T* y;
+  int64_t positions;
+};
+
+// sum[p][lane] += sum over rows r and positions q of x[r * x_row + q * step + offset[p]] * g[r * g_row + q][lane], the
+// lanes those of `vectors` vectors.
 template <typename T>
 struct ConvDots {
-  int64_t outputs, k, q_count;
-  const T* g;
-  int64_t g_row;
-  const T* x;
+  const void* x;
+  int64_t step, x_row;
   const int64_t* offset;
+  int64_t k;
+  const void* g;
+  int64_t g_row, rows, positions;
   T* sum;
-  int64_t sum_row;
+  int64_t vectors;  // 1 or 2
+};
+
+// The same with channels in lanes on both sides.
+template <typename T>
+struct ConvLaneDots {
+  const T* x;
+  int64_t x_row;
+  const int64_t* offset;
+  int64_t k;
+  const T* g;
+  int64_t g_row, rows, positions;
+  T* sum;
 };
 
 template <typename T>
-struct ConvKernels {
-  void (*block)(const ConvBlock<T>&);
+struct ConvTiles {
+  int64_t lanes;      // of a vector
+  int64_t pixels[5];  // of a tile of that many vectors
+  void (*row)(const ConvRow<T>&);
+  void (*lanes_row)(const ConvLanes<T>&);
   void (*dots)(const ConvDots<T>&);
-  bool (*all_finite)(const T* x, int64_t n);
+  void (*lane_dots)(const ConvLaneDots<T>&);
 };
 
 struct ConvTable {
-  int64_t block;  // outputs that one register tile holds
-  ConvKernels<float> f32;
-  ConvKernels<double> f64;
+  ConvTiles<float> f32;
+  ConvTiles<double> f64;
+};
+
+// The tiles on pairs of bfloat16: null below AVX-512, and they need has_avx512_bf16().
+struct ConvPairsTable {
+  void (*row)(const ConvRow<float>&);
+};
+
+// One row of pixels on its way into or out of planes. In: to[(c / block_channels) * block + q * step + c %
+// block_channels] = from[c * channel + q * column]; the rest of a block's last vector is undefined. Out: to[c * channel
+// + q * column] = from[q * step + c], where as many vectors are read as hold `channels`.
+template <typename From, typename To>
+using ConvMoveIn = void (*)(const From* from, int64_t channel, int64_t column, int64_t channels, int64_t count, To* to,
+                            int64_t step, int64_t block_channels, int64_t block);
+template <typename From, typename To>
+using ConvMoveOut = void (*)(const From* from, int64_t step, int64_t channels, int64_t count, To* to, int64_t channel,
+                             int64_t column);
+
+struct ConvMoves {
+  ConvMoveIn<float, float> in_f32;
+  ConvMoveOut<float, float> out_f32;
+  ConvMoveIn<double, double> in_f64;
+  ConvMoveOut<double, double> out_f64;
+  ConvMoveIn<Bfloat16, float> in_b16;
+  ConvMoveOut<float, Bfloat16> out_b16;
+  ConvMoveIn<Float16, float> in_f16;
+  ConvMoveOut<float, Float16> out_f16;
+  ConvMoveIn<Bfloat16, Bfloat16Pair> in_pairs;    // two channels to a unit; an odd last one is paired with zero
+  bool (*drop_special_f32)(float* x, int64_t n);  // makes what is not finite zero; whether there was any
+  bool (*drop_special_f64)(double* x, int64_t n);
+  bool (*plain_b16)(const void* codes, int64_t n);  // whether no code is subnormal, infinite or NaN
 };
 
 ULPGRAD_TABLE(ConvTable, conv_table)
+ULPGRAD_TABLE(ConvPairsTable, conv_pairs_table)
+ULPGRAD_TABLE(ConvMoves, conv_moves)
 
 }  // namespace ulpgrad

@@ -1,21 +1,27 @@
 // Where a convolution reads: the taps of its filter, and the padded planes that images are copied into.
 //
 // A padded image is cut into phases, one for each (row, column) modulo the stride, so that neighbouring outputs read
-// neighbouring values whatever the stride. On a plane of `pitch` columns, output (image, row, column) is position
-// q = (image * rows + row) * pitch + column, and each tap is one offset that is the same for all q. The padding on the
-// right of a row serves as the padding on the left of the next, and so for images that lie below one another. Positions
-// of q that are no output hold garbage that is not copied out.
+// neighbouring values whatever the stride: each tap is one offset that is the same for all outputs of a span. Planes
+// lie [block of channels][phase][row][column][channel of the block].
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
+#include "conv.h"
+
 namespace ulpgrad {
 
+using Pair = std::array<int64_t, 2>;
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
 // Strided images, and the zeros around them; negative padding crops.
-template <typename T>
+template <typename S>
 struct Images {
-  const T* data;
+  S* data;
   int64_t image, channel, row, column;  // strides, in values
   int64_t height, width;
   int64_t top = 0, left = 0;
@@ -26,47 +32,39 @@ struct Tap {
   int64_t weight;       // where its weight lies, from the start of a filter's channel
 };
 
-// What one piece of work covers: some whole images, or some rows of one.
+// What one piece of work covers: a rectangle of an image's outputs.
 struct Span {
-  int64_t image, images, row, rows;
+  int64_t image, row, rows, column, columns;
 };
 
-// How outputs of rows x columns are cut into spans of about `target` positions, and where their taps read.
+// How outputs of `positions` (rows, columns) are cut into spans whose planes take about `target` units, and where their
+// taps read. At least `wanted` spans are made where images are large enough.
 struct Planes {
-  int64_t rows, columns;          // outputs of an image
-  int64_t row_step, column_step;  // stride
-  int64_t span_images, span_rows;
-  int64_t pitch, image_rows;  // of a plane
-  int64_t overshoot;          // rows of zeros below the last image of a plane
-  int64_t plane, channel;     // size of a plane, and of all phases of a channel
-  int64_t slack;              // readable values behind the last channel
-  std::vector<int64_t> phase_row, phase_column;
-  std::vector<int64_t> tap_offset;  // within a channel
+  Planes(int64_t images, Pair positions, Pair stride, const std::vector<Tap>& taps, int64_t units, int64_t target,
+         int64_t wanted);
 
-  Planes(int64_t images, int64_t rows, int64_t columns, int64_t row_step, int64_t column_step, int64_t top,
-         int64_t left, int64_t height, int64_t width, const std::vector<Tap>& taps, int64_t target);
-
-  int64_t spans() const { return image_spans * row_spans; }
+  int64_t spans() const { return images * spans_of[0] * spans_of[1]; }
   Span span(int64_t i) const;
-  // Positions that a span covers.
-  int64_t positions(const Span& s) const { return s.images * image_rows * pitch; }
-  // Values that `channels` take.
-  int64_t size(int64_t channels) const { return channels * channel + slack; }
-  // Offsets of all taps of `channels`, channel by channel.
-  std::vector<int64_t> offsets(int64_t channels) const;
+  int64_t span_columns() const { return span_size[1]; }  // at most
+  int64_t span_positions() const { return span_size[0] * span_size[1]; }
+  int64_t units() const { return blocks * block; }    // that the planes take
+  int64_t row_units() const { return pitch * step; }  // from one row to the next
+  // What each output reads, block by block and tap by tap; a block of an even `units` is cut off at `units`.
+  std::vector<ConvSegment> segments(int64_t units) const;
 
-  // Copy a span's part of `channels` images, from data onwards, into planes.
-  template <typename T>
-  void fill(const Images<T>& x, const Span& s, int64_t channels, T* to) const;
-  // Copy a span's part of `channels` arrays of outputs, zeros between them, each `to_row` apart.
-  template <typename T>
-  void fill_outputs(const Images<T>& g, const Span& s, int64_t channels, T* to, int64_t to_row) const;
-  // The reverse: outputs of `channels`, each `from_row` apart, to images that lie as y says, the first channel at `to`.
-  template <typename T>
-  void take_outputs(const Images<T>& y, const Span& s, int64_t channels, const T* from, int64_t from_row, T* to) const;
+  // Copy a span's part of `channels` images into planes.
+  template <typename From, typename To>
+  void fill(const Images<const From>& x, const Span& s, int64_t channels, ConvMoveIn<From, To> move, To* to) const;
+
+  int64_t step;  // units from one position to the next, and those of a block
+  int64_t block, blocks;
+  int64_t pitch, plane;             // positions of a row, and of a phase
+  std::vector<int64_t> tap_offset;  // in units, within a block
 
  private:
-  int64_t images, image_spans, row_spans;
+  int64_t images;
+  Pair positions, stride, span_size, spans_of, last;
+  std::vector<Pair> phases;
 };
 
 }  // namespace ulpgrad

@@ -1,21 +1,24 @@
-"""No patch matrix: images lie on padded planes, where a row of it is a pointer; register tiles of outputs x pixels run
+"""No patch matrix: images lie on padded planes, where a row of it is a pointer; register tiles of pixels x outputs run
 over all taps.
 
-A padded copy of each image (one per stride phase) is all that is written, instead of kernel-size copies; operands may have
-any strides, channels last among them, because the copy reads them as they lie. Next limit: the multiply-add units.
+A padded copy of each image (one per stride phase, in blocks of 16 channels) is all that is written, instead of kernel-size
+copies. Copying in and out is where layouts and formats end: squares of pixels x channels are turned in registers, 16-bit
+floats widened and rounded once, so that channels first or last, float32 or float16 run on the same tiles. The result lies
+as x does: channels last for channels last. Where groups are small (depthwise), the tiles' lanes are groups. Next limit: the
+multiply-add units.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from ulpgrad.formats import Array, float32, float64
+from ulpgrad.formats import Array, bfloat16, float16, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.conv.geometry import Pair
 from ulpgrad.kernels.registry import kernel
 
-FORMATS = (float32, float64)
+FORMATS = (float32, float64, bfloat16, float16)
 
 
 @kernel(spec.conv2d, "cpu/native-planes", rank=60, formats=FORMATS)

@@ -1,133 +1,112 @@
-// Register tiles of the convolution: outputs x pixels for the convolution itself, outputs x taps for its weights.
+// Register tiles of the convolution: pixels x outputs for the convolution itself, taps x outputs for its weights, and
+// the same with channels in lanes on both sides where each group has few.
 #include "conv.h"
-
-#include <cstring>
 
 #include "simd.h"
 
 namespace ulpgrad::ULPGRAD_ISA {
 
-constexpr int kOutputs = ULPGRAD_ISA_LEVEL == 2 ? 8 : 4;  // x 3 vectors of pixels: 24 or 12 sums
-constexpr int kDotOutputs = 4;                            // x kDotTaps
-constexpr int kDotTaps = ULPGRAD_ISA_LEVEL == 2 ? 6 : 3;
+constexpr int kLanePixels = ULPGRAD_ISA_LEVEL == 2 ? 12 : 8;
 
-// outputs x (vectors * lanes) results in registers while k runs.
-template <typename T, int outputs, int vectors>
-ULPGRAD_INLINE void tile(const ConvBlock<T>& block, int64_t q) {
-  using V = Vec<T>;
-  V y[outputs][vectors];
-#pragma GCC unroll 8
-  for (int i = 0; i < outputs; ++i) {
-    const V start = broadcast(block.bias ? block.bias[i] : T(0));
-#pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) y[i][j] = start;
-  }
-  const T* a = block.a;
-  const T* const at = block.x + q;
-  for (int64_t p = 0; p < block.k; ++p, a += outputs) {
-    const T* const from = at + block.offset[p];
-    V x[vectors];
-#pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) x[j] = load(from + j * kLanes<T>);
-#pragma GCC unroll 8
-    for (int i = 0; i < outputs; ++i) {
-      const V w = broadcast(a[i]);
-#pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j) y[i][j] += w * x[j];
-    }
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < outputs; ++i) {
-#pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) store(block.y + i * block.y_row + q + j * kLanes<T>, y[i][j]);
-  }
-}
+#define ULPGRAD_TARGET
 
-template <typename T, int outputs>
-static void rows(const ConvBlock<T>& block) {
-  constexpr int vectors = outputs <= 2 ? 6 : 3;  // few outputs need more pixels to hide the latency of a sum
-  constexpr int64_t width = vectors * kLanes<T>;
-  int64_t q = 0;
-  for (; q + width <= block.q_count; q += width) tile<T, outputs, vectors>(block, q);
-  for (; q < block.q_count; q += kLanes<T>) tile<T, outputs, 1>(block, q);
-}
+namespace singles {
+using Unit = float;
+using Sum = float;
+using Weights = Vec<float>;
+constexpr int kTogether = 1;
+ULPGRAD_INLINE Weights load_weights(const float* p) { return load(p); }
+ULPGRAD_INLINE Weights repeat(const float* p) { return broadcast(*p); }
+ULPGRAD_INLINE void multiply_add(Weights& sum, const Weights& w, const Weights& x) { sum += w * x; }
+#include "conv_tile_dots.h"
+#include "conv_tile_row.h"
+}  // namespace singles
 
-template <typename T, int outputs = kOutputs>
-static void block(const ConvBlock<T>& b) {
-  if constexpr (outputs > 1) {
-    if (b.outputs < outputs) return block<T, outputs - 1>(b);
-  }
-  rows<T, outputs>(b);
-}
+namespace doubles {
+using Unit = double;
+using Sum = double;
+using Weights = Vec<double>;
+constexpr int kTogether = 1;
+ULPGRAD_INLINE Weights load_weights(const double* p) { return load(p); }
+ULPGRAD_INLINE Weights repeat(const double* p) { return broadcast(*p); }
+ULPGRAD_INLINE void multiply_add(Weights& sum, const Weights& w, const Weights& x) { sum += w * x; }
+#include "conv_tile_dots.h"
+#include "conv_tile_row.h"
+}  // namespace doubles
 
-template <typename T, int outputs, int taps>
-static void dot_tile(const ConvDots<T>& d, int64_t i0, int64_t p0) {
-  using V = Vec<T>;
-  V sums[outputs][taps];
-  const T* x[taps];
-#pragma GCC unroll 8
-  for (int j = 0; j < taps; ++j) x[j] = d.x + d.offset[p0 + j];
-#pragma GCC unroll 8
-  for (int i = 0; i < outputs; ++i) {
-#pragma GCC unroll 8
-    for (int j = 0; j < taps; ++j) sums[i][j] = V{};
-  }
-  const T* const g = d.g + i0 * d.g_row;
-  for (int64_t q = 0; q < d.q_count; q += kLanes<T>) {
-    V seen[taps];
-#pragma GCC unroll 8
-    for (int j = 0; j < taps; ++j) seen[j] = load(x[j] + q);
-#pragma GCC unroll 8
-    for (int i = 0; i < outputs; ++i) {
-      const V gi = load(g + i * d.g_row + q);
-#pragma GCC unroll 8
-      for (int j = 0; j < taps; ++j) sums[i][j] += gi * seen[j];
-    }
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < outputs; ++i) {
-#pragma GCC unroll 8
-    for (int j = 0; j < taps; ++j) d.sum[(i0 + i) * d.sum_row + p0 + j] += sum<T>(sums[i][j]);
-  }
-}
+#undef ULPGRAD_TARGET
 
-template <typename T, int outputs, int taps = kDotTaps>
-static void dots_of_taps(const ConvDots<T>& d, int64_t i, int64_t p) {
-  for (; p + taps <= d.k; p += taps) dot_tile<T, outputs, taps>(d, i, p);
-  if constexpr (taps > 1) {
-    if (p < d.k) dots_of_taps<T, outputs, taps - 1>(d, i, p);
+template <typename T, int pixels>
+ULPGRAD_INLINE void lanes_tile(const ConvLanes<T>& r, int64_t q, int64_t lane) {
+  Vec<T> sums[pixels];
+  const T* const x = r.x + q * kConvBlock + lane;
+#pragma GCC unroll 16
+  for (int i = 0; i < pixels; ++i) sums[i] = load(r.start + lane);
+  for (int64_t p = 0; p < r.k; ++p) {
+    const T* const from = x + r.offset[p];
+    const Vec<T> w = load(r.w + p * kConvBlock + lane);
+#pragma GCC unroll 16
+    for (int i = 0; i < pixels; ++i) sums[i] += load(from + i * kConvBlock) * w;
   }
-}
-
-template <typename T, int outputs = kDotOutputs>
-static void dots_of_outputs(const ConvDots<T>& d, int64_t i) {
-  for (; i + outputs <= d.outputs; i += outputs) dots_of_taps<T, outputs>(d, i, 0);
-  if constexpr (outputs > 1) {
-    if (i < d.outputs) dots_of_outputs<T, outputs - 1>(d, i);
-  }
+#pragma GCC unroll 16
+  for (int i = 0; i < pixels; ++i) store(r.y + (q + i) * kConvBlock + lane, sums[i]);
 }
 
 template <typename T>
-static void dots(const ConvDots<T>& d) {
-  dots_of_outputs<T>(d, 0);
+static void lanes_row(const ConvLanes<T>& r) {
+  for (int64_t lane = 0; lane < kConvBlock; lane += kLanes<T>) {
+    int64_t q = 0;
+    for (; q + kLanePixels <= r.positions; q += kLanePixels) lanes_tile<T, kLanePixels>(r, q, lane);
+    for (; q + 4 <= r.positions; q += 4) lanes_tile<T, 4>(r, q, lane);
+    for (; q < r.positions; ++q) lanes_tile<T, 1>(r, q, lane);
+  }
 }
 
-template <typename T, typename Bits, Bits infinity>
-static bool all_finite(const T* x, int64_t n) {
-  Bits found = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    Bits bits;
-    memcpy(&bits, x + i, sizeof(T));
-    found |= (bits & infinity) == infinity;
+template <typename T, int taps>
+ULPGRAD_INLINE void lane_dots_tile(const ConvLaneDots<T>& d, int64_t p, int64_t lane) {
+  Vec<T> sums[taps];
+  const T* x[taps];
+#pragma GCC unroll 16
+  for (int i = 0; i < taps; ++i) {
+    sums[i] = load(d.sum + (p + i) * kConvBlock + lane);
+    x[i] = d.x + d.offset[p + i] + lane;
   }
-  return !found;
+  for (int64_t r = 0; r < d.rows; ++r) {
+    const T* const g = d.g + r * d.g_row + lane;
+    const int64_t at = r * d.x_row;
+    for (int64_t q = 0; q < d.positions * kConvBlock; q += kConvBlock) {
+      const Vec<T> gradient = load(g + q);
+#pragma GCC unroll 16
+      for (int i = 0; i < taps; ++i) sums[i] += load(x[i] + at + q) * gradient;
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < taps; ++i) store(d.sum + (p + i) * kConvBlock + lane, sums[i]);
+}
+
+template <typename T>
+static void lane_dots(const ConvLaneDots<T>& d) {
+  for (int64_t lane = 0; lane < kConvBlock; lane += kLanes<T>) {
+    int64_t p = 0;
+    for (; p + 9 <= d.k; p += 9) lane_dots_tile<T, 9>(d, p, lane);
+    for (; p + 3 <= d.k; p += 3) lane_dots_tile<T, 3>(d, p, lane);
+    for (; p < d.k; ++p) lane_dots_tile<T, 1>(d, p, lane);
+  }
 }
 
 extern const ConvTable conv_table = {
-    kOutputs,
-    {block<float>, dots<float>, all_finite<float, uint32_t, 0x7f800000>},
-    {block<double>, dots<double>, all_finite<double, uint64_t, 0x7ff0000000000000>},
+    {kLanes<float>,
+     {0, singles::kPixels<1>, singles::kPixels<2>, 0, singles::kPixels<4>},
+     singles::row,
+     lanes_row<float>,
+     singles::dots,
+     lane_dots<float>},
+    {kLanes<double>,
+     {0, doubles::kPixels<1>, doubles::kPixels<2>, 0, doubles::kPixels<4>},
+     doubles::row,
+     lanes_row<double>,
+     doubles::dots,
+     lane_dots<double>},
 };
-static_assert(64 % kVectorBytes == 0, "callers pad to 64 bytes");
 
 }  // namespace ulpgrad::ULPGRAD_ISA

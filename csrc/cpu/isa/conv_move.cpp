@@ -1,0 +1,216 @@
+// Rows of pixels on their way into and out of planes: layouts are turned by transposing squares in registers, formats
+// by the conversions of halves_simd.h.
+#include <type_traits>
+
+#include "conv.h"
+
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // in GCC's own headers, which name undefined registers so
+#include "halves_simd.h"
+#include "simd.h"
+
+namespace ulpgrad::ULPGRAD_ISA {
+
+template <typename T>
+struct Interleave {
+  static constexpr int lanes = kLanes<T>;
+  using Index = Vec<std::conditional_t<sizeof(T) == 8, int64_t, int32_t>>;
+  Index low, high;
+  constexpr Interleave() : low{}, high{} {
+    for (int i = 0; i < lanes; ++i) {
+      low[i] = i / 2 + i % 2 * lanes;
+      high[i] = i / 2 + lanes / 2 + i % 2 * lanes;
+    }
+  }
+};
+
+// A square of values, its rows and columns exchanged: interleaving the first half of the rows with the second,
+// log2(lanes) times, leaves each column in one vector.
+template <typename T>
+ULPGRAD_INLINE void transpose(Vec<T> (&rows)[kLanes<T>]) {
+  constexpr int lanes = kLanes<T>;
+  const Interleave<T> order;
+#pragma GCC unroll 4
+  for (int step = 1; step < lanes; step *= 2) {
+    Vec<T> next[lanes];
+#pragma GCC unroll 8
+    for (int i = 0; i < lanes / 2; ++i) {
+      next[2 * i] = __builtin_shuffle(rows[i], rows[i + lanes / 2], order.low);
+      next[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + lanes / 2], order.high);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) rows[i] = next[i];
+  }
+}
+
+ULPGRAD_INLINE int64_t less(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// A square of `count` columns, whose row i is read by row(i, count), turned and stored `to_row` apart.
+template <typename T, typename Row>
+ULPGRAD_INLINE void turn(int64_t rows, int64_t count, const Row& row, T* to, int64_t to_row) {
+  Vec<T> square[kLanes<T>];
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes<T>; ++i) square[i] = i < rows ? row(i) : Vec<T>{};
+  transpose<T>(square);
+  if (count == kLanes<T>) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes<T>; ++i) store(to + i * to_row, square[i]);
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes<T>; ++i) {
+      if (i < count) store(to + i * to_row, square[i]);
+    }
+  }
+}
+
+template <typename From, typename To>
+static void move_in(const From* from, int64_t channel, int64_t column, int64_t channels, int64_t count, To* to,
+                    int64_t step, int64_t block_channels, int64_t block) {
+  constexpr int lanes = kLanes<To>;
+  for (int64_t c0 = 0; c0 < channels; c0 += block_channels, from += block_channels * channel, to += block) {
+    const int64_t some = less(block_channels, channels - c0);
+    if (block_channels % lanes == 0 && channel == 1) {
+      for (int64_t q = 0; q < count; ++q) {
+        int64_t c = 0;
+        for (; c + lanes <= some; c += lanes) store(to + q * step + c, load_wide(from + q * column + c));
+        if (c < some) store(to + q * step + c, load_wide_some(from + q * column + c, some - c));
+      }
+    } else if (block_channels % lanes == 0 && column == 1) {
+      for (int64_t c = 0; c < some; c += lanes) {
+        const From* const rows = from + c * channel;
+        int64_t q = 0;
+        for (; q + lanes <= count; q += lanes) {
+          turn(some - c, lanes, [&](int64_t i) { return load_wide(rows + i * channel + q); }, to + q * step + c, step);
+        }
+        if (q < count) {
+          turn(
+              some - c, count - q, [&](int64_t i) { return load_wide_some(rows + i * channel + q, count - q); },
+              to + q * step + c, step);
+        }
+      }
+    } else if (step == 1 && column == 1) {
+      int64_t q = 0;
+      for (; q + lanes <= count; q += lanes) store(to + q, load_wide(from + q));
+      if (q < count) store_some(to + q, load_wide_some(from + q, count - q), count - q);
+    } else {
+      for (int64_t q = 0; q < count; ++q) {
+        for (int64_t c = 0; c < some; ++c) to[q * step + c] = widen(from[c * channel + q * column]);
+      }
+    }
+  }
+}
+
+template <typename From, typename To>
+static void move_out(const From* from, int64_t step, int64_t channels, int64_t count, To* to, int64_t channel,
+                     int64_t column) {
+  constexpr int lanes = kLanes<From>;
+  for (int64_t c = 0; c < channels; c += lanes, from += lanes, to += lanes * channel) {
+    const int64_t some = less(lanes, channels - c);
+    if (channel == 1) {
+      for (int64_t q = 0; q < count; ++q) {
+        const Vec<From> v = load(from + q * step);
+        if (some == lanes) {
+          store_narrow(to + q * column, v);
+        } else {
+          store_narrow_some(to + q * column, v, some);
+        }
+      }
+    } else if (column == 1) {
+      for (int64_t q = 0; q < count; q += lanes) {
+        const int64_t here = less(lanes, count - q);
+        Vec<From> square[lanes];
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) square[i] = i < here ? load(from + (q + i) * step) : Vec<From>{};
+        transpose<From>(square);
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) {
+          if (i >= some) break;
+          if (here == lanes) {
+            store_narrow(to + i * channel + q, square[i]);
+          } else {
+            store_narrow_some(to + i * channel + q, square[i], here);
+          }
+        }
+      }
+    } else {
+      for (int64_t q = 0; q < count; ++q) {
+        To values[lanes];
+        store_narrow(values, load(from + q * step));
+        for (int64_t i = 0; i < some; ++i) to[i * channel + q * column] = values[i];
+      }
+    }
+  }
+}
+
+template <typename T, typename Bits, Bits infinity>
+static bool drop_special(T* x, int64_t n) {
+  Bits found = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    Bits bits;
+    std::memcpy(&bits, x + i, sizeof(T));
+    const bool special = (bits & infinity) == infinity;
+    x[i] = special ? T(0) : x[i];
+    found |= special;
+  }
+  return found;
+}
+
+static void pairs_in(const Bfloat16* from, int64_t channel, int64_t column, int64_t channels, int64_t count,
+                     Bfloat16Pair* to, int64_t step, int64_t block_channels, int64_t block) {
+  constexpr int lanes = kLanes<float>;
+  for (int64_t c0 = 0; c0 < channels; c0 += 2 * block_channels, from += 2 * block_channels * channel, to += block) {
+    const int64_t some = less(2 * block_channels, channels - c0), whole = some / 2;
+    if (channel == 1 && some == 2 * kConvBlock) {
+      for (int64_t q = 0; q < count; ++q) std::memcpy(to + q * step, from + q * column, 4 * kConvBlock);
+    } else if (block_channels % lanes == 0 && column == 1) {
+      for (int64_t u = 0; 2 * u < some; u += lanes) {
+        const Bfloat16* const rows = from + 2 * u * channel;
+        for (int64_t q = 0; q < count; q += lanes) {
+          const int64_t here = less(lanes, count - q);
+          const auto both = [&](int64_t i) {
+            const Bfloat16* const first = rows + 2 * i * channel + q;
+            const auto low = (Vec<uint32_t>)load_wide_some(first, here) >> 16;
+            if (2 * (u + i) + 1 >= some) return (Vec<float>)low;
+            return (Vec<float>)(low | (Vec<uint32_t>)load_wide_some(first + channel, here));
+          };
+          turn((some + 1) / 2 - u, here, both, reinterpret_cast<float*>(to + q * step + u), step);
+        }
+      }
+    } else {
+      for (int64_t q = 0; q < count; ++q) {
+        const Bfloat16* const at = from + q * column;
+        for (int64_t u = 0; u < whole; ++u) {
+          to[q * step + u] = {at[2 * u * channel].bits, at[(2 * u + 1) * channel].bits};
+        }
+        if (some % 2) to[q * step + whole] = {at[2 * whole * channel].bits, 0};
+      }
+    }
+  }
+}
+
+// Whether no code is subnormal, infinite or NaN.
+static bool plain_b16(const void* pairs, int64_t n) {
+  const uint16_t* const codes = static_cast<const uint16_t*>(pairs);
+  uint16_t odd = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint16_t size = codes[i] & 0x7FFF;
+    odd |= static_cast<uint16_t>((size > 0 && size < 0x80) || size >= 0x7F80);
+  }
+  return !odd;
+}
+
+extern const ConvMoves conv_moves = {
+    move_in<float, float>,
+    move_out<float, float>,
+    move_in<double, double>,
+    move_out<double, double>,
+    move_in<Bfloat16, float>,
+    move_out<float, Bfloat16>,
+    move_in<Float16, float>,
+    move_out<float, Float16>,
+    pairs_in,
+    drop_special<float, uint32_t, 0x7f800000>,
+    drop_special<double, uint64_t, 0x7ff0000000000000>,
+    plain_b16,
+};
+
+}  // namespace ulpgrad::ULPGRAD_ISA

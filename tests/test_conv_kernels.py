@@ -1,0 +1,136 @@
+"""The native convolution beyond the registry's samples: layouts, what is not finite, sizes around its blocks, formats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ulpgrad.formats import bfloat16, float16, float32, float64
+from ulpgrad.kernels import native
+from ulpgrad.kernels.conv import spec
+
+pytestmark = pytest.mark.skipif(native.missing() is not None, reason="needs the C++ extension")
+
+OPS = (spec.conv2d, spec.conv2d_input_gradient, spec.conv2d_weight_gradient)
+SAME: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def channels_last(a: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+def problem(random: np.random.Generator, x: tuple[int, ...], weight: tuple[int, ...], **params: Any) -> dict[str, Any]:
+    """The three calls of a convolution, by function name: exact operands and parameters."""
+    params = {**SAME, **params}
+    images, filters = random.normal(size=x), random.normal(size=weight)
+    shape = spec.conv2d.run_reference((images, filters, None), (float64, float64, None), params).shape
+    g = random.normal(size=shape)
+    return {
+        "conv2d": ((images, filters, random.normal(size=weight[0])), params),
+        "conv2d_input_gradient": ((g, filters), {**params, "size": x[2:]}),
+        "conv2d_weight_gradient": ((g, images), {**params, "size": weight[2:]}),
+    }
+
+
+def expect_right(name: str, arrays: Any, params: Any, form: Any = float32, **options: Any) -> np.ndarray:
+    """Run natively in a format, and compare with the reference on the rounded operands."""
+    op = next(op for op in OPS if op.name == name)
+    stored = [np.asarray(form.encode(a)) for a in arrays]
+    stored = [
+        channels_last(s) if s.ndim == 4 and a.strides[1] == a.itemsize else s
+        for s, a in zip(stored, arrays, strict=True)
+    ]
+    got = getattr(native.module(), name)(*stored, *([None] if name == "conv2d" and len(stored) == 2 else []), **params)
+    exact = [form.exact(s) for s in stored]
+    want, size = op.reference(*exact, *([None] * (name == "conv2d" and len(exact) == 2)), **params), op.magnitude
+    sizes = size(*exact, *([None] * (name == "conv2d" and len(exact) == 2)), **params)  # type: ignore[misc]
+    unit = {float32: 2.0**-24, float64: 2.0**-53, bfloat16: 2.0**-8, float16: 2.0**-11}[form]
+    assert got.shape == want.shape
+    error = np.abs(form.exact(got) - want)
+    assert (
+        error <= 8 * max(unit if form in (float32, float64) else 2.0**-24, 0) * sizes + unit * np.abs(want) + 1e-7
+    ).all()
+    return got
+
+
+@pytest.mark.parametrize("form", [float32, float64, bfloat16, float16], ids=str)
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+@pytest.mark.parametrize(
+    ("x", "weight", "params"),
+    [
+        ((2, 33, 9, 17), (35, 33, 3, 3), {}),
+        ((2, 16, 15, 14), (32, 16, 3, 3), {"stride": (2, 2)}),
+        ((3, 64, 7, 7), (65, 64, 1, 1), {"padding": (0, 0)}),
+        ((1, 20, 5, 70), (16, 20, 3, 5), {"padding": (2, 3), "dilation": (2, 1)}),
+        ((2, 40, 12, 13), (40, 1, 3, 3), {"groups": 40}),
+        ((2, 34, 6, 9), (51, 2, 3, 3), {"groups": 17, "stride": (2, 1)}),
+        ((2, 1, 28, 28), (16, 1, 3, 3), {}),
+        ((1, 130, 4, 4), (70, 130, 3, 3), {}),
+    ],
+)
+def test_layouts_and_formats(random: Any, form: Any, last: bool, x: Any, weight: Any, params: Any) -> None:
+    for name, (arrays, settings) in problem(random, x, weight, **params).items():
+        given = tuple(channels_last(a) if last and a.ndim == 4 else a for a in arrays)
+        got = expect_right(name, given, settings, form)
+        if name != "conv2d_weight_gradient" and got.shape[1] > 1 and given[0].shape[1] > 1:
+            assert (got.strides[1] == got.itemsize) == last or (got.flags.c_contiguous and not last)
+
+
+def test_both_layouts_give_the_same_bits(random: Any) -> None:
+    for name, (arrays, params) in problem(random, (2, 24, 13, 15), (40, 24, 3, 3)).items():
+        run = getattr(native.module(), name)
+        first = [a.astype(np.float32) for a in arrays]
+        last = [channels_last(a) if a.ndim == 4 else a for a in first]
+        assert run(*first, **params).tobytes() == run(*last, **params).tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_weights_that_are_not_finite_meet_no_padding_in_the_input_gradient(
+    random: Any, dtype: Any, bad: float, groups: int
+) -> None:
+    for stride in ((1, 1), (2, 1)):
+        params = {**SAME, "stride": stride, "padding": (1, 2), "groups": groups, "size": (6, 7)}
+        weight = random.integers(-4, 5, (8, 8 // groups, 3, 3)).astype(dtype)
+        weight[2, 1, 0, 1] = bad
+        positions = ((6 + 2 - 3) // stride[0] + 1, 7 + 4 - 3 + 1)
+        g = random.integers(-4, 5, (2, 8, *positions)).astype(dtype)
+        g[1, 3, 0, 0] = np.inf
+        with np.errstate(invalid="ignore"):
+            want = spec.conv2d_input_gradient.reference(g.astype(float), weight.astype(float), **params)
+        np.testing.assert_array_equal(native.module().conv2d_input_gradient(g, weight, **params), want.astype(dtype))
+
+
+def test_gradients_that_are_not_finite_meet_only_their_own_windows(random: Any) -> None:
+    params = {**SAME, "size": (3, 3)}
+    x, g = (
+        random.integers(-4, 5, (2, 5, 6, 7)).astype(np.float32),
+        random.integers(-4, 5, (2, 4, 6, 7)).astype(np.float32),
+    )
+    x[0, 1, 2, 6] = np.inf
+    g[1, 2, 0, 0] = np.nan
+    with np.errstate(invalid="ignore"):
+        want = spec.conv2d_weight_gradient.reference(g.astype(float), x.astype(float), **params)
+    np.testing.assert_array_equal(native.module().conv2d_weight_gradient(g, x, **params), want)
+
+
+def test_windows_that_see_only_padding(random: Any) -> None:
+    params: dict[str, Any] = {**SAME, "padding": (40, 0), "dilation": (30, 1)}
+    for name, (arrays, settings) in problem(random, (1, 3, 5, 6), (4, 3, 3, 2), **params).items():
+        expect_right(name, arrays, settings)
+
+
+def test_types_are_not_mixed(random: Any) -> None:
+    x, weight = np.zeros((1, 2, 4, 4), np.float32), np.zeros((2, 2, 3, 3))
+    with pytest.raises(TypeError, match="weight: expected float32 values, got float64"):
+        native.module().conv2d(x, weight, None, **SAME)
+    with pytest.raises(TypeError, match="x: expected floats, got int32"):
+        native.module().conv2d(x.astype(np.int32), weight, None, **SAME)
