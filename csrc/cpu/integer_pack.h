@@ -20,8 +20,9 @@ template <typename T>
 struct Panel {
   const T* from;
   int64_t lane_stride, k_stride, count, width;
-  uint32_t flip;  // of a unit: 0x80808080 moves bytes from the signed to the unsigned range, or back
-  bool halves;    // units of high bytes and of low bytes, in turn
+  int64_t readable;  // lanes that may be read: more than count where others follow
+  uint32_t flip;     // of a unit: 0x80808080 moves bytes from the signed to the unsigned range, or back
+  bool halves;       // units of high bytes and of low bytes, in turn
 };
 
 // Bits of a unit that hold the first `valid` codes.
@@ -44,20 +45,66 @@ ULPGRAD_INLINE uint32_t high_bytes(uint32_t unit) {
 }
 ULPGRAD_INLINE uint32_t low_bytes(uint32_t unit) { return unit & 0x00FF00FF; }
 
+#if __has_builtin(__builtin_shufflevector)
+#define ULPGRAD_INTERLEAVES 1
+typedef int8_t Line __attribute__((vector_size(16)));
+typedef int16_t PairLine __attribute__((vector_size(16)));
+
+// Four rows of 16 bytes as 16 units of four bytes.
+ULPGRAD_INLINE void interleave(const Line (&x)[4], Line (&units)[4]) {
+  const auto low = [](Line p, Line q) {
+    return (PairLine)__builtin_shufflevector(p, q, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  };
+  const auto high = [](Line p, Line q) {
+    return (PairLine)__builtin_shufflevector(p, q, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  };
+  const PairLine a[2] = {low(x[0], x[1]), high(x[0], x[1])}, b[2] = {low(x[2], x[3]), high(x[2], x[3])};
+  for (int i = 0; i < 2; ++i) {
+    units[2 * i] = (Line)__builtin_shufflevector(a[i], b[i], 0, 8, 1, 9, 2, 10, 3, 11);
+    units[2 * i + 1] = (Line)__builtin_shufflevector(a[i], b[i], 4, 12, 5, 13, 6, 14, 7, 15);
+  }
+}
+
+// The units of one step of k, 16 lanes at a time; returns the lanes that are done. Of the last 16 it may write some
+// beyond the panel's width, where the next step comes.
+template <typename T>
+ULPGRAD_INLINE int64_t interleave_lanes(const Panel<T>& p, const T* const (&x)[4], uint32_t* __restrict out) {
+  int64_t l = 0;
+  for (; l < p.count && l + 16 <= p.readable; l += 16) {
+    Line rows[4], units[4];
+    for (int i = 0; i < 4; ++i) __builtin_memcpy(&rows[i], x[i] + l, sizeof(Line));
+    interleave(rows, units);
+    for (int64_t i = 0; 4 * i < std::min<int64_t>(16, p.width - l); ++i) {
+      const uint32_t flips[4] = {p.flip, p.flip, p.flip, p.flip};
+      Line flip;
+      __builtin_memcpy(&flip, flips, sizeof flip);
+      units[i] ^= flip;
+      __builtin_memcpy(out + l + 4 * i, &units[i], sizeof(Line));
+    }
+  }
+  return std::min(l, p.count);
+}
+#else
+#define ULPGRAD_INTERLEAVES 0
+#endif
+
 // Lanes lie side by side in memory: a vector of lanes at a time.
 template <int per, typename T>
 static void pack_side_by_side(const Panel<T>& p, int64_t k, uint32_t* __restrict out) {
   for (int64_t at = 0; at < k; at += per) {
     const int64_t valid = k - at;
-    const T* __restrict x[4];
+    const T* x[4];
     for (int i = 0; i < 4; ++i) x[i] = p.from + (at + (i < valid && i < per ? i : 0)) * p.k_stride;
-    __builtin_prefetch(p.from + std::min(at + kAhead, k - 1) * p.k_stride);
-    if (per > 1) __builtin_prefetch(p.from + std::min(at + kAhead + 1, k - 1) * p.k_stride);
-    if (per > 2) __builtin_prefetch(p.from + std::min(at + kAhead + 2, k - 1) * p.k_stride);
-    if (per > 2) __builtin_prefetch(p.from + std::min(at + kAhead + 3, k - 1) * p.k_stride);
+    for (int64_t i = 0; i < per; ++i) __builtin_prefetch(p.from + std::min(at + kAhead + i, k - 1) * p.k_stride);
+    int64_t done = 0;
+#if ULPGRAD_INTERLEAVES
+    if constexpr (per == 4 && sizeof(T) == 1) {
+      if (valid >= 4) done = interleave_lanes(p, x, out);
+    }
+#endif
     const uint32_t keep = kept<per>(valid);
     const T* __restrict x0 = x[0], * __restrict x1 = x[1], * __restrict x2 = x[2], * __restrict x3 = x[3];
-    for (int64_t l = 0; l < p.count; ++l) {
+    for (int64_t l = done; l < p.count; ++l) {
       out[l] = (joined<per>(static_cast<uint32_t>(x0[l]), static_cast<uint32_t>(x1[l]), static_cast<uint32_t>(x2[l]),
                             static_cast<uint32_t>(x3[l])) ^
                 p.flip) &
@@ -144,7 +191,7 @@ static void turn(const uint32_t (*lanes)[kPiece], int64_t width, int64_t units, 
     for (int64_t l = 0; l < width; ++l) out[u * step + l] = lanes[l][u];
 }
 
-constexpr int64_t kMostLanes = 2 * kLanes<int32_t> > 16 ? 2 * kLanes<int32_t> : 16;
+constexpr int64_t kMostLanes = 4 * kLanes<int32_t> < 48 ? 48 : 4 * kLanes<int32_t>;  // of a panel
 
 // Lanes lie apart: their units are collected, and turned into place.
 template <int per, typename T>
@@ -182,33 +229,6 @@ template <int per, typename T>
 static void pack_units(const Panel<T>& p, int64_t k, uint32_t* out) {
   if (p.lane_stride == 1 && p.count > 1) return pack_side_by_side<per>(p, k, out);
   pack_apart<per>(p, k, out);
-}
-
-// sums[l] = factor * (the sum of lane l's codes + k * shift).
-template <typename T>
-static void lane_sums(const Panel<T>& p, int64_t k, int32_t factor, int32_t shift, int32_t* __restrict sums) {
-  for (int64_t l = 0; l < p.width; ++l) sums[l] = 0;
-  if (p.lane_stride == 1) {
-    for (int64_t i = 0; i < k; ++i) {
-      const T* __restrict x = p.from + i * p.k_stride;
-      for (int64_t l = 0; l < p.count; ++l) sums[l] += x[l];
-    }
-  } else {
-    for (int64_t l = 0; l < p.count; ++l) {
-      const T* x = p.from + l * p.lane_stride;
-      int32_t sum = 0;
-      if (p.k_stride == 1) {
-        for (int64_t i = 0; i < k; ++i) sum += x[i];
-      } else {
-        for (int64_t i = 0; i < k; ++i) sum += x[i * p.k_stride];
-      }
-      sums[l] = sum;
-    }
-  }
-  for (int64_t l = 0; l < p.count; ++l) {
-    sums[l] = static_cast<int32_t>(static_cast<uint32_t>(factor) *
-                                   (static_cast<uint32_t>(sums[l]) + static_cast<uint32_t>(k * shift)));
-  }
 }
 
 }  // namespace ulpgrad::ULPGRAD_ISA

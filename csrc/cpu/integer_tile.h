@@ -20,75 +20,128 @@ ULPGRAD_TARGET ULPGRAD_INLINE Ints dot_pairs(Ints sums, Ints a, Ints b) {
 }
 
 #if ULPGRAD_VNNI
-// sums + the products of four 8-bit values, those of b unsigned.
+// sums + the products of four 8-bit values, those of one side signed and of the other unsigned: of a where `swapped`.
+template <bool swapped>
 ULPGRAD_TARGET ULPGRAD_INLINE Ints dot_bytes(Ints sums, Ints a, Ints b) {
-  return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)b, (__m512i)a);
+  return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)(swapped ? a : b), (__m512i)(swapped ? b : a));
 }
 #endif
 
-// Sums over one segment of packed A and B, each of which begins with the values that the sums start from. Rows of
-// `sums` are `step` apart; split: the low bytes' sums follow after all rows.
-template <Units kind, int rows, int vectors>
-ULPGRAD_TARGET static void dot_tile(int64_t units, const int32_t* __restrict a, const int32_t* __restrict b,
-                                    int32_t* __restrict sums, int64_t step) {
-  constexpr int lanes = kLanes<int32_t>, width = vectors * lanes, halves = kind == Units::split ? 2 : 1;
+#if ULPGRAD_VNNI
+// sums[i] = factor * the sum of row i's bytes, which lie side by side; they are unsigned where `swapped`.
+template <bool swapped>
+ULPGRAD_TARGET static void row_sums(const TileRows& from, int64_t rows, int64_t bytes, int32_t factor,
+                                    int32_t* __restrict sums) {
+  const Ints ones = broadcast(0x01010101);
+  const int64_t whole = bytes / kVectorBytes * kVectorBytes;
+  for (int64_t i = 0; i < rows; ++i) {
+    const int8_t* x = reinterpret_cast<const int8_t*>(from.at) + i * from.row;
+    Ints total[2] = {};
+    int64_t at = 0;
+    for (; at + 2 * kVectorBytes <= whole; at += 2 * kVectorBytes)
+      for (int h = 0; h < 2; ++h) total[h] = dot_bytes<swapped>(total[h], (Ints)load(x + at + h * kVectorBytes), ones);
+    if (at < whole) total[0] = dot_bytes<swapped>(total[0], (Ints)load(x + at), ones);
+    if (whole < bytes) total[1] = dot_bytes<swapped>(total[1], (Ints)load_some(x + whole, bytes - whole), ones);
+    sums[i] = factor * sum<int32_t>(total[0] + total[1]);
+  }
+}
+
+// The same of packed rows; it writes a whole number of vectors.
+template <bool swapped>
+ULPGRAD_TARGET static void packed_sums(const int32_t* __restrict units, int64_t count, int64_t width, int32_t factor,
+                                       int32_t* __restrict sums) {
+  const Ints ones = broadcast(0x01010101);
+  for (int64_t l = 0; l < width; l += kLanes<int32_t>) {
+    Ints total{};
+    for (int64_t u = 0; u < count; ++u) total = dot_bytes<swapped>(total, load(units + u * width + l), ones);
+    store(sums + l, total * factor);
+  }
+}
+#endif
+
+template <Units kind, bool swapped>
+ULPGRAD_TARGET ULPGRAD_INLINE Ints dot(Ints sums, Ints a, Ints b) {
+#if ULPGRAD_VNNI
+  if constexpr (kind == Units::bytes) return dot_bytes<swapped>(sums, a, b);
+#endif
+  return dot_pairs(sums, a, b);
+}
+
+// One unit of each row times one of each column.
+template <Units kind, bool swapped, int halves, int rows, int vectors>
+ULPGRAD_TARGET ULPGRAD_INLINE void dot_step(Ints (&total)[halves][rows][vectors], const char* __restrict a, int64_t row,
+                                            const int32_t* __restrict b) {
+  constexpr int lanes = kLanes<int32_t>;
+  Ints column[halves * vectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < halves * vectors; ++v) column[v] = load(b + v * lanes);
+#pragma GCC unroll 16
+  for (int i = 0; i < rows; ++i) {
+    const Ints value = broadcast(unit_at(a + i * row));
+#pragma GCC unroll 2
+    for (int h = 0; h < halves; ++h) {
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v)
+        total[h][i][v] = dot<kind, swapped>(total[h][i][v], value, column[h * vectors + v]);
+    }
+  }
+}
+
+// The sums of one segment, or with `adds` what stands in `sums` and these. Rows of `sums` are `step` apart; split: the
+// low bytes' sums follow after all rows.
+template <Units kind, bool swapped, int rows, int vectors>
+ULPGRAD_TARGET static void dot_tile(const TileRows& from, const int32_t* __restrict b, int32_t* __restrict sums,
+                                    int64_t step, bool adds) {
+  constexpr int lanes = kLanes<int32_t>, halves = kind == Units::split ? 2 : 1;
   Ints total[halves][rows][vectors];
 #pragma GCC unroll 16
   for (int i = 0; i < rows; ++i) {
-#pragma GCC unroll 2
+    const Ints start = broadcast(from.starts[i]);
+#pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) {
-      total[0][i][v] = plus<int32_t>(broadcast(a[i]), load(b + v * lanes));
+      total[0][i][v] = adds ? plus<int32_t>(start, load(sums + i * step + v * lanes)) : start;
       if constexpr (halves == 2) total[1][i][v] = Ints{};
     }
   }
-  a += rows, b += width;
-  for (int64_t u = 0; u < units; ++u) {
-    Ints column[halves * vectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < halves * vectors; ++v) column[v] = load(b + v * lanes);
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; ++i) {
-      const Ints value = broadcast(a[i]);
-#pragma GCC unroll 2
-      for (int h = 0; h < halves; ++h) {
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; ++v) {
-#if ULPGRAD_VNNI
-          if constexpr (kind == Units::bytes) {
-            total[h][i][v] = dot_bytes(total[h][i][v], value, column[h * vectors + v]);
-            continue;
-          }
-#endif
-          total[h][i][v] = dot_pairs(total[h][i][v], value, column[h * vectors + v]);
-        }
-      }
-    }
-    a += rows, b += halves * width;
+  const char* a = from.at;
+  const int64_t row = from.row;
+  for (int64_t u = 0; u < from.units; ++u) {
+    dot_step<kind, swapped, halves, rows, vectors>(total, a, row, b);
+    a += from.unit, b += halves * vectors * lanes;
+  }
+  if (from.tails) {
+    dot_step<kind, swapped, halves, rows, vectors>(total, reinterpret_cast<const char*>(from.tails), sizeof(int32_t),
+                                                   b);
   }
 #pragma GCC unroll 2
   for (int h = 0; h < halves; ++h) {
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int v = 0; v < vectors; ++v) store(sums + (h * rows + i) * step + v * lanes, total[h][i][v]);
     }
   }
 }
 
-// The tile for 1 <= wanted <= rows rows and 1 or 2 vectors.
-template <Units kind, int rows = kRows<kind>>
-static DotTile dot_tile_for(int64_t wanted, int vectors) {
+// The tile for 1 <= wanted <= rows rows and 1 <= wide <= vectors vectors.
+template <Units kind, bool swapped, int rows = kRows, int vectors = kVectors<kind>>
+static DotTile dot_tile_for(int64_t wanted, int64_t wide) {
   if constexpr (rows > 1) {
-    if (wanted < rows) return dot_tile_for<kind, rows - 1>(wanted, vectors);
+    if (wanted < rows) return dot_tile_for<kind, swapped, rows - 1, vectors>(wanted, wide);
   }
-  return vectors == 1 ? dot_tile<kind, rows, 1> : dot_tile<kind, rows, 2>;
+  if constexpr (vectors > 1) {
+    if (wide < vectors) return dot_tile_for<kind, swapped, rows, vectors - 1>(wanted, wide);
+  }
+  return dot_tile<kind, swapped, rows, vectors>;
 }
 
-static DotTile dot_tile_for(Units kind, int64_t rows, int vectors) {
+static DotTile dot_tile_for(Units kind, [[maybe_unused]] bool swapped, int64_t rows, int64_t vectors) {
 #if ULPGRAD_VNNI
-  if (kind == Units::bytes) return dot_tile_for<Units::bytes>(rows, vectors);
+  if (kind == Units::bytes)
+    return swapped ? dot_tile_for<Units::bytes, true>(rows, vectors) : dot_tile_for<Units::bytes, false>(rows, vectors);
 #endif
-  return kind == Units::split ? dot_tile_for<Units::split>(rows, vectors) : dot_tile_for<Units::pairs>(rows, vectors);
+  return kind == Units::split ? dot_tile_for<Units::split, false>(rows, vectors)
+                              : dot_tile_for<Units::pairs, false>(rows, vectors);
 }
 
 // kShortRows rows by two vectors of accumulators in registers, for chunks of a few units of pairs: each chunk's sum is

@@ -14,6 +14,12 @@
 
 namespace ulpgrad::ULPGRAD_ISA {
 
+#if ULPGRAD_ISA_LEVEL == 2 || defined(__aarch64__)
+constexpr bool kManyRegisters = true;  // 32 of them, not 16
+#else
+constexpr bool kManyRegisters = false;
+#endif
+
 using Ints = Vec<int32_t>;
 using Longs = Vec<int64_t>;
 

@@ -13,15 +13,31 @@
 
 namespace ulpgrad::ULPGRAD_ISA {
 
-constexpr int kWidth = 2 * kLanes<int32_t>;  // columns of a tile
-
-// Rows of a tile of dot products: with its columns they fill the registers.
+// A tile of sums fills the registers, beside a unit of each column and one of A.
+constexpr int kRows = 6;
 template <Units kind>
-constexpr int kRows = kind == Units::split ? (ULPGRAD_ISA_LEVEL == 2 ? 6 : 2) : (ULPGRAD_ISA_LEVEL == 2 ? 14 : 6);
-constexpr int kMostRows = kRows<Units::pairs>;
+constexpr int kVectors = kind != Units::split && kManyRegisters   ? 4
+                         : kind != Units::split || kManyRegisters ? 2
+                                                                  : 1;
+constexpr int kMostWidth = kVectors<Units::pairs> * kLanes<int32_t>;
 constexpr int kShortRows = 4;
+constexpr int kBlockRows = 8 * kRows;  // of A that are packed together
 
-using DotTile = void (*)(int64_t units, const int32_t* a, const int32_t* b, int32_t* sums, int64_t step);
+// The rows of a tile: unit u of row i stands at + i * row + u * unit, in bytes.
+struct TileRows {
+  const char* at;
+  int64_t row, unit, units;
+  const int32_t* starts;  // what the sums of each row start from
+  const int32_t* tails;   // one more unit of each row, or null
+};
+
+ULPGRAD_INLINE int32_t unit_at(const char* p) {
+  int32_t unit;
+  __builtin_memcpy(&unit, p, sizeof unit);
+  return unit;
+}
+
+using DotTile = void (*)(const TileRows& from, const int32_t* b, int32_t* sums, int64_t step, bool adds);
 template <typename T>
 using ShortTile = void (*)(const IntegerPlan& plan, int64_t chunks, int64_t units, int64_t last, const int32_t* a,
                            const int32_t* b, T* to, T* over);
@@ -34,7 +50,8 @@ namespace plain {
 #undef ULPGRAD_VNNI
 }  // namespace plain
 
-#if ULPGRAD_ISA_LEVEL == 2
+#define ULPGRAD_DOTS_BYTES (ULPGRAD_ISA_LEVEL == 2)
+#if ULPGRAD_DOTS_BYTES
 namespace vnni {
 #define ULPGRAD_TARGET __attribute__((target("avx512vnni")))
 #define ULPGRAD_VNNI 1
@@ -46,7 +63,7 @@ namespace vnni {
 namespace vnni = plain;
 #endif
 
-constexpr int64_t kBlockUnits = 256;                // of a panel: in the caches nearest to the core
+constexpr int64_t kBlockUnits = 512;                // of a panel: six rows fit the cache nearest to the core
 constexpr int64_t kBlockN = 1024;                   // columns of packed B
 constexpr int64_t kMostWords = int64_t{1} << 21;    // of packed B, where chunks are long
 constexpr int64_t kGrain = int64_t{1} << 20;        // products that make one more thread worth its start
@@ -60,9 +77,14 @@ ULPGRAD_INLINE int per_unit(const IntegerPlan& plan) {
   return plan.units == Units::bytes ? 4 : 2;
 }
 
-ULPGRAD_INLINE int64_t tile_rows(const IntegerPlan& plan) {
-  if (plan.short_chunks) return kShortRows;
-  return plan.units == Units::split ? kRows<Units::split> : kRows<Units::pairs>;
+ULPGRAD_INLINE int64_t tile_rows(const IntegerPlan& plan) { return plan.short_chunks ? kShortRows : kRows; }
+
+// Columns of a panel of B.
+ULPGRAD_INLINE int64_t panel_width(const IntegerPlan& plan) {
+  const int vectors = plan.short_chunks            ? 2
+                      : plan.units == Units::split ? kVectors<Units::split>
+                                                   : kVectors<Units::pairs>;
+  return vectors * kLanes<int32_t>;
 }
 
 // Calls body(from, count, begins, ends) on each segment of a block of k: whole chunks, cut where 32 bits would not hold
@@ -76,19 +98,23 @@ ULPGRAD_INLINE void each_segment(const IntegerPlan& plan, int64_t k, const Body&
   }
 }
 
+static int64_t segments(const IntegerPlan& plan, int64_t k) {
+  int64_t count = 0;
+  if (!plan.short_chunks) each_segment(plan, k, [&](int64_t, int64_t, bool, bool) { ++count; });
+  return count;
+}
+
 // 32-bit words that one lane of a block of k takes.
 static int64_t lane_words(const IntegerPlan& plan, int64_t k, bool halves) {
   int64_t words = 0;
   const int64_t per = per_unit(plan), times = halves ? 2 : 1;
   if (plan.short_chunks) return k / plan.chunk * ceil_div(plan.chunk, per) + ceil_div(k % plan.chunk, per);
-  each_segment(plan, k, [&](int64_t, int64_t count, bool, bool) { words += 1 + times * ceil_div(count, per); });
+  each_segment(plan, k, [&](int64_t, int64_t count, bool, bool) { words += times * ceil_div(count, per); });
   return words;
 }
 
-// Packs a panel. Each segment begins with the values its sums start from: `factor` times the sum of the lane's codes,
-// each first moved by `offset`; that takes back the move of bytes between the signed and the unsigned range.
 template <typename T>
-static void pack_panel(const IntegerPlan& plan, Panel<T> p, int64_t k, int32_t factor, int32_t offset, int32_t* to) {
+static void pack_panel(const IntegerPlan& plan, Panel<T> p, int64_t k, int32_t* to) {
   uint32_t* out = reinterpret_cast<uint32_t*>(to);
   const T* first = p.from;
   if (plan.short_chunks) {
@@ -103,12 +129,6 @@ static void pack_panel(const IntegerPlan& plan, Panel<T> p, int64_t k, int32_t f
   }
   each_segment(plan, k, [&](int64_t at, int64_t count, bool, bool) {
     p.from = first + at * p.k_stride;
-    if (factor) {
-      lane_sums(p, count, factor, offset, reinterpret_cast<int32_t*>(out));
-    } else {
-      for (int64_t l = 0; l < p.width; ++l) out[l] = 0;
-    }
-    out += p.width;
     if constexpr (sizeof(T) == 1) {
       if (plan.units == Units::bytes) {
         pack_units<4>(p, count, out);
@@ -121,35 +141,133 @@ static void pack_panel(const IntegerPlan& plan, Panel<T> p, int64_t k, int32_t f
   });
 }
 
-// The dot-product instruction takes signed bytes of A and unsigned ones of B: others are moved by 128, and
-// (a' + p)(b' - q) = a' b' + p b - q a'.
-template <typename T>
-static void pack_a(const IntegerGemm& g, int64_t i, int64_t rows, int64_t width, int64_t p, int64_t k, int32_t* out) {
-  const bool is_unsigned = g.a_codes == Codes::uint8, bytes = g.plan.units == Units::bytes;
-  const T* from = static_cast<const T*>(g.a) + i * g.a_row + p * g.a_col;
-  const Panel<T> panel{from, g.a_row, g.a_col, rows, width, bytes && is_unsigned ? 0x80808080u : 0, false};
-  pack_panel(g.plan, panel, k, bytes && g.b_codes == Codes::int8 ? -128 : 0, is_unsigned ? -128 : 0, out);
+// Whether dot products of bytes take B's as they are. Else they are moved by 128 into the other range, and
+// a b = a (b + 128) - 128 a for signed ones, a (b - 128) + 128 a for unsigned ones.
+ULPGRAD_INLINE bool moves(const IntegerGemm& g) {
+  return g.plan.units == Units::bytes && !g.plan.short_chunks &&
+         (g.a_codes == Codes::uint8) == (g.b_codes == Codes::uint8);
 }
 
 template <typename T>
 static void pack_b(const IntegerGemm& g, int64_t j, int64_t cols, int64_t width, int64_t p, int64_t k, int32_t* out) {
-  const bool is_signed = g.b_codes == Codes::int8, bytes = g.plan.units == Units::bytes;
   const T* from = static_cast<const T*>(g.b) + p * g.b_row + j * g.b_col;
   const Panel<T> panel{
-      from, g.b_col, g.b_row, cols, width, bytes && is_signed ? 0x80808080u : 0, g.plan.units == Units::split};
-  pack_panel(g.plan, panel, k, bytes && g.a_codes == Codes::uint8 ? 128 : 0, 0, out);
+      from, g.b_col, g.b_row, cols, width, g.n - j, moves(g) ? 0x80808080u : 0, g.plan.units == Units::split};
+  pack_panel(g.plan, panel, k, out);
 }
 
-static void pack(const IntegerGemm& g, bool is_a, int64_t at, int64_t lanes, int64_t width, int64_t p, int64_t k,
-                 int32_t* out) {
-  switch (is_a ? g.a_codes : g.b_codes) {
+static void pack_b(const IntegerGemm& g, int64_t j, int64_t cols, int64_t width, int64_t p, int64_t k, int32_t* out) {
+  switch (g.b_codes) {
     case Codes::int8:
-      return is_a ? pack_a<int8_t>(g, at, lanes, width, p, k, out) : pack_b<int8_t>(g, at, lanes, width, p, k, out);
+      return pack_b<int8_t>(g, j, cols, width, p, k, out);
     case Codes::uint8:
-      return is_a ? pack_a<uint8_t>(g, at, lanes, width, p, k, out) : pack_b<uint8_t>(g, at, lanes, width, p, k, out);
+      return pack_b<uint8_t>(g, j, cols, width, p, k, out);
     case Codes::int16:
-      return is_a ? pack_a<int16_t>(g, at, lanes, width, p, k, out) : pack_b<int16_t>(g, at, lanes, width, p, k, out);
+      return pack_b<int16_t>(g, j, cols, width, p, k, out);
   }
+}
+
+// Rows of A over a block of k: where they stand, or packed if that is not unit by unit.
+struct RowBlock {
+  TileRows part;                  // its first segment
+  const int32_t *starts, *tails;  // of each segment, `width` apart
+  int64_t width;
+  int64_t size;  // of a code in bytes, 0 if they are packed
+
+  RowBlock from(int64_t i) const {
+    RowBlock rest = *this;
+    rest.part.at += i * part.row, rest.starts += i, rest.tails += i, rest.part.starts = rest.starts;
+    if (part.tails) rest.part.tails = rest.tails;
+    return rest;
+  }
+};
+
+ULPGRAD_INLINE bool stands_in_units(const IntegerGemm& g) {
+  const int size = g.a_codes == Codes::int16 ? 2 : 1;
+  return !g.plan.short_chunks && g.a_col == 1 && per_unit(g.plan) * size == sizeof(int32_t);
+}
+
+// What the sums of a segment's rows start from.
+static void set_starts(const IntegerGemm& g, const TileRows& rows, bool packed, int64_t count, int64_t width,
+                       int32_t* starts) {
+  for (int64_t l = 0; l < width; ++l) starts[l] = 0;
+#if ULPGRAD_DOTS_BYTES
+  if (!moves(g)) return;
+  const bool swapped = g.a_codes == Codes::uint8;
+  const int32_t factor = swapped ? 128 : -128;
+  if (packed) {
+    const auto sums = swapped ? vnni::packed_sums<true> : vnni::packed_sums<false>;
+    sums(reinterpret_cast<const int32_t*>(rows.at), rows.units, width, factor, starts);
+  } else {
+    const auto sums = swapped ? vnni::row_sums<true> : vnni::row_sums<false>;
+    sums(rows, width, count, factor, starts);
+  }
+#else
+  (void)g, (void)rows, (void)packed, (void)count;
+#endif
+}
+
+// `memory`: the starts and tails of all segments, then the packed rows. `rows` of `width` are there.
+template <typename T>
+static RowBlock row_block(const IntegerGemm& g, int64_t i, int64_t rows, int64_t width, int64_t p, int64_t k,
+                          int64_t most_segments, int32_t* memory) {
+  constexpr int64_t size = sizeof(T);
+  const IntegerPlan& plan = g.plan;
+  const int64_t per = per_unit(plan);
+  const T* from = static_cast<const T*>(g.a) + i * g.a_row + p * g.a_col;
+  int32_t *starts = memory, *tails = memory + most_segments * kBlockRows, *packed = tails + most_segments * kBlockRows;
+  const bool stands = stands_in_units(g);
+  constexpr int64_t word = sizeof(int32_t);
+  RowBlock block{
+      {reinterpret_cast<const char*>(packed), word, width * word, 0, starts, nullptr}, starts, tails, width, 0};
+  if (stands) {
+    block.part.at = reinterpret_cast<const char*>(from), block.part.row = g.a_row * size;
+    block.part.unit = word, block.size = size;
+  } else {
+    pack_panel(plan, Panel<T>{from, g.a_row, g.a_col, rows, width, g.m - i, 0, false}, k, packed);
+  }
+  if (plan.short_chunks) return block;
+  const char* at = block.part.at;
+  each_segment(plan, k, [&](int64_t first, int64_t count, bool, bool) {
+    const int64_t units = ceil_div(count, per), whole = stands ? count / per : units;
+    set_starts(g, {at, block.part.row, block.part.unit, units, nullptr, nullptr}, !stands, count, width, starts);
+    for (int64_t l = 0; whole < units && l < width; ++l) {
+      tails[l] = 0;
+      __builtin_memcpy(tails + l, from + first + l * g.a_row + whole * per,
+                       static_cast<size_t>(count - whole * per) * sizeof(T));
+    }
+    if (first == 0) block.part.units = whole, block.part.tails = whole < units ? tails : nullptr;
+    starts += width, tails += width, at += stands ? count * size : units * block.part.unit;
+  });
+  return block;
+}
+
+static RowBlock row_block(const IntegerGemm& g, int64_t i, int64_t rows, int64_t width, int64_t p, int64_t k,
+                          int64_t most_segments, int32_t* memory) {
+  switch (g.a_codes) {
+    case Codes::int8:
+      return row_block<int8_t>(g, i, rows, width, p, k, most_segments, memory);
+    case Codes::uint8:
+      return row_block<uint8_t>(g, i, rows, width, p, k, most_segments, memory);
+    case Codes::int16:
+      break;
+  }
+  return row_block<int16_t>(g, i, rows, width, p, k, most_segments, memory);
+}
+
+// Calls body(rows, units, begins, ends) on each segment of a block of k (see each_segment).
+template <typename Body>
+ULPGRAD_INLINE void each_part(const IntegerPlan& plan, const RowBlock& block, int64_t k, const Body& body) {
+  const int64_t per = per_unit(plan);
+  RowBlock rest = block;
+  each_segment(plan, k, [&](int64_t, int64_t count, bool begins, bool ends) {
+    const int64_t units = ceil_div(count, per), whole = block.size ? count / per : units;
+    const TileRows& first = block.part;
+    body(TileRows{rest.part.at, first.row, first.unit, whole, rest.starts, whole < units ? rest.tails : nullptr}, units,
+         begins, ends);
+    rest.part.at += block.size ? count * block.size : units * first.unit;
+    rest.starts += block.width, rest.tails += block.width;
+  });
 }
 
 // part = or += the sums of a segment, its two halves put together.
@@ -163,41 +281,43 @@ static void join(const int32_t* __restrict sums, bool halves, bool begins, int64
   }
 }
 
-ULPGRAD_INLINE DotTile dot_tile_for(const IntegerGemm& g, int64_t rows, int vectors) {
-  return g.vnni ? vnni::dot_tile_for(g.plan.units, rows, vectors) : plain::dot_tile_for(g.plan.units, rows, vectors);
+ULPGRAD_INLINE DotTile dot_tile_for(const IntegerGemm& g, int64_t rows, int64_t vectors) {
+  const bool swapped = g.a_codes == Codes::uint8;
+  return g.vnni ? vnni::dot_tile_for(g.plan.units, swapped, rows, vectors)
+                : plain::dot_tile_for(g.plan.units, swapped, rows, vectors);
 }
 
 // The accumulators of one tile over a block of k.
 template <typename T>
-static void accumulate_tile(const IntegerGemm& g, int64_t rows, int vectors, int64_t k, const int32_t* a,
+static void accumulate_tile(const IntegerGemm& g, const RowBlock& a, int64_t rows, int64_t vectors, int64_t k,
                             const int32_t* b, T* total, T* over) {
   const IntegerPlan& plan = g.plan;
-  const int64_t per = per_unit(plan);
   if (plan.short_chunks) {
     const auto tile = g.vnni ? vnni::short_tile_for<T>(plan) : plain::short_tile_for<T>(plan);
-    const int64_t chunks = ceil_div(k, plan.chunk), last = k - (chunks - 1) * plan.chunk;
-    return tile(plan, chunks, ceil_div(plan.chunk, per), ceil_div(last, per), a, b, total, over);
+    const int64_t per = per_unit(plan), chunks = ceil_div(k, plan.chunk), last = k - (chunks - 1) * plan.chunk;
+    return tile(plan, chunks, ceil_div(plan.chunk, per), ceil_div(last, per),
+                reinterpret_cast<const int32_t*>(a.part.at), b, total, over);
   }
   const bool halves = plan.units == Units::split;
-  const int64_t count = rows * vectors * kLanes<int32_t>;
+  const int64_t width = vectors * kLanes<int32_t>, count = rows * width;
   const auto dot = dot_tile_for(g, rows, vectors);
   const auto fold = fold_for<T>(plan);
-  alignas(64) int32_t sums[kMostRows * kWidth];
-  [[maybe_unused]] alignas(64) T part[sizeof(T) == 8 ? kMostRows * kWidth : 1];
-  each_segment(plan, k, [&](int64_t, int64_t steps, [[maybe_unused]] bool begins, [[maybe_unused]] bool ends) {
-    const int64_t units = ceil_div(steps, per);
-    dot(units, a, b, sums, count / rows);
-    a += (1 + units) * rows, b += (1 + units * (halves ? 2 : 1)) * vectors * kLanes<int32_t>;
-    const TileSums from{sums, count, halves};
-    if constexpr (sizeof(T) == 4) {
-      fold(plan, from, nullptr, total, over);
-    } else if (begins && ends) {
-      fold(plan, from, nullptr, total, over);
-    } else {
-      join(sums, halves, begins, count, part);
-      if (ends) fold(plan, from, part, total, over);
-    }
-  });
+  alignas(64) int32_t sums[kRows * kMostWidth];
+  [[maybe_unused]] alignas(64) T part[sizeof(T) == 8 ? kRows * kMostWidth : 1];
+  each_part(plan, a, k,
+            [&](const TileRows& part_a, int64_t units, [[maybe_unused]] bool begins, [[maybe_unused]] bool ends) {
+              dot(part_a, b, sums, width, false);
+              b += units * (halves ? 2 : 1) * width;
+              const TileSums from{sums, count, halves};
+              if constexpr (sizeof(T) == 4) {
+                fold(plan, from, nullptr, total, over);
+              } else if (begins && ends) {
+                fold(plan, from, nullptr, total, over);
+              } else {
+                join(sums, halves, begins, count, part);
+                if (ends) fold(plan, from, part, total, over);
+              }
+            });
 }
 
 // Lowers *first to `value`.
@@ -214,49 +334,47 @@ ULPGRAD_INLINE void prefetch(const Out* c, int64_t rows, int64_t c_row, int64_t 
     for (int64_t x = 0; x < cols; x += 64 / sizeof(Out)) __builtin_prefetch(c + r * c_row + x, 1);
 }
 
-// The tile where nothing is done to its sums but to add them to C, which wraps.
-static void add_tile(const IntegerGemm& g, int64_t i, int64_t rows, int64_t, int64_t j, int64_t cols, int vectors,
-                     bool first, int64_t k, const int32_t* a, const int32_t* b) {
-  const int64_t width = vectors * kLanes<int32_t>, per = per_unit(g.plan);
+// The tile where nothing is done to its sums but to add them to C, which wraps: the whole block is one segment.
+static void add_tile(const IntegerGemm& g, const RowBlock& a, int64_t i, int64_t rows, int64_t j, int64_t cols,
+                     int64_t vectors, bool first, int64_t k, const int32_t* b) {
+  const int64_t width = vectors * kLanes<int32_t>;
   const auto dot = dot_tile_for(g, rows, vectors);
-  alignas(64) int32_t sums[kMostRows * kWidth];
+  alignas(64) int32_t sums[kRows * kMostWidth];
   int32_t* __restrict c = static_cast<int32_t*>(g.c) + i * g.c_row + j;
   prefetch(c, rows, g.c_row, cols);
-  each_segment(g.plan, k, [&](int64_t, int64_t steps, bool, bool) {
-    const int64_t units = ceil_div(steps, per);
-    const bool direct = first && cols == width;
-    dot(units, a, b, direct ? c : sums, direct ? g.c_row : width);
-    a += (1 + units) * rows, b += (1 + units) * width;
-    for (int64_t r = 0; r < rows && !direct; ++r) {
-      const int32_t* __restrict row = sums + r * width;
-      int32_t* __restrict to = c + r * g.c_row;
-      for (int64_t x = 0; x < cols; ++x) {
-        const uint32_t before = first ? 0 : static_cast<uint32_t>(to[x]);
-        to[x] = static_cast<int32_t>(before + static_cast<uint32_t>(row[x]));
-      }
+  if (k == 0) {
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t x = 0; x < cols; ++x) c[r * g.c_row + x] = 0;
+    return;
+  }
+  if (cols == width) return dot(a.part, b, c, g.c_row, !first);
+  dot(a.part, b, sums, width, false);
+  for (int64_t r = 0; r < rows; ++r) {
+    const int32_t* __restrict row = sums + r * width;
+    int32_t* __restrict to = c + r * g.c_row;
+    for (int64_t x = 0; x < cols; ++x) {
+      const uint32_t before = first ? 0 : static_cast<uint32_t>(to[x]);
+      to[x] = static_cast<int32_t>(before + static_cast<uint32_t>(row[x]));
     }
-    first = false;
-  });
-  for (int64_t r = 0; first && r < rows; ++r)
-    for (int64_t x = 0; x < cols; ++x) c[r * g.c_row + x] = 0;
+  }
 }
 
 // Results are stored modulo 2^bits, with their sign. C holds int64 (Out) where bits > 32.
 template <typename T, typename Out>
-static void run_tile(const IntegerGemm& g, int64_t i, int64_t rows, int64_t packed_rows, int64_t j, int64_t cols,
-                     int vectors, bool first, int64_t k, const int32_t* a, const int32_t* b) {
-  const int64_t width = vectors * kLanes<int32_t>;
-  alignas(64) T total[kMostRows * kWidth], over[kMostRows * kWidth];
+static void run_tile(const IntegerGemm& g, const RowBlock& a, int64_t i, int64_t rows, int64_t j, int64_t cols,
+                     int64_t vectors, bool first, int64_t k, const int32_t* b) {
+  const int64_t width = vectors * kLanes<int32_t>, computed = g.plan.short_chunks ? kShortRows : rows;
+  alignas(64) T total[kRows * kMostWidth], over[kRows * kMostWidth];
   const bool notes = g.plan.limit == Limit::note;
-  for (int64_t x = 0; x < packed_rows * width; ++x) total[x] = 0;
+  for (int64_t x = 0; x < computed * width; ++x) total[x] = 0;
   if (notes)
-    for (int64_t x = 0; x < packed_rows * width; ++x) over[x] = 0;
+    for (int64_t x = 0; x < computed * width; ++x) over[x] = 0;
   Out* __restrict c = static_cast<Out*>(g.c) + i * g.c_row + j;
   prefetch(c, rows, g.c_row, cols);
   if (!first)
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t x = 0; x < cols; ++x) total[r * width + x] = static_cast<T>(c[r * g.c_row + x]);
-  accumulate_tile(g, packed_rows, vectors, k, a, b, total, over);
+  accumulate_tile(g, a, rows, vectors, k, b, total, over);
   const int spare = std::max(0, 8 * static_cast<int>(sizeof(Out)) - g.plan.bits);
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t x = 0; x < cols; ++x) {
@@ -270,50 +388,58 @@ static void run_tile(const IntegerGemm& g, int64_t i, int64_t rows, int64_t pack
   }
 }
 
-using RunTile = void (*)(const IntegerGemm& g, int64_t i, int64_t rows, int64_t packed_rows, int64_t j, int64_t cols,
-                         int vectors, bool first, int64_t k, const int32_t* a, const int32_t* b);
+// Lines [first, last) of the next tile's rows, up to `bytes`: they are on their way while a panel passes by.
+ULPGRAD_INLINE void fetch_rows(const TileRows& rows, int64_t count, int64_t first, int64_t last, int64_t bytes) {
+  for (int64_t r = 0; r < count; ++r)
+    for (int64_t x = 64 * first; x < std::min(64 * last, bytes); x += 64)
+      __builtin_prefetch(rows.at + r * rows.row + x);
+}
 
-// Rows [i0, i1) and columns [j0, j1) of C, on the calling thread.
+using RunTile = void (*)(const IntegerGemm& g, const RowBlock& a, int64_t i, int64_t rows, int64_t j, int64_t cols,
+                         int64_t vectors, bool first, int64_t k, const int32_t* b);
+
+// Rows [i0, i1) and columns [j0, j1) of C, on the calling thread: a tile's rows stay in the nearest cache, while the
+// panels of B, which the next one holds, pass by.
 static void multiply_range(const IntegerGemm& g, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+  if (i0 >= i1 || j0 >= j1) return;
   const IntegerPlan& plan = g.plan;
   const bool halves = plan.units == Units::split, long_c = plan.bits > 32;
   const bool adds = !plan.chunk && !plan.wide && plan.shift == 0 && plan.bits == 32;
   const RunTile run = adds        ? add_tile
                       : plan.wide ? (long_c ? run_tile<int64_t, int64_t> : run_tile<int64_t, int32_t>)
                                   : (long_c ? run_tile<int32_t, int64_t> : run_tile<int32_t, int32_t>);
-  const int64_t target = kBlockUnits * per_unit(plan), tile = tile_rows(plan);
+  const int64_t target = kBlockUnits * per_unit(plan), tile = tile_rows(plan), width = panel_width(plan);
+  const int64_t block_m = plan.short_chunks || stands_in_units(g) ? tile : kBlockRows;
   const int64_t unit = plan.chunk ? std::min(plan.chunk, std::max<int64_t>(1, g.k)) : 1;
   const int64_t block_k = std::min(std::max<int64_t>(1, g.k), std::max(unit, target / unit * unit));
-  const int64_t a_words = lane_words(plan, block_k, false), b_words = lane_words(plan, block_k, halves);
-  const int64_t block_m =
-      std::min(std::max<int64_t>(1, std::min<int64_t>(12, (kMostWords >> 3) / (a_words * tile))) * tile,
-               round_up(i1 - i0, tile));
-  const int64_t block_n = std::min(std::max<int64_t>(1, std::min(kBlockN, kMostWords / b_words) / kWidth) * kWidth,
-                                   round_up(j1 - j0, kWidth));
-  int32_t* a = static_cast<int32_t*>(scratch(Slot::gemm_a, (block_m * a_words + kUnitSlack) * sizeof(int32_t)));
-  int32_t* b = static_cast<int32_t*>(scratch(Slot::gemm_b, (block_n * b_words + kUnitSlack) * sizeof(int32_t)));
+  const int64_t a_words = stands_in_units(g) ? 0 : lane_words(plan, block_k, false);
+  const int64_t b_words = lane_words(plan, block_k, halves), parts = segments(plan, block_k);
+  const int64_t block_n =
+      std::min(std::max<int64_t>(1, std::min(kBlockN, kMostWords / b_words) / width) * width, round_up(j1 - j0, width));
+  int32_t* a = static_cast<int32_t*>(
+      scratch(Slot::gemm_a, static_cast<size_t>((a_words + 2 * parts) * kBlockRows + kUnitSlack) * sizeof(int32_t)));
+  int32_t* b = static_cast<int32_t*>(
+      scratch(Slot::gemm_b, static_cast<size_t>(block_n * b_words + kUnitSlack) * sizeof(int32_t)));
+  const auto vectors = [&](int64_t cols) { return plan.short_chunks ? 2 : ceil_div(cols, kLanes<int32_t>); };
   for (int64_t j = j0; j < j1; j += block_n) {
     const int64_t n = std::min(block_n, j1 - j);
     for (int64_t p = 0; p == 0 || p < g.k; p += block_k) {
-      const int64_t k = std::min(block_k, g.k - p);
-      const int64_t wa = lane_words(plan, k, false), wb = lane_words(plan, k, halves);
-      const auto vectors = [&](int64_t cols) { return plan.short_chunks || cols > kLanes<int32_t> ? 2 : 1; };
-      for (int64_t y = 0; y < n; y += kWidth) {
-        const int64_t cols = std::min<int64_t>(kWidth, n - y);
-        pack(g, false, j + y, cols, vectors(cols) * kLanes<int32_t>, p, k, b + y * wb);
+      const int64_t k = std::min(block_k, g.k - p), words = lane_words(plan, k, halves);
+      for (int64_t y = 0; y < n; y += width) {
+        const int64_t cols = std::min(width, n - y);
+        pack_b(g, j + y, cols, vectors(cols) * kLanes<int32_t>, p, k, b + y * words);
       }
+      const int64_t lines = ceil_div(ceil_div(k * int64_t{sizeof(int32_t)} / per_unit(plan), 64), ceil_div(n, width));
       for (int64_t i = i0; i < i1; i += block_m) {
         const int64_t m = std::min(block_m, i1 - i);
-        const auto packed = [&](int64_t rows) { return plan.short_chunks ? tile : rows; };
+        const RowBlock block = row_block(g, i, m, plan.short_chunks ? tile : m, p, k, parts, a);
         for (int64_t x = 0; x < m; x += tile) {
-          const int64_t rows = std::min(tile, m - x);
-          pack(g, true, i + x, rows, packed(rows), p, k, a + x * wa);
-        }
-        for (int64_t y = 0; y < n; y += kWidth) {
-          const int64_t cols = std::min<int64_t>(kWidth, n - y);
-          for (int64_t x = 0; x < m; x += tile) {
-            const int64_t rows = std::min(tile, m - x);
-            run(g, i + x, rows, packed(rows), j + y, cols, vectors(cols), p == 0, k, a + x * wa, b + y * wb);
+          const RowBlock rows = block.from(x), next = block.from(x + tile);
+          const int64_t count = std::min(tile, m - x), more = std::min(tile, i1 - i - x - tile);
+          for (int64_t y = 0, l = 0; y < n; y += width, l += lines) {
+            if (block.size) fetch_rows(next.part, more, l, l + lines, k * block.size);
+            const int64_t cols = std::min(width, n - y);
+            run(g, rows, i + x, count, j + y, cols, vectors(cols), p == 0, k, b + y * words);
           }
         }
       }
@@ -324,14 +450,15 @@ static void multiply_range(const IntegerGemm& g, int64_t i0, int64_t i1, int64_t
 // How many threads share out the rows; the others share out the columns: the split with the smallest largest part, each
 // of which packs its own panels.
 static int row_parts(const IntegerGemm& g, int threads) {
-  constexpr int64_t packing = 24;  // products of a whole tile that cost as much as packing a code
+  constexpr int64_t packing = 12;  // products of a whole tile that cost as much as packing a code
+  const int64_t packing_a = stands_in_units(g) ? 0 : packing;
   int best = 1;
   int64_t least = INT64_MAX;
   for (int rows = 1; rows <= threads; ++rows) {
     if (threads % rows) continue;
     const int64_t m = round_up(ceil_div(g.m, rows), tile_rows(g.plan));
-    const int64_t n = round_up(ceil_div(g.n, threads / rows), kWidth);
-    const int64_t cost = (m + packing) * (n + packing);
+    const int64_t n = round_up(ceil_div(g.n, threads / rows), panel_width(g.plan));
+    const int64_t cost = (m + packing) * (n + packing_a);
     if (cost < least) least = cost, best = rows;
   }
   return best;
@@ -343,13 +470,14 @@ static void multiply(const IntegerGemm& g) {
   const int threads = g.threaded ? threads_for(g.m * g.n * std::max<int64_t>(1, g.k), grain) : 1;
   if (threads == 1) return multiply_range(g, 0, g.m, 0, g.n);
   const int64_t rows = row_parts(g, threads), cols = threads / rows;
-  const int64_t m = round_up(ceil_div(g.m, rows), tile_rows(g.plan)), n = round_up(ceil_div(g.n, cols), kWidth);
+  const int64_t m = round_up(ceil_div(g.m, rows), tile_rows(g.plan));
+  const int64_t n = round_up(ceil_div(g.n, cols), panel_width(g.plan));
   parallel_tasks(threads, threads, [&](int64_t part) {
     const int64_t i = part / cols * m, j = part % cols * n;
     multiply_range(g, std::min(i, g.m), std::min(i + m, g.m), std::min(j, g.n), std::min(j + n, g.n));
   });
 }
 
-extern const IntegerTable integer_table = {multiply, kWidth};
+extern const IntegerTable integer_table = {multiply, kMostWidth};
 
 }  // namespace ulpgrad::ULPGRAD_ISA
