@@ -22,6 +22,7 @@ from ulpgrad.ops.methods import bind
 from ulpgrad.ops.normalization import *
 from ulpgrad.ops.pooling import *
 from ulpgrad.ops.quantize import *
+from ulpgrad.ops.recurrent import *
 from ulpgrad.ops.reduction import *
 from ulpgrad.ops.sorting import *
 

@@ -1,5 +1,8 @@
 // The matmul ladder: C = A B of row-major float32 matrices, from three loops to threads, one idea per file. The rung
 // above them all is isa/gemm.cpp, which takes any strides, formats and shapes.
+//
+// Shares of the FMA peak of one core (117 GFLOP/s, Zen 4 with AVX-512) at 1024 x 1024 x 1024: loops 0.5 %, rows 26 %,
+// steps 33 %, tile 71 %, packed 89 %, blocks 89 % (at 4096: packed 75 %, blocks 87 %); threads 75 % of both cores.
 #pragma once
 
 #include <cstdint>
