@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from ulpgrad.formats import Array
+from ulpgrad.kernels import native
+
+
+def by_rung(rung: str) -> Callable[..., Array]:
+    """The C++ rung of that name (csrc/cpu/ladder), for rows of float32."""
+    return partial(native.module().softmax_ladder, rung)
 
 
 def along_last(run: Callable[..., Array], arrays: tuple[Array, ...], axis: int) -> Array:

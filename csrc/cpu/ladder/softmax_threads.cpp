@@ -1,0 +1,14 @@
+// Rows over threads: a row belongs to one, so the result has the same bits on any number of them.
+#include "softmax.h"
+#include "threads.h"
+
+namespace ulpgrad::ULPGRAD_ISA {
+
+void softmax_threads(const SoftmaxRows& a) {
+  constexpr int64_t grain = 1 << 14;  // values that are worth a thread
+  parallel_for(a.rows, grain / (a.n + 1) + 1, [&](int64_t begin, int64_t end) {
+    softmax_sweeps({a.x + begin * a.n, a.y + begin * a.n, end - begin, a.n});
+  });
+}
+
+}  // namespace ulpgrad::ULPGRAD_ISA
