@@ -1,7 +1,7 @@
 // Philox random numbers: checks, then chunks of blocks over threads. Every value depends on its index alone.
 #include "random.h"
 
-#include "bind.h"
+#include "bind_floats.h"
 #include "threads.h"
 
 namespace ulpgrad {
@@ -107,23 +107,22 @@ py::array random_permutation(uint64_t key, uint64_t low, uint64_t high, int64_t 
   return out;
 }
 
-template <typename T, typename Run>
-py::array dropout_of(const py::array& x, const Stream& stream, uint64_t limit, double scale, Run run) {
-  const T* from = contiguous<T>(x, "x");
-  py::array_t<T> out = empty<T>({x.shape(), x.shape() + x.ndim()});
-  T* to = out.mutable_data();
-  const int64_t size = x.size();
-  over_blocks(size, 4, [&](int64_t b, int64_t e) { run(stream, from, to, size, b, e, limit, static_cast<T>(scale)); });
-  return out;
-}
-
 py::array dropout(const py::array& x, uint64_t key, uint64_t low, uint64_t high, uint64_t limit, double scale,
                   const char* isa) {
-  const RandomTable& run = table<RandomTable>(isa_named(isa));
-  const Stream stream{key, low, high};
+  const RandomTable& table = ulpgrad::table<RandomTable>(isa_named(isa));
   if (limit > uint64_t{1} << 32) throw py::value_error("limit: expected at most 2^32");
-  if (py::isinstance<py::array_t<double>>(x)) return dropout_of<double>(x, stream, limit, scale, run.dropout64);
-  return dropout_of<float>(x, stream, limit, scale, run.dropout32);
+  return by_type(x, "x", [&](auto type) {
+    using T = decltype(type);
+    const T* from = values<T>(x, "x");
+    py::array out = empty_of<T>({x.shape(), x.shape() + x.ndim()});
+    T* to = data_of<T>(out);
+    const int64_t size = x.size();
+    const auto run = of<T>(table.dropout);
+    over_blocks(size, 4, [&](int64_t b, int64_t e) {
+      run({key, low, high}, from, to, size, b, e, limit, static_cast<Wide<T>>(scale));
+    });
+    return out;
+  });
 }
 
 void bind_random(py::module_& m) {

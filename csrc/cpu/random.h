@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "for_floats.h"
 #include "isa.h"
 
 namespace ulpgrad {
@@ -11,6 +12,11 @@ namespace ulpgrad {
 struct Stream {
   uint64_t key, counter_low, counter_high;
 };
+
+// out = x * scale where the word is at least limit, else 0. limit may be 2^32.
+template <typename S>
+using DropoutFunction = void (*)(const Stream&, const S* x, S* out, int64_t size, int64_t begin, int64_t end,
+                                 uint64_t limit, Wide<S> scale);
 
 // Each fills the part of `out` that belongs to the blocks [begin, end) and is below `size` values.
 struct RandomTable {
@@ -20,11 +26,7 @@ struct RandomTable {
   void (*uniform53)(const Stream&, double* out, int64_t size, int64_t begin, int64_t end);
   void (*normal)(const Stream&, float* out, int64_t size, int64_t begin, int64_t end);
   void (*normal53)(const Stream&, double* out, int64_t size, int64_t begin, int64_t end);
-  // out = x * scale where the word is at least limit, else 0. limit may be 2^32.
-  void (*dropout32)(const Stream&, const float* x, float* out, int64_t size, int64_t begin, int64_t end, uint64_t limit,
-                    float scale);
-  void (*dropout64)(const Stream&, const double* x, double* out, int64_t size, int64_t begin, int64_t end,
-                    uint64_t limit, double scale);
+  ForFloats<DropoutFunction> dropout;
 };
 
 ULPGRAD_TABLE(RandomTable, random_table)

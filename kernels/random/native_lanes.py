@@ -5,7 +5,7 @@ Next limit: normal values spend two thirds of their time on the logarithm and th
 
 from __future__ import annotations
 
-from ulpgrad.formats import Array, Float, float32, float64
+from ulpgrad.formats import Array, Float, bfloat16, float16, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.cast.convert import convert
 from ulpgrad.kernels.random import spec
@@ -37,7 +37,7 @@ def random_permutation(*, key: int, counter: int, size: int) -> Array:
     return out
 
 
-@kernel(spec.dropout, "cpu/native-lanes", rank=50, formats=[float32, float64], contiguous=True)
+@kernel(spec.dropout, "cpu/native-lanes", rank=50, formats=[float16, bfloat16, float32, float64], contiguous=True)
 def dropout(x: Array, *, p: float, key: int, counter: int) -> Array:
     scale = spec.scale(p)
     out: Array = native.module().dropout(x, key, counter & LOW64, counter >> 64, threshold(p), scale)

@@ -10,6 +10,7 @@
 #endif
 
 #include "accumulate_round.h"
+#include "philox.h"
 #include "scratch.h"
 
 namespace ulpgrad::ULPGRAD_ISA {
@@ -18,36 +19,6 @@ constexpr int64_t kDepth = 128;  // terms in a packed block
 constexpr int64_t kRows = 32;    // rows that share it
 
 ULPGRAD_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-using Word = Vec<uint64_t>;
-
-// Products of the lower halves.
-ULPGRAD_INLINE Word multiply32(Word a, Word b) {
-#if ULPGRAD_ISA_LEVEL == 2
-  return (Word)_mm512_maskz_mul_epu32(0xFF, (__m512i)a, (__m512i)b);
-#elif ULPGRAD_ISA_LEVEL == 1
-  return (Word)_mm256_mul_epu32((__m256i)a, (__m256i)b);
-#else
-  return (a & 0xFFFFFFFF) * (b & 0xFFFFFFFF);
-#endif
-}
-
-// Philox4x32-10, a block in each lane: its words, in 64 bits. See kernels/random/philox.py. `keys` are those of the ten
-// rounds, two for each.
-static void philox(const uint64_t keys[20], Word low, Word high, Word words[4]) {
-  Word c0 = low, c1 = low >> 32, c2 = high, c3 = high >> 32;
-  const Word m0 = broadcast(uint64_t{0xD2511F53}), m1 = broadcast(uint64_t{0xCD9E8D57});
-#pragma GCC unroll 10
-  for (int round = 0; round < 10; ++round) {
-    const Word p0 = multiply32(c0, m0), p1 = multiply32(c2, m1);
-    c0 = (p1 >> 32) ^ c1 ^ keys[2 * round];
-    c2 = (p0 >> 32) ^ c3 ^ keys[2 * round + 1];
-    c1 = p1;
-    c3 = p0;
-  }
-  const Word all[4] = {c0, c1, c2, c3};
-  for (int i = 0; i < 4; ++i) words[i] = all[i] & 0xFFFFFFFF;
-}
 
 // The random words of U vectors of results. Deterministic rounding takes none.
 template <typename Step, int U, bool = Step::kRandom>
@@ -67,10 +38,7 @@ struct Draw<Step, U, true> {
   // Results `result`, `result + stride`, ...
   Draw(const Accumulation& how, int64_t result, int64_t stride)
       : counter_low(how.counter_low), counter_high(how.counter_high) {
-    for (uint32_t round = 0; round < 10; ++round) {
-      keys[2 * round] = static_cast<uint32_t>(how.key) + round * 0x9E3779B9u;
-      keys[2 * round + 1] = static_cast<uint32_t>(how.key >> 32) + round * 0xBB67AE85u;
-    }
+    philox_keys(how.key, keys);
     for (int u = 0; u < U; ++u)
       for (int l = 0; l < kLanes<double>; ++l)
         first[u][l] = static_cast<uint64_t>((result + (u * kLanes<double> + l) * stride) * how.blocks);
@@ -82,6 +50,7 @@ struct Draw<Step, U, true> {
       const Word low = first[u] + counter_low + static_cast<uint64_t>(t / 4);
       const Word carry = (Word)(low < broadcast(counter_low));  // all ones, which is -1
       philox(keys, low, counter_high - carry, words[u]);
+      for (Word& w : words[u]) w &= 0xFFFFFFFF;
     }
   }
   void follow(int64_t t) {

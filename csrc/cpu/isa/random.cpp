@@ -1,4 +1,5 @@
-// Sixteen blocks at a time, one in each lane: plain loops over lanes that the compiler turns into vector code.
+// Sixteen blocks at a time, whose words are put in the order of the stream: plain loops over them follow, which the
+// compiler turns into vector code.
 //
 // Products and sums are not contracted to fused ones here, so that normal values have the same bits on every
 // instruction set and in the Numba rung, which spells the same series.
@@ -12,49 +13,46 @@
 
 #include <cmath>
 #include <cstring>
+#include <type_traits>
+
+#include "philox.h"
+#include "rows_math.h"
 
 namespace ulpgrad::ULPGRAD_ISA {
 
-constexpr int kLanes = 16;
+constexpr int kTogether = 16;  // blocks
 
-struct Words {
-  alignas(64) uint32_t w[4][kLanes];
-};
-
-static inline void philox(const Stream& s, int64_t block, Words& out) {
-  for (int l = 0; l < kLanes; ++l) {
-    const uint64_t low = s.counter_low + static_cast<uint64_t>(block + l);
-    const uint64_t high = s.counter_high + (low < s.counter_low ? 1 : 0);
-    uint32_t c0 = static_cast<uint32_t>(low), c1 = static_cast<uint32_t>(low >> 32);
-    uint32_t c2 = static_cast<uint32_t>(high), c3 = static_cast<uint32_t>(high >> 32);
-    uint32_t k0 = static_cast<uint32_t>(s.key), k1 = static_cast<uint32_t>(s.key >> 32);
-#pragma GCC unroll 10
-    for (int round = 0; round < 10; ++round) {
-      const uint64_t p0 = uint64_t{0xD2511F53} * c0, p1 = uint64_t{0xCD9E8D57} * c2;
-      c0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ k0;
-      c2 = static_cast<uint32_t>(p0 >> 32) ^ c3 ^ k1;
-      c1 = static_cast<uint32_t>(p1);
-      c3 = static_cast<uint32_t>(p0);
-      k0 += 0x9E3779B9;
-      k1 += 0xBB67AE85;
-    }
-    out.w[0][l] = c0;
-    out.w[1][l] = c1;
-    out.w[2][l] = c2;
-    out.w[3][l] = c3;
+// Their words, in the order of the stream.
+static inline void draw(const Stream& s, const uint64_t keys[20], int64_t block, uint32_t* out) {
+  alignas(64) uint64_t pairs[2][kTogether];
+  Word lane;
+#pragma GCC unroll 8
+  for (int l = 0; l < kLanes<uint64_t>; ++l) lane[l] = static_cast<uint64_t>(l);
+#pragma GCC unroll 8
+  for (int from = 0; from < kTogether; from += kLanes<uint64_t>) {
+    const Word low = lane + (s.counter_low + static_cast<uint64_t>(block + from));
+    const Word carry = (Word)(low < broadcast(s.counter_low));  // all ones, which is -1
+    Word w[4];
+    philox(keys, low, s.counter_high - carry, w);
+    store(pairs[0] + from, (w[0] & 0xFFFFFFFF) | w[1] << 32);
+    store(pairs[1] + from, (w[2] & 0xFFFFFFFF) | w[3] << 32);
   }
+  for (int l = 0; l < kTogether; ++l)
+    for (int i = 0; i < 2; ++i) memcpy(out + 4 * l + 2 * i, &pairs[i][l], sizeof(uint64_t));
 }
 
 // Calls make(words, values) for each sixteen blocks, which give `PerBlock` values each, and keeps those below `size`.
 template <int PerBlock, typename T, typename Make>
 static void fill(const Stream& s, T* out, int64_t size, int64_t begin, int64_t end, const Make& make) {
-  Words words;
-  alignas(64) T last[PerBlock * kLanes];
-  for (int64_t block = begin; block < end; block += kLanes) {
-    philox(s, block, words);
-    const int64_t first = block * PerBlock, whole = (end < block + kLanes ? end : block + kLanes) * PerBlock;
+  uint64_t keys[20];
+  philox_keys(s.key, keys);
+  alignas(64) uint32_t words[4 * kTogether];
+  alignas(64) T last[PerBlock * kTogether];
+  for (int64_t block = begin; block < end; block += kTogether) {
+    draw(s, keys, block, words);
+    const int64_t first = block * PerBlock, whole = (end < block + kTogether ? end : block + kTogether) * PerBlock;
     const int64_t count = (whole < size ? whole : size) - first;
-    if (count == PerBlock * kLanes) {
+    if (count == PerBlock * kTogether) {
       make(words, out + first, first);
     } else {
       make(words, last, first);
@@ -64,17 +62,13 @@ static void fill(const Stream& s, T* out, int64_t size, int64_t begin, int64_t e
 }
 
 static void bits(const Stream& s, uint32_t* out, int64_t size, int64_t begin, int64_t end) {
-  fill<4>(s, out, size, begin, end, [](const Words& words, uint32_t* to, int64_t) {
-    for (int l = 0; l < kLanes; ++l)
-      for (int i = 0; i < 4; ++i) to[4 * l + i] = words.w[i][l];
-  });
+  fill<4>(s, out, size, begin, end,
+          [](const uint32_t* words, uint32_t* to, int64_t) { memcpy(to, words, 4 * kTogether * sizeof(uint32_t)); });
 }
 
 static void uniform(const Stream& s, float* out, int64_t size, int64_t begin, int64_t end, int shift, float scale) {
-  fill<4>(s, out, size, begin, end, [=](const Words& words, float* to, int64_t) {
-    for (int l = 0; l < kLanes; ++l)
-      for (int i = 0; i < 4; ++i)
-        to[4 * l + i] = static_cast<float>(static_cast<int32_t>(words.w[i][l] >> shift)) * scale;
+  fill<4>(s, out, size, begin, end, [=](const uint32_t* words, float* to, int64_t) {
+    for (int i = 0; i < 4 * kTogether; ++i) to[i] = static_cast<float>(static_cast<int32_t>(words[i] >> shift)) * scale;
   });
 }
 
@@ -86,11 +80,8 @@ ULPGRAD_INLINE double integer53(uint32_t a, uint32_t b) {
 ULPGRAD_INLINE double integer32(uint32_t a) { return static_cast<int32_t>(a ^ 0x80000000u) + 2147483648.0; }
 
 static void uniform53(const Stream& s, double* out, int64_t size, int64_t begin, int64_t end) {
-  fill<2>(s, out, size, begin, end, [](const Words& words, double* to, int64_t) {
-    for (int l = 0; l < kLanes; ++l) {
-      to[2 * l] = integer53(words.w[0][l], words.w[1][l]) * 0x1p-53;
-      to[2 * l + 1] = integer53(words.w[2][l], words.w[3][l]) * 0x1p-53;
-    }
+  fill<2>(s, out, size, begin, end, [](const uint32_t* words, double* to, int64_t) {
+    for (int i = 0; i < 2 * kTogether; ++i) to[i] = integer53(words[2 * i], words[2 * i + 1]) * 0x1p-53;
   });
 }
 
@@ -153,47 +144,49 @@ ULPGRAD_INLINE void pair(double a, int width, double turns, double& x, double& y
 }
 
 static void normal(const Stream& s, float* out, int64_t size, int64_t begin, int64_t end) {
-  fill<4>(s, out, size, begin, end, [](const Words& words, float* to, int64_t) {
-    alignas(64) double z[4][kLanes];
-    for (int i = 0; i < 4; i += 2)
-      for (int l = 0; l < kLanes; ++l)
-        pair(integer32(words.w[i][l]) + 1.0, 32, integer32(words.w[i + 1][l]) * 0x1p-30, z[i][l], z[i + 1][l]);
-    for (int l = 0; l < kLanes; ++l)
-      for (int i = 0; i < 4; ++i) to[4 * l + i] = static_cast<float>(z[i][l]);
+  fill<4>(s, out, size, begin, end, [](const uint32_t* words, float* to, int64_t) {
+    alignas(64) double z[2][2 * kTogether];
+    for (int i = 0; i < 2 * kTogether; ++i)
+      pair(integer32(words[2 * i]) + 1.0, 32, integer32(words[2 * i + 1]) * 0x1p-30, z[0][i], z[1][i]);
+    for (int i = 0; i < 4 * kTogether; ++i) to[i] = static_cast<float>(z[i % 2][i / 2]);
   });
 }
 
 static void normal53(const Stream& s, double* out, int64_t size, int64_t begin, int64_t end) {
-  fill<2>(s, out, size, begin, end, [](const Words& words, double* to, int64_t) {
-    alignas(64) double z[2][kLanes];
-    for (int l = 0; l < kLanes; ++l)
-      pair(integer53(words.w[0][l], words.w[1][l]) + 1.0, 53, integer53(words.w[2][l], words.w[3][l]) * 0x1p-51,
-           z[0][l], z[1][l]);
-    for (int l = 0; l < kLanes; ++l)
-      for (int i = 0; i < 2; ++i) to[2 * l + i] = z[i][l];
+  fill<2>(s, out, size, begin, end, [](const uint32_t* words, double* to, int64_t) {
+    alignas(64) double z[2][kTogether];
+    for (int l = 0; l < kTogether; ++l) {
+      const uint32_t* w = words + 4 * l;
+      pair(integer53(w[0], w[1]) + 1.0, 53, integer53(w[2], w[3]) * 0x1p-51, z[0][l], z[1][l]);
+    }
+    for (int i = 0; i < 2 * kTogether; ++i) to[i] = z[i % 2][i / 2];
   });
 }
 
-template <typename T>
-static void dropout(const Stream& s, const T* x, T* out, int64_t size, int64_t begin, int64_t end, uint64_t limit,
+template <typename S, typename T = Wide<S>>
+static void dropout(const Stream& s, const S* x, S* out, int64_t size, int64_t begin, int64_t end, uint64_t limit,
                     T scale) {
   if (limit >> 32) {  // p = 1: no word is kept
-    for (int64_t i = 4 * begin; i < (4 * end < size ? 4 * end : size); ++i) out[i] = 0;
+    for (int64_t i = 4 * begin; i < (4 * end < size ? 4 * end : size); ++i) out[i] = S{};
     return;
   }
   const uint32_t least = static_cast<uint32_t>(limit);
-  fill<4>(s, out, size, begin, end, [=](const Words& words, T* to, int64_t first) {
-    const int64_t count = size - first < 4 * kLanes ? size - first : 4 * kLanes;
-    alignas(64) uint32_t word[4 * kLanes];
-    for (int l = 0; l < kLanes; ++l)
-      for (int i = 0; i < 4; ++i) word[4 * l + i] = words.w[i][l];
-    for (int64_t i = 0; i < count; ++i) {
-      const T scaled = x[first + i] * scale;  // always computed: a branch would keep this from becoming vector code
-      to[i] = word[i] >= least ? scaled : T(0);
-    }
+  fill<4>(s, out, size, begin, end, [=](const uint32_t* words, S* to, int64_t first) {
+    const int64_t count = size - first < 4 * kTogether ? size - first : 4 * kTogether;
+    typedef std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t> Index;
+    each<T>(count, [&](const auto& at) {
+      Vec<Index> word;
+      if constexpr (sizeof(T) == 4) {
+        word = load(words + at.j);
+      } else {
+        for (int l = 0; l < kLanes<T>; ++l) word[l] = words[at.j + l];
+      }
+      at.put(to, word >= static_cast<Index>(least) ? at(x + first) * scale : Vec<T>{});
+    });
   });
 }
 
-extern const RandomTable random_table = {bits, uniform, uniform53, normal, normal53, dropout<float>, dropout<double>};
+extern const RandomTable random_table = {
+    bits, uniform, uniform53, normal, normal53, {dropout<float>, dropout<double>, dropout<Bfloat16>, dropout<Float16>}};
 
 }  // namespace ulpgrad::ULPGRAD_ISA
