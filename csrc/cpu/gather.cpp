@@ -74,7 +74,9 @@ py::array take_along_axis(const py::array& x, const py::array& indices, int64_t 
     throw py::value_error("indices: shape " + shape_text(indices) + " differs from " + shape_text(x) +
                           " beside the axis");
   if (std::strchr("biuf", x.dtype().kind()) == nullptr) throw py::type_error("x: expected plain numbers");
-  py::array out(x.dtype(), shape_with(x, axis, count));
+  const std::vector<py::ssize_t> shape = shape_with(x, axis, count);
+  auto out = py::reinterpret_steal<py::array>(
+      new_array(x.dtype().release().ptr(), static_cast<int>(shape.size()), shape.data()).release());
   switch (x.itemsize()) {
     case 1:
       take<uint8_t>(x, lines, index, count, out);
@@ -94,7 +96,7 @@ py::array take_along_axis(const py::array& x, const py::array& indices, int64_t 
   return out;
 }
 
-// Lines begin to end: all their values of g, in the order of the axis.
+// Lines begin to end: all their values of g, in the order of the axis, added to zeros.
 template <typename T>
 bool add_lines(const T* g, const int64_t* index, T* out, int64_t count, int64_t size, int64_t inner, int64_t begin,
                int64_t end) {
@@ -102,6 +104,7 @@ bool add_lines(const T* g, const int64_t* index, T* out, int64_t count, int64_t 
   for (int64_t line = begin; line < end;) {
     const int64_t o = line / inner, first = line - o * inner, last = std::min(inner, end - o * inner);
     T* to = out + o * size * inner;
+    for (int64_t k = 0; k < size; ++k) std::fill(to + k * inner + first, to + k * inner + last, T{});
     if (inner == 1) {
       for (int64_t i = o * count; i < (o + 1) * count; ++i) {
         int64_t k = index[i];
@@ -128,59 +131,59 @@ bool add_lines(const T* g, const int64_t* index, T* out, int64_t count, int64_t 
 }
 
 template <typename T>
-void add(const py::array& g, const py::array& indices, py::array& out, int64_t axis) {
-  if (axis < 0 || axis >= g.ndim())
-    throw py::value_error("g: no axis " + std::to_string(axis) + " in " + shape_text(g));
-  if (indices.ndim() != g.ndim() || !std::equal(g.shape(), g.shape() + g.ndim(), indices.shape()))
-    throw py::value_error("indices: expected shape " + shape_text(g) + ", got " + shape_text(indices));
-  if (out.ndim() != g.ndim() ||
-      shape_with(g, axis, out.shape(axis)) != std::vector<py::ssize_t>(out.shape(), out.shape() + out.ndim()))
-    throw py::value_error("out: shape " + shape_text(out) + " differs from " + shape_text(g) + " beside the axis");
-  expect_contiguous(g, "g");
+py::array add(const py::array& g, const py::array& indices, int64_t axis, int64_t size) {
   const T* from = static_cast<const T*>(g.data());
   const int64_t* index = contiguous<int64_t>(indices, "indices");
-  expect_contiguous(out, "out");
+  const std::vector<py::ssize_t> shape = shape_with(g, axis, size);
+  auto out = py::reinterpret_steal<py::array>(
+      new_array(g.dtype().release().ptr(), static_cast<int>(shape.size()), shape.data()).release());
   T* to = static_cast<T*>(out.mutable_data());
-  const int64_t count = g.shape(axis), size = out.shape(axis);
+  const int64_t count = g.shape(axis);
   int64_t outer = 1, inner = 1;
   for (int64_t i = 0; i < g.ndim(); ++i)
     if (i != axis) (i < axis ? outer : inner) *= g.shape(i);
   std::atomic<bool> good{true};
   {
     const py::gil_scoped_release free;
-    const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, count));
+    const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, count + size));
     parallel_for(outer * inner, grain, [&](int64_t begin, int64_t end) {
       if (!add_lines(from, index, to, count, size, inner, begin, end)) good = false;
     });
   }
   if (!good) throw py::index_error("indices: one is outside");
+  return out;
 }
 
-void scatter_add(const py::array& g, const py::array& indices, py::array& out, int64_t axis) {
-  if (!g.dtype().is(out.dtype())) throw py::type_error("out: expected the type of g");
-  if (!(g.flags() & out.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
-    throw py::value_error("g, out: not aligned");
+py::array scatter_add(const py::array& g, const py::array& indices, int64_t axis, int64_t size) {
+  if (axis < 0 || axis >= g.ndim())
+    throw py::value_error("g: no axis " + std::to_string(axis) + " in " + shape_text(g));
+  if (size < 0) throw py::value_error("size: expected at least 0, got " + std::to_string(size));
+  if (indices.ndim() != g.ndim() || !std::equal(g.shape(), g.shape() + g.ndim(), indices.shape()))
+    throw py::value_error("indices: expected shape " + shape_text(g) + ", got " + shape_text(indices));
+  expect_contiguous(g, "g");
+  if (!(g.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) throw py::value_error("g: not aligned");
   const char kind = g.dtype().kind();
-  if (py::isinstance<py::array_t<float>>(g)) return add<float>(g, indices, out, axis);
-  if (py::isinstance<py::array_t<double>>(g)) return add<double>(g, indices, out, axis);
+  if (py::isinstance<py::array_t<float>>(g)) return add<float>(g, indices, axis, size);
+  if (py::isinstance<py::array_t<double>>(g)) return add<double>(g, indices, axis, size);
   if (kind != 'i' && kind != 'u') throw py::type_error("g: expected float32, float64 or integers");
   switch (g.itemsize()) {  // unsigned: sums wrap
     case 1:
-      return add<uint8_t>(g, indices, out, axis);
+      return add<uint8_t>(g, indices, axis, size);
     case 2:
-      return add<uint16_t>(g, indices, out, axis);
+      return add<uint16_t>(g, indices, axis, size);
     case 4:
-      return add<uint32_t>(g, indices, out, axis);
+      return add<uint32_t>(g, indices, axis, size);
     default:
-      return add<uint64_t>(g, indices, out, axis);
+      return add<uint64_t>(g, indices, axis, size);
   }
 }
 
 void bind(py::module_& m) {
   m.def("take_along_axis", &take_along_axis, py::arg("x"), py::arg("indices"), py::arg("axis"),
         "x's values along an axis at int64 indices of x's shape beside it; IndexError for one outside.");
-  m.def("scatter_add", &scatter_add, py::arg("g"), py::arg("indices"), py::arg("out"), py::arg("axis"),
-        "Adds g to `out`, in place, where take_along_axis with these indices reads; IndexError for one outside.");
+  m.def(
+      "scatter_add", &scatter_add, py::arg("g"), py::arg("indices"), py::arg("axis"), py::arg("size"),
+      "Sums of g where take_along_axis with these indices reads, on an axis of this size; IndexError for one outside.");
 }
 
 const Binder binder(bind);

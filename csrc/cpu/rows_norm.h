@@ -53,11 +53,13 @@ struct ChannelNorm {
   double eps;
 };
 
+constexpr int64_t kChannelsTogether = 256;  // side by side: what is kept for each lies in the first cache
+
 template <typename S>
 struct NormFunctions {
   void (*forward)(const RowNorm<S>& a, int64_t begin, int64_t end);
   void (*gradient)(const RowNormGradient<S>& a, int64_t begin, int64_t end);
-  // Channels [begin, end).
+  // Channels [begin, end); where s is 1, at most kChannelsTogether.
   void (*channels)(const ChannelNorm<S>& a, int64_t begin, int64_t end);
   void (*channel_gradient)(const ChannelNorm<S>& a, int64_t begin, int64_t end);
 };

@@ -1,4 +1,5 @@
-"""C++: indices are checked as they are used, x is read in any layout, and threads share out lines along the axis.
+"""C++: indices are checked as they are used, x is read in any layout, and threads share out lines along the axis. Sums are
+set to zero line by line, just before they are added to.
 
 Next limit: memory, where the axis is longer than a cache.
 """
@@ -32,9 +33,10 @@ def take_along_axis(x: Array, indices: Array, *, axis: int) -> Array:
 
 @kernel(spec.scatter_add, "cpu/native-lines", rank=50, formats=[float32, float64, *INTEGERS])
 def scatter_add(g: Array, indices: Array, *, axis: int, size: int) -> Array:
-    sums = np.zeros((*g.shape[:axis], size, *g.shape[axis + 1 :]), g.dtype)
     try:
-        native.module().scatter_add(np.ascontiguousarray(g), _signed("scatter_add", indices, size), sums, axis)
+        sums: Array = native.module().scatter_add(
+            np.ascontiguousarray(g), _signed("scatter_add", indices, size), axis, size
+        )
     except IndexError:
         spec.validate("scatter_add", indices, size)
         raise

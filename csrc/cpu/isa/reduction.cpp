@@ -62,6 +62,19 @@ struct Squares {
 
 constexpr int kVectors = 256 / kVectorBytes;  // accumulators: 256 bytes of lanes whatever the instruction set
 
+// The lanes of a vector, its upper half joined to its lower one until one value is left.
+template <typename T, typename Op, int bytes = kVectorBytes>
+ULPGRAD_INLINE T across(const typename Bytes<T, bytes>::type& v) {
+  if constexpr (bytes == sizeof(T)) {
+    return v[0];
+  } else {
+    typename Bytes<T, bytes / 2>::type low, high;
+    std::memcpy(&low, &v, bytes / 2);
+    std::memcpy(&high, reinterpret_cast<const char*>(&v) + bytes / 2, bytes / 2);
+    return across<T, Op, bytes / 2>(Op::join(low, high));
+  }
+}
+
 template <typename S, typename Op, typename Value, typename T = Wide<S>>
 static T reduce_block(const S* x, int64_t n, T center) {
   constexpr int lanes = kLanes<T>, width = kVectors * lanes;
@@ -77,11 +90,10 @@ static T reduce_block(const S* x, int64_t n, T center) {
     const Partial<T> at{i, n - i < lanes ? n - i : lanes};
     acc[k] = Op::join(acc[k], at.keep(Value::of(at(x), c), Op::start));
   }
-  alignas(64) T lane[width];
-  for (int k = 0; k < kVectors; ++k) store(lane + k * lanes, acc[k]);
-  for (int half = width / 2; half > 0; half /= 2)
-    for (int k = 0; k < half; ++k) lane[k] = Op::join(lane[k], lane[k + half]);
-  return lane[0];
+#pragma GCC unroll 16
+  for (int half = kVectors / 2; half > 0; half /= 2)
+    for (int k = 0; k < half; ++k) acc[k] = Op::join(acc[k], acc[k + half]);
+  return across<T, Op>(acc[0]);
 }
 
 // Joins results in pairs as they come, like the carries of a binary counter: no array of them is needed.

@@ -85,24 +85,37 @@ static void gradient(const RowNormGradient<S>& a, int64_t begin, int64_t end) {
 }
 
 constexpr int64_t kChunk = 128;  // values of a channel that are added up before their sum joins the total
+constexpr int64_t kWidth = kChannelsTogether;
 
-// One position per sample: channels lie side by side, a vector of them at a time. f(at, row, acc) adds to acc[0 ..
-// count - 1].
-template <typename T, int count, typename At, typename F>
-ULPGRAD_INLINE void column_sums(const At& at, int64_t n, Vec<T> (&total)[count], const F& f) {
-  for (int k = 0; k < count; ++k) total[k] = Vec<T>{};
+// One position per sample: channels lie side by side and are taken row by row, up to kWidth of them. f(at, i, terms)
+// gives what row i adds to each of `count` sums; four rows are joined before the sums, which lie in the cache, are
+// touched.
+template <int count, typename T, typename F>
+ULPGRAD_INLINE void column_sums(int64_t n, int64_t width, T (&total)[count][kWidth], const F& f) {
+  for (int k = 0; k < count; ++k) std::memset(total[k], 0, sizeof total[k]);
   for (int64_t from = 0; from < n; from += kChunk) {
-    Vec<T> acc[count] = {};
-    for (int64_t i = from; i < n && i < from + kChunk; ++i) f(at, i, acc);
-    for (int k = 0; k < count; ++k) total[k] += acc[k];
+    T part[count][kWidth] = {};
+    const int64_t last = n - from < kChunk ? n : from + kChunk;
+    int64_t i = from;
+    for (; i + 4 <= last; i += 4) {
+      each<T>(width, [&](const auto& at) {
+        Vec<T> terms[4][count];
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; ++r) f(at, i + r, terms[r]);
+        for (int k = 0; k < count; ++k)
+          at.put(part[k], at(part[k]) + ((terms[0][k] + terms[1][k]) + (terms[2][k] + terms[3][k])));
+      });
+    }
+    for (; i < last; ++i) {
+      each<T>(width, [&](const auto& at) {
+        Vec<T> terms[count];
+        f(at, i, terms);
+        for (int k = 0; k < count; ++k) at.put(part[k], at(part[k]) + terms[k]);
+      });
+    }
+    for (int k = 0; k < count; ++k)
+      each<T>(width, [&](const auto& at) { at.put(total[k], at(total[k]) + at(part[k])); });
   }
-}
-
-template <typename T, typename F>
-ULPGRAD_INLINE void each_column(int64_t begin, int64_t end, const F& f) {
-  int64_t j = begin;
-  for (; j + kLanes<T> <= end; j += kLanes<T>) f(Whole<T>{j});
-  if (j < end) f(Partial<T>{j, end - j});
 }
 
 template <typename T>
@@ -114,41 +127,52 @@ ULPGRAD_INLINE Vec<T> square_root(Vec<T> v) {
 template <typename S, typename T = Wide<S>>
 static void channel_columns(const ChannelNorm<S>& a, int64_t begin, int64_t end) {
   const T count = static_cast<T>(a.n);
-  each_column<T>(begin, end, [&](const auto& at) {
-    Vec<T> total[1];
-    column_sums<T>(at, a.n, total, [&](const auto& here, int64_t i, Vec<T>* acc) { acc[0] += here(a.x + i * a.c); });
-    const Vec<T> mean = total[0] / count;
-    column_sums<T>(at, a.n, total, [&](const auto& here, int64_t i, Vec<T>* acc) {
-      const Vec<T> d = here(a.x + i * a.c) - mean;
-      acc[0] += d * d;
-    });
-    const Vec<T> rstd = T(1) / square_root<T>(total[0] / count + static_cast<T>(a.eps));
-    at.put(a.mean, mean);
-    at.put(a.rstd, rstd);
-    const Vec<T> weight = a.weight ? at(a.weight) : broadcast(T(1)), bias = a.bias ? at(a.bias) : Vec<T>{};
-    for (int64_t i = 0; i < a.n; ++i) at.put(a.y + i * a.c, (at(a.x + i * a.c) - mean) * rstd * weight + bias);
+  const int64_t width = end - begin;
+  const S *const x = a.x + begin, *const weight = a.weight ? a.weight + begin : nullptr,
+                 *const bias = a.bias ? a.bias + begin : nullptr;
+  T *const mean = a.mean + begin, *const rstd = a.rstd + begin, total[1][kWidth];
+  column_sums(a.n, width, total, [&](const auto& at, int64_t i, Vec<T>* terms) { terms[0] = at(x + i * a.c); });
+  each<T>(width, [&](const auto& at) { at.put(mean, at(total[0]) / count); });
+  column_sums(a.n, width, total, [&](const auto& at, int64_t i, Vec<T>* terms) {
+    const Vec<T> d = at(x + i * a.c) - at(mean);
+    terms[0] = d * d;
   });
+  each<T>(width,
+          [&](const auto& at) { at.put(rstd, T(1) / square_root<T>(at(total[0]) / count + static_cast<T>(a.eps))); });
+  for (int64_t i = 0; i < a.n; ++i) {
+    each<T>(width, [&](const auto& at) {
+      Vec<T> v = (at(x + i * a.c) - at(mean)) * at(rstd);
+      if (weight) v = v * at(weight);
+      if (bias) v = v + at(bias);
+      at.put(a.y + begin + i * a.c, v);
+    });
+  }
 }
 
 template <typename S, typename T = Wide<S>>
 static void channel_columns_gradient(const ChannelNorm<S>& a, int64_t begin, int64_t end) {
   const T count = static_cast<T>(a.n);
-  each_column<T>(begin, end, [&](const auto& at) {
-    const Vec<T> mean = at(a.mean), rstd = at(a.rstd);
-    Vec<T> total[2];
-    column_sums<T>(at, a.n, total, [&](const auto& here, int64_t i, Vec<T>* acc) {
-      const Vec<T> g = here(a.g + i * a.c);
-      acc[0] += g;
-      acc[1] += g * ((here(a.x + i * a.c) - mean) * rstd);
-    });
-    at.put(a.dbias, total[0]);
-    at.put(a.dweight, total[1]);
-    const Vec<T> scale = a.weight ? at(a.weight) * rstd : rstd, constant = total[0] / count, slope = total[1] / count;
-    for (int64_t i = 0; i < a.n; ++i) {
-      const Vec<T> normal = (at(a.x + i * a.c) - mean) * rstd;
-      at.put(a.y + i * a.c, (at(a.g + i * a.c) - constant - normal * slope) * scale);
-    }
+  const int64_t width = end - begin;
+  const S *const x = a.x + begin, *const g = a.g + begin;
+  const T *const mean = a.mean + begin, *const rstd = a.rstd + begin;
+  T total[2][kWidth], scale[kWidth];
+  column_sums(a.n, width, total, [&](const auto& at, int64_t i, Vec<T>* terms) {
+    terms[0] = at(g + i * a.c);
+    terms[1] = terms[0] * ((at(x + i * a.c) - at(mean)) * at(rstd));
   });
+  each<T>(width, [&](const auto& at) {
+    at.put(a.dbias + begin, at(total[0]));
+    at.put(a.dweight + begin, at(total[1]));
+    at.put(scale, a.weight ? at(a.weight + begin) * at(rstd) : at(rstd));
+    at.put(total[0], at(total[0]) / count);
+    at.put(total[1], at(total[1]) / count);
+  });
+  for (int64_t i = 0; i < a.n; ++i) {
+    each<T>(width, [&](const auto& at) {
+      const Vec<T> normal = (at(x + i * a.c) - at(mean)) * at(rstd);
+      at.put(a.y + begin + i * a.c, (at(g + i * a.c) - at(total[0]) - normal * at(total[1])) * at(scale));
+    });
+  }
 }
 
 // Many positions per sample: a channel is n runs of s values; the sums of runs are added in order, in double.
