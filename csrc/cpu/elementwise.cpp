@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "bind_floats.h"
 #include "elementwise_callable.h"
 
 namespace ulpgrad {
@@ -16,23 +17,30 @@ const ElementwiseKernel* find(const char* name, Isa isa) {
   throw py::value_error(std::string("elementwise: there is no loop '") + name + "'");
 }
 
-// A floating format by name: how it is stored, and its conversions to and from the type that computes for it.
+// A floating format by name: how its values are stored and what loop takes them. Where none takes 16 bits, it is the
+// float32 loop between conversions.
 struct Stored {
   ElementType operand, result;
-  bool is_double;
+  int computed_size;
+  ElementwiseLoop loop;
 };
 
-Stored stored(const std::string& format, Isa isa) {
+Stored stored(const std::string& format, const ElementwiseKernel& kernel, Isa isa) {
+  const auto plain = [](int number, int size, ElementwiseLoop loop) {
+    return Stored{{number, size}, {number, size}, size, loop};
+  };
   const CastTable& cast = table<CastTable>(isa);
-  if (format == "float32") return {{py::dtype::num_of<float>(), 4}, {py::dtype::num_of<float>(), 4}, false};
-  if (format == "float64") return {{py::dtype::num_of<double>(), 8}, {py::dtype::num_of<double>(), 8}, true};
+  if (format == "float32") return plain(py::dtype::num_of<float>(), 4, kernel.float32);
+  if (format == "float64") return plain(py::dtype::num_of<double>(), 8, kernel.float64);
   if (format == "bfloat16") {
-    const int number = py::dtype::num_of<uint16_t>();
-    return {{number, 2, cast.b_s}, {number, 2, cast.s_b}, false};
+    const int number = type_number<Bfloat16>();
+    if (kernel.bfloat16) return plain(number, 2, kernel.bfloat16);
+    return {{number, 2, cast.b_s}, {number, 2, cast.s_b}, 4, kernel.float32};
   }
   if (format == "float16") {
-    const int number = py::dtype("float16").num();
-    return {{number, 2, cast.h_s}, {number, 2, cast.s_h}, false};
+    const int number = type_number<Float16>();
+    if (kernel.float16) return plain(number, 2, kernel.float16);
+    return {{number, 2, cast.h_s}, {number, 2, cast.s_h}, 4, kernel.float32};
   }
   throw py::value_error("elementwise: format '" + format + "': expected float16, bfloat16, float32 or float64");
 }
@@ -40,17 +48,17 @@ Stored stored(const std::string& format, Isa isa) {
 py::object elementwise(const char* name, const std::string& format, const char* isa_name) {
   const Isa isa = isa_named(isa_name);
   const ElementwiseKernel* kernel = find(name, isa);
-  const Stored type = stored(format, isa);
+  const Stored type = stored(format, *kernel, isa);
   const ElementType boolean = {py::dtype::num_of<bool>(), 1};
   auto call = std::make_unique<ElementwiseCall>();
   call->name = name;
   for (const char* kind = kernel->operands; *kind; ++kind)
     call->operands.push_back(*kind == 'b' ? boolean : type.operand);
   call->result = kernel->gives_bool ? boolean : type.result;
-  call->computed_size = type.is_double ? 8 : 4;
+  call->computed_size = type.computed_size;
   call->params = kernel->params;
   call->grain = kernel->flops < 8 ? grain_of_cheap : grain_of_costly;
-  call->loop = type.is_double ? kernel->float64 : kernel->float32;
+  call->loop = type.loop;
   if (!call->loop) throw py::value_error(std::string("elementwise: '") + name + "' has no loop for " + format);
   return make_callable(std::move(call));
 }

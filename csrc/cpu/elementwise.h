@@ -15,8 +15,9 @@ struct ElementwiseKernel {
   const char* operands;  // one letter each: 't' of the computing type, 'b' bool
   bool gives_bool;
   int params;
-  int flops;                         // per element
-  ElementwiseLoop float32, float64;  // float64 may be absent
+  int flops;  // per element
+  // All but float32 may be absent. 16-bit values are then widened, and results rounded, in loops of their own.
+  ElementwiseLoop float32, float64, bfloat16, float16;
 };
 
 struct ElementwiseTable {

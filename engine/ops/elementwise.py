@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from ulpgrad import dispatch
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, FormatError
-from ulpgrad.formats import bool_, float32
+from ulpgrad.formats import Format, bool_, float32
 from ulpgrad.kernels.elementwise import spec
 from ulpgrad.kernels.spec import Op
 from ulpgrad.ops.common import as_tensor, operands, scalar, weak_format
@@ -379,13 +380,42 @@ _clip: Primitive = Primitive(
 )
 
 
+_clamp_gradient: Primitive = Primitive(
+    spec.OPS["clamp_gradient"],
+    "g0 x0",
+    gradients={"g0": lambda g, x0, low, high: _clamp_gradient(g, x0, low=low, high=high), "x0": _zero},
+)
+_clamp: Primitive = Primitive(
+    spec.OPS["clamp"],
+    "x",
+    gradients={"x": lambda g, x, low, high: _clamp_gradient(g, x, low=low, high=high)},
+)
+
+
+@lru_cache(1024)
+def _bound(value: float, sign: float, form: Format) -> float:
+    """A number as the value of a format that is nearest to it. (`sign` tells the zeros apart.)"""
+    return float(form.exact(scalar(value, form).storage))
+
+
 def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
     """x limited to the interval from min to max (numbers, tensors that broadcast, or None). The result keeps x's format."""
     x = as_tensor(x)
+    form = x.dtype
+    if form.kind == "float" and _is_bound(min) and _is_bound(max) and not min is max is None:
+        least = -math.inf if min is None else _bound(min, math.copysign(1.0, min), form)
+        most = math.inf if max is None else _bound(max, math.copysign(1.0, max), form)
+        out: Tensor = _clamp(x, low=least, high=most)
+        return out
     if x.dtype.kind in ("affine", "block"):
         x = astype(x, float32)
     low, high = (None if v is None else astype(operands("clip", x, v)[1], x.dtype, copy=False) for v in (min, max))
     return positive(x) if low is None and high is None else _clip(x, low, high)
+
+
+def _is_bound(value: Any) -> bool:
+    """Whether a bound is absent or a plain number; NaN is left to what takes tensors."""
+    return value is None or (value.__class__ in (int, float) and value == value)
 
 
 def _inside(x: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:

@@ -25,6 +25,22 @@ static void run_{name}(const void* const* in, void* out, int64_t n, [[maybe_unus
   }}
 {repair}}}
 """
+_VECTORS = """\
+// {formula}
+template <typename S, typename T = Wide<S>>
+static void run_{name}(const void* const* in, void* out, int64_t n, [[maybe_unused]] const double* params) {{
+{declarations}
+  each<T>(n, [&](const auto& at) {{
+{loads}
+    at.put(out_, {expression});
+  }});
+}}
+"""
+# What vector_math.h has for vectors. A loop of anything else runs over values, and the compiler makes its vectors.
+ON_VECTORS = frozenset((
+    "abs", "copysign", "erf", "exp", "expm1", "log", "log1p", "maximum", "minimum", "normal_cdf", "normal_density", "sigmoid",
+    "tanh", "where",
+))  # fmt: skip
 _REPAIR = "  for (int64_t i = 0; i < n; ++i)\n    if (out_[i] != out_[i]) out_[i] = vm::far_{name}(x_[i], y_[i]);\n"
 REPAIRED = frozenset({"remainder"})  # what the vector loop leaves as NaN is computed again, one by one
 
@@ -33,7 +49,25 @@ def _is_bool(operand: str) -> bool:
     return operand == "condition"
 
 
-def _loop(row: Row, name: str, formula: str) -> str:
+def _on_vectors(row: Row, formula: str) -> bool:
+    return called(formula) <= ON_VECTORS and row.gives != "bool" and not any(map(_is_bool, row.names()))
+
+
+def _vectors(row: Row, name: str, formula: str) -> str:
+    names = row.names()
+    declarations = [f"  const S* const {o}_ = static_cast<const S*>(in[{i}]);" for i, o in enumerate(names)]
+    declarations += [f"  const Vec<T> {p} = broadcast(T(params[{i}]));" for i, p in enumerate(row.params)]
+    declarations.append("  S* const out_ = static_cast<S*>(out);")
+    return _VECTORS.format(
+        formula=formula,
+        name=name,
+        declarations="\n".join(declarations),
+        loads="\n".join(f"    const Vec<T> {o} = at({o}_);" for o in names),
+        expression=to_cpp(formula, "broadcast(T({}))"),
+    )
+
+
+def _values(row: Row, name: str, formula: str) -> str:
     names = row.names()
     kinds = ["uint8_t" if _is_bool(o) else "T" for o in names]
     declarations = [
@@ -55,12 +89,17 @@ def _loop(row: Row, name: str, formula: str) -> str:
     )
 
 
+def _loop(row: Row, name: str, formula: str) -> str:
+    return (_vectors if _on_vectors(row, formula) else _values)(row, name, formula)
+
+
 def _entry(row: Row, name: str, formula: str) -> str:
     operands = "".join("b" if _is_bool(o) else "t" for o in row.names())
     double = "nullptr" if called(formula) & ONLY_FLOAT32 else f"run_{name}<double>"
     gives_bool = "true" if row.gives == "bool" else "false"
-    flops = int(row.flops)
-    return f'    {{"{name}", "{operands}", {gives_bool}, {len(row.params)}, {flops}, run_{name}<float>, {double}}},'
+    halves = (f"run_{name}<Bfloat16>", f"run_{name}<Float16>") if _on_vectors(row, formula) else ("nullptr", "nullptr")
+    loops = ", ".join((f"run_{name}<float>", double, *halves))
+    return f'    {{"{name}", "{operands}", {gives_bool}, {len(row.params)}, {int(row.flops)}, {loops}}},'
 
 
 def loops() -> str:

@@ -64,15 +64,15 @@ def translate(formula: str, number: Callable[[float], str], call: Callable[[str,
     return write(ast.parse(formula, mode="eval"))
 
 
-def to_cpp(formula: str) -> str:
-    """C++ over a type T: functions of vector_math.h, every number a T."""
+def to_cpp(formula: str, number: str = "T({})") -> str:
+    """C++ over a type T, or over vectors of it: functions of vector_math.h, every number as `number` writes it."""
 
     def call(name: str, args: list[str]) -> str:
         if name == "where":
             return "({} ? {} : {})".format(*args)
         return f"vm::{name}({', '.join(args)})"
 
-    return translate(formula, lambda value: f"T({value!r})", call)
+    return translate(formula, lambda value: number.format(repr(value)), call)
 
 
 def to_scalar_python(formula: str) -> str:

@@ -37,6 +37,8 @@ def _integers(rng: np.random.Generator, row: Row, index: int, shape: tuple[int, 
 def _params(row: Row) -> list[dict[str, Any]]:
     if row.choice:
         return [{row.choice: value} for value in row.variants]
+    if "low" in row.params:
+        return [{"low": -1.5, "high": 0.75}, {"low": 0.5, "high": np.inf}, {"low": 1.0, "high": -1.0}]
     return [dict.fromkeys(row.params, 0.125)]
 
 

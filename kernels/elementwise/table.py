@@ -57,6 +57,9 @@ class Row:
         return not self.ufunc and any(operations(f) > 1 for f in self.formulas().values())
 
 
+_RAISED = "where(x < low, low, x)"  # clamp is clip with numbers for bounds
+
+
 def _arithmetic() -> list[Row]:
     return [
         Row("abs", "x", "abs(x)", "absolute", takes="real"),
@@ -82,6 +85,8 @@ def _arithmetic() -> list[Row]:
         Row("copysign", "x y", "copysign(x, y)", "copysign"),
         Row("hypot", "x y", "hypot(x, y)", "hypot", ulps=2, flops=8),
         Row("clip", "x low? high?", "minimum(maximum(x, low), high)", "clip", takes="real", flops=2),
+        Row("clamp", "x", f"where({_RAISED} > high, high, {_RAISED})", params=("low", "high"), flops=2),
+        Row("clamp_gradient", "g x", "where(x < low, 0, where(x > high, 0, g))", params=("low", "high"), flops=2),
     ]
 
 

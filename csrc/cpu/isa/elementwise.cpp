@@ -1,5 +1,6 @@
 #include "elementwise.h"
 
+#include "rows_math.h"
 #include "vector_math.h"
 
 namespace ulpgrad::ULPGRAD_ISA {
