@@ -15,15 +15,26 @@ from ulpgrad.kernels.attention import spec
 from ulpgrad.ops import elementwise as ew
 from ulpgrad.ops.common import as_tensor, broadcast_shapes
 from ulpgrad.ops.linalg import matmul
-from ulpgrad.ops.manipulation import broadcast_to, matrix_transpose
+from ulpgrad.ops.manipulation import broadcast_to, matrix_transpose, reshape
 from ulpgrad.ops.reduction import max as largest, sum as total
 from ulpgrad.tensor import Tensor
 
 __all__ = ["scaled_dot_product_attention"]
 
 
+def _for_every_head(a: Tensor, q: Tensor) -> Tensor:
+    """Keys or values, each head repeated for the heads of q that it serves."""
+    if a.shape[:-2] == q.shape[:-2]:
+        return a
+    *lead, heads, length, size = a.shape
+    share = q.shape[-3] // heads
+    each = broadcast_to(reshape(a, (*lead, heads, 1, length, size)), (*lead, heads, share, length, size))
+    return reshape(each, (*lead, heads * share, length, size))
+
+
 def _composite(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float) -> Tensor:
     """The same, step by step. A row that attends to nothing gives zeros."""
+    k, v = _for_every_head(k, q), _for_every_head(v, q)
     scores = matmul(q, matrix_transpose(k)) * scale
     if is_causal:
         scores = ew.where(Tensor(np.tri(*scores.shape[-2:], dtype=np.bool_), bool_), scores, -math.inf)
@@ -53,15 +64,33 @@ _attention = Primitive(spec.attention, "q k v mask", "y lse", joint=_joint, comp
 _attention_gradient = Primitive(spec.attention_gradient, "g0 q k v mask y lse", "dq dk dv")
 
 
+def _check_heads(name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
+    for what, t in (("q", q), ("k", k), ("v", v)):
+        if t.ndim < 3:
+            raise ShapeError(f"{name}: {what} has shape {t.shape}: enable_gqa expects (heads, length, size) at the end")
+    heads, shared = q.shape[-3], k.shape[-3]
+    if k.shape[-3] != v.shape[-3] or shared == 0 or heads % shared:
+        raise ShapeError(
+            f"{name}: k has {shared} heads and v {v.shape[-3]}: expected the same number in both, a divisor of q's {heads}"
+        )
+
+
 def scaled_dot_product_attention(
-    q: Any, k: Any, v: Any, mask: Any = None, is_causal: bool = False, scale: float | None = None
+    q: Any,
+    k: Any,
+    v: Any,
+    mask: Any = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
 ) -> Tensor:
     """softmax(scale q kᵀ + mask) v over the last two axes (Vaswani et al. 2017).
 
     q (..., l, d), k (..., s, d), v (..., s, e) -> (..., l, e), usually with (batch, heads) in front; leading axes
     broadcast. `mask` broadcasts to (..., l, s): bool (True: attend) or a float added to the scores. `is_causal` lets
     row i attend to columns 0 to i. `scale` is 1 / sqrt(d) unless given. A row that may attend to nothing gives zeros.
-    Raises ShapeError where shapes do not fit.
+    With `enable_gqa` (Ainslie et al. 2023), k and v may have fewer heads (axis -3) than q, each for as many heads of q
+    in a row. Raises ShapeError where shapes do not fit.
     """
     q, k, v = as_tensor(q), as_tensor(k), as_tensor(v)
     mask = None if mask is None else as_tensor(mask)
@@ -69,9 +98,12 @@ def scaled_dot_product_attention(
     for what, t in (("q", q), ("k", k), ("v", v)):
         if t.ndim < 2:
             raise ShapeError(f"{name}: {what} has shape {t.shape}: expected at least (length, size)")
-    if not q.shape[:-2] == k.shape[:-2] == v.shape[:-2]:
-        lead = broadcast_shapes(name, q.shape[:-2], k.shape[:-2], v.shape[:-2])
-        q, k, v = (broadcast_to(t, (*lead, *t.shape[-2:])) for t in (q, k, v))
+    own = 3 if enable_gqa else 2  # axes at the end that are not broadcast
+    if enable_gqa:
+        _check_heads(name, q, k, v)
+    if not q.shape[:-own] == k.shape[:-own] == v.shape[:-own]:
+        lead = broadcast_shapes(name, q.shape[:-own], k.shape[:-own], v.shape[:-own])
+        q, k, v = (broadcast_to(t, (*lead, *t.shape[-own:])) for t in (q, k, v))
     if scale is None:
         scale = 1.0 / math.sqrt(q.shape[-1]) if q.shape[-1] else 1.0
     params: dict[str, Any] = {"is_causal": bool(is_causal), "scale": float(scale)}

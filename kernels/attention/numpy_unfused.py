@@ -19,15 +19,17 @@ def attention(
     q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float
 ) -> tuple[Array, Array]:
     with np.errstate(all="ignore"):
-        weights, lse = spec.softmax(spec.scores(q, k, mask, is_causal, scale))
-    return (weights @ v).astype(q.dtype, copy=False), lse.astype(q.dtype, copy=False)
+        weights, lse = spec.softmax(spec.scores(q, spec.shared(k, q), mask, is_causal, scale))
+    return (weights @ spec.shared(v, q)).astype(q.dtype, copy=False), lse.astype(q.dtype, copy=False)
 
 
 @kernel(spec.attention_gradient, "cpu/numpy-unfused", rank=10, formats=FORMATS)
 def attention_gradient(
     g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, *, is_causal: bool, scale: float
 ) -> tuple[Array, Array, Array]:
+    keys, values = spec.shared(k, q), spec.shared(v, q)
     with np.errstate(all="ignore"):
-        weights = spec.weights_again(spec.scores(q, k, mask, is_causal, scale), lse).astype(q.dtype, copy=False)
-    wanted = weights * (g @ v.swapaxes(-1, -2) - (g * y).sum(axis=-1, keepdims=True)) * q.dtype.type(scale)
-    return wanted @ k, wanted.swapaxes(-1, -2) @ q, weights.swapaxes(-1, -2) @ g
+        weights = spec.weights_again(spec.scores(q, keys, mask, is_causal, scale), lse).astype(q.dtype, copy=False)
+    wanted = weights * (g @ values.swapaxes(-1, -2) - (g * y).sum(axis=-1, keepdims=True)) * q.dtype.type(scale)
+    dk, dv = wanted.swapaxes(-1, -2) @ q, weights.swapaxes(-1, -2) @ g
+    return wanted @ keys, spec.gathered(dk, k), spec.gathered(dv, v)

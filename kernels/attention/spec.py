@@ -16,6 +16,19 @@ from ulpgrad.kernels.spec import Op, Sample
 LEAST_WEIGHT = 2.0**-100  # weights far below this are subnormal in float32, or flushed to zero
 
 
+def shared(a: Array, q: Array) -> Array:
+    """Keys or values with a head for each of q's: where there are fewer, each serves as many heads of queries in a row."""
+    return a if a.shape[:-2] == q.shape[:-2] else np.repeat(a, q.shape[-3] // a.shape[-3], axis=-3)
+
+
+def gathered(gradient: Array, a: Array) -> Array:
+    """The gradient of keys or values from that of `shared`: the sum over the heads of queries that one serves."""
+    if gradient.shape == a.shape:
+        return gradient
+    total: Array = gradient.reshape(*a.shape[:-2], -1, *a.shape[-2:]).sum(axis=-3)
+    return total
+
+
 def scores(q: Array, k: Array, mask: Array | None, is_causal: bool, scale: float) -> Array:
     """How much each query wants each key: [..., l, s], minus infinity where it may not attend."""
     out: Array = q @ k.swapaxes(-1, -2) * q.dtype.type(scale)
@@ -42,16 +55,17 @@ def weights_again(s: Array, lse: Array) -> Array:
 def _attention(
     q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float
 ) -> tuple[Array, Array]:
-    weights, lse = softmax(scores(q, k, mask, is_causal, scale))
-    return weights @ v, lse
+    weights, lse = softmax(scores(q, shared(k, q), mask, is_causal, scale))
+    return weights @ shared(v, q), lse
 
 
 def _attention_gradient(
     g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, *, is_causal: bool, scale: float
 ) -> tuple[Array, Array, Array]:
-    weights = weights_again(scores(q, k, mask, is_causal, scale), lse)
-    wanted = weights * (g @ v.swapaxes(-1, -2) - (g * y).sum(axis=-1, keepdims=True)) * scale
-    return wanted @ k, wanted.swapaxes(-1, -2) @ q, weights.swapaxes(-1, -2) @ g
+    every_k, every_v = shared(k, q), shared(v, q)
+    weights = weights_again(scores(q, every_k, mask, is_causal, scale), lse)
+    wanted = weights * (g @ every_v.swapaxes(-1, -2) - (g * y).sum(axis=-1, keepdims=True)) * scale
+    return wanted @ every_k, gathered(wanted.swapaxes(-1, -2) @ q, k), gathered(weights.swapaxes(-1, -2) @ g, v)
 
 
 def _conditioning(q: Array, k: Array, mask: Array | None, scale: float) -> Array:
@@ -65,6 +79,7 @@ def _conditioning(q: Array, k: Array, mask: Array | None, scale: float) -> Array
 def _magnitude(
     q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float
 ) -> tuple[Array, Array]:
+    k, v = shared(k, q), shared(v, q)
     weights, lse = softmax(scores(q, k, mask, is_causal, scale))
     size = _conditioning(q, k, mask, scale)
     return weights @ np.abs(v) * size, np.maximum(np.abs(np.where(np.isfinite(lse), lse, 0)), size[..., 0])
@@ -73,22 +88,30 @@ def _magnitude(
 def _gradient_magnitude(
     g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, *, is_causal: bool, scale: float
 ) -> tuple[Array, Array, Array]:
-    size = _conditioning(q, k, mask, scale)
-    weights = np.maximum(weights_again(scores(q, k, mask, is_causal, scale), lse) * size, LEAST_WEIGHT)
-    g, q, k, v, y = (np.abs(a) for a in (g, q, k, v, y))
-    wanted = weights * (g @ v.swapaxes(-1, -2) + (g * y).sum(axis=-1, keepdims=True)) * abs(scale)
-    return wanted @ k, wanted.swapaxes(-1, -2) @ q, weights.swapaxes(-1, -2) @ g
+    every_k, every_v = shared(k, q), shared(v, q)
+    size = _conditioning(q, every_k, mask, scale)
+    weights = np.maximum(weights_again(scores(q, every_k, mask, is_causal, scale), lse) * size, LEAST_WEIGHT)
+    g, q, every_k, every_v, y = (np.abs(a) for a in (g, q, every_k, every_v, y))
+    wanted = weights * (g @ every_v.swapaxes(-1, -2) + (g * y).sum(axis=-1, keepdims=True)) * abs(scale)
+    return wanted @ every_k, gathered(wanted.swapaxes(-1, -2) @ q, k), gathered(weights.swapaxes(-1, -2) @ g, v)
+
+
+def _shares(a: Array, q: Array) -> bool:
+    """Whether `a` has fewer heads than q, each for the same number of q's."""
+    return a.ndim == q.ndim > 2 and a.shape[:-3] == q.shape[:-3] and a.shape[-3] > 0 and q.shape[-3] % a.shape[-3] == 0
 
 
 def _check(op: str, q: Array, k: Array, v: Array, mask: Array | None) -> None:
     for name, a in (("q", q), ("k", k), ("v", v)):
         if a.ndim < 2:
             raise ShapeError(f"{op}: {name} has shape {a.shape}: expected [..., length, features]")
-        if a.shape[:-2] != q.shape[:-2]:
+        if a.shape[:-2] != q.shape[:-2] and not _shares(a, q):
             raise ShapeError(
                 f"{op}: leading axes differ: q {q.shape}, {name} {a.shape}: {q.shape[:-2]} != {a.shape[:-2]}; "
                 "broadcast them to one shape"
             )
+    if k.shape[:-2] != v.shape[:-2]:
+        raise ShapeError(f"{op}: leading axes differ: k {k.shape}, v {v.shape}: {k.shape[:-2]} != {v.shape[:-2]}")
     if q.shape[-1] != k.shape[-1]:
         raise ShapeError(f"{op}: features (axis -1) differ: q {q.shape}, k {k.shape}: {q.shape[-1]} != {k.shape[-1]}")
     if k.shape[-2] != v.shape[-2]:
@@ -175,6 +198,11 @@ def _attention_samples() -> Iterator[Sample]:
     yield Sample((q, k, v, None), {"is_causal": False, "scale": 1.0}, "sharp")
     yield Sample((q, k, v, np.zeros((150, 150), bool)), {"is_causal": False, "scale": 1.0}, "nothing to attend to")
     yield Sample((-q, k, v, None), {"is_causal": True, "scale": -0.5}, "negative scale")
+    q, k, v = (random.normal(size=shape) for shape in ((2, 6, 75, 8), (2, 2, 80, 8), (2, 2, 80, 9)))
+    seen = random.random((2, 1, 75, 80)) < 0.6
+    yield Sample((q, k, v, seen), {"is_causal": False, "scale": 0.4}, "two heads of keys for six of queries")
+    yield Sample((q, k[:, :1], v[:, :1], None), {"is_causal": True, "scale": 0.4}, "one head of keys, causal")
+    yield Sample((q[:, :, :2], k, v, None), {"is_causal": False, "scale": 0.4}, "two heads of keys, few queries")
 
 
 def _gradient_samples() -> Iterator[Sample]:
@@ -205,7 +233,8 @@ attention = Op(
     _attention,
     doc="softmax(q k^T * scale + mask) v, and the logarithm of each row's sum of exponentials. A bool mask says where a "
     "query attends, a float mask is added; with is_causal, query i sees keys 0 to i. Rows that attend to nothing give "
-    "zeros. Leading axes are equal; the mask's broadcast.",
+    "zeros. Leading axes are equal, but k and v may have fewer heads (axis -3), each for as many heads of q in a row; the "
+    "mask's broadcast.",
     check=_check_attention,
     result=_attention_result,
     promote=(0, 1, 2),

@@ -4,17 +4,18 @@
 
 #include "attention_blocks.h"
 #include "attention_exp2.h"
+#include "attention_mask.h"
 
 namespace ulpgrad::ULPGRAD_ISA {
 
 constexpr int64_t kGradQ = kGradientQueries, kGradK = kGradientKeys;
 
-// weights = 2^(factor * sums - the row's shift)
+// weights = 2^(factor * sums - the row's shift - the rest of it)
 template <class Unit>
 struct WeighAgain {
   using Real = typename Unit::Real;
   Real factor;
-  const Real* shift;
+  const Real *shift, *rest;
   Real* weights;
   typename Unit::Item* items;  // the same as items
   int64_t columns;
@@ -24,7 +25,8 @@ struct WeighAgain {
     for (int i = 0; i < rows; ++i) {
 #pragma GCC unroll 4
       for (int j = 0; j < vectors; ++j) {
-        sums[i][j] = exp2<Real>(sums[i][j] * broadcast(factor) - broadcast(shift[i0 + i]));
+        sums[i][j] =
+            exp2<Real, Unit::exact>(sums[i][j], broadcast(factor), broadcast(shift[i0 + i]), broadcast(rest[i0 + i]));
         store(weights + (i0 + i) * columns + j0 + j * kLanes<Real>, sums[i][j]);
       }
     }
@@ -63,12 +65,13 @@ struct Backward {
   using Real = typename Unit::Real;
   using Item = typename Unit::Item;
   using Block = Blocks<Stored, Unit>;
-  static constexpr Real kLog2e = Real(1.4426950408889634);
+  static constexpr double kLog2eLong = 1.4426950408889634;
+  static constexpr Real kLog2e = Real(kLog2eLong);
 
   const AttentionGradient& x;
   const int64_t size, value_size, width, value_width, size_items, value_items;
   Item *k_columns, *v_columns, *k_panel, *q_panel, *g_panel, *items, *wanted, *wanted_along, *q_rows, *g_rows;
-  Real *weights, *dk, *dv, *mean, *shift, *row;
+  Real *weights, *dk, *dv, *mean, *shift, *rest, *row;
 
   Backward(const AttentionGradient& x, Pieces& pieces)
       : x(x),
@@ -94,6 +97,7 @@ struct Backward {
     row = pieces.take<Real>(2 * value_width);
     mean = pieces.take<Real>(x.count * x.heads->queries);
     shift = pieces.take<Real>(x.count * x.heads->queries);
+    rest = pieces.take<Real>(x.count * x.heads->queries);
   }
 
   // For each query, the product of its rows of g and y, and the lse in units of log2.
@@ -108,7 +112,9 @@ struct Backward {
         for (int64_t e = 0; e < value_size; ++e) product += row[e] * row[value_width + e];
         const Real lse = static_cast<const Real*>(x.lse[h])[i];
         mean[h * queries + i] = product;
-        shift[h * queries + i] = lse == -__builtin_inff() ? Real(1e30) : lse * kLog2e;  // nothing seen: weights of 0
+        const Real whole = lse * kLog2e;
+        shift[h * queries + i] = lse == -__builtin_inff() ? Real(1e30) : whole;  // nothing seen: weights of 0
+        rest[h * queries + i] = lse - lse == 0 ? static_cast<Real>(lse * kLog2eLong - whole) : 0;
       }
     }
   }
@@ -124,20 +130,21 @@ struct Backward {
     const Multiply<Unit> scores{queries, columns, size_items, q.data, q.row, sizeof(Item), k_columns, columns};
     if (head.mask.data || (head.is_causal && key + keys > query + 1)) {
       multiply(scores, Scale<Real>{factor, weights, columns});
-      apply_mask<Real, true>(head, query, queries, key, keys, weights, columns);
+      apply_mask<Real>(head, query, key, {weights, queries, keys, columns, 1});
       for (int64_t i = 0; i < queries; i += Unit::count) {
         for (int64_t j = 0; j < columns; j += kLanes<Real>) {
           Vec<Real> tile[Unit::count][1] = {};
           for (int64_t c = 0; c < Unit::count && i + c < queries; ++c) {
             Real* const to = weights + (i + c) * columns + j;
-            tile[c][0] = exp2<Real>(load(to) - broadcast(shift[at + i + c]));
+            tile[c][0] = exp2<Real, Unit::exact>(load(to), broadcast(Real(1)), broadcast(shift[at + i + c]),
+                                                 broadcast(rest[at + i + c]));
             store(to, tile[c][0]);
           }
           if constexpr (Unit::count > 1) Unit::put(tile, items + i / Unit::count * columns + j, columns);
         }
       }
     } else {
-      multiply(scores, WeighAgain<Unit>{factor, shift + at, weights, items, columns});
+      multiply(scores, WeighAgain<Unit>{factor, shift + at, rest + at, weights, items, columns});
     }
     multiply<Unit>({queries, columns, value_items, g.data, g.row, sizeof(Item), v_columns, columns},
                    Want<Unit>{static_cast<Real>(head.scale), mean + at, weights, wanted, wanted_along, columns});

@@ -1,4 +1,4 @@
-// Blocks of operands as the products want them, from rows of any format; masks; memory.
+// Blocks of operands as the products want them, from rows of any format, and the memory for them.
 #pragma once
 
 #include <cstring>
@@ -64,6 +64,10 @@ struct Pieces {
 struct Items {
   const void* data;
   int64_t row;  // in bytes
+  template <typename Item>
+  const Item* row_of(int64_t i) const {
+    return reinterpret_cast<const Item*>(static_cast<const char*>(data) + i * row);
+  }
 };
 
 // Operands of a product whose rows are whole vectors of items.
@@ -121,34 +125,5 @@ struct Blocks {
     }
   }
 };
-
-// For each of `queries` rows of `columns` scores in units of log2, or (by_query false) columns of as many rows: apply
-// the mask, and hide the keys that come after their query.
-template <typename T, bool by_query>
-static void apply_mask(const AttentionHead& head, int64_t query, int64_t queries, int64_t key, int64_t keys, T* scores,
-                       int64_t columns) {
-  constexpr T hidden = -__builtin_inff(), log2e = T(1.4426950408889634);
-  const AttentionMask& mask = head.mask;
-  const int64_t row = by_query ? columns : 1, column = by_query ? 1 : columns;
-  if (mask.data) {
-    for (int64_t i = 0; i < queries; ++i) {
-      const int64_t start = (query + i) * mask.row + key * mask.column;
-      T* const to = scores + i * row;
-      if (mask.is_bool) {
-        const uint8_t* const allowed = static_cast<const uint8_t*>(mask.data) + start;
-        for (int64_t j = 0; j < keys; ++j) to[j * column] = allowed[j * mask.column] ? to[j * column] : hidden;
-      } else {
-        const T* const added = static_cast<const T*>(mask.data) + start;
-        for (int64_t j = 0; j < keys; ++j) to[j * column] += added[j * mask.column] * log2e;
-      }
-    }
-  }
-  if (head.is_causal && key + keys > query + 1) {
-    for (int64_t i = 0; i < queries; ++i) {
-      const int64_t seen = query + i + 1 - key;
-      for (int64_t j = seen < 0 ? 0 : seen; j < keys; ++j) scores[i * row + j * column] = hidden;
-    }
-  }
-}
 
 }  // namespace ulpgrad::ULPGRAD_ISA

@@ -8,11 +8,12 @@
 
 #include "attention_blocks.h"
 #include "attention_exp2.h"
+#include "attention_mask.h"
 #include "vector_math.h"
 
 namespace ulpgrad::ULPGRAD_ISA {
 
-constexpr int64_t kQ = kAttentionQueries, kK = kAttentionKeys;
+constexpr int64_t kQ = kAttentionQueries, kK = kAttentionKeys, kFew = kAttentionFew;
 constexpr int64_t kPeek = 2 * kTileRows;  // keys whose scores give the first shift
 
 // weights = 2^(factor * sums - shift), and their sums.
@@ -30,17 +31,26 @@ struct Weigh {
     for (int j = 0; j < vectors; ++j) {
       const int64_t at = j0 + j * kLanes<Real>;
       const Vec<Real> low = load(shift + at);
-      Vec<Real> sum = load(total + at);
+      Vec<Real> sum{};
 #pragma GCC unroll 8
       for (int i = 0; i < rows; ++i) {
-        sums[i][j] = exp2<Real>(sums[i][j] * broadcast(factor) - low);
+        sums[i][j] = exp2<Real, Unit::exact>(sums[i][j], broadcast(factor), low);
         sum += sums[i][j];
       }
-      store(total + at, sum);
+      store(total + at, load(total + at) + sum);
     }
     Unit::put(sums, weights + i0 / Unit::count * columns + j0, columns);
   }
 };
+
+// A row of y and its lse, from the sums for that shift. Nothing seen: zeros, and minus infinity.
+template <class Stored, typename Real>
+static void finish_row(Real* sums, int64_t width, int64_t size, Real shift, Real total, Stored* y, Real* lse) {
+  const Real divisor = total == 0 ? 1 : total;
+  for (int64_t e = 0; e < width; ++e) sums[e] /= divisor;
+  narrow(sums, y, size);
+  *lse = total == 0 ? -__builtin_inff() : shift * Real(0.6931471805599453) + vm::log(total);
+}
 
 template <class Stored, class Unit>
 struct Forward {
@@ -89,6 +99,12 @@ struct Forward {
       const Real* const row = scores + j * columns;
       for (int64_t i = 0; i < columns; ++i) shift[i] = row[i] > shift[i] ? row[i] : shift[i];
     }
+    make_whole(shift);
+  }
+
+  // Shifts are whole numbers, so that exponents can be taken from them without rounding.
+  ULPGRAD_TARGET void make_whole(Real* values) const {
+    for (int64_t i = 0; i < columns; ++i) values[i] = __builtin_rint(values[i]);
   }
 
   // Whether the weights that are made with the shift as it is are good.
@@ -107,7 +123,7 @@ struct Forward {
   ULPGRAD_TARGET void weigh_with_care(const Multiply<Unit>& product, int64_t key) const {
     const int64_t keys = product.m;
     multiply(product, Scale<Real>{factor, scores, columns});
-    apply_mask<Real, false>(head, first, queries, key, keys, scores, columns);
+    apply_mask<Real>(head, first, key, {scores, queries, keys, 1, columns});
     for (int64_t i = 0; i < columns; ++i) moved[i] = -kInfinity;
     for (int64_t j = 0; j < keys; ++j) {
       const Real* const row = scores + j * columns;
@@ -116,6 +132,7 @@ struct Forward {
     bool grew = false;
     for (int64_t i = 0; i < columns; ++i) grew |= moved[i] > shift[i] + kHigher;
     if (grew) {
+      make_whole(moved);
       for (int64_t i = 0; i < columns; ++i) {
         const Real before = shift[i];
         if (moved[i] > before + kHigher) shift[i] = moved[i];
@@ -123,7 +140,7 @@ struct Forward {
       }
       for (int64_t i = 0; i < columns; i += lanes) {
         const Vec<Real> change = load(moved + i), one = broadcast(Real(1));
-        store(moved + i, change == one ? one : exp2<Real>(change));
+        store(moved + i, change == one ? one : exp2<Real, Unit::exact>(change, one, Vec<Real>{}));
       }
       for (int64_t i = 0; i < columns; ++i) total[i] *= moved[i];
       for (int64_t i = 0; i < queries; ++i) {
@@ -132,17 +149,16 @@ struct Forward {
     }
     for (int64_t i = 0; i < columns; ++i) moved[i] = shift[i] == -kInfinity ? Real(0) : shift[i];
     for (int64_t i = 0; i < columns; i += lanes) {
-      const Vec<Real> low = load(moved + i);
-      Vec<Real> sum = load(total + i);
-      for (int64_t j = 0; j < keys; j += Unit::count) {
-        Vec<Real> pair[Unit::count][1] = {};
-        for (int64_t c = 0; c < Unit::count && j + c < keys; ++c) {
-          pair[c][0] = exp2<Real>(load(scores + (j + c) * columns + i) - low);
-          sum += pair[c][0];
+      const Vec<Real> low = load(moved + i), one = broadcast(Real(1));
+      for (int64_t j = 0; j < keys; j += kTileRows) {
+        Vec<Real> tile[kTileRows][1] = {}, sum{};
+        for (int64_t r = 0; r < least(kTileRows, keys - j); ++r) {
+          tile[r][0] = exp2<Real, Unit::exact>(load(scores + (j + r) * columns + i), one, low);
+          sum += tile[r][0];
         }
-        Unit::put(pair, weights + j / Unit::count * columns + i, columns);
+        Unit::put(tile, weights + j / Unit::count * columns + i, columns);
+        store(total + i, load(total + i) + sum);
       }
-      store(total + i, sum);
     }
   }
 
@@ -167,26 +183,106 @@ struct Forward {
                      Add<Real>{sums, width});
     }
     for (int64_t i = 0; i < queries; ++i) {
-      Real* const row = sums + i * width;
-      const Real share = total[i] == 0 ? 0 : 1 / total[i];
-      for (int64_t e = 0; e < width; ++e) row[e] *= share;
-      narrow(row, y + i * head.value_size, head.value_size);
-      lse[i] = (total[i] == 0 ? -kInfinity : shift[i] * Real(0.6931471805599453) + vm::log(total[i]));
+      finish_row(sums + i * width, width, head.value_size, shift[i], total[i], y + i * head.value_size, lse + i);
+    }
+  }
+};
+
+// Few queries, as in decoding: each score is a product of two rows, and weights lie in rows of keys, so that no lane is
+// left empty and K and V are read once.
+template <class Stored, typename Real>
+struct FewQueries {
+  using Block = Blocks<Stored, Numbers<Real>>;
+  static constexpr int64_t lanes = kLanes<Real>;
+  static constexpr Real kInfinity = __builtin_inff();
+
+  const AttentionHead& head;
+  int64_t first, queries, width;
+  Real *q, *k, *v, *weights, *sums;
+
+  FewQueries(const AttentionHead& head, int64_t first, Pieces& pieces)
+      : head(head), first(first), queries(least(kQ, head.queries - first)), width(attention_width(head.value_size)) {
+    q = pieces.take<Real>(kFew * head.size);
+    k = pieces.take<Real>(kK * head.size);
+    v = pieces.take<Real>(kK * width);
+    weights = pieces.take<Real>(kFew * kK);
+    sums = pieces.take<Real>(kFew * width);
+  }
+
+  static Real dot(const Real* x, const Real* y, int64_t size) {
+    Vec<Real> products{};
+    int64_t p = 0;
+    for (; p + lanes <= size; p += lanes) products += load(x + p) * load(y + p);
+    Real all = sum<Real>(products);
+    for (; p < size; ++p) all += x[p] * y[p];
+    return all;
+  }
+
+  // Turns the scores of one query into weights, and moves what has been summed up to their shift.
+  void weigh(Real* row, int64_t keys, Real* sums, Real& shift, Real& total) const {
+    const int64_t padded = round_up(keys, lanes);
+    for (int64_t j = keys; j < padded; ++j) row[j] = -kInfinity;
+    Real largest = row[0];
+    for (int64_t j = 1; j < keys; ++j) largest = row[j] > largest ? row[j] : largest;
+    if (largest > shift) {
+      const Real change = exp2<Real, true>(broadcast(shift - largest), broadcast(Real(1)), Vec<Real>{})[0];
+      for (int64_t e = 0; e < width; ++e) sums[e] *= change;
+      total *= change, shift = largest;
+    }
+    const Vec<Real> low = broadcast(shift == -kInfinity ? Real(0) : shift);
+    Vec<Real> all{};
+    for (int64_t j = 0; j < padded; j += lanes) {
+      const Vec<Real> weight = exp2<Real, true>(load(row + j), broadcast(Real(1)), low);
+      store(row + j, weight);
+      all += weight;
+    }
+    total += sum<Real>(all);
+  }
+
+  void run(Stored* y, Real* lse) const {
+    const Real factor = static_cast<Real>(head.scale * 1.4426950408889634);
+    const Items q_items = Block::along(head.q, first, queries, head.size, q);
+    Real shift[kFew], total[kFew] = {};
+    for (int64_t i = 0; i < queries; ++i) shift[i] = -kInfinity;
+    memset(sums, 0, queries * width * sizeof(Real));
+    const int64_t seen = head.is_causal ? least(head.keys, first + queries) : head.keys;
+    for (int64_t key = 0; key < seen; key += kK) {
+      const int64_t keys = least(kK, seen - key);
+      const Items k_items = Block::along(head.k, key, keys, head.size, k);
+      for (int64_t j = 0; j < keys; ++j) {
+        for (int64_t i = 0; i < queries; ++i)
+          weights[i * kK + j] =
+              dot(q_items.template row_of<Real>(i), k_items.template row_of<Real>(j), head.size) * factor;
+      }
+      apply_mask<Real>(head, first, key, {weights, queries, keys, kK, 1});
+      for (int64_t i = 0; i < queries; ++i) weigh(weights + i * kK, keys, sums + i * width, shift[i], total[i]);
+      const Panel<Real> values = Block::across(head.v, key, keys, head.value_size, width, v);
+      multiply<Numbers<Real>>({queries, width, keys, weights, kK * sizeof(Real), sizeof(Real), values.data, values.row},
+                              Add<Real>{sums, width});
+    }
+    for (int64_t i = 0; i < queries; ++i) {
+      finish_row(sums + i * width, width, head.value_size, shift[i], total[i], y + i * head.value_size, lse + i);
     }
   }
 };
 
 template <class Stored, class Unit>
 static void forward(const AttentionHead& head, int64_t first, void* y, void* lse, void* memory) {
+  using Real = typename Unit::Real;
   Pieces pieces{static_cast<char*>(memory)};
-  Forward<Stored, Unit>(head, first, pieces).run(static_cast<Stored*>(y), static_cast<typename Unit::Real*>(lse));
+  if constexpr (Unit::count == 1) {
+    if (least(kQ, head.queries - first) <= kFew)
+      return FewQueries<Stored, Real>(head, first, pieces).run(static_cast<Stored*>(y), static_cast<Real*>(lse));
+  }
+  Forward<Stored, Unit>(head, first, pieces).run(static_cast<Stored*>(y), static_cast<Real*>(lse));
 }
 
 template <class Stored, class Unit>
 static int64_t forward_memory(const AttentionHead& head) {
-  Pieces pieces{nullptr};
-  Forward<Stored, Unit>(head, 0, pieces);
-  return pieces.used;
+  Pieces many{nullptr}, few{nullptr};
+  Forward<Stored, Unit>(head, 0, many);
+  if constexpr (Unit::count == 1) FewQueries<Stored, typename Unit::Real>(head, 0, few);
+  return many.used > few.used ? many.used : few.used;
 }
 
 }  // namespace ulpgrad::ULPGRAD_ISA

@@ -25,6 +25,7 @@ struct Numbers {
   using Real = T;
   using Item = T;
   static constexpr int64_t count = 1;
+  static constexpr bool exact = true;  // whether weights keep all their digits
 
   static ULPGRAD_FINISH Vec<T> multiply_add(Item a, Vec<Item> b, Vec<T> sum) { return sum + broadcast(a) * b; }
 

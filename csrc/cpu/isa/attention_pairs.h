@@ -14,6 +14,7 @@ struct Pairs {
   using Real = float;
   using Item = uint32_t;
   static constexpr int64_t count = 2;
+  static constexpr bool exact = false;  // whether weights keep all their digits
 
   static ULPGRAD_FINISH Vec<float> multiply_add(Item a, Vec<Item> b, Vec<float> sum) {
     return (Vec<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(static_cast<int>(a)), (__m512bh)b);
