@@ -7,6 +7,7 @@
 
 #include "conv_correlate.h"
 #include "conv_geometry.h"
+#include "memory.h"
 
 namespace ulpgrad {
 
@@ -38,14 +39,12 @@ void expect_like(const py::array& a, const py::array& b, int64_t ndim, const cha
   expect_ndim(b, ndim, name);
 }
 
-py::array empty_like_images(const py::array& like, std::array<py::ssize_t, 4> shape) {
-  const auto [n, c, h, w] = shape;
-  const py::ssize_t size = like.itemsize();
-  const bool contiguous = like.flags() & py::array::c_style;
-  if (contiguous || like.strides(1) != size || like.shape(1) < 2)
-    return py::array(like.dtype(), std::vector<py::ssize_t>{n, c, h, w});
-  return py::array(like.dtype(), std::vector<py::ssize_t>{n, c, h, w},
-                   {h * w * c * size, size, w * c * size, c * size});
+py::array empty_images(const py::array& like, int64_t n, int64_t c, int64_t h, int64_t w) {
+  const bool last = like.strides(1) == like.itemsize() && like.shape(1) > 1 && !(like.flags() & py::array::c_style);
+  const std::array<py::ssize_t, 4> shape =
+      last ? std::array<py::ssize_t, 4>{n, h, w, c} : std::array<py::ssize_t, 4>{n, c, h, w};
+  const py::object images = new_array(like.dtype().release().ptr(), 4, shape.data());
+  return last ? images.attr("transpose")(0, 3, 1, 2) : images;
 }
 
 namespace {
@@ -82,7 +81,7 @@ py::array conv2d_of(const py::array& x, const py::array& weight, const py::objec
     expect_like(x, biases, 1, "bias");
     expect_shape(biases, {g.outputs * groups}, "bias");
   }
-  py::array y = empty_like_images(x, {g.images, g.outputs * groups, g.positions[0], g.positions[1]});
+  py::array y = empty_images(x, g.images, g.outputs * groups, g.positions[0], g.positions[1]);
   const Images<const S> filters = images_of<S>(weight);
   Correlation<S> c{};
   c.images = g.images, c.groups = groups, c.inputs = g.inputs, c.outputs = g.outputs;
@@ -175,7 +174,7 @@ py::array input_gradient_of(const py::array& g, const py::array& weight, Pair si
   const Geometry geometry = checked(g.shape(0), weight.shape(1) * std::max<int64_t>(groups, 1), weight.shape(0), size,
                                     {weight.shape(2), weight.shape(3)}, stride, padding, dilation, groups);
   expect_shape(g, {-1, weight.shape(0), geometry.positions[0], geometry.positions[1]}, "g");
-  py::array dx = empty_like_images(g, {geometry.images, geometry.inputs * groups, size[0], size[1]});
+  py::array dx = empty_images(g, geometry.images, geometry.inputs * groups, size[0], size[1]);
   const Images<const S> filters = images_of<S>(weight), gradients = images_of<S>(g);
   const Images<S> results = results_of<S>(dx);
   Correlation<S> c{};

@@ -118,7 +118,11 @@ struct ConvMoves {
   ConvMoveOut<float, Bfloat16> out_b16;
   ConvMoveIn<Float16, float> in_f16;
   ConvMoveOut<float, Float16> out_f16;
-  ConvMoveIn<Bfloat16, Bfloat16Pair> in_pairs;    // two channels to a unit; an odd last one is paired with zero
+  ConvMoveIn<Bfloat16, Bfloat16Pair> in_pairs;  // two channels to a unit; an odd last one is paired with zero
+  // Weights of pairs of inputs, `second` values apart (or the first with zero): to[q * step + i] = from[i * channel + q
+  // * column].
+  void (*weight_pairs)(const Bfloat16* from, bool paired, int64_t second, int64_t channel, int64_t column,
+                       int64_t channels, int64_t count, Bfloat16Pair* to, int64_t step);
   bool (*drop_special_f32)(float* x, int64_t n);  // makes what is not finite zero; whether there was any
   bool (*drop_special_f64)(double* x, int64_t n);
   bool (*plain_b16)(const void* codes, int64_t n);  // whether no code is subnormal, infinite or NaN

@@ -30,6 +30,16 @@ std::vector<Chunk> chunks_of(int64_t outputs, int64_t lanes, int64_t columns, co
 bool drop_special(const ConvMoves& moves, float* x, int64_t n) { return moves.drop_special_f32(x, n); }
 bool drop_special(const ConvMoves& moves, double* x, int64_t n) { return moves.drop_special_f64(x, n); }
 
+// Whether there are several taps whose weights lie in equal steps.
+bool evenly_apart(const std::vector<Tap>& taps) {
+  if (taps.size() < 2) return false;
+  const int64_t apart = taps[1].weight - taps[0].weight;
+  for (size_t t = 2; t < taps.size(); ++t) {
+    if (taps[t].weight != taps[t - 1].weight + apart) return false;
+  }
+  return true;
+}
+
 // The weights of `count` outputs from `from` on, `width` lanes for each unit in the order of the segments.
 template <typename S, typename T>
 void pack(const Correlation<S>& c, const S* from, int64_t count, int64_t width, const ConvMoves& moves, T* to) {
@@ -37,16 +47,14 @@ void pack(const Correlation<S>& c, const S* from, int64_t count, int64_t width, 
   const int64_t step = c.inputs > 1 ? kConvBlock : 1, taps = static_cast<int64_t>(c.taps.size());
   const int64_t some = std::min(width, count);
   if (some < width) std::fill(to, to + c.inputs * taps * width, T(0));
-  const int64_t apart = taps > 1 ? c.taps[1].weight - c.taps[0].weight : 0;
-  bool even = true;
-  for (int64_t t = 0; t < taps; ++t) even = even && c.taps[t].weight == c.taps[0].weight + t * apart;
+  const bool even = evenly_apart(c.taps);
   for (int64_t b = 0; b < c.inputs; b += step) {
     const int64_t units = std::min(step, c.inputs - b);
     const S* const block = from + b * c.weight_input;
-    if (even && taps > 1) {  // taps are often neighbours in memory
+    if (even) {  // taps are often neighbours in memory
       for (int64_t u = 0; u < units; ++u) {
-        in(block + u * c.weight_input + c.taps[0].weight, c.weight_output, apart, some, taps, to + u * width,
-           units * width, width, 0);
+        in(block + u * c.weight_input + c.taps[0].weight, c.weight_output, c.taps[1].weight - c.taps[0].weight, some,
+           taps, to + u * width, units * width, width, 0);
       }
     } else {
       for (int64_t t = 0; t < taps; ++t) {
@@ -55,6 +63,32 @@ void pack(const Correlation<S>& c, const S* from, int64_t count, int64_t width, 
       }
     }
     to += units * taps * width;
+  }
+}
+
+// The same in pairs of inputs.
+void pack(const Correlation<Bfloat16>& c, const Bfloat16* from, int64_t count, int64_t width, const ConvMoves& moves,
+          Bfloat16Pair* to) {
+  const int64_t units = ceil_div(c.inputs, 2), step = units > 1 ? kConvBlock : 1;
+  const int64_t taps = static_cast<int64_t>(c.taps.size()), some = std::min(width, count);
+  if (some < width) std::fill(to, to + units * taps * width, Bfloat16Pair{});
+  for (int64_t b = 0; b < units; b += step) {
+    const int64_t here = std::min(step, units - b);
+    for (int64_t u = b; u < b + here; ++u) {
+      const bool paired = 2 * u + 1 < c.inputs;
+      const Bfloat16* const pair = from + 2 * u * c.weight_input;
+      Bfloat16Pair* const at = to + (u - b) * width;
+      if (evenly_apart(c.taps)) {
+        moves.weight_pairs(pair + c.taps[0].weight, paired, c.weight_input, c.weight_output,
+                           c.taps[1].weight - c.taps[0].weight, some, taps, at, here * width);
+        continue;
+      }
+      for (int64_t t = 0; t < taps; ++t) {
+        moves.weight_pairs(pair + c.taps[t].weight, paired, c.weight_input, c.weight_output, 0, some, 1,
+                           at + t * here * width, 0);
+      }
+    }
+    to += here * taps * width;
   }
 }
 
@@ -98,8 +132,9 @@ std::vector<T> starts(const Correlation<S>& c, int64_t groups, int64_t outputs, 
   return all;
 }
 
+// Returns whether weights were left out. Pairs of bfloat16 are not for all operands: `unfit` is set where they gave up.
 template <typename S, typename U>
-bool by_tiles(const Correlation<S>& c, Isa isa, void (*row)(const ConvRow<Wide<S>>&)) {
+bool by_tiles(const Correlation<S>& c, Isa isa, void (*row)(const ConvRow<Wide<S>>&), std::atomic<bool>& unfit) {
   using T = Wide<S>;
   constexpr bool paired = std::is_same_v<U, Bfloat16Pair>;
   const ConvTiles<T>& tiles = conv_tiles(isa, T());
@@ -110,7 +145,7 @@ bool by_tiles(const Correlation<S>& c, Isa isa, void (*row)(const ConvRow<Wide<S
   const int64_t lanes = tiles.lanes, padded = round_up(c.outputs, lanes),
                 useful = threads_for(c.products(), kConvGrain);
   const Planes planes(c.images, c.positions, c.step, c.taps, units, kPlaneBytes / sizeof(U),
-                      useful > 1 ? ceil_div(4 * useful, c.groups) : 1);
+                      useful > 1 ? ceil_div(8 * useful, c.groups) : 1);
   const std::vector<ConvSegment> segments = planes.segments(units);
   const std::vector<Chunk> chunks = chunks_of(c.outputs, lanes, planes.span_columns(), tiles.pixels);
   const int64_t count = static_cast<int64_t>(chunks.size());
@@ -125,7 +160,11 @@ bool by_tiles(const Correlation<S>& c, Isa isa, void (*row)(const ConvRow<Wide<S
       U* const to = packed + (group * padded + chunk.first) * k;
       pack(c, c.weight + group * c.weight_group + chunk.first * c.weight_output, c.outputs - chunk.first, width, moves,
            to);
-      if (c.finite && drop_special(moves, to, width * k)) dropped = true;
+      if constexpr (paired) {
+        if (!moves.plain_b16(to, 2 * width * k)) unfit = true;
+      } else if (c.finite && drop_special(moves, to, width * k)) {
+        dropped = true;
+      }
     }
   });
 
@@ -140,7 +179,15 @@ bool by_tiles(const Correlation<S>& c, Isa isa, void (*row)(const ConvRow<Wide<S
     T* const sums = reinterpret_cast<T*>(memory + plane_bytes);
     Images<const S> source = c.x;
     source.data += group * c.inputs * source.channel;
+    if constexpr (paired) {
+      if (unfit) return;
+      if (s.rows * s.columns < planes.span_positions()) std::fill(x, x + planes.units(), U{});
+    }
     planes.fill(source, s, c.inputs, in, x);
+    if constexpr (paired) {
+      if (!moves.plain_b16(x, 2 * planes.units())) unfit = true;
+      if (unfit) return;
+    }
     for (int64_t i = part * count / parts; i < (part + 1) * count / parts; ++i) {
       const Chunk chunk = chunks[i];
       const int64_t width = chunk.vectors * lanes, outputs = std::min(width, c.outputs - chunk.first);
@@ -182,7 +229,7 @@ bool by_lanes(const Correlation<S>& c, Isa isa) {
   const int64_t useful = threads_for(c.products(), kConvGrain);
   const Planes planes(c.images, c.positions, c.step, c.taps, kConvBlock,
                       kPlaneBytes / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(1, c.inputs),
-                      useful > 1 ? ceil_div(4 * useful, blocks) : 1);
+                      useful > 1 ? ceil_div(8 * useful, blocks) : 1);
   std::vector<int64_t> offsets;
   for (int64_t p = 0; p < c.inputs; ++p) {
     for (const int64_t offset : planes.tap_offset) offsets.push_back(p * planes.units() + offset);
@@ -273,7 +320,15 @@ bool correlate(Correlation<S> c, Isa isa) {
   crop(c);
   const auto tiles = conv_tiles(isa, Wide<S>());
   if (ceil_div(c.groups, kConvBlock) * c.outputs < c.groups * ceil_div(c.outputs, tiles.lanes)) return by_lanes(c, isa);
-  return by_tiles<S, Wide<S>>(c, isa, tiles.row);
+  std::atomic<bool> unfit{false};
+  if constexpr (std::is_same_v<S, Bfloat16>) {
+    // The unit takes subnormal numbers for zero.
+    if (isa == Isa::avx512 && has_avx512_bf16()) {
+      by_tiles<S, Bfloat16Pair>(c, isa, table<ConvPairsTable>(isa).row, unfit);
+      if (!unfit) return false;
+    }
+  }
+  return by_tiles<S, Wide<S>>(c, isa, tiles.row, unfit);
 }
 
 template bool correlate(Correlation<float>, Isa);

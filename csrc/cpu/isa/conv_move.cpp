@@ -182,7 +182,34 @@ static void pairs_in(const Bfloat16* from, int64_t channel, int64_t column, int6
           to[q * step + u] = {at[2 * u * channel].bits, at[(2 * u + 1) * channel].bits};
         }
         if (some % 2) to[q * step + whole] = {at[2 * whole * channel].bits, 0};
+        for (int64_t u = (some + 1) / 2; u < block_channels; ++u) to[q * step + u] = {0, 0};
       }
+    }
+  }
+}
+
+static void weight_pairs(const Bfloat16* from, bool paired, int64_t second, int64_t channel, int64_t column,
+                         int64_t channels, int64_t count, Bfloat16Pair* to, int64_t step) {
+  constexpr int lanes = kLanes<float>;
+  if (column != 1) {
+    for (int64_t q = 0; q < count; ++q) {
+      for (int64_t i = 0; i < channels; ++i) {
+        const Bfloat16* const at = from + i * channel + q * column;
+        to[q * step + i] = {at[0].bits, paired ? at[second].bits : uint16_t(0)};
+      }
+    }
+    return;
+  }
+  for (int64_t i0 = 0; i0 < channels; i0 += lanes, from += lanes * channel, to += lanes) {
+    for (int64_t q = 0; q < count; q += lanes) {
+      const int64_t here = less(lanes, count - q);
+      const auto both = [&](int64_t i) {
+        const Bfloat16* const first = from + i * channel + q;
+        const auto low = (Vec<uint32_t>)load_wide_some(first, here) >> 16;
+        if (!paired) return (Vec<float>)low;
+        return (Vec<float>)(low | (Vec<uint32_t>)load_wide_some(first + second, here));
+      };
+      turn(channels - i0, here, both, reinterpret_cast<float*>(to + q * step), step);
     }
   }
 }
@@ -208,6 +235,7 @@ extern const ConvMoves conv_moves = {
     move_in<Float16, float>,
     move_out<float, Float16>,
     pairs_in,
+    weight_pairs,
     drop_special<float, uint32_t, 0x7f800000>,
     drop_special<double, uint64_t, 0x7ff0000000000000>,
     plain_b16,
