@@ -52,7 +52,7 @@ struct IntegerGemm {
   int64_t c_first = 0;            // position of c[0][0] in the whole result
   int64_t* overflowed = nullptr;  // with Limit::note: lowered to the position of the first result that overflowed
   bool threaded = true;
-  bool vnni = false;  // use AVX-512 VNNI
+  bool vnni = false;  // use the instruction set's extension for dot products of bytes
   IntegerPlan plan;
 };
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "cpu_features.h"
 #include "threads.h"
 
 namespace ulpgrad {
@@ -80,11 +81,28 @@ void set_rounding(IntegerPlan& plan, const std::string& rounding) {
 }  // namespace
 
 IntegerIsa::IntegerIsa(const std::string& name) {
-  constexpr const char* extended = "avx512_vnni";
-  if (name == extended && !has_avx512_vnni())
-    throw py::value_error("isa='avx512_vnni': this CPU, or ULPGRAD_ISA, does not allow it");
-  vnni = name.empty() ? has_avx512_vnni() : name == extended;
-  isa = vnni ? Isa::avx512 : isa_named(name.c_str());
+  struct Extension {
+    const char* name;
+    Isa isa;
+    bool (*has)();
+  };
+  constexpr Extension extensions[] = {
+#ifdef __aarch64__
+      {"neon_dotprod", Isa::portable, has_neon_dotprod},
+#else
+      {"avx512_vnni", Isa::avx512, has_avx512_vnni},
+      {"avx_vnni", Isa::avx2, has_avx_vnni},
+#endif
+  };
+  for (const Extension& e : extensions) {
+    const bool is_best = name.empty() && best_isa() == e.isa && e.has();
+    if (name == e.name && !e.has())
+      throw py::value_error("isa='" + name + "': this CPU, or ULPGRAD_ISA, does not allow it");
+    if (name != e.name && !is_best) continue;
+    isa = e.isa, vnni = true;
+    return;
+  }
+  isa = isa_named(name.c_str()), vnni = false;
 }
 
 int64_t largest(Codes codes) { return codes == Codes::int8 ? 128 : codes == Codes::uint8 ? 255 : 32768; }

@@ -16,7 +16,8 @@ struct Accumulator {
   int64_t chunk;                   // 0: all of k
 };
 
-// The instruction set of that name, and whether AVX-512 VNNI goes with it ("avx512_vnni"; "": the best).
+// The instruction set of that name, and whether its extension for dot products of bytes goes with it ("avx512_vnni",
+// "avx_vnni", "neon_dotprod"; "": the best).
 struct IntegerIsa {
   explicit IntegerIsa(const std::string& name);
   Isa isa;

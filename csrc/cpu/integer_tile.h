@@ -1,16 +1,22 @@
-// Tiles of sums in registers. No include guard: isa/integer.cpp includes this once for the instruction set it is
-// compiled for, and once more, in a namespace of its own, with ULPGRAD_TARGET naming AVX-512 VNNI and ULPGRAD_VNNI set.
+// Tiles of sums in registers. No include guard: isa/integer_kernels.h includes this once for the instruction set it is
+// compiled for, and once more, in a namespace of its own, with ULPGRAD_TARGET naming its extension and ULPGRAD_VNNI
+// set.
 
 // sums + the products of two pairs of 16-bit values.
 ULPGRAD_TARGET ULPGRAD_INLINE Ints dot_pairs(Ints sums, Ints a, Ints b) {
-#if ULPGRAD_VNNI
+#if ULPGRAD_VNNI && ULPGRAD_ISA_LEVEL == 2
   return (Ints)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)a, (__m512i)b);
+#elif ULPGRAD_VNNI && ULPGRAD_ISA_LEVEL == 1
+  return (Ints)_mm256_dpwssd_avx_epi32((__m256i)sums, (__m256i)a, (__m256i)b);
 #elif ULPGRAD_ISA_LEVEL == 2
   return plus<int32_t>(sums, (Ints)_mm512_madd_epi16((__m512i)a, (__m512i)b));
 #elif ULPGRAD_ISA_LEVEL == 1
   return plus<int32_t>(sums, (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b));
 #elif defined(__SSE2__)
   return plus<int32_t>(sums, (Ints)_mm_madd_epi16((__m128i)a, (__m128i)b));
+#elif defined(__aarch64__)
+  const int16x8_t x = (int16x8_t)a, y = (int16x8_t)b;
+  return plus<int32_t>(sums, (Ints)vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y)));
 #else
   const auto product = [](Ints x, Ints y) { return x * y; };
   return plus<int32_t>(sums,
@@ -20,42 +26,18 @@ ULPGRAD_TARGET ULPGRAD_INLINE Ints dot_pairs(Ints sums, Ints a, Ints b) {
 }
 
 #if ULPGRAD_VNNI
-// sums + the products of four 8-bit values, those of one side signed and of the other unsigned: of a where `swapped`.
+// sums + the products of four 8-bit values. Where the CPU multiplies signed bytes by unsigned ones (kMixedBytes) one
+// side is signed and the other is not, a where `swapped`; else both are signed, or neither where `swapped`.
 template <bool swapped>
 ULPGRAD_TARGET ULPGRAD_INLINE Ints dot_bytes(Ints sums, Ints a, Ints b) {
+#if ULPGRAD_ISA_LEVEL == 2
   return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)(swapped ? a : b), (__m512i)(swapped ? b : a));
-}
+#elif ULPGRAD_ISA_LEVEL == 1
+  return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sums, (__m256i)(swapped ? a : b), (__m256i)(swapped ? b : a));
+#else
+  if constexpr (swapped) return (Ints)vdotq_u32((uint32x4_t)sums, (uint8x16_t)a, (uint8x16_t)b);
+  return (Ints)vdotq_s32((int32x4_t)sums, (int8x16_t)a, (int8x16_t)b);
 #endif
-
-#if ULPGRAD_VNNI
-// sums[i] = factor * the sum of row i's bytes, which lie side by side; they are unsigned where `swapped`.
-template <bool swapped>
-ULPGRAD_TARGET static void row_sums(const TileRows& from, int64_t rows, int64_t bytes, int32_t factor,
-                                    int32_t* __restrict sums) {
-  const Ints ones = broadcast(0x01010101);
-  const int64_t whole = bytes / kVectorBytes * kVectorBytes;
-  for (int64_t i = 0; i < rows; ++i) {
-    const int8_t* x = reinterpret_cast<const int8_t*>(from.at) + i * from.row;
-    Ints total[2] = {};
-    int64_t at = 0;
-    for (; at + 2 * kVectorBytes <= whole; at += 2 * kVectorBytes)
-      for (int h = 0; h < 2; ++h) total[h] = dot_bytes<swapped>(total[h], (Ints)load(x + at + h * kVectorBytes), ones);
-    if (at < whole) total[0] = dot_bytes<swapped>(total[0], (Ints)load(x + at), ones);
-    if (whole < bytes) total[1] = dot_bytes<swapped>(total[1], (Ints)load_some(x + whole, bytes - whole), ones);
-    sums[i] = factor * sum<int32_t>(total[0] + total[1]);
-  }
-}
-
-// The same of packed rows; it writes a whole number of vectors.
-template <bool swapped>
-ULPGRAD_TARGET static void packed_sums(const int32_t* __restrict units, int64_t count, int64_t width, int32_t factor,
-                                       int32_t* __restrict sums) {
-  const Ints ones = broadcast(0x01010101);
-  for (int64_t l = 0; l < width; l += kLanes<int32_t>) {
-    Ints total{};
-    for (int64_t u = 0; u < count; ++u) total = dot_bytes<swapped>(total, load(units + u * width + l), ones);
-    store(sums + l, total * factor);
-  }
 }
 #endif
 

@@ -6,6 +6,8 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // in GCC's own header, which names undefined registers so
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include <type_traits>
@@ -18,6 +20,12 @@ namespace ulpgrad::ULPGRAD_ISA {
 constexpr bool kManyRegisters = true;  // 32 of them, not 16
 #else
 constexpr bool kManyRegisters = false;
+#endif
+
+#ifdef __aarch64__
+constexpr bool kMixedBytes = false;
+#else
+constexpr bool kMixedBytes = true;  // dot products of bytes take signed ones on one side, unsigned ones on the other
 #endif
 
 using Ints = Vec<int32_t>;
@@ -35,6 +43,11 @@ ULPGRAD_INLINE Vec<T> plus(Vec<T> x, Vec<T> y) {
 template <typename T>
 ULPGRAD_INLINE Vec<T> minus(Vec<T> x, Vec<T> y) {
   return (Vec<T>)((Unsigned<T>)x - (Unsigned<T>)y);
+}
+
+// `start` and a vector's values, added up; wraps.
+ULPGRAD_INLINE int32_t wrapping_sum(Ints x, int32_t start = 0) {
+  return static_cast<int32_t>(static_cast<uint32_t>(start) + sum<uint32_t>((Vec<uint32_t>)x));
 }
 
 #if ULPGRAD_ISA_LEVEL == 2
