@@ -206,7 +206,7 @@ def _walk(
 
     heap: list[tuple[int, Node]] = []
     pending: dict[Node, list[Tensor | None]] = {}
-    leaves: dict[int, tuple[Tensor, Tensor, bool]] = {}  # the gradient so far, and whether its memory is its own
+    leaves: dict[Any, tuple[Tensor, Tensor, bool]] = {}  # the gradient so far, and whether its memory is its own
     results: list[Tensor | None] = [None] * len(wanted or ())
     buffers: set[Any] = set()  # edges whose gradient so far lies in memory that nobody else has
 
