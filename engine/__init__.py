@@ -70,6 +70,9 @@ from ulpgrad.formats import (
     uint32 as uint32,
     uint64 as uint64,
 )
+from ulpgrad.fused import (
+    fused as fused,
+)
 from ulpgrad.kernels import (
     memory as memory,
 )

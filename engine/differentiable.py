@@ -1,7 +1,8 @@
 """Where dispatch and autograd meet: an op with its gradient rules, data movement with its way back, and `Function`.
 
 A gradient rule says by its parameter names what it needs: `g` (the gradient of the result), operands, `y` and further
-outputs, `x_shape` for the shape of operand x, and the call's parameters. Only what some needed rule names is kept:
+outputs, `x_shape` for the shape of operand x, `needed` (which operands want a gradient, for a joint rule), and the call's
+parameters. Only what some needed rule names is kept:
 
     multiply = Primitive(spec.multiply, "a b", gradients={"a": lambda g, b: g * b, "b": lambda g, a: g * a})
 """
@@ -167,7 +168,9 @@ def whole(function: F) -> F:
 
 
 def _parameters(rule: Rule) -> tuple[str, ...]:
-    return rule.__code__.co_varnames[: rule.__code__.co_argcount]
+    """What a rule reads: its parameters' names, or what its attribute `reads` says."""
+    reads: tuple[str, ...] | None = getattr(rule, "reads", None)
+    return reads if reads is not None else rule.__code__.co_varnames[: rule.__code__.co_argcount]
 
 
 class _OpNode(Node):
@@ -194,6 +197,8 @@ class _OpNode(Node):
         """What a rule's parameter of that name stands for."""
         if name == "g":
             return gradient
+        if name == "needed":
+            return tuple(edge is not None for edge in self.edges)
         if name in self.params:
             return self.params[name]
         if name.endswith("_shape"):

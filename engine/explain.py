@@ -97,11 +97,17 @@ def explain_call(
 ) -> Explanation:
     """`explain` for stored arrays."""
     arrays, formats = with_absent(op, arrays), with_absent(op, formats)
-    filled = complete(op, arrays, params)
+    return explain_whole(op, formats, arrays, complete(op, arrays, params))
+
+
+def explain_whole(
+    op: Op, formats: tuple[Format | None, ...], arrays: tuple[Any, ...], filled: Mapping[str, Any]
+) -> Explanation:
+    """`explain` for stored arrays and parameters of which none is left out."""
     op.takes(formats)
     common = dispatch._promoted(op, formats)
     pinned = dispatch._pins.get().get(op.name)
-    request = Request(op, dispatch.device_type(arrays), common, arrays, filled)
+    request = Request(op, dispatch.device_type(arrays), common, arrays, dict(filled))
     choices = tuple(registry.explain(request, pinned))
     if not any(c.taken for c in choices):
         registry.select(request, pinned)  # raises, with every reason

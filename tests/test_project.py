@@ -22,7 +22,7 @@ LEVELS = [
     {"kernels"},
     {"device", "dispatch"},
     {"autograd", "tensor", "differentiable"},
-    {"ops", "random", "policy", "explain", "fixed"},
+    {"ops", "random", "policy", "explain", "fixed", "fused"},
     {"nn", "optim", "io", "data", "testing", "quantization"},
     {"bench"},
     {"cli"},

@@ -15,8 +15,6 @@ TOGETHER = "cpu/native-fused"
 
 _chosen: dict[tuple[Any, ...], Rung] = {}
 
-_runs: dict[tuple[Any, ...], Any] = {}  # what was chosen for an op, formats and layout: TOGETHER, or a function
-
 
 def step(
     name: str,

@@ -1,0 +1,1 @@
+"""Chains of elementwise ops as one op: one pass over memory."""
