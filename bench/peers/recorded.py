@@ -6,7 +6,7 @@ In a document, what stands between `<!-- recorded: KIND WORDS -->` and `<!-- end
     errors WORDS      their errors against float64
     ladder NAME       the rungs of ladder-NAME.json
     behind            the points of sweep-cpu.json in which a peer was faster
-    ceilings          ceilings-cpu.json
+    ceilings          ceilings-cpu.json, as `ulpgrad doctor --ceilings --json` writes it
 """
 
 from __future__ import annotations
@@ -105,7 +105,26 @@ def behind(words: str) -> str:
     return f"{head} The others, the worst first:\n\n" + markdown(columns, rows, ("ours", "ratio"))
 
 
-KINDS: dict[str, Callable[[str], str]] = {"peers": peers, "errors": errors, "ladder": ladder, "behind": behind}
+def ceilings(words: str) -> str:
+    del words
+    found = read("ceilings-cpu")["ceilings"]
+    both = f"{found['threads']} threads"
+    units = [(a["unit"], a["instruction"], f"{a['one']:.0f}", f"{a['all']:.0f}") for a in found["arithmetic"]]
+    sweeps = list(found["memory"][0]["all"])
+    levels = [
+        (m["level"], *(f"{m['one'][s]:.0f}, {m['all'][s]:.0f}" for s in sweeps))
+        for m in found["memory"]
+    ]  # fmt: skip
+    return (
+        "G operations a second, a multiply-add counted as two:\n\n"
+        + markdown(("unit", "measured with", "1 thread", both), units, ("1 thread", both))
+        + f"\nGB a second read and written, on 1 thread and on {found['threads']}:\n\n"
+        + markdown(("level", *sweeps), levels, sweeps)
+    )
+
+
+KINDS: dict[str, Callable[[str], str]] = {"peers": peers, "errors": errors, "ladder": ladder, "behind": behind,
+                                          "ceilings": ceilings}  # fmt: skip
 
 
 def filled(text: str) -> str:
