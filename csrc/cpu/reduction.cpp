@@ -19,7 +19,7 @@ constexpr const char* kKinds[] = {"sum", "prod", "max", "min"};
 Reduce kind_named(const std::string& name) {
   for (int i = 0; i < 4; ++i)
     if (name == kKinds[i]) return static_cast<Reduce>(i);
-  throw py::value_error("kind='" + name + "': expected sum, prod, max or min");
+  throw py::value_error("kind='" + name + "': expected sum, mean, prod, max or min");
 }
 
 struct Shape {
@@ -87,15 +87,10 @@ constexpr int64_t kWithoutGil = 1 << 14;  // values from which releasing the GIL
 
 // A new array of this shape that fill(values, count) has filled; 16-bit results are rounded from what it filled.
 template <typename S, typename Fill>
-py::array filled(const py::tuple& shape, int64_t outer, int64_t inner, int64_t work, Isa isa, const Fill& fill) {
-  std::vector<py::ssize_t> sizes;
+py::array filled(const std::vector<py::ssize_t>& shape, int64_t work, Isa isa, const Fill& fill) {
   int64_t count = 1;
-  for (const py::handle size : shape) {
-    sizes.push_back(py::cast<py::ssize_t>(size));
-    count *= sizes.back();
-  }
-  if (count != outer * inner) throw py::value_error("shape: expected outer * inner values");
-  py::array out = empty_of<S>(sizes);
+  for (const py::ssize_t size : shape) count *= size;
+  py::array out = empty_of<S>(shape);
   S* to = data_of<S>(out);
   std::optional<py::gil_scoped_release> free;
   if (work >= kWithoutGil) free.emplace();
@@ -180,55 +175,78 @@ py::array cumulate(const py::array& x, const std::string& kind, int64_t outer, i
   return by_type(x, "x", [&](auto type) { return running_of(of<decltype(type)>(run), chosen, x, s); });
 }
 
+// What a reduction over axes that lie side by side comes down to.
+struct Plan {
+  Shape s{1, 1, 1};
+  std::vector<py::ssize_t> shape;  // of the result
+
+  Plan(const py::array& x, const py::tuple& axes, bool keepdims) {
+    const int64_t ndim = x.ndim();
+    uint64_t reduced = 0;  // a bit for each axis: NumPy has at most 64
+    int64_t low = ndim, high = -1;
+    for (const py::handle given : axes) {
+      const int64_t axis = py::cast<int64_t>(given);
+      if (axis < 0 || axis >= ndim)
+        throw py::value_error("x: no axis " + std::to_string(axis) + " in " + shape_text(x));
+      reduced |= uint64_t{1} << axis;
+      if (x.shape(axis) == 1) continue;
+      low = std::min(low, axis);
+      high = std::max(high, axis);
+    }
+    for (int64_t i = 0; i < ndim; ++i) {
+      const bool gone = reduced >> i & 1;
+      if (low < i && i < high && !gone && x.shape(i) != 1) throw py::value_error("axis: expected axes side by side");
+      (i > high ? s.inner : i < low ? s.outer : s.n) *= x.shape(i);
+      if (!gone || keepdims) shape.push_back(gone ? 1 : x.shape(i));
+    }
+  }
+};
+
 // Divides by a count, in T, as one divides by it anywhere.
 template <typename T>
 void divide(T* values, int64_t count, double divisor) {
-  if (divisor == 1) return;
   for (int64_t i = 0; i < count; ++i) values[i] /= static_cast<T>(divisor);
 }
 
-py::array reduce(const py::array& x, const std::string& kind, int64_t outer, int64_t n, int64_t inner,
-                 const py::tuple& shape, double divisor, const char* isa_given) {
+py::array reduce(const py::array& x, const std::string& kind, const py::tuple& axes, bool keepdims,
+                 const char* isa_given) {
   const Isa isa = isa_named(isa_given);
-  const Shape s = checked(x, outer, n, inner);
-  const Reduce chosen = kind_named(kind);
+  const Plan plan(x, axes, keepdims);
+  const bool mean = kind == "mean";
+  const Reduce chosen = mean ? Reduce::sum : kind_named(kind);
   return by_type(x, "x", [&](auto type) {
     using T = decltype(type);
     const T* from = values<T>(x, "x");
-    return filled<T>(shape, outer, inner, x.size(), isa, [&](Wide<T>* out, int64_t count) {
-      reduce_any<T>(table<ReduceTable>(isa), chosen, from, s, nullptr, out);
-      divide(out, count, divisor);
+    return filled<T>(plan.shape, x.size(), isa, [&](Wide<T>* out, int64_t count) {
+      reduce_any<T>(table<ReduceTable>(isa), chosen, from, plan.s, nullptr, out);
+      if (mean) divide(out, count, static_cast<double>(plan.s.n));
     });
   });
 }
 
-py::array variance(const py::array& x, int64_t outer, int64_t n, int64_t inner, const py::tuple& shape, double divisor,
-                   const char* isa_given) {
+py::array variance(const py::array& x, const py::tuple& axes, bool keepdims, double correction, const char* isa_given) {
   const Isa isa = isa_named(isa_given);
-  const Shape s = checked(x, outer, n, inner);
+  const Plan plan(x, axes, keepdims);
   return by_type(x, "x", [&](auto type) {
     using T = decltype(type);
     const T* from = values<T>(x, "x");
-    return filled<T>(shape, outer, inner, x.size(), isa, [&](Wide<T>* out, int64_t count) {
+    return filled<T>(plan.shape, x.size(), isa, [&](Wide<T>* out, int64_t count) {
       const ReduceTable& t = table<ReduceTable>(isa);
+      const double n = static_cast<double>(plan.s.n);
       const std::unique_ptr<Wide<T>[]> mean(new Wide<T>[static_cast<size_t>(count)]);
-      reduce_any<T>(t, Reduce::sum, from, s, nullptr, mean.get());
-      divide(mean.get(), count, static_cast<double>(n));
-      reduce_any<T>(t, Reduce::squares, from, s, mean.get(), out);
-      divide(out, count, divisor);
+      reduce_any<T>(t, Reduce::sum, from, plan.s, nullptr, mean.get());
+      divide(mean.get(), count, n);
+      reduce_any<T>(t, Reduce::squares, from, plan.s, mean.get(), out);
+      divide(out, count, std::max(n - correction, 0.0));
     });
   });
 }
 
 void bind_reduction(py::module_& m) {
-  m.def(
-      "reduce", &reduce, py::arg("x"), py::arg("kind"), py::arg("outer"), py::arg("n"), py::arg("inner"),
-      py::arg("shape"), py::arg("divisor") = 1.0, py::arg("isa") = "",
-      "Reduces x, seen as [outer, n, inner], over n, into an array of this shape, divided by a count. kind: sum, prod, "
-      "max or min.");
-  m.def("variance", &variance, py::arg("x"), py::arg("outer"), py::arg("n"), py::arg("inner"), py::arg("shape"),
-        py::arg("divisor"), py::arg("isa") = "",
-        "Squared distances of x, seen as [outer, n, inner], from its means over n, summed and divided.");
+  m.def("reduce", &reduce, py::arg("x"), py::arg("kind"), py::arg("axis"), py::arg("keepdims"), py::arg("isa") = "",
+        "Reduces x over axes that lie side by side. kind: sum, mean, prod, max or min.");
+  m.def("variance", &variance, py::arg("x"), py::arg("axis"), py::arg("keepdims"), py::arg("correction"),
+        py::arg("isa") = "", "The sum of squared distances from the mean, divided by the count less `correction`.");
   m.def("arg_reduce", &arg_reduce, py::arg("x"), py::arg("kind"), py::arg("outer"), py::arg("n"), py::arg("inner"),
         py::arg("isa") = "", "Where along n x, seen as [outer, n, inner], has its first max or min: int64.");
   m.def("cumulate", &cumulate, py::arg("x"), py::arg("kind"), py::arg("outer"), py::arg("n"), py::arg("inner"),

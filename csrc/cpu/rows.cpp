@@ -37,28 +37,28 @@ void over_columns(int64_t outer, int64_t n, int64_t inner, const Body& body) {
                });
 }
 
-// x[outer, n, inner], and where its values and those of a result like it lie.
+// x seen as [outer, n, inner] around an axis, and where its values and those of a result like it lie.
 template <typename T>
 struct Along {
-  int64_t outer, n, inner;
+  int64_t outer = 1, n = 1, inner = 1;
   const T* x;
   py::array out;
   T* y;
 
-  explicit Along(const py::array& a) {
-    expect_ndim(a, 3, "x");
-    outer = a.shape(0), n = a.shape(1), inner = a.shape(2);
-    x = values<T>(a, "x");
-    out = empty_of<T>({outer, n, inner});
+  Along(const py::array& a, int64_t axis) : x(values<T>(a, "x")) {
+    if (axis < 0 || axis >= a.ndim())
+      throw py::value_error("x: no axis " + std::to_string(axis) + " in shape " + shape_text(a));
+    for (int64_t i = 0; i < a.ndim(); ++i) (i < axis ? outer : i == axis ? n : inner) *= a.shape(i);
+    out = empty_of<T>({a.shape(), a.shape() + a.ndim()});
     y = data_of<T>(out);
   }
 };
 
-py::array softmax(const py::array& x, const char* isa) {
+py::array softmax(const py::array& x, int64_t axis, const char* isa) {
   const RowTable& t = table<RowTable>(isa_named(isa));
   return by_type(x, "x", [&](auto type) {
     using T = decltype(type);
-    const Along<T> a(x);
+    const Along<T> a(x, axis);
     const RowFunctions<T>& f = of<T>(t);
     const int64_t n = a.n;
     if (a.inner != 1) {
@@ -66,7 +66,7 @@ py::array softmax(const py::array& x, const char* isa) {
                    [&](int64_t at, int64_t width) { f.softmax_columns(a.x + at, a.y + at, n, width, a.inner); });
       return a.out;
     }
-    const int64_t parts = threads_for(a.outer, rows_per_thread(n)), row = (n + 63) / 64 * 64;
+    const int64_t parts = threads_for(a.outer, rows_per_thread(n)), row = sizeof(T) == 2 ? (n + 63) / 64 * 64 : 0;
     auto* memory = static_cast<Wide<T>*>(scratch(Slot::caller, static_cast<size_t>(parts * row) * sizeof(Wide<T>)));
     {
       const py::gil_scoped_release free;
@@ -81,11 +81,11 @@ py::array softmax(const py::array& x, const char* isa) {
   });
 }
 
-py::array log_softmax(const py::array& x, const char* isa) {
+py::array log_softmax(const py::array& x, int64_t axis, const char* isa) {
   const RowTable& t = table<RowTable>(isa_named(isa));
   return by_type(x, "x", [&](auto type) {
     using T = decltype(type);
-    const Along<T> a(x);
+    const Along<T> a(x, axis);
     const RowFunctions<T>& f = of<T>(t);
     if (a.inner == 1) {
       over_rows(a.outer, a.n, [&](int64_t b, int64_t e) { f.log_softmax(a.x + b * a.n, a.y + b * a.n, e - b, a.n); });
@@ -103,9 +103,11 @@ template <typename T>
 using ColumnGradient = void (*)(const T*, const T*, T*, int64_t, int64_t, int64_t);
 
 template <typename T>
-py::array gradient(Gradient<T> rows, ColumnGradient<T> columns, const py::array& g, const py::array& y) {
-  const Along<T> a(y);
-  const T* from = values<T>(g, {a.outer, a.n, a.inner}, "g");
+py::array gradient(Gradient<T> rows, ColumnGradient<T> columns, const py::array& g, const py::array& y, int64_t axis) {
+  const Along<T> a(y, axis);
+  if (g.ndim() != y.ndim() || !std::equal(g.shape(), g.shape() + g.ndim(), y.shape()))
+    throw py::value_error("g: expected shape " + shape_text(y) + ", got " + shape_text(g));
+  const T* from = values<T>(g, "g");
   const int64_t n = a.n;
   if (a.inner == 1) {
     over_rows(a.outer, n, [&](int64_t b, int64_t e) { rows(from + b * n, a.x + b * n, a.y + b * n, e - b, n); });
@@ -116,19 +118,19 @@ py::array gradient(Gradient<T> rows, ColumnGradient<T> columns, const py::array&
   return a.out;
 }
 
-py::array softmax_gradient(const py::array& g, const py::array& y, const char* isa) {
+py::array softmax_gradient(const py::array& g, const py::array& y, int64_t axis, const char* isa) {
   const RowTable& t = table<RowTable>(isa_named(isa));
   return by_type(y, "y", [&](auto type) {
     const auto& f = of<decltype(type)>(t);
-    return gradient(f.softmax_gradient, f.softmax_gradient_columns, g, y);
+    return gradient(f.softmax_gradient, f.softmax_gradient_columns, g, y, axis);
   });
 }
 
-py::array log_softmax_gradient(const py::array& g, const py::array& y, const char* isa) {
+py::array log_softmax_gradient(const py::array& g, const py::array& y, int64_t axis, const char* isa) {
   const RowTable& t = table<RowTable>(isa_named(isa));
   return by_type(y, "y", [&](auto type) {
     const auto& f = of<decltype(type)>(t);
-    return gradient(f.log_softmax_gradient, f.log_softmax_gradient_columns, g, y);
+    return gradient(f.log_softmax_gradient, f.log_softmax_gradient_columns, g, y, axis);
   });
 }
 
@@ -190,13 +192,13 @@ py::array cross_entropy_gradient(const py::array& g, const py::array& x, const p
 
 void bind_rows(py::module_& m) {
   using py::arg;
-  m.def("softmax", &softmax, arg("x"), arg("isa") = "", "Softmax of x[outer, n, inner] along n.");
-  m.def("log_softmax", &log_softmax, arg("x"), arg("isa") = "",
-        "Logarithm of the softmax of x[outer, n, inner] along n.");
-  m.def("softmax_gradient", &softmax_gradient, arg("g"), arg("y"), arg("isa") = "",
-        "y (g - sum(g y)) along the middle axis.");
-  m.def("log_softmax_gradient", &log_softmax_gradient, arg("g"), arg("y"), arg("isa") = "",
-        "g - exp(y) sum(g) along the middle axis.");
+  m.def("softmax", &softmax, arg("x"), arg("axis"), arg("isa") = "", "Softmax of x along an axis.");
+  m.def("log_softmax", &log_softmax, arg("x"), arg("axis"), arg("isa") = "",
+        "Logarithm of the softmax of x along an axis.");
+  m.def("softmax_gradient", &softmax_gradient, arg("g"), arg("y"), arg("axis"), arg("isa") = "",
+        "y (g - sum(g y)) along an axis.");
+  m.def("log_softmax_gradient", &log_softmax_gradient, arg("g"), arg("y"), arg("axis"), arg("isa") = "",
+        "g - exp(y) sum(g) along an axis.");
   m.def("first_outside", &first_outside, arg("indices"), arg("limit"), arg("ignored") = py::none(),
         "The first position of int64 indices outside [0, limit) and not `ignored`, or -1.");
   m.def("cross_entropy", &cross_entropy, arg("logits"), arg("target"), arg("ignored"), arg("smoothing"),

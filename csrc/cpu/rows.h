@@ -21,7 +21,7 @@ struct Targets {
 // Each works on `rows` rows of n values. 16-bit values are widened as they are read, and results rounded once.
 template <typename S>
 struct RowFunctions {
-  // `row` is memory for n values.
+  // `row` is memory for n values, needed where S has 16 bits.
   void (*softmax)(const S* x, S* y, Wide<S>* row, int64_t rows, int64_t n);
   void (*log_softmax)(const S* x, S* y, int64_t rows, int64_t n);
   void (*softmax_gradient)(const S* g, const S* y, S* dx, int64_t rows, int64_t n);

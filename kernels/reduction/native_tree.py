@@ -20,30 +20,19 @@ FORMATS = [float16, bfloat16, float32, float64]
 
 def _simple(op: Op) -> None:
     def run(x: Array, *, axis: spec.Axes, keepdims: bool) -> Array:
-        shape = x.shape
-        out: Array = native.module().reduce(
-            x, op.name, *spec.split(shape, axis), spec.result_shape(shape, axis, keepdims)
-        )
+        out: Array = native.module().reduce(x, op.name, axis, keepdims)
         return out
 
     kernel(op, "cpu/native-tree", rank=50, formats=FORMATS, contiguous=True, where=spec.beside)(run)
 
 
-for _op in (spec.sum, spec.prod, spec.max, spec.min):
+for _op in (spec.sum, spec.mean, spec.prod, spec.max, spec.min):
     _simple(_op)
-
-
-@kernel(spec.mean, "cpu/native-tree", rank=50, formats=FORMATS, contiguous=True, where=spec.beside)
-def mean(x: Array, *, axis: spec.Axes, keepdims: bool) -> Array:
-    shape, n = spec.result_shape(x.shape, axis, keepdims), spec.count(x, axis)
-    out: Array = native.module().reduce(x, "sum", *spec.split(x.shape, axis), shape, n)
-    return out
 
 
 @kernel(spec.var, "cpu/native-tree", rank=50, formats=FORMATS, contiguous=True, where=spec.beside)
 def var(x: Array, *, axis: spec.Axes, keepdims: bool, correction: float) -> Array:
-    shape, n = spec.result_shape(x.shape, axis, keepdims), spec.count(x, axis)
-    out: Array = native.module().variance(x, *spec.split(x.shape, axis), shape, max(n - correction, 0))
+    out: Array = native.module().variance(x, axis, keepdims, correction)
     return out
 
 

@@ -24,7 +24,7 @@ def count(x: Array, axis: Axes) -> int:
 
 def side_by_side(x: Array, *, axis: Axes, **_: Any) -> bool:
     """Whether no kept axis lies between reduced ones, so that x is [outer, n, inner] and n is what is reduced."""
-    return _side_by_side(x.shape, axis)
+    return x.ndim < 3 or _side_by_side(x.shape, axis)
 
 
 @lru_cache(4096)
@@ -98,6 +98,8 @@ def var_reference(x: Array, *, axis: Axes, keepdims: bool, correction: float) ->
 
 
 def _check_axes(name: str, x: Array, axis: Axes) -> None:
+    if len(axis) == 1 and 0 <= axis[0] < x.ndim:  # by far the commonest
+        return
     for a in axis:
         if not 0 <= a < x.ndim:
             raise AxisError(f"{name}: axis {a} is outside the {x.ndim} axes of shape {tuple(x.shape)}")

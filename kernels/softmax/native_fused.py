@@ -7,9 +7,6 @@ memory, one read and one write.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 from ulpgrad.formats import Array, bfloat16, float16, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.registry import kernel
@@ -18,28 +15,25 @@ from ulpgrad.kernels.softmax import spec
 FORMATS = [float16, bfloat16, float32, float64]
 
 
-def _along(run: Callable[..., Array], axis: int, *arrays: Array) -> Array:
-    """`run` on the arrays seen as [outer, n, inner] around the axis."""
-    shape = arrays[0].shape
-    around = (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
-    return run(*(a.reshape(around) for a in arrays)).reshape(shape)
-
-
 @kernel(spec.softmax, "cpu/native-fused", rank=50, formats=FORMATS, contiguous=True)
 def softmax(x: Array, *, axis: int) -> Array:
-    return _along(native.module().softmax, axis, x)
+    out: Array = native.module().softmax(x, axis)
+    return out
 
 
 @kernel(spec.log_softmax, "cpu/native-fused", rank=50, formats=FORMATS, contiguous=True)
 def log_softmax(x: Array, *, axis: int) -> Array:
-    return _along(native.module().log_softmax, axis, x)
+    out: Array = native.module().log_softmax(x, axis)
+    return out
 
 
 @kernel(spec.softmax_gradient, "cpu/native-fused", rank=50, formats=FORMATS, contiguous=True)
 def softmax_gradient(g: Array, y: Array, *, axis: int) -> Array:
-    return _along(native.module().softmax_gradient, axis, g, y)
+    out: Array = native.module().softmax_gradient(g, y, axis)
+    return out
 
 
 @kernel(spec.log_softmax_gradient, "cpu/native-fused", rank=50, formats=FORMATS, contiguous=True)
 def log_softmax_gradient(g: Array, y: Array, *, axis: int) -> Array:
-    return _along(native.module().log_softmax_gradient, axis, g, y)
+    out: Array = native.module().log_softmax_gradient(g, y, axis)
+    return out
