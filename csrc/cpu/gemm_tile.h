@@ -11,6 +11,12 @@ namespace ulpgrad::ULPGRAD_ISA {
 // Rows of the largest tile; with two vectors each, a row of B and a broadcast value they fill 32 or 16 registers.
 constexpr int kTileRows = ULPGRAD_ISA_LEVEL == 2 ? 14 : 6;
 
+// Steps whose products are summed in one go: the error grows with the square root of this number instead of that of k.
+constexpr int64_t kChunk = 128;
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC does not see that the first chunk reads no earlier one
+
 // C (rows x cols, cols <= the tile's width) = A B, or += with `add`. Row p of B's panel stands at b + p * b_step.
 template <typename Math, int rows, int vectors>
 static void tile(int64_t steps, const typename Math::Packed* __restrict a, const typename Math::Packed* __restrict b,
@@ -18,34 +24,55 @@ static void tile(int64_t steps, const typename Math::Packed* __restrict a, const
   using Sum = typename Math::Sum;
   using Packed = typename Math::Packed;
   constexpr int lanes = kLanes<Sum>;
-  Vec<Sum> sums[rows][vectors] = {};
-  for (int64_t p = 0; p < steps; ++p) {
-    Vec<Packed> row[vectors];
+  alignas(kVectorBytes) Sum earlier[rows * vectors * lanes];  // the sum of the chunks before
+  for (int64_t left = steps;; left -= kChunk) {
+    Vec<Sum> sums[rows][vectors] = {};
+    for (int64_t p = left < kChunk ? left : kChunk; p > 0; --p) {
+      Vec<Packed> row[vectors];
 #pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) row[v] = load(b + v * lanes);
+      for (int v = 0; v < vectors; ++v) row[v] = load(b + v * lanes);
 #pragma GCC unroll 16
-    for (int i = 0; i < rows; ++i) {
-      const Vec<Packed> value = broadcast(a[i]);
+      for (int i = 0; i < rows; ++i) {
+        const Vec<Packed> value = broadcast(a[i]);
 #pragma GCC unroll 2
-      for (int v = 0; v < vectors; ++v) Math::multiply_add(sums[i][v], value, row[v]);
+        for (int v = 0; v < vectors; ++v) Math::multiply_add(sums[i][v], value, row[v]);
+      }
+      a += rows;
+      b += b_step;
     }
-    a += rows;
-    b += b_step;
-  }
+    if (left < steps) {
 #pragma GCC unroll 16
-  for (int i = 0; i < rows; ++i) {
+      for (int i = 0; i < rows; ++i) {
 #pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) {
-      Sum* to = c + i * c_row + v * lanes;
-      const int64_t left = cols - v * lanes;
-      if (left >= lanes) {
-        store(to, add ? load(to) + sums[i][v] : sums[i][v]);
-      } else if (left > 0) {
-        store_some(to, add ? load_some(to, left) + sums[i][v] : sums[i][v], left);
+        for (int v = 0; v < vectors; ++v) sums[i][v] += load(earlier + (i * vectors + v) * lanes);
       }
     }
+    if (left > kChunk) {
+#pragma GCC unroll 16
+      for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; ++v) store(earlier + (i * vectors + v) * lanes, sums[i][v]);
+      }
+      continue;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 2
+      for (int v = 0; v < vectors; ++v) {
+        Sum* to = c + i * c_row + v * lanes;
+        const int64_t here = cols - v * lanes;
+        if (here >= lanes) {
+          store(to, add ? load(to) + sums[i][v] : sums[i][v]);
+        } else if (here > 0) {
+          store_some(to, add ? load_some(to, here) + sums[i][v] : sums[i][v], here);
+        }
+      }
+    }
+    return;
   }
 }
+
+#pragma GCC diagnostic pop
 
 template <typename Math>
 using Tile = void (*)(int64_t steps, const typename Math::Packed* a, const typename Math::Packed* b, int64_t b_step,

@@ -2,6 +2,8 @@
 // (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008).
 #include "gemm.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <type_traits>
 
@@ -14,12 +16,28 @@
 
 namespace ulpgrad::ULPGRAD_ISA {
 
-// Steps of k summed in registers before C is touched. Fixed, so that the order of the sum is.
+constexpr int64_t kMostSteps = 1024;  // of a block of k
+constexpr int64_t kMostTiles = 24;    // of A in a block: packed, they take half of the L2 cache
+constexpr int64_t kBlockN = 1024;     // columns of B in a block: packed, in the L3 cache
+constexpr int64_t kSumRows = 4096;    // rows whose sums wait at the same time, where C cannot hold them
+
+// k falls into equal blocks of whole chunks; the sums' bits depend on this, so nothing else may.
 template <typename Math>
-constexpr int64_t kBlockK = Math::depth * 2048 / sizeof(typename Math::Packed);
-constexpr int64_t kBlockM = 12 * kTileRows;  // packed A: in the L2 cache
-constexpr int64_t kBlockN = 1024;            // packed B: in the L3 cache
-constexpr int64_t kSumRows = 24 * kBlockM;   // rows whose sums wait at the same time, where C cannot hold them
+ULPGRAD_INLINE int64_t block_k(int64_t k) {
+  constexpr int64_t chunk = Math::depth * kChunk, most = Math::depth * kMostSteps;
+  const int64_t blocks = std::max<int64_t>(1, (k + most - 1) / most);
+  return ((k + blocks - 1) / blocks + chunk - 1) / chunk * chunk;
+}
+
+// Bytes of the L2 cache of a core; 512 KiB where the system does not say.
+static int64_t l2_bytes() {
+#ifdef _SC_LEVEL2_CACHE_SIZE
+  static const int64_t found = sysconf(_SC_LEVEL2_CACHE_SIZE);
+  return found > 0 ? found : 1 << 19;
+#else
+  return 1 << 19;
+#endif
+}
 
 // Multiply-adds that make one more thread worth its start.
 constexpr int64_t kGrain = int64_t{1} << 19;
@@ -38,7 +56,7 @@ template <typename Math>
 struct Panels {
   typename Math::Packed *a, *b;  // b: none where B is read where it stands
   int64_t steps;                 // packed values along k
-  bool tiny_a[kBlockM / kTileRows], tiny_b[kBlockN / kLanes<typename Math::Packed> / 2];
+  bool tiny_a[kMostTiles], tiny_b[kBlockN / kLanes<typename Math::Packed> / 2];
 
   void pack_a(const Gemm<typename Math::Value>& g, int64_t i0, int64_t m, int64_t p0, int64_t k) {
     for (int64_t i = 0; i < m; i += kTileRows) {
@@ -106,9 +124,11 @@ static void multiply_range(const Gemm<typename Math::Value>& g, int64_t i0, int6
   using Packed = typename Math::Packed;
   constexpr bool in_place = std::is_same_v<Sum, typename Math::Value>;
   constexpr int64_t width = 2 * kLanes<Sum>;
-  const int64_t most_m = std::min(kBlockM, i1 - i0), most_n = std::min(kBlockN, round_up(j1 - j0, width));
-  const int64_t most_steps = (std::min(kBlockK<Math>, g.k) + Math::depth - 1) / Math::depth;
-  const bool waits = !in_place && g.k > kBlockK<Math>;  // sums that C cannot hold between two steps of k
+  const int64_t step_k = block_k<Math>(g.k), most_steps = (std::min(step_k, g.k) + Math::depth - 1) / Math::depth;
+  const int64_t panel = std::max<int64_t>(1, most_steps) * kTileRows * static_cast<int64_t>(sizeof(Packed));
+  const int64_t step_m = std::clamp<int64_t>(l2_bytes() / 2 / panel, 2, kMostTiles) * kTileRows;
+  const int64_t most_m = std::min(step_m, i1 - i0), most_n = std::min(kBlockN, round_up(j1 - j0, width));
+  const bool waits = !in_place && g.k > step_k;  // sums that C cannot hold between two steps of k
   const int64_t most_rows = waits ? kSumRows : i1 - i0;
   // B's panels are read where they stand if they are whole and few tiles use them.
   const bool direct =
@@ -124,12 +144,12 @@ static void multiply_range(const Gemm<typename Math::Value>& g, int64_t i0, int6
     const int64_t bottom = std::min(i1, top + most_rows);
     for (int64_t j = j0; j < j1; j += kBlockN) {
       const int64_t n = std::min(kBlockN, j1 - j);
-      for (int64_t p = 0; p == 0 || p < g.k; p += kBlockK<Math>) {
-        const int64_t k = std::min(kBlockK<Math>, g.k - p);
+      for (int64_t p = 0; p == 0 || p < g.k; p += step_k) {
+        const int64_t k = std::min(step_k, g.k - p);
         panels.steps = (k + Math::depth - 1) / Math::depth;
         if (!direct) panels.pack_b(g, p, k, j, n);
-        for (int64_t i = top; i < bottom; i += kBlockM) {
-          const int64_t m = std::min(kBlockM, bottom - i);
+        for (int64_t i = top; i < bottom; i += step_m) {
+          const int64_t m = std::min(step_m, bottom - i);
           panels.pack_a(g, i, m, p, k);
           Sum* sums = waits ? waiting + (i - top) * most_n : nullptr;
           if constexpr (in_place) sums = g.c + i * g.c_row + j;
