@@ -25,8 +25,8 @@ constexpr int64_t kSumRows = 4096;    // rows whose sums wait at the same time, 
 template <typename Math>
 ULPGRAD_INLINE int64_t block_k(int64_t k) {
   constexpr int64_t chunk = Math::depth * kChunk, most = Math::depth * kMostSteps;
-  const int64_t blocks = std::max<int64_t>(1, (k + most - 1) / most);
-  return ((k + blocks - 1) / blocks + chunk - 1) / chunk * chunk;
+  const int64_t blocks = (k + most - 1) / most;
+  return blocks ? ((k + blocks - 1) / blocks + chunk - 1) / chunk * chunk : chunk;
 }
 
 // Bytes of the L2 cache of a core; 512 KiB where the system does not say.
