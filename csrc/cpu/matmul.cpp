@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "batches.h"
+#include "bind_floats.h"
 #include "gemm.h"
 #include "threads.h"
 
@@ -32,51 +33,21 @@ void run(Units units, const Gemm<Bfloat16>& g) {
   (units.dots ? found.bf16_dots : found.bf16)(g);
 }
 
-// The NumPy type that values of T are stored as.
+// The values of an array that holds T, in any strides.
 template <typename T>
-py::dtype stored_as() {
-  if constexpr (std::is_same_v<T, Bfloat16>) {
-    return py::dtype::of<uint16_t>();
-  } else if constexpr (std::is_same_v<T, Float16>) {
-    return py::dtype("float16");
-  } else {
-    return py::dtype::of<T>();
-  }
-}
-
-template <typename T>
-const T* values(const py::array& x, const char* name) {
-  const py::dtype type = stored_as<T>();
-  if (!x.dtype().equal(type)) {
-    throw py::type_error(std::string(name) + ": expected " + py::str(type).cast<std::string>() + " values, got " +
+const T* strided(const py::array& x, const char* name) {
+  const py::dtype wanted(type_number<T>());
+  if (!x.dtype().equal(wanted)) {
+    throw py::type_error(std::string(name) + ": expected " + py::str(wanted).cast<std::string>() + " values, got " +
                          py::str(x.dtype()).cast<std::string>());
   }
   return static_cast<const T*>(x.data());
 }
 
-// Calls body with a value of the type that x's values have: uint16 stands for bfloat16.
-template <typename Body>
-py::array by_type(const py::array& x, const char* name, const Body& body) {
-  switch (x.dtype().num()) {
-    case py::detail::npy_api::NPY_FLOAT_:
-      return body(float{});
-    case py::detail::npy_api::NPY_DOUBLE_:
-      return body(double{});
-    case py::detail::npy_api::NPY_USHORT_:
-      return body(Bfloat16{});
-    case 23:  // NPY_HALF
-      return body(Float16{});
-    default:
-      throw py::type_error(std::string(name) +
-                           ": expected float32, float64, float16 or uint16 (bfloat16) values, got " +
-                           py::str(x.dtype()).cast<std::string>());
-  }
-}
-
 template <typename T>
 py::array matmul_as(const py::array& given_a, const py::array& given_b, Units units) {
   const py::array a = usable(given_a), b = usable(given_b);
-  const T *from_a = values<T>(a, "a"), *from_b = values<T>(b, "b");
+  const T *from_a = strided<T>(a, "a"), *from_b = strided<T>(b, "b");
   const int64_t da = a.ndim(), db = b.ndim();
   if (da < 2 || db < 2 || a.shape(da - 1) != b.shape(db - 2))
     throw py::value_error("matmul: inner sizes differ: " + shape_text(a) + " @ " + shape_text(b));
@@ -88,7 +59,7 @@ py::array matmul_as(const py::array& given_a, const py::array& given_b, Units un
   g.b_row = stride<T>(b, db - 2), g.b_col = stride<T>(b, db - 1);
   g.c_row = g.n;
   shape.push_back(g.m), shape.push_back(g.n);
-  py::array out(stored_as<T>(), shape);
+  py::array out = empty_of<T>(shape);
   T* c = static_cast<T*>(out.mutable_data());
 
   {
@@ -129,13 +100,13 @@ py::array linear_as(const py::array& given_x, const py::array& given_weight, con
   expect_shape(weight, {g.n, g.k}, "weight");
   py::array added;
   if (bias) {
-    added = py::array::ensure(*bias, py::array::c_style);
+    added = py::array::ensure(*bias, py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_);
     expect_shape(added, {g.n}, "bias");
-    g.bias = values<T>(added, "bias");
+    g.bias = strided<T>(added, "bias");
   }
-  g.a = values<T>(x, "x"), g.a_row = stride<T>(x, 0), g.a_col = stride<T>(x, 1);
-  g.b = values<T>(weight, "weight"), g.b_row = stride<T>(weight, 1), g.b_col = stride<T>(weight, 0);
-  py::array out(stored_as<T>(), std::vector<py::ssize_t>{g.m, g.n});
+  g.a = strided<T>(x, "x"), g.a_row = stride<T>(x, 0), g.a_col = stride<T>(x, 1);
+  g.b = strided<T>(weight, "weight"), g.b_row = stride<T>(weight, 1), g.b_col = stride<T>(weight, 0);
+  py::array out = empty_of<T>({g.m, g.n});
   g.c = static_cast<T*>(out.mutable_data()), g.c_row = g.n;
   g.activation = activation;
   {
