@@ -18,84 +18,94 @@ static int64_t panels_of(int64_t h) {
 template <typename T>
 struct Units {
   int64_t row, unit, count, h;  // row: of all steps' rows
-  const T* terms;               // [gates][kWidth]: the state's share of the gates
+  const T *inputs, *terms;      // [gates][kWidth]: the inputs' and the state's shares of the gates
   const T *h_before, *c_before;
 };
 
-// The share of the inputs, and of a product that was given.
 template <typename T>
-ULPGRAD_INLINE Vec<T> input(const Recurrent<T>& r, const Units<T>& u, int64_t gate) {
+ULPGRAD_INLINE Vec<T> input(const Units<T>& u, int64_t gate) {
+  return load(u.inputs + gate * kWidth<T>);
+}
+
+template <typename T>
+ULPGRAD_INLINE Vec<T> term(const Units<T>& u, int64_t gate) {
+  return load(u.terms + gate * kWidth<T>);
+}
+
+// A row's values at a vector of units, for all gates.
+template <typename T, int gates>
+ULPGRAD_INLINE void gather(const T* from, int64_t h, int64_t count, T* to) {
+  for (int64_t gate = 0; gate < gates; ++gate) store(to + gate * kWidth<T>, get(from + gate * h, count));
+}
+
+template <typename T>
+ULPGRAD_INLINE void keep(const Recurrent<T>& r, const Units<T>& u, int64_t part, Vec<T> values) {
+  put(r.saved + (u.row * 4 + part) * u.h + u.unit, values, u.count);
+}
+
+template <typename T>
+ULPGRAD_INLINE void set(T* states, const Units<T>& u, Vec<T> values) {
+  put(states + u.row * u.h + u.unit, values, u.count);
+}
+
+// Asks for the lines of a row that are read or written once its sums are there: they lie far apart, where no hardware
+// looks for them.
+template <typename T>
+ULPGRAD_INLINE void fetch(const Recurrent<T>& r, int64_t row, int64_t unit) {
   const int64_t gates = gates_of(r.cell);
-  return get(r.x + (u.row * gates + gate) * u.h + u.unit, u.count);
-}
-
-template <typename T>
-ULPGRAD_INLINE Vec<T> term(const Recurrent<T>& r, const Units<T>& u, int64_t gate) {
-  const Vec<T> sum = load(u.terms + gate * kWidth<T>);
-  if (!r.given) return sum;
-  const int64_t row = u.row % r.n;
-  return sum + get(r.given + (row * gates_of(r.cell) + gate) * u.h + u.unit, u.count);
-}
-
-template <typename T>
-ULPGRAD_INLINE void keep(const Recurrent<T>& r, const Units<T>& u, int64_t part, const T* values) {
-  put(r.saved + (u.row * 4 + part) * u.h + u.unit, load(values), u.count);
-}
-
-// Loops over whole vectors, lanes that are not there included: they compile to straight vector code.
-template <typename T>
-static void finish_lstm(const Recurrent<T>& r, const Units<T>& u) {
-  constexpr int lanes = kLanes<T>;
-  alignas(64) T a[4][lanes], c[lanes], y[lanes];
-  for (int gate = 0; gate < 4; ++gate) store(a[gate], input(r, u, gate) + term(r, u, gate));
-  store(c, get(u.c_before, u.count));
-  for (int l = 0; l < lanes; ++l) {
-    a[0][l] = vm::sigmoid(a[0][l]);
-    a[1][l] = vm::sigmoid(a[1][l]);
-    a[2][l] = vm::tanh(a[2][l]);
-    a[3][l] = vm::sigmoid(a[3][l]);
-    c[l] = a[1][l] * c[l] + a[0][l] * a[2][l];
-    y[l] = a[3][l] * vm::tanh(c[l]);
+  for (int64_t gate = 0; gate < gates; ++gate) __builtin_prefetch(r.x + (row * gates + gate) * r.h + unit);
+  if (r.saved) {
+    for (int64_t part = 0; part < 4; ++part) __builtin_prefetch(r.saved + (row * 4 + part) * r.h + unit, 1);
   }
-  for (int gate = 0; gate < 4; ++gate) keep(r, u, gate, a[gate]);
-  put(r.c + u.row * u.h + u.unit, load(c), u.count);
-  put(r.y + u.row * u.h + u.unit, load(y), u.count);
+  if (r.c) __builtin_prefetch(r.c + row * r.h + unit, 1);
+  __builtin_prefetch(r.y + row * r.h + unit, 1);
 }
 
 template <typename T>
-static void finish_gru(const Recurrent<T>& r, const Units<T>& u) {
-  constexpr int lanes = kLanes<T>;
-  alignas(64) T reset[lanes], update[lanes], fresh[lanes], own[lanes], y[lanes];
-  store(reset, input(r, u, 0) + term(r, u, 0));
-  store(update, input(r, u, 1) + term(r, u, 1));
-  store(fresh, input(r, u, 2));
-  store(own, term(r, u, 2));
-  store(y, get(u.h_before, u.count));
-  for (int l = 0; l < lanes; ++l) {
-    reset[l] = vm::sigmoid(reset[l]);
-    update[l] = vm::sigmoid(update[l]);
-    fresh[l] = vm::tanh(fresh[l] + reset[l] * own[l]);
-    y[l] = (T(1) - update[l]) * fresh[l] + update[l] * y[l];
+struct Lstm {
+  static constexpr int gates = 4;
+
+  ULPGRAD_INLINE void finish(const Recurrent<T>& r, const Units<T>& u) {
+    const Vec<T> in = vm::sigmoid(input(u, 0) + term(u, 0));
+    const Vec<T> forget = vm::sigmoid(input(u, 1) + term(u, 1));
+    const Vec<T> fresh = vm::tanh(input(u, 2) + term(u, 2));
+    const Vec<T> out = vm::sigmoid(input(u, 3) + term(u, 3));
+    const Vec<T> c = forget * get(u.c_before, u.count) + in * fresh;
+    keep(r, u, 0, in);
+    keep(r, u, 1, forget);
+    keep(r, u, 2, fresh);
+    keep(r, u, 3, out);
+    set(r.c, u, c);
+    set(r.y, u, out * vm::tanh(c));
   }
-  keep(r, u, 0, reset);
-  keep(r, u, 1, update);
-  keep(r, u, 2, fresh);
-  keep(r, u, 3, own);
-  put(r.y + u.row * u.h + u.unit, load(y), u.count);
-}
+};
 
 template <typename T>
-static void finish_plain(const Recurrent<T>& r, const Units<T>& u) {
-  constexpr int lanes = kLanes<T>;
-  alignas(64) T y[lanes];
-  store(y, input(r, u, 0) + term(r, u, 0));
-  if (r.cell == Cell::tanh) {
-    for (int l = 0; l < lanes; ++l) y[l] = vm::tanh(y[l]);
-  } else {
-    for (int l = 0; l < lanes; ++l) y[l] = y[l] < T(0) ? T(0) : y[l];
+struct Gru {
+  static constexpr int gates = 3;
+
+  ULPGRAD_INLINE void finish(const Recurrent<T>& r, const Units<T>& u) {
+    const Vec<T> own = term(u, 2);
+    const Vec<T> reset = vm::sigmoid(input(u, 0) + term(u, 0));
+    const Vec<T> update = vm::sigmoid(input(u, 1) + term(u, 1));
+    const Vec<T> fresh = vm::tanh(input(u, 2) + reset * own);
+    keep(r, u, 0, reset);
+    keep(r, u, 1, update);
+    keep(r, u, 2, fresh);
+    keep(r, u, 3, own);
+    set(r.y, u, (T(1) - update) * fresh + update * get(u.h_before, u.count));
   }
-  put(r.y + u.row * u.h + u.unit, load(y), u.count);
-}
+};
+
+template <typename T, Cell cell>
+struct Plain {
+  static constexpr int gates = 1;
+
+  ULPGRAD_INLINE void finish(const Recurrent<T>& r, const Units<T>& u) {
+    const Vec<T> sum = input(u, 0) + term(u, 0);
+    set(r.y, u, cell == Cell::tanh ? vm::tanh(sum) : (sum < T(0) ? Vec<T>{} : sum));
+  }
+};
 
 // A panel: the bias, then for each unit of the state its weights to all gates of this vector of units; 16 of those at a
 // time, so that the lines written stay in the L1 cache.
@@ -116,8 +126,9 @@ static void pack_panel(const Recurrent<T>& r, int64_t unit, T* panel) {
   }
 }
 
-template <typename T, int gates>
-static void run(const Recurrent<T>& r, void (*finish)(const Recurrent<T>&, const Units<T>&)) {
+template <typename T, typename Formulas>
+static void run(const Recurrent<T>& r) {
+  constexpr int gates = Formulas::gates;
   constexpr int64_t width = kWidth<T>;
   const int64_t panels = panels_of<T>(r.h), k = r.weight ? r.h : 0, size = (k + 1) * gates * width;
   parallel_for(panels, std::max<int64_t>(1, (int64_t{1} << 16) / size), [&](int64_t u0, int64_t u1) {
@@ -128,10 +139,26 @@ static void run(const Recurrent<T>& r, void (*finish)(const Recurrent<T>&, const
     const T *h_before = s ? r.y + before : r.h0, *c_before = s && r.c ? r.c + before : r.c0;
     for (int64_t u = u0; u < u1; ++u) {
       const int64_t unit = u * width, count = std::min(width, r.h - unit);
-      multiply_panel<T, gates>(i0, i1, k, h_before, r.h, r.packed + u * size, [&](int64_t i, const T* terms) {
-        const int64_t at = i * r.h + unit;
-        finish(r, {t * r.n + i, unit, count, r.h, terms, h_before + at, c_before ? c_before + at : nullptr});
-      });
+      const auto ahead = [&](int64_t i) { fetch(r, t * r.n + i, unit); };
+      // Inputs are read for the whole tile first: a store to `saved` may stand 4096 bytes from the next row's, and a
+      // load waits for a store whose address has the same last twelve bits.
+      const auto done = [&](int64_t first, int64_t rows, T* terms) {
+        alignas(64) T inputs[kMostRows<gates> * gates * width], extra[gates * width];
+        for (int64_t i = 0; i < rows; ++i) {
+          const int64_t at = (first + i) * gates * r.h + unit;
+          gather<T, gates>(r.x + t * r.n * gates * r.h + at, r.h, count, inputs + i * gates * width);
+          if (r.given) {
+            gather<T, gates>(r.given + at, r.h, count, extra);
+            for (int64_t l = 0; l < gates * width; ++l) terms[i * gates * width + l] += extra[l];
+          }
+        }
+        for (int64_t i = 0; i < rows; ++i) {
+          const int64_t at = (first + i) * r.h + unit, here = i * gates * width;
+          Formulas::finish(r, {t * r.n + first + i, unit, count, r.h, inputs + here, terms + here, h_before + at,
+                               c_before ? c_before + at : nullptr});
+        }
+      };
+      multiply_panel<T, gates>(i0, i1, k, h_before, r.h, r.packed + u * size, ahead, done);
     }
   };
   run_steps(r, panels, [](int64_t, int64_t, int64_t) {}, step);
@@ -141,11 +168,13 @@ template <typename T>
 static void recurrent(const Recurrent<T>& r) {
   switch (r.cell) {
     case Cell::lstm:
-      return run<T, 4>(r, finish_lstm<T>);
+      return run<T, Lstm<T>>(r);
     case Cell::gru:
-      return run<T, 3>(r, finish_gru<T>);
-    default:
-      return run<T, 1>(r, finish_plain<T>);
+      return run<T, Gru<T>>(r);
+    case Cell::tanh:
+      return run<T, Plain<T, Cell::tanh>>(r);
+    case Cell::relu:
+      return run<T, Plain<T, Cell::relu>>(r);
   }
 }
 

@@ -108,13 +108,16 @@ static void gradient(const RecurrentGradient<T>& r) {
     const T* own = r.own + place(s) * r.n * k;
     for (int64_t u = u0; u < u1; ++u) {
       const int64_t unit = u * kWidth<T>;
-      multiply_panel<T, kPanelVectors>(i0, i1, k, own, k, r.packed + u * size, [&](int64_t i, const T* sums) {
-        T* dh = r.dh + i * r.h + unit;
-        for (int64_t l = 0; l < kWidth<T>; l += lanes) {
-          const int64_t count = std::clamp<int64_t>(r.h - unit - l, 0, lanes);
-          if (count) put(dh + l, get(dh + l, count) + load(sums + l), count);
+      const auto add = [&](int64_t first, int64_t rows, const T* sums) {
+        for (int64_t i = 0; i < rows; ++i) {
+          T* dh = r.dh + (first + i) * r.h + unit;
+          for (int64_t l = 0; l < kWidth<T>; l += lanes) {
+            const int64_t count = std::clamp<int64_t>(r.h - unit - l, 0, lanes);
+            if (count) put(dh + l, get(dh + l, count) + load(sums + i * kWidth<T> + l), count);
+          }
         }
-      });
+      };
+      multiply_panel<T, kPanelVectors>(i0, i1, k, own, k, r.packed + u * size, [](int64_t) {}, add);
     }
   };
   run_steps(r, panels, gates, state);

@@ -58,17 +58,19 @@ static StateTile<T> state_tile_for(int64_t wanted) {
   return state_tile<T, vectors, rows>;
 }
 
-// Calls done(row, sums of that row) for rows [i0, i1) of a times a panel, in tiles of about the same height.
-template <typename T, int vectors, typename Done>
+// Rows [i0, i1) of a times a panel, in tiles of about the same height: ahead(row) comes before a tile's product, which
+// hides the latency of what is fetched there, done(first row, rows, sums of all) after it.
+template <typename T, int vectors, typename Ahead, typename Done>
 ULPGRAD_INLINE void multiply_panel(int64_t i0, int64_t i1, int64_t k, const T* a, int64_t a_row, const T* panel,
-                                   const Done& done) {
-  constexpr int64_t most = kMostRows<vectors>, width = vectors * kLanes<T>;
-  alignas(64) T sums[most * width];
+                                   const Ahead& ahead, const Done& done) {
+  constexpr int64_t most = kMostRows<vectors>;
+  alignas(64) T sums[most * vectors * kLanes<T>];
   int64_t tiles = (i1 - i0 + most - 1) / most;
   for (int64_t i = i0; i < i1; --tiles) {
     const int64_t rows = (i1 - i + tiles - 1) / tiles;
+    for (int64_t r = 0; r < rows; ++r) ahead(i + r);
     state_tile_for<T, vectors>(rows)(k, a + i * a_row, a_row, panel, sums);
-    for (int64_t r = 0; r < rows; ++r) done(i + r, sums + r * width);
+    done(i, rows, sums);
     i += rows;
   }
 }
