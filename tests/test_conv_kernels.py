@@ -128,6 +128,30 @@ def test_windows_that_see_only_padding(random: Any) -> None:
         expect_right(name, arrays, settings)
 
 
+@pytest.mark.parametrize("small", [0, 1])
+@pytest.mark.parametrize("name", ["conv2d", "conv2d_input_gradient", "conv2d_weight_gradient"])
+def test_subnormal_bfloat16_is_not_zero(random: Any, name: str, small: int) -> None:
+    """The unit for pairs of bfloat16 takes subnormal numbers for zero: such operands must not reach it."""
+    arrays, params = problem(random, (2, 18, 9, 11), (20, 18, 3, 3))[name]
+    given = [bfloat16.exact(bfloat16.encode(a)) for a in arrays[:2]]
+    given[small] = np.sign(given[small]) * 2.0**-130
+    given[1 - small] = given[1 - small] * 2.0**120
+    got = expect_right(name, given, params, bfloat16)
+    assert (bfloat16.exact(got) != 0).any()
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_bfloat16_gradients_that_are_not_finite(random: Any, bad: float) -> None:
+    """A row of an odd number of positions ends in half a pair, whose other half must not count."""
+    arrays, params = problem(random, (2, 18, 5, 7), (20, 18, 3, 3))["conv2d_weight_gradient"]
+    g, x = (np.asarray(bfloat16.encode(a)) for a in arrays)
+    x[1, 3, 0, 0] = bfloat16.encode(np.asarray(bad))
+    with np.errstate(invalid="ignore"):
+        want = spec.conv2d_weight_gradient.reference(bfloat16.exact(g), bfloat16.exact(x), **params)
+    got = bfloat16.exact(native.module().conv2d_weight_gradient(g, x, **params))
+    np.testing.assert_array_equal(np.isfinite(got), np.isfinite(want))
+
+
 def test_types_are_not_mixed(random: Any) -> None:
     x, weight = np.zeros((1, 2, 4, 4), np.float32), np.zeros((2, 2, 3, 3))
     with pytest.raises(TypeError, match="weight: expected float32 values, got float64"):

@@ -97,6 +97,7 @@ struct ConvTable {
 // The tiles on pairs of bfloat16: null below AVX-512, and they need has_avx512_bf16().
 struct ConvPairsTable {
   void (*row)(const ConvRow<float>&);
+  void (*dots)(const ConvDots<float>&);  // of pairs of positions: two steps of x at a time, and one of g
 };
 
 // One row of pixels on its way into or out of planes. In: to[(c / block_channels) * block + q * step + c %
@@ -123,6 +124,11 @@ struct ConvMoves {
   // * column].
   void (*weight_pairs)(const Bfloat16* from, bool paired, int64_t second, int64_t channel, int64_t column,
                        int64_t channels, int64_t count, Bfloat16Pair* to, int64_t step);
+  // Positions in pairs, from floats that are bfloat16: to[i] = (from[i], from[i + apart]) for whole vectors of n
+  // values, in place or not; and to[p * step + i] = (from[2 * p * step + i], from[(2 * p + 1) * step + i]) for a row of
+  // `count` positions, the last of an odd number paired with zero.
+  void (*pair_up)(const void* from, int64_t apart, int64_t n, void* to);
+  void (*pair_row)(const void* from, int64_t step, int64_t count, void* to);
   bool (*drop_special_f32)(float* x, int64_t n);  // makes what is not finite zero; whether there was any
   bool (*drop_special_f64)(double* x, int64_t n);
   bool (*plain_b16)(const void* codes, int64_t n);  // whether no code is subnormal, infinite or NaN

@@ -41,6 +41,12 @@ void add_up(std::vector<T>& partials, int64_t chunks, int64_t total) {
   });
 }
 
+// Pairs of bfloat16 positions, where the unit for them is there.
+template <typename S>
+bool has_pairs(Isa isa) {
+  return std::is_same_v<S, Bfloat16> && isa == Isa::avx512 && has_avx512_bf16();
+}
+
 // Sums[output chunk][block, tap, unit][lane] of each group; weights' places are set by set(group, output, input, tap,
 // sum).
 template <typename S, typename Set>
@@ -48,7 +54,8 @@ void by_tiles(const Problem<S>& problem, Isa isa, const Set& set) {
   using T = Wide<S>;
   const Geometry& g = problem.g;
   const ConvTiles<T>& tiles = conv_tiles(isa, T());
-  const auto in = table<ConvMoves>(isa).*ConvRoad<S>::in;
+  const ConvMoves& moves = table<ConvMoves>(isa);
+  const auto in = moves.*ConvRoad<S>::in;
   const int64_t taps = static_cast<int64_t>(problem.taps.size()), lanes = tiles.lanes, width = 2 * lanes;
   const int64_t padded = round_up(g.outputs, lanes), k = g.inputs * taps, total = g.groups * padded * k;
   const Planes planes(g.images, g.positions, g.stride, problem.taps, g.inputs, kSpanBytes / sizeof(T), 1);
@@ -68,22 +75,58 @@ void by_tiles(const Problem<S>& problem, Isa isa, const Set& set) {
     x.data += group * g.inputs * x.channel;
     for (int64_t i = chunk * planes.spans() / chunks; i < (chunk + 1) * planes.spans() / chunks; ++i) {
       const Span s = planes.span(i);
-      const int64_t size = round_up(planes.units(), 16);
+      const int64_t size = round_up(planes.units(), kConvBlock) + 2 * kConvBlock;
       T* const seen = static_cast<T*>(
           scratch(Slot::caller, (size + planes.span_positions() * width + width) * static_cast<int64_t>(sizeof(T))));
       T* const gradients = seen + size;
-      planes.fill(x, s, g.inputs, in, seen);
+      bool paired = has_pairs<S>(isa);
+      if (paired) {
+        std::fill(seen, seen + size, T(0));
+        planes.fill(x, s, g.inputs, in, seen);
+        moves.pair_up(seen, planes.step, round_up(planes.units(), kConvBlock), seen);
+        paired = moves.plain_b16(seen, 2 * planes.units());
+      }
+      if (!paired) planes.fill(x, s, g.inputs, in, seen);
       for (int64_t b = part * blocks / parts; b < (part + 1) * blocks / parts; ++b) {
         const int64_t first = b * width, vectors = std::min<int64_t>(2, (padded - first) / lanes);
         const int64_t outputs = std::min(vectors * lanes, g.outputs - first), step = vectors * lanes;
-        if (outputs < step) std::fill(gradients, gradients + s.rows * s.columns * step, T(0));
-        for (int64_t r = 0; r < s.rows; ++r) {
-          in(dy.data + s.image * dy.image + (group * g.outputs + first) * dy.channel + (s.row + r) * dy.row +
-                 s.column * dy.column,
-             dy.channel, dy.column, outputs, s.columns, gradients + r * s.columns * step, step, step, 0);
+        const int64_t row = s.columns * step, paired_row = ceil_div(s.columns, 2) * step;
+        const auto fill = [&] {
+          if (outputs < step) std::fill(gradients, gradients + s.rows * row, T(0));
+          for (int64_t r = 0; r < s.rows; ++r) {
+            in(dy.data + s.image * dy.image + (group * g.outputs + first) * dy.channel + (s.row + r) * dy.row +
+                   s.column * dy.column,
+               dy.channel, dy.column, outputs, s.columns, gradients + r * row, step, step, 0);
+          }
+        };
+        fill();
+        ConvDots<T> dots{seen,
+                         planes.step,
+                         planes.row_units(),
+                         offsets.data(),
+                         k,
+                         gradients,
+                         row,
+                         s.rows,
+                         s.columns,
+                         sums.data() + chunk * total + (group * padded + first) * k,
+                         vectors};
+        if constexpr (std::is_same_v<S, Bfloat16>) {
+          if (paired) {
+            for (int64_t r = 0; r < s.rows; ++r) {
+              moves.pair_row(gradients + r * row, step, s.columns, gradients + r * paired_row);
+            }
+            if (moves.plain_b16(gradients, 2 * s.rows * paired_row)) {
+              dots.g_row = paired_row;
+              table<ConvPairsTable>(isa).dots(dots);
+              continue;
+            }
+            fill();  // what is subnormal or not finite takes the widened road, with all that follows
+            planes.fill(x, s, g.inputs, in, seen);
+            paired = false;
+          }
         }
-        tiles.dots({seen, planes.step, planes.row_units(), offsets.data(), k, gradients, s.columns * step, s.rows,
-                    s.columns, sums.data() + chunk * total + (group * padded + first) * k, vectors});
+        tiles.dots(dots);
       }
     }
   });

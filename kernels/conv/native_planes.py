@@ -1,14 +1,15 @@
 """No patch matrix: images lie on padded planes, where a row of it is a pointer; register tiles of pixels x outputs run
 over all taps.
 
-A padded copy of each image (one per stride phase, in blocks of 16 channels) is all that is written, instead of kernel-size
-copies. Copying in and out is where layouts and formats end: squares of pixels x channels are turned in registers, 16-bit
-floats widened and rounded once, so that channels first or last, float32 or float16 run on the same tiles. The result lies
-as x does: channels last for channels last. Where groups are small (depthwise), the tiles' lanes are groups.
+A padded copy of each image (one per stride phase, in blocks of 16 channels) is all that is written, instead of
+kernel-size copies. Copying in and out is where layouts and formats end: squares of pixels x channels are turned in
+registers, 16-bit floats widened and rounded once, so that channels first or last, float32 or float16 run on the same
+tiles. The result lies as x does: channels last for channels last. Where groups are small (depthwise), the tiles' lanes
+are groups.
 
-With AVX-512 BF16, bfloat16 lies on the planes in pairs of channels, and the unit multiplies both and adds them in float32.
-It takes subnormal numbers for zero: operands that hold any (or infinity or NaN) take the widened road, and only sums below
-2^-126 are flushed. The weight gradient is widened always. Next limit: the multiply-add units.
+With AVX-512 BF16, bfloat16 lies on the planes in pairs (of channels; of positions for the weight gradient), and the
+unit multiplies both and adds them in float32. It takes subnormal numbers for zero: operands that hold any (or infinity
+or NaN) take the widened road, and only sums below 2^-126 are flushed. Next limit: the multiply-add units.
 """
 
 from __future__ import annotations

@@ -214,6 +214,25 @@ static void weight_pairs(const Bfloat16* from, bool paired, int64_t second, int6
   }
 }
 
+ULPGRAD_INLINE void pair_vector(const uint32_t* first, const uint32_t* second, uint32_t* to) {
+  const Vec<uint32_t> low = load(first) >> 16, high = load(second) & 0xFFFF0000u;
+  store(to, low | high);
+}
+
+static void pair_up(const void* from, int64_t apart, int64_t n, void* to) {
+  const uint32_t* const x = static_cast<const uint32_t*>(from);
+  for (int64_t i = 0; i < n; i += kLanes<float>) pair_vector(x + i, x + i + apart, static_cast<uint32_t*>(to) + i);
+}
+
+static void pair_row(const void* from, int64_t step, int64_t count, void* to) {
+  const uint32_t* x = static_cast<const uint32_t*>(from);
+  uint32_t* y = static_cast<uint32_t*>(to);
+  for (; count > 1; count -= 2, x += 2 * step, y += step) {
+    for (int64_t i = 0; i < step; i += kLanes<float>) pair_vector(x + i, x + step + i, y + i);
+  }
+  for (int64_t i = 0; count && i < step; i += kLanes<float>) store(y + i, load(x + i) >> 16);
+}
+
 // Whether no code is subnormal, infinite or NaN.
 static bool plain_b16(const void* pairs, int64_t n) {
   const uint16_t* const codes = static_cast<const uint16_t*>(pairs);
@@ -236,6 +255,8 @@ extern const ConvMoves conv_moves = {
     move_out<float, Float16>,
     pairs_in,
     weight_pairs,
+    pair_up,
+    pair_row,
     drop_special<float, uint32_t, 0x7f800000>,
     drop_special<double, uint64_t, 0x7ff0000000000000>,
     plain_b16,

@@ -20,14 +20,16 @@ ULPGRAD_TARGET ULPGRAD_INLINE Weights repeat(const Unit* p) {
 ULPGRAD_TARGET ULPGRAD_INLINE void multiply_add(Vec<float>& sum, const Weights& w, const Weights& x) {
   sum = (Vec<float>)_mm512_dpbf16_ps((__m512)sum, w, x);
 }
+constexpr int kTogether = 2;
+#include "conv_tile_dots.h"
 #include "conv_tile_row.h"
 #undef ULPGRAD_TARGET
 
-extern const ConvPairsTable conv_pairs_table = {row};
+extern const ConvPairsTable conv_pairs_table = {row, dots};
 
 #else
 
-extern const ConvPairsTable conv_pairs_table = {nullptr};
+extern const ConvPairsTable conv_pairs_table = {nullptr, nullptr};
 
 #endif
 
