@@ -223,6 +223,22 @@ def test_shapes_that_do_not_broadcast_are_named() -> None:
         ug.fused(lambda x, y: x + y)(ug.ones((3,)), ug.ones((4,)))
 
 
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    whole, before = ug.fused(CHAINS["gate"][0]), ug.get_num_threads()
+    x, y = normal((100_003,), (100_003,))
+    found = set()
+    try:
+        for threads in (1, 2, 3):
+            ug.set_num_threads(threads)
+            x.grad = y.grad = None
+            z = whole(x, y)
+            z.backward(ug.ones((100_003,)))
+            found.add(tuple(values(t).tobytes() for t in (z, x.grad, y.grad)))
+    finally:
+        ug.set_num_threads(before)
+    assert len(found) == 1
+
+
 @pytest.mark.skipif(native.missing() is not None, reason=native.missing() or "")
 def test_explain_names_the_rung() -> None:
     x, y = normal((4,), (4,))
