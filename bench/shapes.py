@@ -308,7 +308,7 @@ SHAPES: dict[str, Shape] = {
     "requantize": Shape(sums, 1024, "rows of 1024 sums to int8"),
     "fixed": Shape(fixed_point, MILLION, "elements of Q7.8"),
     "fixed_matmul": Shape(fixed_point, 256, "rows and columns of square matrices of Q7.8"),
-    "attention": Shape(heads, 256, "positions, 2 x 4 causal heads of 64"),
+    "attention": Shape(heads, 512, "positions, 2 x 4 causal heads of 64"),
     "cross_entropy": Shape(classes, 1024, "rows of 1000 classes"),
     "norm": Shape(normalized, 1024, "rows of 1024"),
     "embedding": Shape(table, 16_384, "indices into 10000 rows of 128"),

@@ -31,7 +31,7 @@ static void mask_keys(const Scores<T>& s, const void* mask, bool is_bool, int64_
 #if ULPGRAD_ISA_LEVEL == 2
 
 // A bool mask on rows of 16 queries: 16 bits for the keys of each query, of which the bits of one key are a lane mask.
-static void mask_lanes(const Scores<float>& s, const uint8_t* allowed, int64_t row) {
+ULPGRAD_INLINE void mask_lanes(const Scores<float>& s, const uint8_t* allowed, int64_t row) {
   const __m512 hidden = _mm512_set1_ps(-__builtin_inff());
   for (int64_t i = 0; i < s.queries; i += 16) {
     for (int64_t j = 0; j < s.keys; j += 16) {

@@ -1,0 +1,9 @@
+// Weights are made from a tile of scores while these are in registers, for the shift that there is. Only where their
+// sum says that it is too low, as for the first keys, are scores written and looked at first.
+#include "attention_running.h"
+
+namespace ulpgrad::ULPGRAD_ISA {
+
+void attend_registers(const LadderHead& x) { Running::run<kTileRows, true>(x); }
+
+}  // namespace ulpgrad::ULPGRAD_ISA
