@@ -22,7 +22,8 @@ from ulpgrad.kernels.integer import spec
 from ulpgrad.kernels.integer.accumulator import OVERFLOWS, ROUNDINGS, Accumulator, as_accumulator
 from ulpgrad.kernels.registry import Request
 
-RUNGS = [r.name for r in registry.ladder(spec.integer_matmul)]
+RUNGS = [r.name for r in registry.ladder(spec.integer_conv2d)]  # those that take everything
+TEACHING = [r.name for r in registry.ladder(spec.integer_matmul) if r.name not in RUNGS]
 TYPES = (np.int8, np.uint8, np.int16)
 CONV: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
 
@@ -139,6 +140,32 @@ def test_products_of_every_type_and_extreme(rung: str) -> None:
         for left, right in ((a, b), (np.asfortranarray(a), np.asfortranarray(b)), (a[::-1], b[:, ::-1])):
             exact = expected[0][::-1, ::-1] if left.strides[0] < 0 else expected[0]
             same(spec.integer_matmul, rung, (left, right), (exact, None), accumulator=how)
+
+
+@pytest.mark.parametrize("rung", TEACHING)
+def test_the_staircase(rung: str) -> None:
+    """Rungs that take bytes only: edges of tiles, extremes, stacks, strides, sums that wrap; they refuse the rest."""
+    rng = np.random.default_rng(7)
+    for kind, (m, k, n) in itertools.product(
+        ("random", "least", "greatest"), ((1, 1, 1), (7, 5, 33), (13, 64, 70), (5, 2, 7))
+    ):
+        a, b = values(rng, kind, np.int8, 2, m, k), values(rng, kind, np.int8, k, n)
+        expected = np.matmul(a.astype(np.int64), b.astype(np.int64))
+        for left, right in ((a, b), (a[:, ::-1][:, ::-1], np.asfortranarray(b))):
+            assert (run(spec.integer_matmul, rung, left, right, accumulator=None) == expected).all()
+    with pytest.raises(KernelError, match="teaches sums of 32 bits that wrap"):
+        run(spec.integer_matmul, rung, X, W, accumulator="int64")
+
+
+@pytest.mark.parametrize("rung", ["cpu/native-vnni", "cpu/native-avx512", "cpu/native-avx2", "cpu/native-portable"])
+def test_thin_products(rung: str) -> None:
+    """Few rows or columns, whose other side passes by as it stands, in every mixture of types and layout."""
+    rng = np.random.default_rng(8)
+    for left, right, few, k in itertools.product(TYPES, TYPES, (1, 2, 3, 4), (200, 513)):
+        a, b = values(rng, "random", left, few, k), values(rng, "random", right, k, 9)
+        expected = np.matmul(a.astype(np.int64), b.astype(np.int64)).astype(np.int32)
+        assert (run(spec.integer_matmul, rung, a, np.asfortranarray(b), accumulator=None) == expected).all()
+        assert (run(spec.integer_matmul, rung, np.ascontiguousarray(b.T), a.T, accumulator=None) == expected.T).all()
 
 
 WIDTHS = (2, 8, 11, 12, 16, 20, 24, 31, 32, 33, 40, 48, 63, 64)
