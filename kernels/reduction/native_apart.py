@@ -6,6 +6,8 @@ Next limit: memory bandwidth.
 
 from __future__ import annotations
 
+import numpy as np
+
 from ulpgrad.formats import Array, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.reduction import spec
@@ -24,13 +26,11 @@ def _last_group(shape: tuple[int, ...], axis: spec.Axes) -> spec.Axes:
     return tuple(a for a in axes if a >= first)
 
 
-def _reduced(kind: str, x: Array, axis: spec.Axes, keepdims: bool, divisor: float = 1) -> Array:
-    shape = x.shape
-    out: Array
+def _reduced(kind: str, x: Array, axis: spec.Axes, keepdims: bool) -> Array:
+    reduce = native.module().reduce
     while not spec.side_by_side(x, axis=axis):
-        group = _last_group(x.shape, axis)
-        x = native.module().reduce(x, kind, *spec.split(x.shape, group), spec.result_shape(x.shape, group, True))
-    out = native.module().reduce(x, kind, *spec.split(x.shape, axis), spec.result_shape(shape, axis, keepdims), divisor)
+        x = reduce(x, kind, _last_group(x.shape, axis), True)
+    out: Array = reduce(x, kind, axis, keepdims)
     return out
 
 
@@ -47,4 +47,7 @@ for _op in (spec.sum, spec.prod, spec.max, spec.min):
 
 @kernel(spec.mean, "cpu/native-apart", rank=45, formats=FORMATS, contiguous=True)
 def mean(x: Array, *, axis: spec.Axes, keepdims: bool) -> Array:
-    return _reduced("sum", x, axis, keepdims, spec.count(x, axis))
+    total = _reduced("sum", x, axis, keepdims)
+    with np.errstate(all="ignore"):
+        total /= x.dtype.type(spec.count(x, axis))
+    return total
