@@ -178,6 +178,22 @@ def heads(rng: np.random.Generator, n: int, op: Op) -> Sample:
     return Sample((g, q, k, v, None, y, lse), params)
 
 
+def sequences(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    """n steps of 32 rows of 256 units, and their gradients."""
+    name, size, params = op.name.removesuffix("_gradient"), 256, dict(next(iter(op.samples())).params)
+    rows = {"lstm": 4, "gru": 3, "rnn": 1}[name] * size
+    weight, states = (
+        rng.standard_normal((rows, size)) / 16,
+        [rng.standard_normal((32, size))] * (2 if name == "lstm" else 1),
+    )
+    operands = (rng.standard_normal((n, 32, rows)), weight, rng.standard_normal(rows), *states)
+    if name == op.name:
+        return Sample(operands, params)
+    made = forward(name, *operands, **params)
+    saved = made if isinstance(made, tuple) else (made,)
+    return Sample((rng.standard_normal(saved[0].shape), weight, *states, *saved), params)
+
+
 def classes(rng: np.random.Generator, n: int, op: Op) -> Sample:
     logits, target = rng.standard_normal((n, 1000)), rng.integers(0, 1000, n)
     params = {"ignore_index": -100, "label_smoothing": 0.0}
@@ -309,6 +325,7 @@ SHAPES: dict[str, Shape] = {
     "fixed": Shape(fixed_point, MILLION, "elements of Q7.8"),
     "fixed_matmul": Shape(fixed_point, 256, "rows and columns of square matrices of Q7.8"),
     "attention": Shape(heads, 512, "positions, 2 x 4 causal heads of 64"),
+    "recurrent": Shape(sequences, 64, "steps of 32 rows of 256 units"),
     "cross_entropy": Shape(classes, 1024, "rows of 1000 classes"),
     "norm": Shape(normalized, 1024, "rows of 1024"),
     "embedding": Shape(table, 16_384, "indices into 10000 rows of 128"),
