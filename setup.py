@@ -162,14 +162,14 @@ class BuildNative(build_ext):
                         )
             fresh = folder / "_native.new"
             shared = ["-bundle", "-undefined", "dynamic_lookup"] if sys.platform == "darwin" else ["-shared"]
-            run([*compiler, *OPTIMIZE, *openmp, *shared, *map(str, objects), "-o", str(fresh)])
+            run([*compiler, *OPTIMIZE, "-pthread", *openmp, *shared, *map(str, objects), "-o", str(fresh)])
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(fresh, target.with_suffix(".new"))
             target.with_suffix(".new").replace(target)  # in one step: running processes keep the old file
 
     @staticmethod
     def openmp_flags(compiler: list[str], folder: Path) -> list[str]:
-        """-fopenmp where the compiler has it; kernels run on one thread otherwise."""
+        """-fopenmp where the compiler has it: loops are vectorised better, and OpenMP's limits on threads are known."""
         probe = folder / "probe.cpp"
         probe.write_text("#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n")
         works = subprocess.run([*compiler, "-fopenmp", str(probe), "-o", str(folder / "probe")], capture_output=True)

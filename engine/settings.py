@@ -12,7 +12,10 @@ VARIABLES: Final = {
         "highest instruction set the C++ kernels may use: portable, avx2, avx_vnni, avx512, avx512_vnni or "
         "avx512_bf16 (on AArch64: portable, neon or neon_dotprod)",
     ),
-    "ULPGRAD_NUM_THREADS": ("", "threads for C++ and Numba kernels; default: the cores this process may use"),
+    "ULPGRAD_NUM_THREADS": (
+        "",
+        "threads for C++ and Numba kernels; default: OMP_NUM_THREADS, else the cores this process may use",
+    ),
     "ULPGRAD_LOG": ("", "'kernels' prints a line per kernel call: op, rung, shapes, formats, time"),
     "ULPGRAD_CACHE_MB": (
         "",
@@ -33,10 +36,11 @@ def cores() -> int:
 
 
 def num_threads() -> int:
-    """Threads that kernels use: ULPGRAD_NUM_THREADS, else every core this process may run on."""
+    """Threads that kernels use: ULPGRAD_NUM_THREADS, else OMP_NUM_THREADS, else every core this process may run on."""
     given = get("ULPGRAD_NUM_THREADS")
     if not given:
-        return cores()
+        outer = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list is one for each level of nesting
+        return int(outer) if outer.isdecimal() and int(outer) > 0 else cores()
     if not given.isdecimal() or int(given) < 1:
         from ulpgrad.errors import ArgumentError
 

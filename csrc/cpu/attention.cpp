@@ -162,13 +162,7 @@ class Memories {
  public:
   Memories(int threads, int64_t bytes)
       : bytes_(ceil_div(bytes, 64) * 64), all_(static_cast<char*>(scratch(Slot::caller, threads * bytes_))) {}
-  void* mine() const {
-#ifdef _OPENMP
-    return all_ + omp_get_thread_num() * bytes_;
-#else
-    return all_;
-#endif
-  }
+  void* mine() const { return all_ + thread_index() * bytes_; }
 
  private:
   int64_t bytes_;

@@ -1,6 +1,6 @@
 // The sums of a weight gradient in registers. Included as conv_tile_row.h is, with kTogether besides.
 
-constexpr int kTaps = ULPGRAD_ISA_LEVEL == 2 ? 8 : 6;
+constexpr int kTaps = kManyRegisters ? 8 : 6;
 
 // taps x (vectors * lanes) results in registers while the positions run; kTogether positions are one unit.
 template <int step, int taps, int vectors>

@@ -4,7 +4,7 @@
 
 // Sums in registers: 28 of 32 vectors, or 12 of 16.
 template <int vectors>
-constexpr int kPixels = (ULPGRAD_ISA_LEVEL == 2 ? 28 : 12) / (vectors == 1 ? 2 : vectors);
+constexpr int kPixels = (kManyRegisters ? 28 : 12) / (vectors == 1 ? 2 : vectors);
 
 // pixels x (vectors * lanes) results in registers while the segments run.
 template <int step, int pixels, int vectors>

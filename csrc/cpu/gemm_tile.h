@@ -9,7 +9,7 @@
 namespace ulpgrad::ULPGRAD_ISA {
 
 // Rows of the largest tile; with two vectors each, a row of B and a broadcast value they fill 32 or 16 registers.
-constexpr int kTileRows = ULPGRAD_ISA_LEVEL == 2 ? 14 : 6;
+constexpr int kTileRows = kManyRegisters ? 14 : 6;
 
 // Steps whose products are summed in one go: the error grows with the square root of this number instead of that of k.
 constexpr int64_t kChunk = 128;

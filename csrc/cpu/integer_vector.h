@@ -16,12 +16,6 @@
 
 namespace ulpgrad::ULPGRAD_ISA {
 
-#if ULPGRAD_ISA_LEVEL == 2 || defined(__aarch64__)
-constexpr bool kManyRegisters = true;  // 32 of them, not 16
-#else
-constexpr bool kManyRegisters = false;
-#endif
-
 #ifdef __aarch64__
 constexpr bool kMixedBytes = false;
 #else

@@ -22,7 +22,7 @@
 //     std::vector, std::function, std::sort there; memory comes from the caller or from scratch.h. Small shared helpers
 //     in headers are marked ULPGRAD_INLINE.
 //   - No global that needs a constructor: it would run on import, on every CPU. Tables are constants.
-//   - Nothing throws: kernels run inside OpenMP regions. Checks belong to the baseline file.
+//   - Nothing throws, but for scratch.h where memory runs out. Checks belong to the baseline file.
 #pragma once
 
 #include <cstdint>

@@ -18,6 +18,13 @@ namespace ulpgrad::ULPGRAD_ISA {
 
 constexpr int kVectorBytes = ULPGRAD_ISA_LEVEL == 2 ? 64 : ULPGRAD_ISA_LEVEL == 1 ? 32 : 16;
 
+// Whether there are 32 vector registers, and not 16: room for tiles twice as high.
+#ifdef __aarch64__
+constexpr bool kManyRegisters = true;
+#else
+constexpr bool kManyRegisters = ULPGRAD_ISA_LEVEL == 2;
+#endif
+
 template <typename T, int bytes>
 struct Bytes {
   typedef T type __attribute__((vector_size(bytes)));

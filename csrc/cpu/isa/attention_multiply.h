@@ -17,7 +17,7 @@
 namespace ulpgrad::ULPGRAD_ISA {
 
 constexpr int kTileRows = 6;
-constexpr int kTileVectors = ULPGRAD_ISA_LEVEL == 2 ? 4 : 2;
+constexpr int kTileVectors = kManyRegisters ? 4 : 2;
 
 // What is multiplied: items of `count` numbers each. This one: numbers as they are.
 template <typename T>

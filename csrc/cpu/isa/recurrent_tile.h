@@ -13,7 +13,7 @@ namespace ulpgrad::ULPGRAD_ISA {
 
 // Rows of a tile, so that its sums leave registers for a row of the panel and a broadcast value.
 template <int vectors>
-constexpr int kMostRows = (ULPGRAD_ISA_LEVEL == 2 ? 24 : 12) / vectors;
+constexpr int kMostRows = (kManyRegisters ? 24 : 12) / vectors;
 
 constexpr int64_t kRowGrain = 8;                  // batch rows that are worth a thread
 constexpr int64_t kStepGrain = int64_t{1} << 18;  // multiply-adds of a step that are worth waiting for each other

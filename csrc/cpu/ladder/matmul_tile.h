@@ -10,7 +10,7 @@
 namespace ulpgrad::ULPGRAD_ISA {
 
 // With two vectors a row, a row of B and a broadcast value of A, these rows fill the 32 or 16 registers.
-constexpr int kRows = ULPGRAD_ISA_LEVEL == 2 ? 14 : 6;
+constexpr int kRows = kManyRegisters ? 14 : 6;
 constexpr int64_t kWidth = 2 * kLanes<float>;
 static_assert(kRows <= kLadderHeight && kWidth <= kLadderWidth && kLadderBlockM % kRows == 0);
 
