@@ -105,6 +105,7 @@ def onnx_matmul(a: Array, b: Array, amount: float) -> list[Contender]:
     model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # its threads would spin in others' turns
     session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return [Contender("ONNX Runtime", lambda: session.run(None, {"a": a, "b": b})[0], amount)]
 

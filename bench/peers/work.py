@@ -19,6 +19,8 @@ Clock = Callable[[], float]
 OURS = "ulpgrad"
 BUDGET = 3.0  # seconds for all samples of one contender
 FEWEST = 3
+REST = 0.02  # seconds before a sample: threads of the one before still spin, and would take part of the processor
+QUICK = 0.1  # seconds: a call that takes no longer is run once after the rest, before the clock starts
 SAMPLES, QUICK_SAMPLES, SWEEP_SAMPLES = 15, 3, 7
 
 
@@ -199,6 +201,7 @@ def measure(work: Work, threads: int, samples: int = SAMPLES, errors: dict[str, 
         c.name: _spread([c.amount / one / work.scale for one in t]) for c, t in zip(contenders, times, strict=True)
     }
     peers = {c.name: rate for c, rate in zip(work.peers, rates[1:], strict=True)}
+    time.sleep(REST)
     limit = work.limit()
     medians = {c.name: statistics.median(t) for c, t in zip(contenders, times, strict=True)}
     above = "above the limit: the machine was disturbed; measure again" if limit and rates[0] > 1.05 * limit else ""
@@ -235,17 +238,21 @@ def judge(
 
 def in_turns(calls: Sequence[Call], samples: int, clock: Clock = time.perf_counter) -> list[list[float]]:
     """Seconds per call of each, in as many rounds as `samples`; slow ones sit out some rounds, but take part in FEWEST."""
-    repeats, every = [], []
+    repeats, every, fast = [], [], []
     for call in calls:
         call()
         once = max(seconds(call, clock=clock), 1e-8)
         repeats.append(max(1, round(10 * SAMPLE / once)))
+        fast.append(once <= QUICK)
         count = min(samples, max(FEWEST, int(BUDGET / (once * repeats[-1]))))
         every.append(max(1, samples // count))
     times: list[list[float]] = [[] for _ in calls]
     for turn in range(samples):
         for i, call in enumerate(calls):
             if turn % every[i] == 0:
+                time.sleep(REST)
+                if fast[i]:
+                    call()
                 times[i].append(seconds(call, repeats[i], clock) / repeats[i])
     return times
 

@@ -1,4 +1,4 @@
-"""64-byte vectors and a 14 x 32 tile of sums. Next limit: still two instructions per step, multiply and add."""
+"""64-byte vectors and a 6 x 64 tile of sums. Next limit: still two instructions per step, multiply and add."""
 
 from __future__ import annotations
 
