@@ -148,7 +148,9 @@ class BuildNative(build_ext):
             for source in sorted([*SOURCES.glob("isa/*.cpp"), *SOURCES.glob("ladder/*.cpp")]):
                 for level, (isa, flags) in enumerate(ISAS.items()):
                     defines = [f"-DULPGRAD_ISA={isa}", f"-DULPGRAD_ISA_LEVEL={level}"]
-                    jobs.append(([*common, *flags, *defines], source, folder / isa / f"{source.parent.name}-{source.stem}.o"))
+                    jobs.append(
+                        ([*common, *flags, *defines], source, folder / isa / f"{source.parent.name}-{source.stem}.o")
+                    )
             for source in sorted(SOURCES.glob("*.cpp")):
                 defines = [told] if source.stem == "module" else []
                 jobs.append(([*common, *defines], source, folder / f"{source.stem}.o"))
