@@ -1,6 +1,7 @@
 #include "threads.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 
 #include <algorithm>
@@ -20,8 +21,8 @@ namespace {
 constexpr int kMostWorkers = 1023;
 
 // How long to look for work, or for the end of it, before sleeping: longer than the pause between two calls of a busy
-// Python program, short beside a slice of the scheduler's time.
-constexpr std::chrono::microseconds kIdle{100}, kEnding{30};
+// Python program. Waking a thread that sleeps takes about as long as a small kernel.
+constexpr std::chrono::microseconds kIdle{2000}, kEnding{200};
 
 std::atomic<int> configured{1};
 thread_local int region_index = -1;  // in a region: this thread's number in it
@@ -34,7 +35,7 @@ void relax() {
 #endif
 }
 
-// Waits until `ready` or for so long; whether it is.
+// Waits until `ready` or for so long; whether it is. Who else wants the core gets it.
 template <typename Ready>
 bool spin(std::chrono::microseconds longest, const Ready& ready) {
   const auto end = std::chrono::steady_clock::now() + longest;
@@ -43,6 +44,7 @@ bool spin(std::chrono::microseconds longest, const Ready& ready) {
       if (ready()) return true;
       relax();
     }
+    sched_yield();
   } while (std::chrono::steady_clock::now() < end);
   return false;
 }
