@@ -95,6 +95,7 @@ def run(
 ) -> dict[str, list[Outcome]]:
     """Every sweep that has all these words in its name: its outcomes in the order of sizes."""
     found: dict[str, list[Outcome]] = {}
+    table.measure_limits(count)
     for name in table.chosen(words, list(SWEEPS)):
         sweep = SWEEPS[name]
         found[name] = []

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ulpgrad.bench import machine
+from ulpgrad.bench import machine, peak
 from ulpgrad.bench.peers import others, products, rows, steps, values
 from ulpgrad.bench.peers.work import QUICK_SAMPLES, SAMPLES, Outcome, Work, check, measure
 from ulpgrad.errors import ArgumentError
@@ -43,12 +43,20 @@ def threads(count: int) -> Iterator[None]:
             torch.set_num_threads(before[1])
 
 
+def measure_limits(count: int) -> None:
+    """The limits of arithmetic, before a peer has threads that spin."""
+    for unit in peak.UNITS:
+        peak.rate(unit, count)
+
+
 def run(
     words: str, count: int, *, quick: bool = False, told: Callable[[Outcome], None] = lambda outcome: None
 ) -> list[Outcome]:
     """Check and measure every row that has all these words in its name, on `count` threads where it is not per core."""
     found = []
-    for name in chosen(words, list(WORKS)):
+    names = chosen(words, list(WORKS))
+    measure_limits(count)
+    for name in names:
         with threads(count):
             work = WORKS[name](name)
             each = work.threads or count
@@ -79,4 +87,4 @@ def _version(name: str) -> str | None:
         return None
 
 
-__all__ = ["WORKS", "chosen", "circumstances", "run", "threads"]
+__all__ = ["WORKS", "chosen", "circumstances", "measure_limits", "run", "threads"]
