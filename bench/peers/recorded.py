@@ -25,7 +25,7 @@ from ulpgrad.errors import DataError
 from ulpgrad.io.atomic import atomic_write
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
-BLOCK = re.compile(r"(<!-- recorded: (\w+) ?(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- recorded: (\w+)(?: ([^\n]*?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 SHORT = 100  # letters of an idea in a table
 
 
@@ -134,7 +134,7 @@ def filled(text: str) -> str:
         head, kind, words, end = found.groups()
         if kind not in KINDS:
             raise DataError(f"recorded: {kind!r}: expected one of {', '.join(KINDS)}")
-        return f"{head}\n{KINDS[kind](words)}\n{end}"
+        return f"{head}\n{KINDS[kind](words or '')}\n{end}"
 
     return BLOCK.sub(made, text)
 
