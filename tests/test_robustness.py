@@ -23,7 +23,7 @@ needs_limits = pytest.mark.skipif(
 )
 
 START = """
-import os, sys, threading
+import os, sys, threading, time
 import numpy as np
 import ulpgrad as ug
 from ulpgrad.kernels import native
@@ -31,6 +31,7 @@ a = ug.asarray(np.random.default_rng(0).standard_normal((400, 400)).astype(np.fl
 def bits():
     return (a @ a).numpy().tobytes() + ug.softmax(a, 1).numpy().tobytes() + (a + a).sum().numpy().tobytes()
 def workers():
+    time.sleep(0.05)  # a thread that has ended is listed a moment longer
     return len(os.listdir("/proc/self/task"))
 """
 
@@ -171,6 +172,32 @@ with threadpool_limits(limits=1, user_api="openmp"):
 assert bits() == expected
 assert workers() > before
 """)
+
+
+@needs_native
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux binds threads to cores")
+def test_helpers_keep_to_the_cores_of_their_caller() -> None:
+    """On one core, on all, and on another one; they rest in between, so that they are woken. The caller keeps its own."""
+    python(
+        """
+import time
+ug.set_num_threads(3)
+cores = os.sched_getaffinity(0)
+native.module()
+before = set(os.listdir("/proc/self/task"))
+expected = bits()
+helpers = {int(t) for t in set(os.listdir("/proc/self/task")) - before}
+assert len(helpers) == 2, helpers
+for allowed in ({min(cores)}, cores, {max(cores)}, cores):
+    os.sched_setaffinity(0, allowed)
+    for _ in range(3):
+        time.sleep(0.05)
+        assert bits() == expected
+    assert os.sched_getaffinity(0) == allowed
+    assert all(os.sched_getaffinity(t) <= allowed for t in helpers)
+""",
+        OPENBLAS_NUM_THREADS="1",
+    )
 
 
 # Signals

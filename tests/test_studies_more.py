@@ -21,6 +21,7 @@ from ulpgrad import nn, ops, optim
 from ulpgrad.bench import energy, ledger, pictures
 from ulpgrad.bench.data import coriolanus
 from ulpgrad.bench.lab import NotRun, Plot, Results, Run
+from ulpgrad.bench.peers import recorded
 from ulpgrad.bench.studies import dorefa, dynamic_fixed, mx, range as ranges, tradeoff
 from ulpgrad.bench.studies.mx import transformer
 from ulpgrad.bench.studies.tradeoff import costs
@@ -217,7 +218,8 @@ def test_pictures_stand_alone_and_repeat(picture: pictures.Picture) -> None:
 def test_pictures_are_those_of_the_documents() -> None:
     """Each is kept, no other, with the colours of light and dark (the bytes follow matplotlib's version)."""
     kept = Path(__file__).parent.parent / "docs" / "pictures"
-    assert {p.name for p in kept.iterdir()} == {f"{p.name}.svg" for p in pictures.pictures()}
+    drawn = [*pictures.pictures(), *recorded.pictures()]
+    assert {p.name for p in kept.iterdir()} == {f"{p.name}.svg" for p in drawn}
     colours = re.search(r"<style>.*?</style>", pictures.pictures()[0].file())
     assert colours is not None
     assert "--ink:#1b1f24" in colours[0].split("@media")[0]

@@ -88,6 +88,7 @@ class Pool {
       jobs_ = &job;
       places_ += wanted;
       asleep = sleeping_ > 0 && looking_ < wanted;
+      if (asleep) keep_off_this_core();
     }
     if (asleep) wanted == 1 ? work_.notify_one() : work_.notify_all();
     job.run(0);
@@ -115,8 +116,24 @@ class Pool {
     const auto body = [](void* pool) -> void* { static_cast<Pool*>(pool)->work(); };
     const bool started = pthread_create(&thread, nullptr, body, this) == 0;
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    if (started) pthread_detach(thread);
-    return started;
+    if (!started) return false;
+    threads_[workers_] = thread;
+    pthread_detach(thread);
+    return true;
+  }
+
+  // Linux may wake a thread on the core of whoever wakes it, though another is idle, and leave it there for many calls:
+  // so workers that are about to be woken may run on all cores of the caller but the one it is on.
+  void keep_off_this_core() {
+#ifdef __linux__
+    const int core = sched_getcpu();
+    cpu_set_t cores;
+    if (core < 0 || sched_getaffinity(0, sizeof cores, &cores)) return;
+    if (CPU_COUNT(&cores) > 1) CPU_CLR(core, &cores);
+    if (CPU_EQUAL(&cores, &kept_to_) && workers_ == kept_) return;
+    for (int i = 0; i < workers_; ++i) pthread_setaffinity_np(threads_[i], sizeof cores, &cores);
+    kept_to_ = cores, kept_ = workers_;
+#endif
   }
 
   [[noreturn]] void work() {
@@ -147,6 +164,11 @@ class Pool {
   std::atomic<int> looking_{0};  // workers that would see them at once
   std::atomic<int> waiting_{0};  // callers that sleep until workers have left
   int workers_ = 0, sleeping_ = 0;
+  pthread_t threads_[kMostWorkers];
+#ifdef __linux__
+  cpu_set_t kept_to_{};  // the cores that the first `kept_` workers are kept to
+  int kept_ = 0;
+#endif
   Job* jobs_ = nullptr;
 };
 
