@@ -9,7 +9,6 @@ NumPy and ml_dtypes have no other.
 from __future__ import annotations
 
 import argparse
-import importlib
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 
 import ulpgrad as ug
+from ulpgrad.bench.peers.others import torch
 from ulpgrad.bench.timing import seconds
 from ulpgrad.formats import Array
 
@@ -27,16 +27,6 @@ SAMPLES = 9
 
 Call = Callable[[], Any]
 Task = Callable[[Array], dict[str, Call]]
-
-
-def torch() -> Any:
-    """torch, on as many threads as ulpgrad, or None."""
-    try:
-        found = importlib.import_module("torch")
-    except ImportError:
-        return None
-    found.set_num_threads(ug.get_num_threads())
-    return found
 
 
 def saturated(x: Array) -> Array:

@@ -8,7 +8,6 @@ Samples are taken in turns, so that both meet the same machine; medians are comp
 from __future__ import annotations
 
 import argparse
-import importlib
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 
 import ulpgrad as ug
 from ulpgrad import nn
+from ulpgrad.bench.peers.others import torch
 from ulpgrad.bench.timing import measure, seconds
 
 SAMPLES = 9
@@ -35,16 +35,6 @@ SHAPES = (
 TASKS = [(kind, shape, trains) for kind in ("LSTM", "GRU", "RNN") for shape in SHAPES for trains in (False, True)]
 
 Call = Callable[[], Any]
-
-
-def torch() -> Any:
-    """torch, on as many threads as ulpgrad, or None."""
-    try:
-        found = importlib.import_module("torch")
-    except ImportError:
-        return None
-    found.set_num_threads(ug.get_num_threads())
-    return found
 
 
 def calls(kind: str, shape: tuple[int | None, ...], trains: bool) -> dict[str, Call]:

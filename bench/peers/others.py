@@ -40,6 +40,14 @@ def rounded_product(a: Array, b: Array, form: Fixed) -> Array:
 # torch
 
 
+def torch() -> Any:
+    """torch, on as many threads as ulpgrad, or None."""
+    found = imported("torch")
+    if found is not None:
+        found.set_num_threads(get_num_threads())
+    return found
+
+
 def torch_saturated(torch: Any, x: Any, form: Fixed) -> Any:
     """Codes as one writes it in torch: scale, round, clamp, convert, without more temporaries than it needs."""
     t = x * (1 / form.scale)
@@ -154,4 +162,4 @@ def apy_float_matmul(apytypes: Any, a: Any, b: Any, form: Float) -> Any:
 
 
 __all__ = ["apy_cast", "apy_codes", "apy_fixed", "apy_float_matmul", "apy_matmul", "from_torch", "imported", "jax_call",
-           "onnx_matmul", "rounded_product", "to_torch", "torch_mxfp8", "torch_saturated"]  # fmt: skip
+           "onnx_matmul", "rounded_product", "to_torch", "torch", "torch_mxfp8", "torch_saturated"]  # fmt: skip
