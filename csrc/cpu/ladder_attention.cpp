@@ -2,26 +2,25 @@
 #include "attention.h"
 #include "bind.h"
 #include "ladder/attention.h"
+#include "ladder_rungs.h"
 #include "scratch.h"
 
 namespace ulpgrad {
 namespace {
 
-Attend rung_named(const std::string& name) {
+Attend rung_of(const std::string& name) {
   const AttentionLadder& ladder = table<AttentionLadder>();
-  const std::pair<const char*, Attend> rungs[] = {{"rows", ladder.rows},
-                                                  {"vectors", ladder.vectors},
-                                                  {"lanes", ladder.lanes},
-                                                  {"tile", ladder.tile},
-                                                  {"registers", ladder.registers}};
-  for (const auto& [known, run] : rungs)
-    if (name == known) return run;
-  throw py::value_error("attention_ladder: there is no rung '" + name + "'");
+  return rung_named<Attend>("attention_ladder", name,
+                            {{"rows", ladder.rows},
+                             {"vectors", ladder.vectors},
+                             {"lanes", ladder.lanes},
+                             {"tile", ladder.tile},
+                             {"registers", ladder.registers}});
 }
 
 py::tuple attention_ladder(const std::string& rung, const py::array& q, const py::array& k, const py::array& v,
                            bool is_causal, float scale) {
-  const Attend attend = rung_named(rung);
+  const Attend attend = rung_of(rung);
   expect_ndim(q, 3, "q");
   LadderHead x{q.shape(1),
                0,

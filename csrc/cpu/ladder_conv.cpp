@@ -5,25 +5,27 @@
 
 #include "bind.h"
 #include "ladder/conv_ladder.h"
+#include "ladder_rungs.h"
 #include "scratch.h"
 #include "threads.h"
 
 namespace ulpgrad {
 namespace {
 
-Convolve rung_named(const std::string& name) {
+Convolve rung_of(const std::string& name) {
   const ConvLadder& ladder = table<ConvLadder>();
-  const std::pair<const char*, Convolve> rungs[] = {{"loops", ladder.loops}, {"padded", ladder.padded},
-                                                    {"rows", ladder.rows},   {"registers", ladder.registers},
-                                                    {"tile", ladder.tile},   {"threads", ladder.threads}};
-  for (const auto& [known, run] : rungs)
-    if (name == known) return run;
-  throw py::value_error("conv_ladder: there is no rung '" + name + "'");
+  return rung_named<Convolve>("conv_ladder", name,
+                              {{"loops", ladder.loops},
+                               {"padded", ladder.padded},
+                               {"rows", ladder.rows},
+                               {"registers", ladder.registers},
+                               {"tile", ladder.tile},
+                               {"threads", ladder.threads}});
 }
 
 py::array conv_ladder(const std::string& rung, const py::array& x, const py::array& weight, const py::array& bias,
                       int64_t top, int64_t left) {
-  const Convolve convolve = rung_named(rung);
+  const Convolve convolve = rung_of(rung);
   expect_ndim(x, 4, "x");
   expect_shape(weight, {-1, x.shape(1), -1, -1}, "weight");
   expect_shape(bias, {weight.shape(0)}, "bias");

@@ -4,25 +4,24 @@
 
 #include "bind.h"
 #include "ladder/integer_matmul.h"
+#include "ladder_rungs.h"
 #include "scratch.h"
 
 namespace ulpgrad {
 namespace {
 
-MultiplyIntegers rung_named(const std::string& name) {
+MultiplyIntegers rung_of(const std::string& name) {
   const IntegerLadder& ladder = table<IntegerLadder>(Isa::portable);
-  const std::pair<const char*, MultiplyIntegers> rungs[] = {{"loops", ladder.loops},
-                                                            {"rows", ladder.rows},
-                                                            {"pairs", ladder.pairs},
-                                                            {"tile", ladder.tile},
-                                                            {"panels", ladder.panels}};
-  for (const auto& [known, run] : rungs)
-    if (name == known) return run;
-  throw py::value_error("integer_matmul_ladder: there is no rung '" + name + "'");
+  return rung_named<MultiplyIntegers>("integer_matmul_ladder", name,
+                                      {{"loops", ladder.loops},
+                                       {"rows", ladder.rows},
+                                       {"pairs", ladder.pairs},
+                                       {"tile", ladder.tile},
+                                       {"panels", ladder.panels}});
 }
 
 py::array integer_matmul_ladder(const std::string& rung, const py::array& a, const py::array& b) {
-  const MultiplyIntegers multiply = rung_named(rung);
+  const MultiplyIntegers multiply = rung_of(rung);
   expect_ndim(a, 2, "a");
   expect_shape(b, {a.shape(1), -1}, "b");
   IntegerProduct p{

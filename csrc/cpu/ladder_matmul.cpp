@@ -1,24 +1,27 @@
 // Binds the rungs of the matmul ladder (ladder/matmul.h) by name.
 #include "bind.h"
 #include "ladder/matmul.h"
+#include "ladder_rungs.h"
 #include "scratch.h"
 #include "threads.h"
 
 namespace ulpgrad {
 namespace {
 
-Multiply rung_named(const std::string& name) {
+Multiply rung_of(const std::string& name) {
   const MatmulLadder& ladder = table<MatmulLadder>();
-  const std::pair<const char*, Multiply> rungs[] = {
-      {"loops", ladder.loops},   {"rows", ladder.rows},     {"steps", ladder.steps},    {"tile", ladder.tile},
-      {"packed", ladder.packed}, {"blocks", ladder.blocks}, {"threads", ladder.threads}};
-  for (const auto& [known, run] : rungs)
-    if (name == known) return run;
-  throw py::value_error("matmul_ladder: there is no rung '" + name + "'");
+  return rung_named<Multiply>("matmul_ladder", name,
+                              {{"loops", ladder.loops},
+                               {"rows", ladder.rows},
+                               {"steps", ladder.steps},
+                               {"tile", ladder.tile},
+                               {"packed", ladder.packed},
+                               {"blocks", ladder.blocks},
+                               {"threads", ladder.threads}});
 }
 
 py::array matmul_ladder(const std::string& rung, const py::array& a, const py::array& b) {
-  const Multiply multiply = rung_named(rung);
+  const Multiply multiply = rung_of(rung);
   expect_ndim(a, 2, "a");
   Product x{a.shape(0), 0, a.shape(1), contiguous<float>(a, "a"), contiguous<float>(b, "b"), nullptr, nullptr};
   expect_shape(b, {x.k, -1}, "b");

@@ -1,22 +1,24 @@
 // Binds the rungs of the softmax ladder (ladder/softmax.h) by name.
 #include "bind.h"
 #include "ladder/softmax.h"
+#include "ladder_rungs.h"
 
 namespace ulpgrad {
 namespace {
 
-Softmax rung_named(const std::string& name) {
+Softmax rung_of(const std::string& name) {
   const SoftmaxLadder& ladder = table<SoftmaxLadder>();
-  const std::pair<const char*, Softmax> rungs[] = {{"passes", ladder.passes},         {"rows", ladder.rows},
-                                                   {"polynomial", ladder.polynomial}, {"lanes", ladder.lanes},
-                                                   {"sweeps", ladder.sweeps},         {"threads", ladder.threads}};
-  for (const auto& [known, run] : rungs)
-    if (name == known) return run;
-  throw py::value_error("softmax_ladder: there is no rung '" + name + "'");
+  return rung_named<Softmax>("softmax_ladder", name,
+                             {{"passes", ladder.passes},
+                              {"rows", ladder.rows},
+                              {"polynomial", ladder.polynomial},
+                              {"lanes", ladder.lanes},
+                              {"sweeps", ladder.sweeps},
+                              {"threads", ladder.threads}});
 }
 
 py::array softmax_ladder(const std::string& rung, const py::array& x) {
-  const Softmax run = rung_named(rung);
+  const Softmax run = rung_of(rung);
   expect_ndim(x, 2, "x");
   const float* from = contiguous<float>(x, "x");
   py::array_t<float> out = empty<float>({x.shape(0), x.shape(1)});

@@ -12,26 +12,12 @@ constexpr int kLanePixels = ULPGRAD_ISA_LEVEL == 2 ? 12 : 8;
 
 namespace singles {
 using Unit = float;
-using Sum = float;
-using Weights = Vec<float>;
-constexpr int kTogether = 1;
-ULPGRAD_INLINE Weights load_weights(const float* p) { return load(p); }
-ULPGRAD_INLINE Weights repeat(const float* p) { return broadcast(*p); }
-ULPGRAD_INLINE void multiply_add(Weights& sum, const Weights& w, const Weights& x) { sum += w * x; }
-#include "conv_tile_dots.h"
-#include "conv_tile_row.h"
+#include "conv_tile_values.h"
 }  // namespace singles
 
 namespace doubles {
 using Unit = double;
-using Sum = double;
-using Weights = Vec<double>;
-constexpr int kTogether = 1;
-ULPGRAD_INLINE Weights load_weights(const double* p) { return load(p); }
-ULPGRAD_INLINE Weights repeat(const double* p) { return broadcast(*p); }
-ULPGRAD_INLINE void multiply_add(Weights& sum, const Weights& w, const Weights& x) { sum += w * x; }
-#include "conv_tile_dots.h"
-#include "conv_tile_row.h"
+#include "conv_tile_values.h"
 }  // namespace doubles
 
 #undef ULPGRAD_TARGET
