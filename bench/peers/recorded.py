@@ -7,6 +7,7 @@ In a document, what stands between `<!-- recorded: KIND WORDS -->` and `<!-- end
     ladder NAME       the rungs of ladder-NAME.json
     behind            the points of sweep-cpu.json in which a peer was faster
     ceilings          ceilings-cpu.json, as `ulpgrad doctor --ceilings --json` writes it
+    exercises         every exercise in its order; from the code, not from a run
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ulpgrad.bench import exercises
 from ulpgrad.bench.peers import page
 from ulpgrad.bench.peers.work import Outcome
 from ulpgrad.bench.pictures import Picture
@@ -123,8 +125,17 @@ def ceilings(words: str) -> str:
     )
 
 
+def listed(words: str) -> str:
+    del words
+    rows = [
+        (str(number), f"`{name}`", exercise.title, exercise.teaches)
+        for number, (name, exercise) in enumerate(exercises.every().items(), 1)
+    ]
+    return markdown(("", "name", "task", "idea"), rows, ("",))
+
+
 KINDS: dict[str, Callable[[str], str]] = {"peers": peers, "errors": errors, "ladder": ladder, "behind": behind,
-                                          "ceilings": ceilings}  # fmt: skip
+                                          "ceilings": ceilings, "exercises": listed}  # fmt: skip
 
 
 def filled(text: str) -> str:

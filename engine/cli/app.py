@@ -193,3 +193,65 @@ def bench_table() -> None:
     from ulpgrad.cli import bench as command
 
     command.tables()
+
+
+exercise = typer.Typer(no_args_is_help=True, help="Write kernels and number systems yourself, and have them checked.",
+                       cls=TyperGroup)  # fmt: skip
+app.add_typer(exercise, name="exercise")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="An exercise, as `ulpgrad exercise list` names it.")]
+
+
+@exercise.command("list")
+def exercise_list(json: Json = None) -> None:
+    """Show all exercises, in their order."""
+    from ulpgrad.cli import exercise as command
+
+    command.show(json)
+
+
+@exercise.command("start")
+def exercise_start(
+    name: Name,
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the file is written.")] = Path("exercises"),
+) -> None:
+    """Write the file to begin with, and show the task."""
+    from ulpgrad.cli import exercise as command
+
+    command.start(name, to)
+
+
+@exercise.command("check")
+def exercise_check(
+    which: Annotated[
+        str | None, typer.Argument(metavar="[FILE|NAME]", help="An answer; without one, all in the folder exercises.")
+    ] = None,
+    exercise: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="The exercise, if the file is not called after it.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Draw the same values as an earlier check.")] = None,
+    limit: Annotated[float, typer.Option(min=1, help="Seconds an answer may take.")] = 60,
+    json: Json = None,
+) -> None:
+    """Run an answer on fresh values, and say what is wrong with it; where speed is the point, time it as well."""
+    from ulpgrad.cli import exercise as command
+
+    command.check(which, exercise, seed, limit, json)
+
+
+@exercise.command("hint")
+def exercise_hint(
+    name: Name, step: Annotated[int, typer.Argument(metavar="[STEP]", min=1, help="How many hints to show.")] = 1
+) -> None:
+    """Show the first hint, or the first few."""
+    from ulpgrad.cli import exercise as command
+
+    command.hint(name, step)
+
+
+@exercise.command("solution")
+def exercise_solution(name: Name) -> None:
+    """Show a worked solution."""
+    from ulpgrad.cli import exercise as command
+
+    command.solution(name)
