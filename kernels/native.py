@@ -30,6 +30,7 @@ def missing() -> str | None:
     return _load()[1]
 
 
+@cache
 def module() -> Any:
     """The extension module. Only for rungs that declare requires=("native",)."""
     loaded = _load()[0]

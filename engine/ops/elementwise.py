@@ -15,7 +15,7 @@ import numpy as np
 
 from ulpgrad import dispatch
 from ulpgrad.differentiable import Primitive
-from ulpgrad.errors import ArgumentError, FormatError
+from ulpgrad.errors import ArgumentError, FormatError, UlpgradError
 from ulpgrad.formats import Format, bool_, float32
 from ulpgrad.kernels.elementwise import spec
 from ulpgrad.kernels.spec import Op
@@ -102,6 +102,10 @@ Unary = Callable[[Any], Tensor]
 Binary = Callable[[Any, Any], Tensor]
 Rules = Mapping[str, Callable[..., Any]]
 
+# What the short road of `_unary` and `_binary` refuses: no tensor, formats not met before, a number that does not fit, shapes
+# that do not broadcast, and events that the caller has made errors. The full road repeats the call, and explains.
+REFUSALS = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeWarning, UlpgradError)
+
 
 def _named(function: Any, name: str) -> Any:
     op = spec.OPS[name]
@@ -120,11 +124,12 @@ def _unary(name: str, rule: Callable[..., Any] | None = None) -> Unary:
             try:
                 run, form = kept[x.dtype]
                 out = Tensor(run(x.storage), form)
+            except REFUSALS:
+                pass
+            else:
                 if x.requires_grad:
                     primitive.record((x,), (out,), {})
                 return out
-            except Exception:  # the full road repeats the call, and explains what is wrong with it
-                pass
         x = as_tensor(x)
         out = primitive(x)
         kept.keep(x.dtype, x)
@@ -147,11 +152,12 @@ def _binary(name: str, rules: Rules | None = None) -> Binary:
                 other = scalar(x2, weak_format(x2, x1.dtype)) if number else x2
                 run, form = kept[x1.dtype, other.dtype]
                 out = Tensor(run(x1.storage, other.storage), form)
+            except REFUSALS:
+                pass
+            else:
                 if x1.requires_grad or other.requires_grad:
                     primitive.record((x1, other), (out,), {})
                 return out
-            except Exception:
-                pass
         a, b = operands(name, x1, x2)
         out = primitive(a, b)
         kept.keep((a.dtype, b.dtype), a, b)

@@ -80,8 +80,9 @@ _rnn = Primitive(spec.rnn, "x weight bias h0", "y", joint=_rnn_joint, composite=
 _rnn_gradient = Primitive(spec.rnn_gradient, "g0 weight h0 y", "dx dweight dbias dh0")
 
 
-def _prepared(name: str, x: Any, weight_ih: Any, weight_hh: Any, bias_ih: Any, *states: Any) -> tuple[Any, ...]:
-    """The inputs' share of the gates at all steps, the weights of the state, and first states (zeros where not given)."""
+def _prepared(name: str, x: Any, weight_ih: Any, weight_hh: Any, biases: Any, *states: Any) -> tuple[Any, ...]:
+    """The inputs' share of the gates at all steps, weights and bias of the state, and first states (zeros where not given)."""
+    bias_ih, bias_hh = (None if b is None else as_tensor(b) for b in biases)
     x, weight_ih, weight_hh = as_tensor(x), as_tensor(weight_ih), as_tensor(weight_hh)
     rows = spec.GATES[name]
     if x.ndim != 3 or not x.shape[0]:
@@ -92,20 +93,11 @@ def _prepared(name: str, x: Any, weight_ih: Any, weight_hh: Any, bias_ih: Any, *
         raise ShapeError(f"{name}: weight_ih has shape {weight_ih.shape}: expected {(len(weight_hh), x.shape[2])}")
     gates = linear(x, weight_ih, bias_ih)
     state = (x.shape[1], weight_hh.shape[1])
-    return gates, weight_hh, *(zeros(state, dtype=gates.dtype) if s is None else as_tensor(s) for s in states)
+    return gates, weight_hh, bias_hh, *(zeros(state, dtype=gates.dtype) if s is None else as_tensor(s) for s in states)
 
 
-def lstm(
-    x: Any,
-    weight_ih: Any,
-    weight_hh: Any,
-    bias_ih: Any = None,
-    bias_hh: Any = None,
-    h0: Any = None,
-    c0: Any = None,
-    *,
-    reverse: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
+def lstm(x: Any, weight_ih: Any, weight_hh: Any, bias_ih: Any = None, bias_hh: Any = None, h0: Any = None, c0: Any = None,
+         *, reverse: bool = False) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """One LSTM layer in one direction (Hochreiter and Schmidhuber 1997; forget gates by Gers et al. 2000).
 
     x (steps, batch, inputs), weight_ih (4 size, inputs), weight_hh (4 size, size), biases (4 size,), h0 and c0 (batch, size)
@@ -113,47 +105,27 @@ def lstm(
     forget, cell, output. `reverse` runs from the last step to the first, where h and c then are. Narrow floats are computed
     in float32 and rounded once. Raises ShapeError where shapes do not fit. See `ulpgrad.nn.LSTM`.
     """
-    gates, weight, h0, c0 = _prepared("lstm", x, weight_ih, weight_hh, bias_ih, h0, c0)
-    y = _lstm(gates, weight, None if bias_hh is None else as_tensor(bias_hh), h0, c0, reverse=bool(reverse))
-    steps = gates.shape[0]
+    operands = _prepared("lstm", x, weight_ih, weight_hh, (bias_ih, bias_hh), h0, c0)
+    y, steps = _lstm(*operands, reverse=bool(reverse)), operands[0].shape[0]
     return y[:steps], y[0 if reverse else steps - 1], y[steps]
 
 
-def gru(
-    x: Any,
-    weight_ih: Any,
-    weight_hh: Any,
-    bias_ih: Any = None,
-    bias_hh: Any = None,
-    h0: Any = None,
-    *,
-    reverse: bool = False,
-) -> tuple[Tensor, Tensor]:
+def gru(x: Any, weight_ih: Any, weight_hh: Any, bias_ih: Any = None, bias_hh: Any = None, h0: Any = None, *,
+        reverse: bool = False) -> tuple[Tensor, Tensor]:  # fmt: skip
     """One GRU layer in one direction (Cho et al. 2014, with the reset gate after the product, as in torch and cuDNN).
 
     As `lstm`, with weights of 3 size rows in the order reset, update, new -> y (steps, batch, size), h (batch, size).
     """
-    gates, weight, h0 = _prepared("gru", x, weight_ih, weight_hh, bias_ih, h0)
-    y = _gru(gates, weight, None if bias_hh is None else as_tensor(bias_hh), h0, reverse=bool(reverse))
+    y = _gru(*_prepared("gru", x, weight_ih, weight_hh, (bias_ih, bias_hh), h0), reverse=bool(reverse))
     return y, y[0 if reverse else -1]
 
 
-def rnn(
-    x: Any,
-    weight_ih: Any,
-    weight_hh: Any,
-    bias_ih: Any = None,
-    bias_hh: Any = None,
-    h0: Any = None,
-    *,
-    reverse: bool = False,
-    nonlinearity: str = "tanh",
-) -> tuple[Tensor, Tensor]:
+def rnn(x: Any, weight_ih: Any, weight_hh: Any, bias_ih: Any = None, bias_hh: Any = None, h0: Any = None, *,
+        reverse: bool = False, nonlinearity: str = "tanh") -> tuple[Tensor, Tensor]:  # fmt: skip
     """One plain recurrent layer in one direction (Elman 1990): h = nonlinearity(weight_ih x + weight_hh h + biases).
 
     As `lstm`, with weights of `size` rows and "tanh" or "relu" -> y (steps, batch, size), h (batch, size).
     """
-    gates, weight, h0 = _prepared("rnn", x, weight_ih, weight_hh, bias_ih, h0)
-    bias = None if bias_hh is None else as_tensor(bias_hh)
-    y = _rnn(gates, weight, bias, h0, reverse=bool(reverse), nonlinearity=nonlinearity)
+    operands = _prepared("rnn", x, weight_ih, weight_hh, (bias_ih, bias_hh), h0)
+    y = _rnn(*operands, reverse=bool(reverse), nonlinearity=nonlinearity)
     return y, y[0 if reverse else -1]
