@@ -181,7 +181,7 @@ class BuildNative(build_ext):
 setup(
     packages=packages(),
     package_dir=ROOTS,
-    package_data={"": ["py.typed", "*.json", "*.html", "*.css", "*.txt"]},
+    package_data={"": ["py.typed", "*.json", "*.html", "*.css", "*.js", "*.txt"]},
     ext_modules=[Extension("ulpgrad._native", sources=[], optional=True)],
     cmdclass={"build_ext": BuildNative},
 )

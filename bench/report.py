@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -12,11 +14,36 @@ from ulpgrad.bench import machine
 from ulpgrad.io.atomic import atomic_write
 
 STYLE = (Path(__file__).parent / "report.css").read_text()
+SCRIPT = (Path(__file__).parent / "report.js").read_text()
+TALL = 24  # rows from which a table scrolls under its head
+CONTENTS = 5  # sections from which a page lists them at its top
 
 
-def page(title: str, lead: str, sections: Sequence[tuple[str, str]], command: str) -> str:
-    """A whole page: title, one leading paragraph of plain text, sections (heading, HTML), and how it came about."""
-    body = "\n".join(f"<section>\n<h2>{escape(heading)}</h2>\n{html}\n</section>" for heading, html in sections)
+@dataclass(frozen=True)
+class Entry:
+    """An entry of a table that is more than its text: the number that it is sorted by, a class of the style sheet, and a bar as
+    long as a share of the cell (0 to 1)."""
+
+    text: str
+    value: float | None = None
+    kind: str = ""
+    bar: float | None = None
+
+
+def page(
+    title: str, lead: str, sections: Sequence[tuple[str, str]], command: str,
+    facts: Sequence[tuple[str, str]] | None = None,
+) -> str:  # fmt: skip
+    """A whole page: title, one leading paragraph of plain text, sections (heading, HTML), and how it came about: `facts`, for
+    what was recorded elsewhere, or this machine and these versions."""
+    names = [re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-") for heading, _ in sections]
+    body = "\n".join(
+        f'<section id="{name}">\n<h2>{escape(heading)}</h2>\n{html}\n</section>'
+        for name, (heading, html) in zip(names, sections, strict=True)
+    )
+    links = [f'<a href="#{name}">{escape(heading)}</a>' for name, (heading, _) in zip(names, sections, strict=True)]
+    contents = f'<nav aria-label="Contents">{" ".join(links)}</nav>\n' if len(sections) >= CONTENTS else ""
+    script = f"<script>\n{SCRIPT}</script>\n" if '<table class="sorts"' in body else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -32,14 +59,14 @@ def page(title: str, lead: str, sections: Sequence[tuple[str, str]], command: st
 <header>
 <h1>{escape(title)}</h1>
 <p class="lead">{escape(lead)}</p>
-</header>
+{contents}</header>
 {body}
 <section>
 <h2>How this came about</h2>
-{definitions(circumstances(command))}
+{definitions(facts or circumstances(command))}
 </section>
 </main>
-</body>
+{script}</body>
 </html>
 """
 
@@ -67,20 +94,39 @@ def definitions(rows: Sequence[tuple[str, str]]) -> str:
     return "<dl>" + "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in rows) + "</dl>"
 
 
-def html_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str, right: Sequence[str] = ()) -> str:
-    """A table under its title, which scrolls sideways by itself on a narrow screen; `right`
-    names columns of figures."""
+def html_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str | Entry]], title: str, right: Sequence[str] = (), *,
+    sorts: bool = False,
+) -> str:  # fmt: skip
+    """A table under its title, which scrolls sideways by itself on a narrow screen; `right` names columns of figures. With
+    `sorts`, a click on a column's name sorts by it."""
     kinds = [' class="figure"' if name in right else "" for name in columns]
     head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(columns, kinds, strict=True))
     lines = []
     for row in rows:
-        cells = [f'<th scope="row">{escape(row[0])}</th>']
-        cells += [f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(row[1:], kinds[1:], strict=True)]
+        cells = [_cell("th", row[0], "")]
+        cells += [
+            _cell("td", cell, "figure" if name in right else "")
+            for cell, name in zip(row[1:], columns[1:], strict=True)
+        ]
         lines.append(f"<tr>{''.join(cells)}</tr>")
+    heading = f"<h3>{escape(title)}</h3>" if title else ""
+    opened = '<table class="sorts">' if sorts else "<table>"
+    room = "wide tall" if len(rows) > TALL and sorts else "wide"
     return (
-        f'<h3>{escape(title)}</h3><div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+        f'{heading}<div class="{room}" tabindex="0">{opened}<thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
+
+
+def _cell(tag: str, cell: str | Entry, kind: str) -> str:
+    found = cell if isinstance(cell, Entry) else Entry(cell)
+    names = " ".join(filter(None, (kind, found.kind)))
+    marks = ' scope="row"' if tag == "th" else ""
+    marks += f' class="{names}"' if names else ""
+    marks += f' data-value="{found.value:.6g}"' if found.value is not None else ""
+    bar = "" if found.bar is None else f'<i class="bar" style="--share: {max(0.0, min(1.0, found.bar)):.3f}"></i>'
+    return f"<{tag}{marks}>{escape(found.text)}{bar}</{tag}>"
 
 
 def write(path: Path, html: str) -> Path:
@@ -90,4 +136,4 @@ def write(path: Path, html: str) -> Path:
     return path
 
 
-__all__ = ["circumstances", "definitions", "html_table", "page", "write"]
+__all__ = ["Entry", "circumstances", "definitions", "html_table", "page", "write"]

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import product
 from typing import Any
 
 from ulpgrad.bench.lab.results import MAIN, NotRun, Results
@@ -19,6 +20,7 @@ SERIES = 8
 VARIABLES = {INK: "ink", FAINT: "faint", RULE: "rule", PAPER: "paper"} | {
     f"#0202{i:02x}": f"s{i}" for i in range(SERIES)
 }
+PLATE = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.8, "alpha": 0.75}  # behind names
 DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1)))
 INCHES = (5.4, 3.5)
 LONG = 19  # letters of a label: three of these do not fit side by side
@@ -172,5 +174,51 @@ def plain_ticks(axis: Any, *, share: bool = False) -> None:
             axis.set_major_locator(LogLocator(10, (1, 2, 5)))
 
 
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those that no other beats in both, by the first coordinate: the Pareto front, where less is better."""
+    best: list[tuple[float, float]] = []
+    for x, y in sorted(set(points)):
+        if not best or y < best[-1][1]:
+            best.append((x, y))
+    return best
+
+
+def named(axes: Any, points: Sequence[tuple[float, float, str]], others: Sequence[tuple[float, float]] = ()) -> None:
+    """Names of points, near them but clear of all points, of `others`, which have none, and of each other; with a line where
+    they had to go far."""
+    from matplotlib.transforms import Bbox
+
+    figure = axes.figure
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # places are measured from here on
+    scale = figure.dpi / 72
+    where = axes.transData.transform([(x, y) for x, y, _ in points])
+    inside = axes.get_window_extent()
+    marks = [*where, *(axes.transData.transform(list(others)) if others else ())]
+    taken = [Bbox.from_bounds(x - 4 * scale, y - 4 * scale, 8 * scale, 8 * scale) for x, y in marks]
+    for (px, py), (x, y, text) in sorted(zip(where, points, strict=True), key=lambda p: (-p[0][1], p[0][0])):
+        name = axes.annotate(text, (x, y), (0, 0), textcoords="offset points", va="center", fontsize=8.5)
+        size = name.get_window_extent()
+        name.remove()
+        chosen = None
+        for away, angle in product(
+            (8, 14, 22, 32, 44, 58, 74, 92), (0, 180, 30, -30, 150, -150, 60, -60, 120, -120, 90, -90)
+        ):
+            right, up = away * math.cos(math.radians(angle)), away * math.sin(math.radians(angle))
+            left = right if right > 1 else right - size.width / scale if right < -1 else right - size.width / scale / 2
+            box = Bbox.from_bounds(px + left * scale, py + up * scale - size.height / 2, size.width, size.height)
+            clear = not any(box.overlaps(other) for other in taken)
+            if clear and inside.y0 < box.y0 and box.y1 < inside.y1 and inside.x0 < box.x0 and box.x1 < inside.x1:
+                chosen = left, up, box, away
+                break
+        if chosen is None:
+            chosen = 8.0, 0.0, size, 8
+        left, up, box, away = chosen
+        line = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+        axes.annotate(text, (x, y), (left, up), textcoords="offset points", va="center", fontsize=8.5, bbox=PLATE,
+                      arrowprops=line if away > 8 else None)  # fmt: skip
+        taken.append(box)
+
+
 __all__ = ["DASHES", "FAINT", "INK", "PAPER", "RULE", "Plot", "bars", "colour", "curves", "dash", "embedded",
-           "plain_ticks", "svg"]  # fmt: skip
+           "front", "named", "plain_ticks", "svg"]  # fmt: skip

@@ -195,6 +195,23 @@ def bench_table() -> None:
     command.tables()
 
 
+@bench.command("report")
+def bench_report(
+    name: Annotated[
+        str, typer.Argument(metavar="RUN", help="A file that --json wrote, or the name of one in bench/results.")
+    ],
+    html: Html = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="The same in words and tables.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Every row and every figure of it.")] = None,
+) -> None:
+    """Show a recorded run: who is faster beyond noise, the roofline, sizes, errors, ranges."""
+    from ulpgrad.cli import bench_report as command
+
+    command.report(name, html, markdown, csv)
+
+
 exercise = typer.Typer(no_args_is_help=True, help="Write kernels and number systems yourself, and have them checked.",
                        cls=TyperGroup)  # fmt: skip
 app.add_typer(exercise, name="exercise")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from itertools import product
+from collections.abc import Callable
 from typing import Any
 
 from ulpgrad import nn, ops, optim
@@ -14,7 +12,6 @@ from ulpgrad.bench import energy, ledger, report
 from ulpgrad.bench.lab import (
     FAINT,
     INK,
-    PAPER,
     Check,
     Column,
     Figures,
@@ -29,7 +26,7 @@ from ulpgrad.bench.lab import (
     percent,
     train,
 )
-from ulpgrad.bench.lab.plots import plain_ticks
+from ulpgrad.bench.lab.plots import front, named, plain_ticks
 from ulpgrad.bench.lab.training import DATA, network
 from ulpgrad.bench.studies.tradeoff import costs
 from ulpgrad.bench.studies.tradeoff.schemes import SCHEMES
@@ -38,7 +35,6 @@ from ulpgrad.tensor import Tensor
 
 RECIPE = Recipe(learning_rate=0.1, standardize=True)
 BASE = "float32"
-PLATE = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.8, "alpha": 0.75}  # behind names
 SETTLED = 0.2  # of the steps, after which times count
 
 
@@ -71,15 +67,6 @@ def work(dataset: str, batch_size: int) -> ledger.Work:
     return ledger.work(loss, model, optim.SGD(model.parameters(), lr=RECIPE.learning_rate))
 
 
-def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those that no other beats in both, by the first coordinate: the Pareto front, where less is better."""
-    best: list[tuple[float, float]] = []
-    for x, y in sorted(set(points)):
-        if not best or y < best[-1][1]:
-            best.append((x, y))
-    return best
-
-
 def pareto(figure: str, label: str, unit: float) -> Any:
     """A drawing: test error against a cost, with intervals over seeds and the front."""
 
@@ -100,41 +87,6 @@ def pareto(figure: str, label: str, unit: float) -> Any:
         named(axes, [(x, e.mean, results.label(row)) for row, (x, e) in found.items()])
 
     return draw
-
-
-def named(axes: Any, points: Sequence[tuple[float, float, str]]) -> None:
-    """Names of points, near them but clear of all points and of each other, with a line where they had to go far."""
-    from matplotlib.transforms import Bbox
-
-    figure = axes.figure
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # places are measured from here on
-    scale = figure.dpi / 72
-    where = axes.transData.transform([(x, y) for x, y, _ in points])
-    inside = axes.get_window_extent()
-    taken = [Bbox.from_bounds(x - 4 * scale, y - 4 * scale, 8 * scale, 8 * scale) for x, y in where]
-    for (px, py), (x, y, text) in sorted(zip(where, points, strict=True), key=lambda p: (-p[0][1], p[0][0])):
-        name = axes.annotate(text, (x, y), (0, 0), textcoords="offset points", va="center", fontsize=8.5)
-        size = name.get_window_extent()
-        name.remove()
-        chosen = None
-        for away, angle in product(
-            (8, 14, 22, 32, 44, 58, 74, 92), (0, 180, 30, -30, 150, -150, 60, -60, 120, -120, 90, -90)
-        ):
-            right, up = away * math.cos(math.radians(angle)), away * math.sin(math.radians(angle))
-            left = right if right > 1 else right - size.width / scale if right < -1 else right - size.width / scale / 2
-            box = Bbox.from_bounds(px + left * scale, py + up * scale - size.height / 2, size.width, size.height)
-            clear = not any(box.overlaps(other) for other in taken)
-            if clear and inside.y0 < box.y0 and box.y1 < inside.y1 and inside.x0 < box.x0 and box.x1 < inside.x1:
-                chosen = left, up, box, away
-                break
-        if chosen is None:
-            chosen = 8.0, 0.0, size, 8
-        left, up, box, away = chosen
-        line = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
-        axes.annotate(text, (x, y), (left, up), textcoords="offset points", va="center", fontsize=8.5, bbox=PLATE,
-                      arrowprops=line if away > 8 else None)  # fmt: skip
-        taken.append(box)
 
 
 def costs_beside_error(results: Results) -> list[str]:
