@@ -53,17 +53,29 @@ class Problem:
 
 def problem(op: Op, form: Format | None = None, size: int | None = None, seed: int = 0) -> Problem:
     """The op's representative problem, with its operands in a format (default: float32 where the op takes it)."""
-    form = form or default_format(op)
+    return in_format(op, sample(op, size, seed), form or default_format(op))
+
+
+def in_format(op: Op, made: Sample, form: Format) -> Problem:
+    """A sample as a call with its operands in a format. FormatError where the op does not take it."""
     op.takes([form])
-    shape = SHAPES.get(op.name) or SHAPES.get(op.family)
-    if shape is None:
-        sample = max(op.samples(), key=lambda s: sum(a.size for a in s.arrays if a is not None))
-    else:
-        sample = shape.make(np.random.default_rng(seed), size or shape.size, op)
-    params = dict(sample.params)
-    if not sample.arrays and "dtype" in params:
+    params = dict(made.params)
+    if not made.arrays and "dtype" in params:
         params["dtype"] = form
-    return stored(op, sample.arrays, form, params)
+    return stored(op, made.arrays, form, params)
+
+
+def sample(op: Op, size: int | None = None, seed: int = 0) -> Sample:
+    """The operands of that problem as exact values."""
+    shape = shape_of(op)
+    if shape is None:
+        return max(op.samples(), key=lambda s: sum(a.size for a in s.arrays if a is not None))
+    return shape.make(np.random.default_rng(seed), size or shape.size, op)
+
+
+def shape_of(op: Op) -> Shape | None:
+    """The row that makes an op's problems, if it has one."""
+    return SHAPES.get(op.name) or SHAPES.get(op.family)
 
 
 def stored(op: Op, arrays: tuple[Array | None, ...], form: Format, params: dict[str, Any]) -> Problem:
@@ -337,4 +349,5 @@ SHAPES: dict[str, Shape] = {
     "random_permutation": Shape(streams, 1 << 16, "numbers"),
 }
 
-__all__ = ["SHAPES", "Problem", "Shape", "default_format", "forward", "problem", "stored"]
+__all__ = ["SHAPES", "Problem", "Shape", "default_format", "forward", "in_format", "problem", "sample",
+           "shape_of", "stored"]  # fmt: skip

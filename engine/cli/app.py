@@ -153,7 +153,19 @@ def study(
     return command.run(name, chosen, out, policies=policy or (), quick=quick, fresh=fresh, json=json)
 
 
-bench = typer.Typer(no_args_is_help=True, help="Measure ulpgrad beside its peers, in one run.", cls=TyperGroup)
+class WithDefault(TyperGroup):
+    """Arguments that name none of its commands are given to the command `run`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+bench = typer.Typer(
+    cls=WithDefault,
+    help="Measure ulpgrad beside its peers: `ulpgrad bench matmul,softmax` is `ulpgrad bench run matmul,softmax`.",
+)
 app.add_typer(bench, name="bench")
 
 Words = Annotated[str, typer.Argument(help="Only rows with all these words in their name: 'matmul float32'.")]
@@ -163,6 +175,53 @@ Threads = Annotated[
 ]
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page that needs nothing else.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Few samples, to see it work.")]
+
+
+@bench.command("run")
+def bench_run(
+    ops: Annotated[
+        str, typer.Argument(help="Ops by name, with commas: matmul,softmax. All there are if none is given.")
+    ] = "",
+    formats: Annotated[
+        str, typer.Option(help='By name, with commas: float32,bfloat16,e6m9,q7.8; "all" that an op is tested in.')
+    ] = "",
+    sizes: Annotated[str, typer.Option(help="Of the ops' standard problems, with commas: 128,1024.")] = "",
+    device: Device = "cpu",
+    peers: Annotated[
+        str | None,
+        typer.Option(help="torch,numpy,jax,onnxruntime,cupy, or none. Those that are installed if not given."),
+    ] = None,
+    rungs: Annotated[str, typer.Option(help='"best" (what dispatch takes), "all", or rungs by name.')] = "best",
+    threads: Threads = None,
+    samples: Annotated[int, typer.Option(min=3, help="Timed samples of each contender, at most.")] = 20,
+    limit: Annotated[float, typer.Option(min=1, help="Seconds without an answer after which one is given up.")] = 180,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A Python file that registers rungs or ops of your own; more than once."),
+    ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Keep the record; the same command goes on where it was stopped."),
+    ] = None,
+    html: Html = None,
+    quick: Quick = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Show all ops, their standard sizes and what they count.")
+    ] = False,
+) -> None:
+    """Any op in any format, size and rung: time, rate, share of the limit, memory, error, beside the peers.
+
+    [bold]ulpgrad bench matmul,softmax --formats float32,bfloat16 --peers torch,numpy --json run.json[/bold]
+    """
+    from ulpgrad.cli import bench_run as command
+
+    if list_:
+        return command.listed()
+    settings = command.Settings(
+        ops, formats, command.sizes(sizes), device, peers, rungs, command.threads(threads),
+        min(samples, command.QUICK) if quick else samples, limit, tuple(map(str, file or ())),
+    )  # fmt: skip
+    return command.bench(settings, json, html)
 
 
 @bench.command("peers")

@@ -9,6 +9,7 @@ from rich.text import Text
 from ulpgrad.bench import report as pages
 from ulpgrad.bench.report import Entry
 from ulpgrad.bench.suite import page, record, sections
+from ulpgrad.bench.suite.record import Record
 from ulpgrad.bench.suite.tables import Table, text
 from ulpgrad.cli.screen import console, table
 from ulpgrad.errors import DataError
@@ -21,14 +22,21 @@ def report(name: str, html: Path | None, markdown: Path | None, csv: Path | None
     """Show a run, and write it in the forms that were asked for."""
     found = record.read(located(name))
     out = console()
-    for text_ in sections.in_short(found).paragraphs:
-        out.print(text_, markup=False)
-    for part in sections.speed(found).parts:
-        assert isinstance(part, Table)
-        out.print(shown(part))
+    show(found)
     for path, made in ((html, page.html), (markdown, page.markdown), (csv, page.csv)):
         if path is not None:
             out.print(f"Report: {pages.write(path, made(found))}", soft_wrap=True, markup=False)
+
+
+def show(found: Record) -> None:
+    """The run in short: who is faster, every figure of speed, and what was not measured."""
+    out = console()
+    for text_ in sections.in_short(found).paragraphs:
+        out.print(text_, markup=False)
+    for section in (sections.speed(found), sections.not_measured(found)):
+        for part in section.parts if section else ():
+            assert isinstance(part, Table)
+            out.print(shown(part))
 
 
 def located(name: str) -> Path:

@@ -1,0 +1,191 @@
+"""Who takes part in a cell: what dispatch would run, any rung of the ladder, and the peers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from ulpgrad import dispatch, ops
+from ulpgrad.bench import shapes
+from ulpgrad.bench.shapes import Problem
+from ulpgrad.bench.suite.cells import Cell
+from ulpgrad.bench.suite.record import OURS
+from ulpgrad.errors import UlpgradError
+from ulpgrad.formats import Array, Format, as_format, float64
+from ulpgrad.kernels import registry
+from ulpgrad.kernels.registry import Request, Rung
+from ulpgrad.kernels.spec import Sample
+from ulpgrad.ops.common import as_tensor
+from ulpgrad.tensor import Tensor
+
+Results = tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """`call(*operands())` does the work; `values` takes what it returns to one exact array for each result.
+
+    It may give fewer results than the op, from the first. `counted`: whether Python sees the memory it takes.
+    """
+
+    name: str
+    call: Callable[..., Any]
+    operands: Callable[[], tuple[Any, ...]]
+    values: Callable[[Any], Results]
+    rung: str | None = None
+    chosen: bool = False
+    counted: bool = False
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Someone who takes no part, and why."""
+
+    name: str
+    state: Any
+    reason: str
+    rung: str | None = None
+
+
+class Task:
+    """A cell with its operands drawn: what contenders are given, and what is right."""
+
+    def __init__(self, cell: Cell, seed: int) -> None:
+        self.cell, self.op, self.form = cell, registry.find(cell.op), as_format(cell.format)
+        self.sample: Sample = shapes.sample(self.op, cell.size, seed)
+        if self.form.routed:
+            self.op.takes([shapes.default_format(self.op)])
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The call on stored arrays. A format that has no kernels of its own is given to no kernel: see `tensors`."""
+        form = shapes.default_format(self.op) if self.form.routed else self.form
+        return shapes.in_format(self.op, self.sample, form)
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        return self.problem.params
+
+    def arrays(self) -> tuple[Any, ...]:
+        """Stored operands, in memory of their own each time."""
+        return tuple(None if a is None else a.copy(order="K") for a in self.problem.arrays)
+
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """The same as tensors, in the cell's format where that has arithmetic of its own."""
+        made = []
+        for a, f in zip(self.arrays(), self.problem.formats, strict=True):
+            t = None if a is None or f is None else Tensor(a, f)
+            made.append(t.to(self.form) if self.form.routed and t is not None and t.dtype.kind == "float" else t)
+        return tuple(made)
+
+    @cached_property
+    def exact(self) -> tuple[Any, ...]:
+        """What the operands stand for once they are stored."""
+        if self.form.routed:
+            return tuple(None if t is None else exactly(t) for t in self.tensors())
+        pairs = zip(self.problem.arrays, self.problem.formats, strict=True)
+        return tuple(None if a is None or f is None else f.exact(a) for a, f in pairs)
+
+    def reference(self, operands: tuple[Any, ...]) -> Results:
+        """The op's definition on exact operands."""
+        with np.errstate(all="ignore"):
+            found = self.op.reference(*[None if a is None else a.copy() for a in operands], **self.params)
+        return tuple(np.asarray(r) for r in found) if isinstance(found, tuple) else (np.asarray(found),)
+
+    @cached_property
+    def formats(self) -> tuple[Format, ...]:
+        """Of the results of the ordinary kernels."""
+        return self.op.result_formats(dispatch._promoted(self.op, self.problem.formats), self.params)
+
+    def stored(self, returned: Any) -> Results:
+        """What kernels return, as exact values."""
+        several = returned if isinstance(returned, tuple) and len(self.formats) > 1 else (returned,)
+        return tuple(np.asarray(f.exact(np.asarray(r))) for f, r in zip(self.formats, several, strict=True))
+
+
+def exactly(t: Tensor) -> Array:
+    """A tensor's values: float64, or as they are where they are no reals."""
+    return np.asarray(t.to(float64).numpy() if t.dtype.routed else t.dtype.exact(t.storage))
+
+
+def ours(task: Task, which: str) -> list[Contender | Refusal]:
+    """What dispatch chooses ("best"), every rung ("all"), or those named with commas between them."""
+    if task.form.routed:
+        return [_routed(task)]
+    request = Request(task.op, task.cell.device, dispatch._promoted(task.op, task.problem.formats),
+                      task.problem.arrays, task.params)  # fmt: skip
+    taken, _ = registry.select(request)
+    wanted = [name.strip() for name in which.split(",")]
+    found: list[Contender | Refusal] = []
+    for rung in registry.ladder(task.op, task.cell.device):
+        if rung is taken and wanted[0] in ("best", "all"):
+            found.append(_chosen(task, rung))
+        elif which == "all" or rung.name in wanted:
+            refusal = rung.choose(request)[1]
+            found.append(Refusal(OURS, "refused", refusal, rung.name) if refusal else _pinned(task, rung))
+    return found
+
+
+def _chosen(task: Task, rung: Rung) -> Contender:
+    """The call as a user makes it, through the public function where one comes down to just this op; else through dispatch."""
+    op, params = task.op, task.params
+    function = _public(task)
+    if function is not None:
+
+        def values(returned: Any) -> Results:
+            several = returned if isinstance(returned, tuple) else (returned,)
+            return tuple(exactly(t) for t in several)
+
+        return Contender(OURS, partial(function, **params), task.tensors, values, rung.name, True, True)
+    formats = task.problem.formats
+    return Contender(
+        OURS,
+        lambda *arrays: dispatch.call(op, formats, arrays, params)[0],
+        task.arrays,
+        task.stored,
+        rung.name,
+        True,
+        True,
+    )
+
+
+def _public(task: Task) -> Callable[..., Any] | None:
+    """The function of the op's name, if it takes the op's operands and parameters as they are, and is one call of it."""
+    function = getattr(ops, task.op.name, None)
+    if function is None or task.op.mutates or not set(task.params) <= set(inspect.signature(function).parameters):
+        return None
+    try:
+        heard = dispatch.calls_of(lambda: function(*task.tensors(), **task.params))
+    except (UlpgradError, TypeError):
+        return None
+    return function if [call[0] for call in heard] == [task.op] else None
+
+
+def _pinned(task: Task, rung: Rung) -> Contender:
+    with dispatch.use(**{task.op.name: rung.name}):
+        run = dispatch.make_plan(task.op, task.cell.device, task.problem.formats, task.problem.arrays, task.params).run
+    return Contender(OURS, partial(run, **task.params), task.arrays, task.stored, rung.name, False, True)
+
+
+def _routed(task: Task) -> Contender | Refusal:
+    """A format whose arithmetic is not the ordinary kernels': the public function, whatever that is made of."""
+    function = getattr(ops, task.op.name, None)
+    if function is None:
+        return Refusal(
+            OURS, "refused", f"{task.op.name} is no function of tensors; {task.form.name} has no kernels of its own"
+        )
+    try:
+        function(*task.tensors(), **task.params)
+    except UlpgradError as error:
+        return Refusal(OURS, "refused", str(error))
+    return Contender(
+        OURS, partial(function, **task.params), task.tensors, lambda t: (exactly(as_tensor(t)),), None, True, True
+    )
+
+
+__all__ = ["Contender", "Refusal", "Results", "Task", "exactly", "ours"]

@@ -1,0 +1,175 @@
+"""What other libraries call an op. A name of ours that a library shares needs no line here; a wrong one would be found out,
+because every output is checked.
+
+Each function takes a library's own arrays and the op's parameters, and gives the op's first result, or the first few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Function = Callable[..., Any]
+Table = dict[str, Callable[[Any], Function]]
+SHARED = ("elementwise", "reduction")  # families whose names are the array API's
+
+
+def numpy(np: Any, op: str, family: str) -> Function | None:
+    """NumPy's own function, or what one writes in it."""
+    return _found(np, op, family, NUMPY)
+
+
+def torch(torch: Any, op: str, family: str) -> Function | None:
+    """torch's function, or its kernel of a gradient."""
+    return _found(torch, op, family, TORCH) or _shared(torch.nn.functional, op, family)
+
+
+def jax(jax: Any, op: str, family: str) -> Function | None:
+    """JAX's function, before it is compiled."""
+    if op in JAX:
+        return JAX[op](jax)
+    return _shared(jax.numpy, op, family) or _shared(jax.nn, op, family)
+
+
+def _found(library: Any, op: str, family: str, table: Table) -> Function | None:
+    return table[op](library) if op in table else _shared(library, op, family)
+
+
+def _shared(library: Any, op: str, family: str) -> Function | None:
+    return getattr(library, op, None) if family in SHARED and not op.endswith("_gradient") else None
+
+
+def _softmax(np: Any, x: Any, axis: int) -> Any:
+    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    e /= e.sum(axis=axis, keepdims=True)
+    return e
+
+
+def _layer_norm(np: Any, x: Any, weight: Any, bias: Any, eps: float) -> Any:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + eps) * weight + bias
+
+
+NUMPY: Table = {
+    "matmul": lambda np: np.matmul,
+    "linear": lambda np: lambda x, w, b, activation: np.maximum(x @ w.T + b, 0),
+    "relu": lambda np: lambda x: np.maximum(x, 0),
+    "sigmoid": lambda np: lambda x: 1 / (1 + np.exp(-x)),
+    "silu": lambda np: lambda x: x / (1 + np.exp(-x)),
+    "softmax": lambda np: lambda x, axis: _softmax(np, x, axis),
+    "layer_norm": lambda np: lambda x, w, b, eps: _layer_norm(np, x, w, b, eps),
+    "var": lambda np: lambda x, axis, keepdims, correction: np.var(x, axis=axis, keepdims=keepdims, ddof=correction),
+    "cumulative_sum": lambda np: lambda x, axis: np.cumsum(x, axis=axis),
+    "cumulative_prod": lambda np: lambda x, axis: np.cumprod(x, axis=axis),
+    "cast": lambda np: lambda x, dtype: x.astype(dtype.interchange),
+    "copy": lambda np: np.ascontiguousarray,
+    "take_along_axis": lambda np: lambda x, i, axis: np.take_along_axis(x, i, axis=axis),
+    "embedding": lambda np: lambda w, i: np.take(w, i, axis=0),
+    "integer_matmul": lambda np: lambda a, b, accumulator: np.matmul(a, b, dtype=np.int32),
+    "searchsorted": lambda np: lambda x, v, side: np.searchsorted(x, v, side=side),
+}  # fmt: skip
+
+
+def _reduced(name: str) -> Callable[[Any], Function]:
+    return lambda torch: lambda x, axis, keepdims: getattr(torch, name)(x, dim=axis, keepdim=keepdims)
+
+
+def _one_axis(name: str) -> Callable[[Any], Function]:
+    return lambda torch: lambda x, axis, keepdims: getattr(torch, name)(x, dim=axis[0], keepdim=keepdims)
+
+
+TORCH: Table = {
+    "matmul": lambda t: t.matmul,
+    "linear": lambda t: lambda x, w, b, activation: t.nn.functional.linear(x, w, b).relu_(),
+    "equal": lambda t: t.eq,
+    "bitwise_invert": lambda t: t.bitwise_not,
+    "where": lambda t: t.where,
+    "clamp": lambda t: lambda x, low, high: t.clamp(x, low, high),
+    "relu_gradient": lambda t: lambda g, x: t.ops.aten.threshold_backward(g, x, 0),
+    "gelu_gradient": lambda t: lambda g, x, approximate: t.ops.aten.gelu_backward(g, x, approximate=approximate),
+    "silu_gradient": lambda t: t.ops.aten.silu_backward,
+    "tanh_gradient": lambda t: t.ops.aten.tanh_backward,
+    "sigmoid_gradient": lambda t: t.ops.aten.sigmoid_backward,
+    **{name: _reduced(name) for name in ("sum", "mean", "all", "any", "argmax", "argmin")},
+    "prod": _one_axis("prod"),
+    "max": _reduced("amax"),
+    "min": _reduced("amin"),
+    "var": lambda t: lambda x, axis, keepdims, correction: t.var(x, dim=axis, keepdim=keepdims, correction=correction),
+    "cumulative_sum": lambda t: lambda x, axis: t.cumsum(x, axis),
+    "cumulative_prod": lambda t: lambda x, axis: t.cumprod(x, axis),
+    "softmax": lambda t: lambda x, axis: t.softmax(x, axis),
+    "log_softmax": lambda t: lambda x, axis: t.log_softmax(x, axis),
+    "softmax_gradient": lambda t: lambda g, y, axis: t.ops.aten._softmax_backward_data(g, y, axis, y.dtype),
+    "log_softmax_gradient": lambda t: lambda g, y, axis: t.ops.aten._log_softmax_backward_data(g, y, axis, y.dtype),
+    "attention": lambda t: lambda q, k, v, mask, is_causal, scale: t.nn.functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=is_causal, scale=scale),
+    "conv2d": lambda t: t.nn.functional.conv2d,
+    "conv2d_input_gradient": lambda t: lambda g, w, size, stride, padding, dilation, groups: t.nn.grad.conv2d_input(
+        (g.shape[0], w.shape[1] * groups, *size), w, g, stride, padding, dilation, groups),
+    "conv2d_weight_gradient": lambda t: lambda g, x, size, stride, padding, dilation, groups: t.nn.grad.conv2d_weight(
+        x, (g.shape[1], x.shape[1] // groups, *size), g, stride, padding, dilation, groups),
+    "max_pool2d": lambda t: lambda x, kernel_size, stride, padding, dilation: t.nn.functional.max_pool2d(
+        x, kernel_size, stride, padding, dilation, return_indices=True),
+    "avg_pool2d": lambda t: lambda x, kernel_size, stride, padding, count_include_pad: t.nn.functional.avg_pool2d(
+        x, kernel_size, stride, padding, count_include_pad=count_include_pad),
+    "cross_entropy": lambda t: lambda x, y, ignore_index, label_smoothing: t.nn.functional.cross_entropy(
+        x, y, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction="none"),
+    "layer_norm": lambda t: lambda x, w, b, eps: t.nn.functional.layer_norm(x, w.shape, w, b, eps),
+    "rms_norm": lambda t: lambda x, w, eps: t.nn.functional.rms_norm(x, w.shape, w, eps),
+    "batch_norm": lambda t: lambda x, w, b, eps: t.nn.functional.batch_norm(x, None, None, w, b, training=True, eps=eps),
+    "embedding": lambda t: lambda w, i: t.nn.functional.embedding(i, w),
+    "take_along_axis": lambda t: lambda x, i, axis: t.take_along_dim(x, i, axis),
+    "topk": lambda t: lambda x, k, axis, largest: tuple(t.topk(x, k, axis, largest)),
+    "searchsorted": lambda t: lambda x, v, side: t.searchsorted(x, v, side=side),
+    "cast": lambda t: lambda x, dtype: x.to(getattr(t, dtype.name)),
+    "copy": lambda t: lambda x: x.contiguous(),
+    "integer_matmul": lambda t: lambda a, b, accumulator: t._int_mm(a, b),
+}  # fmt: skip
+
+
+def _jax_attention(jax: Any) -> Function:
+    def run(q: Any, k: Any, v: Any, mask: Any, is_causal: bool, scale: float) -> Any:
+        q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+        return jax.nn.dot_product_attention(q, k, v, is_causal=is_causal, scale=scale).swapaxes(1, 2)
+
+    return run
+
+
+def _jax_convolution(jax: Any) -> Function:
+    def run(x: Any, w: Any, b: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
+        edges = [(p, p) for p in padding]
+        y = jax.lax.conv_general_dilated(x, w, stride, edges, rhs_dilation=dilation, feature_group_count=groups)
+        return y + b[:, None, None]
+
+    return run
+
+
+JAX: Table = {
+    "matmul": lambda j: j.numpy.matmul,
+    "linear": lambda j: lambda x, w, b, activation: j.nn.relu(x @ w.T + b),
+    "erf": lambda j: j.scipy.special.erf,
+    "gelu": lambda j: lambda x, approximate: j.nn.gelu(x, approximate=approximate == "tanh"),
+    "var": lambda j: lambda x, axis, keepdims, correction: j.numpy.var(x, axis=axis, keepdims=keepdims, ddof=correction),
+    "cumulative_sum": lambda j: lambda x, axis: j.numpy.cumsum(x, axis=axis),
+    "cumulative_prod": lambda j: lambda x, axis: j.numpy.cumprod(x, axis=axis),
+    "softmax": lambda j: lambda x, axis: j.nn.softmax(x, axis=axis),
+    "log_softmax": lambda j: lambda x, axis: j.nn.log_softmax(x, axis=axis),
+    "attention": _jax_attention,
+    "conv2d": _jax_convolution,
+    "layer_norm": lambda j: lambda x, w, b, eps: _layer_norm(j.numpy, x, w, b, eps),
+    "embedding": lambda j: lambda w, i: j.numpy.take(w, i, axis=0),
+    "take_along_axis": lambda j: lambda x, i, axis: j.numpy.take_along_axis(x, i, axis=axis),
+    "cast": lambda j: lambda x, dtype: x.astype(dtype.interchange),
+}  # fmt: skip
+
+# ONNX's operators, for graphs of one node. Parameters of ours that are not among their attributes are the ones they have.
+ONNX: dict[str, str] = {
+    "matmul": "MatMul", "add": "Add", "subtract": "Sub", "multiply": "Mul", "divide": "Div", "pow": "Pow", "abs": "Abs",
+    "negative": "Neg", "sqrt": "Sqrt", "exp": "Exp", "log": "Log", "tanh": "Tanh", "sin": "Sin", "cos": "Cos", "erf": "Erf",
+    "sigmoid": "Sigmoid", "relu": "Relu", "softplus": "Softplus", "gelu": "Gelu", "softmax": "Softmax",
+    "log_softmax": "LogSoftmax", "floor": "Floor", "ceil": "Ceil", "round": "Round", "reciprocal": "Reciprocal",
+    "sign": "Sign", "where": "Where", "maximum": "Max", "minimum": "Min",
+}  # fmt: skip
+ATTRIBUTES = ("axis", "approximate")
+
+__all__ = ["ATTRIBUTES", "ONNX", "Function", "jax", "numpy", "torch"]

@@ -1,0 +1,245 @@
+"""Measure one cell: all contenders in turns, on operands that do not stay in the cache, their outputs checked afterwards."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ulpgrad.bench import energy as picojoules, machine, roofline, shapes
+from ulpgrad.bench.roofline import Roofline
+from ulpgrad.bench.suite import exact
+from ulpgrad.bench.suite.contenders import Contender, Refusal, Results, Task
+from ulpgrad.bench.suite.meter import Energy, peak_bytes
+from ulpgrad.bench.suite.record import Limit, Row, Time
+from ulpgrad.bench.timing import SAMPLE, seconds
+from ulpgrad.errors import FormatError, UlpgradError
+from ulpgrad.formats import Format
+
+BUDGET = 1.0  # seconds for the samples of one contender
+FEWEST = 3
+VISITS = 4  # times that each contender has its turn, so that a disturbance does not meet one alone
+REST = 0.12  # seconds before a turn after another library's: its threads still spin (OpenBLAS: 0.1 s)
+COPIES = 64  # of the operands, at most
+PAST_CACHES = 2  # times the last cache that the copies fill together
+ABOVE = 1.1  # of the measured limit: more than this is an error of the benchmark
+SLOW_REFERENCE = 1.5  # seconds: a slower one is not run again for operands before they were stored
+
+Told = Callable[[str], None]
+
+
+@dataclass
+class Turn:
+    """A contender while it is measured: its calls, each on operands of its own, and the results they left."""
+
+    one: Contender
+    calls: list[Callable[[], Any]]
+    first: float
+    memory: int | None
+    repeats: int
+    count: int
+    kept: list[Any]
+    position: int = 0
+    times: list[float] = field(default_factory=list)
+    joules: list[float | None] = field(default_factory=list)
+
+    def sample(self, energy: Energy) -> None:
+        """Seconds of a call, over `repeats` of them. Results are kept until their place is needed, so that the memory of
+        results rotates as well."""
+        size = len(self.calls)
+        order = [((self.position + i) % size, self.calls[(self.position + i) % size]) for i in range(self.repeats)]
+        self.position = (self.position + self.repeats) % size
+        kept, before = self.kept, energy.read()
+        start = time.perf_counter()
+        for i, call in order:
+            kept[i] = call()
+        self.times.append((time.perf_counter() - start) / self.repeats)
+        joules = energy.joules(before, energy.read())
+        self.joules.append(None if joules is None else joules / self.repeats)
+
+
+def cell(
+    task: Task, contenders: Sequence[Contender | Refusal], threads: int, samples: int, told: Told = lambda name: None
+) -> list[Row]:
+    """A row for each contender, in their order. `told` is called with the name of the one whose turn begins."""
+    start = _start(task, threads)
+    refused = {id(c): replace(start, contender=c.name, rung=c.rung, state=c.state, reason=c.reason)
+               for c in contenders if isinstance(c, Refusal)}  # fmt: skip
+    with np.errstate(all="ignore"):
+        rows = _measured(task, [c for c in contenders if isinstance(c, Contender)], start, samples, told)
+    return [refused.get(id(c)) or rows[id(c)] for c in contenders]
+
+
+def _start(task: Task, threads: int) -> Row:
+    c, form = task.cell, task.form
+    counted = shapes.shape_of(task.op)
+    return Row(c.op, c.format, c.size, c.device, "", None, threads, "measured", call=_call(task),
+               counts=counted.counts if counted else "", bits=_bits(form))  # fmt: skip
+
+
+def _measured(
+    task: Task, contenders: list[Contender], start: Row, samples: int, told: Told
+) -> dict[int, Row]:  # by id of the contender
+    rows: dict[int, Row] = {}
+    turns: list[Turn] = []
+    roof: Roofline | None = None
+    copies = 1
+    for one in contenders:
+        told(label(one))
+        base = replace(start, contender=one.name, rung=one.rung, chosen=one.chosen)
+        try:
+            turn, returned = _warm(one)
+            if roof is None:
+                roof, copies = _roof(task, returned if one.name == "ulpgrad" else None)
+            turns.append(_ready(turn, copies, samples))
+        except Exception as error:  # whatever a kernel or a peer throws becomes a row
+            rows[id(one)] = replace(base, state="failed", reason=reason(error))
+    energy = Energy()
+    several = len({t.one.name for t in turns}) > 1
+    before = ""
+    for visit in range(VISITS):
+        for t in random.sample(turns, len(turns)):
+            told(label(t.one))
+            if several and t.one.name != before:
+                time.sleep(REST)
+            before = t.one.name
+            t.kept[t.position] = t.calls[t.position]()
+            for _ in range(t.count * (visit + 1) // VISITS - t.count * visit // VISITS):
+                t.sample(energy)
+    expected, whole = _expected(task)
+    for t in turns:
+        base = replace(start, contender=t.one.name, rung=t.one.rung, chosen=t.one.chosen)
+        rows[id(t.one)] = _row(task, t, base, roof, expected, whole)
+    return rows
+
+
+def _warm(one: Contender) -> tuple[Turn, Any]:
+    call = partial(one.call, *one.operands())
+    begin = time.perf_counter()
+    returned = call()
+    first = time.perf_counter() - begin
+    return Turn(one, [call], first, None, 1, 1, [None]), returned
+
+
+def _ready(turn: Turn, copies: int, samples: int) -> Turn:
+    """Its memory, its further operands, and how often it is called."""
+    one = turn.one
+    turn.memory = peak_bytes(turn.calls[0], counted=one.counted)
+    once = seconds(turn.calls[0])
+    turn.calls += [partial(one.call, *one.operands()) for _ in range(copies - 1)]
+    turn.kept = [None] * copies
+    turn.repeats = max(1, round(SAMPLE / max(once, 1e-8)))
+    turn.count = max(FEWEST, min(samples, int(BUDGET / max(once * turn.repeats, SAMPLE))))
+    return turn
+
+
+def _roof(task: Task, returned: Any) -> tuple[Roofline, int]:
+    """The limits for a task, and how many copies of its operands leave the caches where memory is the nearer one."""
+    problem = task.problem
+    if task.op.mutates:
+        results = task.op.mutated(problem.arrays)
+    else:
+        results = _arrays(returned) if returned is not None else ()
+    roof = roofline.of(problem, results)
+    if roof.bound == "arithmetic" or not roof.bytes:
+        return roof, 1
+    last = max((size for size, _ in machine.cache_bytes().values()), default=32 << 20)
+    size = sum(a.nbytes for a in (*problem.arrays, *results) if a is not None)
+    room = (machine.memory() or 1 << 32) // 32
+    copies = max(1, min(COPIES, 1 + PAST_CACHES * last // max(1, size), room // max(1, size)))
+    return roofline.of(problem, results, copies), copies
+
+
+def _arrays(returned: Any) -> tuple[Any, ...]:
+    several = returned if isinstance(returned, tuple) else (returned,)
+    return tuple(np.asarray(getattr(r, "storage", r)) for r in several)
+
+
+def _expected(task: Task) -> tuple[Results, Results | None]:
+    """The exact results, and those of the operands before they were stored."""
+    begin = time.perf_counter()
+    expected = task.reference(task.exact)
+    slow = time.perf_counter() - begin > SLOW_REFERENCE
+    if slow or task.form.kind in ("integer", "bool") or task.op.mutates:
+        return expected, None
+    return expected, task.reference(task.sample.arrays)
+
+
+def _row(task: Task, t: Turn, base: Row, roof: Roofline | None, expected: Results, whole: Results | None) -> Row:
+    assert roof is not None
+    spent = Time.of(t.times)
+    share = roof.seconds / spent.median
+    limit = Limit(roof.peak_flops, roof.peak_bytes)
+    joules = [j for j in t.joules if j is not None]
+    row = replace(
+        base, time=spent, first=t.first, flops=roof.flops, bytes=roof.bytes, limit=limit, bound=roof.bound, share=share,
+        memory=t.memory, traffic=_traffic(task, expected), energy=sum(joules) / len(joules) if joules else None,
+    )  # fmt: skip
+    try:
+        got = t.one.values(t.one.call(*t.one.operands()) if task.op.mutates else _last(t))
+    except Exception as error:
+        return replace(base, state="failed", reason=reason(error))
+    forms = (task.form,) if task.form.routed else task.formats
+    for g, e, f in zip(got, expected, forms, strict=False):
+        if (why := exact.wrong(g, e, f)) is not None:
+            return replace(base, state="failed", reason=why)  # how fast it was wrong is nobody's business
+    if share > ABOVE:
+        return replace(row, state="failed", reason=(
+            f"{share:.2f} of the measured limit: an error of the benchmark, not a rate; the limit was disturbed, or the "
+            "call does less than its op says"))  # fmt: skip
+    before = expected[0] if whole is None else whole[0]
+    found = exact.error(got[0], expected[0], None if whole is None else before, forms[0], _magnitude(task))
+    is_real = forms[0].kind not in ("integer", "bool")
+    return replace(row, error=found, range=exact.left(got[0], before, forms[0]) if is_real else None)
+
+
+def _magnitude(task: Task) -> Any:
+    """Of what was added up, for the first result."""
+    if task.op.magnitude is None:
+        return None
+    found = task.op.magnitude(*task.exact, **task.params)
+    return found[0] if isinstance(found, tuple) else found
+
+
+def _last(t: Turn) -> Any:
+    """A result of a timed call."""
+    return next(result for result in reversed(t.kept) if result is not None)
+
+
+def label(one: Contender | Refusal) -> str:
+    """Its name, and its rung."""
+    return " ".join(filter(None, (one.name, one.rung)))
+
+
+def reason(error: BaseException) -> str:
+    """What was thrown, in one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UlpgradError) else f"{type(error).__name__}: {text}"[:300]
+
+
+def _bits(form: Format) -> float:
+    try:
+        return float(picojoules.stored_bits(form))
+    except FormatError:
+        return float(form.bits)
+
+
+def _traffic(task: Task, expected: Results) -> float:
+    """Bytes of operands and results where each value takes its format's bits."""
+    operands = zip(task.problem.arrays, task.problem.formats, strict=True)
+    values = [(a.size, f) for a, f in operands if a is not None and f is not None]
+    values += [(r.size, f) for r, f in zip(expected, task.formats, strict=False)]
+    return sum(float(n) * _bits(task.form if task.form.routed and f.kind == "float" else f) for n, f in values) / 8
+
+
+def _call(task: Task) -> str:
+    made = task.problem.call
+    return made.replace(str(task.problem.formats[0]), task.form.name) if task.form.routed else made
+
+
+__all__ = ["cell", "label", "reason"]

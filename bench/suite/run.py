@@ -1,0 +1,147 @@
+"""A run: every cell in a worker, each finished one kept in the record at once, so that an interrupted run can go on."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ulpgrad.bench import machine
+from ulpgrad.bench.suite import cells, peers, record
+from ulpgrad.bench.suite.cells import Cell
+from ulpgrad.bench.suite.process import Died, Worker, cores
+from ulpgrad.bench.suite.record import OURS, Record, Row
+from ulpgrad.errors import ArgumentError, DataError
+from ulpgrad.kernels import registry
+
+SAMPLES, QUICK = 20, 6
+LIMIT = 180.0  # seconds without an answer after which a contender is given up
+EVERY = ("best", "all")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for. `rungs`: best, all, or names with commas; `files`: Python files that register ops or rungs."""
+
+    ops: str = ""
+    formats: str = ""
+    sizes: tuple[int, ...] = ()
+    device: str = "cpu"
+    peers: str | None = None
+    rungs: str = "best"
+    threads: int = 1
+    samples: int = SAMPLES
+    limit: float = LIMIT
+    files: tuple[str, ...] = ()
+
+
+Told = Callable[[str, list[Row]], None]
+
+
+def start(settings: Settings, command: str, path: Path | None = None) -> Record:
+    """The record of a run that is about to begin, or of the interrupted one in the file that goes on.
+
+    A run goes on where an unfinished one of the same command, commit, machine and versions stopped. Raises DataError for a
+    file that cannot be written, before anything is measured.
+    """
+    versions = {**machine.versions(), **peers.versions()}
+    made = Record(
+        command, machine.commit(), machine.machine(), versions, settings.threads, _now(), None, machine.busy(),
+        {**asdict(settings), "files": list(settings.files), "sizes": list(settings.sizes), "cores": cores(settings.threads),
+         "seed": secrets.randbits(32)},
+    )  # fmt: skip
+    earlier = _unfinished(path)
+    if earlier is not None and _same(earlier, made):
+        made = replace(earlier, busy=earlier.busy or made.busy)
+    if path is not None:
+        record.write(path, made)
+    return made
+
+
+def finish(made: Record, settings: Settings, path: Path | None = None, told: Told = lambda name, rows: None) -> Record:
+    """Measure what the record does not have. After each cell the record is written; `told` gets its name and its rows."""
+    wanted = plan(settings)
+    done = {(row.op, row.format, row.size, row.device) for row in made.rows}
+    worker = Worker(settings.threads, settings.limit, [Path(name) for name in settings.files])
+    asked = peers.chosen(settings.peers)
+    try:
+        for cell in wanted:
+            if (cell.op, cell.format, cell.size, cell.device) in done:
+                continue
+            told(cell.name, [])
+            rows = measured(worker, cell, settings, asked, int(made.settings["seed"]))
+            made = replace(made, rows=(*made.rows, *rows))
+            if path is not None:
+                record.write(path, made)
+            told(cell.name, rows)
+    finally:
+        worker.close()
+    made = replace(made, ended=_now())
+    if path is not None:
+        record.write(path, made)
+    return made
+
+
+def plan(settings: Settings) -> list[Cell]:
+    """The cells that settings ask for. Raises the typed error of whatever in them is unknown."""
+    from ulpgrad.bench.suite.worker import load
+
+    for name in settings.files:
+        load(Path(name))
+    wanted = cells.choose(settings.ops, settings.formats, settings.sizes, settings.device)
+    peers.chosen(settings.peers)
+    if settings.rungs not in EVERY:
+        known = {r.name for c in wanted for r in registry.ladder(registry.find(c.op), settings.device)}
+        for name in filter(None, map(str.strip, settings.rungs.split(","))):
+            if name not in known:
+                near = cells.nearest(name, sorted(known))
+                raise ArgumentError(f"there is no rung {name!r} of these ops; did you mean {near}, best or all?")
+    return wanted
+
+
+def measured(worker: Worker, cell: Cell, settings: Settings, asked: Sequence[str], seed: int) -> list[Row]:
+    """The rows of a cell. Whoever brings the worker down gets a row that says so, and the others are measured without it."""
+    nobody = Row(cell.op, cell.format, cell.size, cell.device, OURS, None, settings.threads, "failed")
+    if (why := cells.too_large(cell)) is not None:
+        return [replace(nobody, state="too large", reason=why)]
+    request: dict[str, Any] = {**asdict(cell), "seed": seed, "rungs": settings.rungs, "peers": list(asked), "without": [],
+                               "samples": settings.samples, "threads": settings.threads}  # fmt: skip
+    lost: list[Row] = []
+    while True:
+        try:
+            return [Row.from_data(row) for row in worker.ask(request)] + lost
+        except Died as death:
+            contender, _, rung = death.name.partition(" ")
+            known = contender in (OURS, *peers.NAMES)
+            lost.append(replace(nobody, contender=contender if known else OURS, rung=rung or None if known else None,
+                                reason=death.why if known else f"{death.name}: {death.why}"))  # fmt: skip
+            if not known or death.name in request["without"]:
+                return lost
+            request["without"].append(death.name)
+
+
+def _unfinished(path: Path | None) -> Record | None:
+    """What an interrupted run left in the file; None where there is nothing to go on with."""
+    if path is None or not path.exists():
+        return None
+    try:
+        found = record.read(path)
+    except DataError:
+        return None  # another kind of file, which is replaced as every --json does
+    return found if found.ended is None else None
+
+
+def _same(earlier: Record, now: Record) -> bool:
+    return all(
+        getattr(earlier, name) == getattr(now, name) for name in ("command", "commit", "machine", "versions", "threads")
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+__all__ = ["LIMIT", "QUICK", "SAMPLES", "Settings", "finish", "measured", "plan", "start"]

@@ -1,0 +1,108 @@
+"""`ulpgrad bench [OPS]`: any op in any format, size and rung beside its peers, as rows that can be kept and compared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ulpgrad.bench import report as pages, shapes
+from ulpgrad.bench.suite import page, peers, run
+from ulpgrad.bench.suite.record import Row
+from ulpgrad.bench.suite.run import QUICK, Settings
+from ulpgrad.bench.timing import readable
+from ulpgrad.cli.bench import command
+from ulpgrad.cli.bench_report import show
+from ulpgrad.cli.screen import console, progress, table
+from ulpgrad.errors import ArgumentError, DataError
+from ulpgrad.kernels import registry
+from ulpgrad.kernels.threads import get_num_threads
+from ulpgrad.settings import cores
+
+COLUMNS = (
+    "op",
+    "format",
+    "size",
+    "who",
+    "time",
+    "20 to 80 %",
+    "rate",
+    "of the limit",
+    "memory",
+    "error",
+    "ULP",
+    "against ours",
+)
+RIGHT = COLUMNS[4:]
+
+
+def listed() -> None:
+    """Every op, its standard size and what that counts."""
+    rows = []
+    for name, op in registry.ops().items():
+        shape = shapes.shape_of(op)
+        rows.append(
+            (name, op.family, shape.size if shape else "", shape.counts if shape else "", len(registry.ladder(op)))
+        )
+    console().print(table("Ops", ("op", "family", "size", "counts", "rungs"), rows, right=("size", "rungs")))
+
+
+def bench(settings: Settings, json: Path | None, html: Path | None) -> None:
+    """Measure, show, and keep what was asked for."""
+    if settings.threads > cores():
+        raise ArgumentError(f"--threads {settings.threads}: this process may use {cores()} cores only")
+    writable(html)
+    wanted = run.plan(settings)
+    for name in peers.chosen(settings.peers):
+        if reason := peers.skipped(name):
+            console(stderr=True).print(f"{name} is left out: {reason}", markup=False)
+    made = run.start(settings, command(), json)
+    if made.rows:
+        console(stderr=True).print(f"Going on after {len({row.cell for row in made.rows})} cells of an earlier call.")
+    with progress(len(wanted), lines=True) as step:
+
+        def told(name: str, rows: list[Row]) -> None:
+            step(f"{name}: {brief(rows)}" if rows else name, done=bool(rows))
+
+        made = run.finish(made, settings, json, told)
+    show(made)
+    if json is not None:
+        console().print(f"Record: {json}", soft_wrap=True, markup=False)
+    if html is not None:
+        console().print(f"Report: {pages.write(html, page.html(made))}", soft_wrap=True, markup=False)
+
+
+def writable(path: Path | None) -> None:
+    """DataError at once for a page that could not be written when everything is measured."""
+    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+        what = "is a folder; name a file" if path.is_dir() else f"cannot write into {path.parent}: is the folder there?"
+        raise DataError(f"{path}: {what}")
+
+
+def brief(rows: Sequence[Row]) -> str:
+    """A cell in one line."""
+    return ", ".join(f"{_who(r)} {readable(r.time.median)}" if r.time and r.state == "measured" else f"{_who(r)} {r.state}"
+                     for r in rows)  # fmt: skip
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between them. ArgumentError for anything else."""
+    try:
+        found = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        found = (0,)
+    if any(n < 1 for n in found):
+        raise ArgumentError(f"--sizes {text}: expected whole numbers of at least 1, such as 128,1024")
+    return found
+
+
+def threads(count: int | None) -> int:
+    """Those asked for, else all there are."""
+    return count or get_num_threads()
+
+
+def _who(row: Row) -> str:
+    return f"{row.contender} {row.rung.removeprefix('cpu/')}" if row.rung else row.contender
+
+
+__all__ = ["QUICK", "Settings", "bench", "listed", "sizes", "threads"]

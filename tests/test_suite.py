@@ -1,0 +1,267 @@
+"""The suite: what it measures and checks, what it refuses, and that a crash or an interruption costs one row or none."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("typer", reason="the command line needs the extra `lab`")
+from typer.testing import CliRunner
+
+from ulpgrad.bench import peak
+from ulpgrad.bench.suite import cells, contenders, exact, functions, measure, meter, peers, record, run
+from ulpgrad.bench.suite.cells import Cell
+from ulpgrad.bench.suite.contenders import Contender, Task
+from ulpgrad.bench.suite.record import Record, Row
+from ulpgrad.bench.suite.run import Settings
+from ulpgrad.cli.app import app
+from ulpgrad.errors import DataError
+from ulpgrad.formats import as_format, float32
+from ulpgrad.kernels import registry
+
+SMALL = Cell("exp", "float32", 1000)
+OWN_RUNGS = """
+import os, signal, time
+import numpy as np
+from ulpgrad.formats import float32
+from ulpgrad.kernels.registry import find, kernel
+op = find("exp")
+
+@kernel(op, "cpu/numpy-dies", rank=1, formats=[float32])
+def dies(x): os.abort()
+
+@kernel(op, "cpu/numpy-eaten", rank=2, formats=[float32])
+def eaten(x): os.kill(os.getpid(), signal.SIGKILL)
+
+@kernel(op, "cpu/numpy-zeros", rank=3, formats=[float32])
+def zeros(x): return np.zeros_like(x)
+
+@kernel(op, "cpu/numpy-raises", rank=4, formats=[float32])
+def raises(x): raise MemoryError("no room for 8 values")
+
+@kernel(op, "cpu/numpy-sleeps", rank=5, formats=[float32])
+def sleeps(x): time.sleep(60)
+
+@kernel(op, "cpu/numpy-right", rank=6, formats=[float32])
+def right(x): return np.exp(x)
+"""
+
+
+def measured(cell: Cell, *more: Contender, rungs: str = "best") -> list[Row]:
+    task = Task(cell, seed=1)
+    return measure.cell(task, [*contenders.ours(task, rungs), *more], 1, samples=4)
+
+
+def test_a_cell_is_measured_and_checked() -> None:
+    (row,) = measured(SMALL)
+    assert (row.state, row.reason, row.contender, row.chosen) == ("measured", "", "ulpgrad", True)
+    assert row.time is not None
+    assert len(row.time.samples) == 4
+    assert row.time.p20 <= row.time.median <= row.time.p80
+    assert row.limit is not None
+    assert row.limit.bytes is not None
+    assert row.first is not None
+    assert row.error is not None
+    assert row.share is not None
+    assert 0 < row.share <= measure.ABOVE
+    assert (row.bytes, row.traffic, row.bits) == (8000, 8000, 32)
+    assert row.error.ulps is not None
+    assert 0 < row.error.ulps < 2
+    assert sum(n for _, _, n in row.error.histogram) == 1000
+    assert row.error.whole is not None
+    assert row.error.relative is not None
+    assert row.error.whole > row.error.relative  # operands were rounded, too
+
+
+@pytest.mark.parametrize("form", ["e4m3", "q3.4", "mxfp8_e4m3"])
+def test_formats_without_units_of_their_own(form: str) -> None:
+    (row,) = measured(Cell("multiply", form, 1024))
+    assert row.state == "measured", row.reason
+    assert row.error is not None
+    assert row.error.whole is not None
+    assert 1e-4 < row.error.whole < 0.2
+    assert row.traffic == 3 * 1024 * (row.bits or 0) / 8
+
+
+def test_what_leaves_a_format_is_counted() -> None:
+    got, wanted = np.array([np.inf, 0.0, 1.0, 448.0, 0.0]), np.array([1e3, 1e-9, 1.0, 460.0, 0.0])
+    found = exact.left(got, wanted, as_format("float8_e4m3fn"))
+    assert (found.overflowed, found.underflowed) == (0.4, 0.2)
+
+
+def test_errors_are_counted_in_units_of_the_last_place() -> None:
+    wanted = np.array([1.0, 1.5, 4.0, 0.0])
+    got = wanted + np.array([0.0, 2.0**-24, 3 * 2.0**-21, 0.0])
+    found = exact.error(got, wanted, None, float32)
+    assert found.ulps == 3.0
+    assert {(low, high): n for low, high, n in found.histogram if n} == {
+        (0.0, 0.0): 2,
+        (0.25, 0.5): 1,
+        (2.0, 4.0): 1,
+    }
+    assert exact.error(np.array([np.inf]), np.array([1.0]), None, float32).ulps is None
+    assert exact.relative(np.array([np.inf, 3.0]), np.array([np.inf, 2.0])) == 0.5
+    assert exact.relative(np.array([np.nan]), np.array([2.0])) is None
+
+
+def test_wrong_outputs_are_no_measurement() -> None:
+    task = Task(SMALL, seed=1)
+
+    def peer(call: Any) -> Contender:
+        return Contender("numpy", call, task.arrays, lambda y: (np.asarray(y, np.float64),))
+
+    rows = measured(SMALL, peer(np.zeros_like), peer(lambda x: np.exp(x)[1:]), peer(lambda x: np.exp(x) * np.inf))
+    assert [row.state for row in rows] == ["measured", "failed", "failed", "failed"]
+    assert "off by 1 of the result's norm" in rows[1].reason
+    assert "gives shape (999,) instead of (1000,)" in rows[2].reason
+    assert "not finite where the exact result is" in rows[3].reason
+    assert rows[1].error is rows[1].time is None
+    assert (
+        exact.wrong(np.array([1, 2]), np.array([1, 3]), as_format("int32"))
+        == "1 of 2 values are not what they should be"
+    )
+
+
+def test_what_is_above_the_limit_is_an_error_of_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peak, "bandwidth", lambda size, threads=None, sweep="copy": 1e6)
+    monkeypatch.setattr(peak, "flops", lambda form, threads=None, dots=False: 1e15)
+    (row,) = measured(Cell("add", "float32", 4096))
+    assert row.state == "failed"
+    assert "of the measured limit: an error of the benchmark" in row.reason
+    assert row.time is not None
+
+
+def test_memory_of_a_call_is_its_peak() -> None:
+    size = 1 << 22
+
+    def call() -> Any:
+        a, b = np.ones(size // 8), np.ones(size // 8)
+        return (a + b).sum()
+
+    assert 3 * size <= (meter.peak_bytes(call, counted=True) or 0) < 3.2 * size
+    kept = np.ones(8)
+    assert (meter.peak_bytes(lambda: kept.sum(), counted=True) or 0) < size / 4
+
+
+def test_energy_is_counted_where_the_machine_reports_it(tmp_path: Path) -> None:
+    assert meter.Energy(tmp_path).joules((), ()) is None
+    for i, top in enumerate((1000, 262143)):
+        folder = tmp_path / f"intel-rapl:{i}"
+        folder.mkdir()
+        (folder / "max_energy_range_uj").write_text(f"{top}\n")
+        (folder / "energy_uj").write_text("900\n")
+    found = meter.Energy(tmp_path)
+    before = found.read()
+    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("99\n")  # began anew
+    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("1900\n")
+    assert found.joules(before, found.read()) == pytest.approx((200 + 1000) / 1e6)
+
+
+def test_every_op_has_cells_and_tables_name_only_ops() -> None:
+    known = set(registry.ops())
+    assert {cell.op for cell in cells.choose("", "", [], "cpu")} == known
+    for table in (functions.NUMPY, functions.TORCH, functions.JAX, functions.ONNX):
+        assert set(table) <= known
+    assert [c.size for c in cells.choose("exp", "float32,bfloat16", [8, 9], "cpu")] == [8, 9, 8, 9]
+    assert {c.format for c in cells.choose("exp", "all", [8], "cpu")} >= {"float16", "bfloat16", "float8_e5m2"}
+
+
+def test_sizes_beyond_the_memory_are_not_tried() -> None:
+    why = cells.too_large(Cell("matmul", "float32", 1_000_000))
+    assert why is not None
+    assert "TiB are needed" in why
+    assert cells.too_large(Cell("matmul", "float32", 600)) is None
+    assert 4 * 3 * 1000**2 * 8 < cells.needed(Cell("matmul", "float32", 1000)) < 20 * 3 * 1000**2 * 8
+
+
+MISTAKES = [
+    ("matmull", "there is no op 'matmull'; did you mean matmul"),
+    ("exp --formats flot32", "there is no format 'flot32'; did you mean float32"),
+    ("exp --peers tensorflow", "there is no peer 'tensorflow'; did you mean torch, numpy"),
+    ("exp --sizes 12,x", "--sizes 12,x: expected whole numbers of at least 1"),
+    ("exp --rungs cpu/nativ", "there is no rung 'cpu/nativ' of these ops; did you mean cpu/native"),
+    ("exp --device tpu", "unknown device 'tpu'"),
+    ("exp --threads 5000", "this process may use"),
+    ("exp --json /nowhere/x.json", "there is no folder /nowhere"),
+    ("exp --html /nowhere/x.html", "cannot write into /nowhere"),
+    ("exp --file absent.py", "absent.py: expected a Python file that registers rungs"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_mistakes_are_told_before_anything_is_measured(arguments: str, message: str) -> None:
+    done = CliRunner().invoke(app, ["bench", *arguments.split()])
+    assert done.exit_code == 1
+    assert message in done.output
+
+
+def test_the_command_keeps_shows_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, page = tmp_path / "run.json", tmp_path / "run.html"
+    call = ["bench", "exp", "--sizes", "64,1000", "--peers", "numpy,cupy", "--threads", "1", "--quick",
+            "--json", str(kept), "--html", str(page)]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["ulpgrad", *call])
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0, done.output
+    whole = record.read(kept)
+    assert whole.ended is not None
+    assert whole.command.startswith("ulpgrad bench exp --sizes 64,1000")
+    assert [(r.size, r.contender) for r in whole.rows] == [
+        (n, c) for n in (64, 1000) for c in ("ulpgrad", "numpy", "cupy")
+    ]
+    assert all(r.state == "measured" for r in whole.rows if r.contender != "cupy")
+    assert whole.settings["cores"] == sorted(os.sched_getaffinity(0))[:1]
+    if peers.skipped("cupy"):
+        assert "cupy is left out: cupy not installed: pip install" in done.output
+        assert {r.state for r in whole.rows if r.contender == "cupy"} == {"missing"}
+    assert "exp" in page.read_text()
+    cut = replace(whole, ended=None, rows=whole.rows[:3])  # as Ctrl-C leaves it
+    record.write(kept, cut)
+    again = CliRunner().invoke(app, call)
+    assert "Going on after 1 cells" in again.output
+    found = record.read(kept)
+    assert found.rows[:3] == whole.rows[:3]
+    assert len(found.rows) == 6
+    assert found.settings["seed"] == whole.settings["seed"]
+
+
+def test_another_command_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    settings = Settings("exp", threads=1)
+    begun = run.start(settings, "ulpgrad bench exp", path)
+    row = Row("exp", "float32", 1, "cpu", "ulpgrad", None, 1, "failed", "by hand")
+    record.write(path, replace(begun, rows=(row,)))
+    assert run.start(settings, "ulpgrad bench exp", path).rows == (row,)
+    assert run.start(settings, "ulpgrad bench log", path).rows == ()
+    path.write_text("{}")
+    assert run.start(settings, "ulpgrad bench exp", path).rows == ()
+    with pytest.raises(DataError, match="there is no folder"):
+        run.start(settings, "ulpgrad bench exp", tmp_path / "nowhere" / "run.json")
+
+
+def test_who_brings_the_worker_down_is_a_row_and_the_rest_goes_on(tmp_path: Path) -> None:
+    own = tmp_path / "own_rungs.py"
+    own.write_text(OWN_RUNGS)
+    names = [f"cpu/numpy-{name}" for name in ("dies", "eaten", "zeros", "raises", "sleeps", "right")]
+    done = subprocess.run(
+        [sys.executable, "-m", "ulpgrad.cli", "bench", "exp", "--sizes", "64", "--peers", "none", "--threads", "1", "--quick",
+         "--rungs", ",".join(names), "--file", str(own), "--limit", "4", "--json", str(tmp_path / "run.json")],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    rows = {row.rung: row for row in Record.from_data(json.loads((tmp_path / "run.json").read_text())).rows}
+    assert set(rows) == set(names)
+    told = {name.removeprefix("cpu/numpy-"): (rows[name].state, rows[name].reason) for name in names}
+    assert told["right"] == ("measured", "")
+    assert told["dies"][1].startswith("crashed: Aborted")
+    assert told["eaten"] == ("failed", "killed by the system, as it does where memory runs out")
+    assert told["raises"] == ("failed", "MemoryError: no room for 8 values")
+    assert told["sleeps"] == ("failed", "no end after 4 s; --limit gives it longer")
+    assert "off by 1 of the result's norm" in told["zeros"][1]
+    assert "crashed: Aborted" in done.stdout
