@@ -81,7 +81,11 @@ class Trial:
         if error.size and not error.max() <= ulps:
             worst = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
             size = error.flat[worst]
-            text = f", {size:.3g} units in the last place of {form} away (at most {ulps:g} are allowed)"
+            text = (
+                f", {size:.3g} units in the last place of {form} away (at most {ulps:g} are allowed)"
+                if size < 1e4
+                else ""
+            )
             values = np.asarray(form.exact(np.asarray(got)))
             self._explain(
                 np.asarray(got),
@@ -151,15 +155,27 @@ class Trial:
         place = f"{what} at {list(at)}" if at else what
         g, w = got[at], want[at]
         unwritten = _bits(stored) == _blank(stored.dtype)
+        added = ", or was added to without being set to zero first" if got.dtype.kind == "f" else ""
         if unwritten.all():
-            self.wrong(f"nothing was written to {what}: every element is as it was before the call")
-        found = f"{place} was never written" if unwritten[at] else f"{place} is {_text(g)}; right is {_text(w)}{text}"
+            self.wrong(f"nothing was written to {what}: every element is as it was before the call{added}")
+        digits = 17 if np.isclose(float(g), float(w), 1e-6, 0) else 6
+        found = f"{place} is {_text(g, digits)}; right is {_text(w, digits)}{text}"
+        if not got.any():
+            found += " (all of it is zero)"
+        if unwritten[at]:
+            found = f"{place} was never written{added}: does the loop reach every element?"
         count = int(np.sum((got != want) & ~((got != got) & (want != want)))) if tolerance == 0 else 0
         if count > 1:
             found += f" (and {count - 1} more of {want.size} differ)"
         for sentence, suspect in suspects.items():
             value = np.asarray(suspect)
-            if value.shape == got.shape and np.allclose(got, value, tolerance, 0.01 * tolerance, equal_nan=True):
+            near = 0.01 * tolerance * float(np.nanmax(np.abs(want), initial=0.0))
+            says_nothing = not value.any() and not got.any()  # zeros agree with zeros
+            if (
+                value.shape == got.shape
+                and not says_nothing
+                and np.allclose(got, value, tolerance, near, equal_nan=True)
+            ):
                 self.wrong(f"{found}. {sentence}")
         self.wrong(f"{found}.")
 
@@ -172,8 +188,8 @@ def _blank(dtype: np.dtype[Any]) -> int:
     return BLANK[f"{'f' if dtype.kind == 'f' else ''}{dtype.itemsize}"]
 
 
-def _text(value: Any) -> str:
-    return f"{value:.9g}" if np.asarray(value).dtype.kind == "f" else str(value)
+def _text(value: Any, digits: int) -> str:
+    return f"{value:.{digits}g}" if value.dtype.kind == "f" else str(value)
 
 
 __all__ = ["Suspects", "Trial", "Wrong"]

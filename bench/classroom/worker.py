@@ -23,7 +23,7 @@ from ulpgrad.bench.classroom.exercise import Exercise
 from ulpgrad.bench.classroom.trial import Trial, Wrong
 
 ROUNDS = 2  # the same shapes with other values: a remembered result fails in the second
-NAMES: dict[type, str] = {ast.Name: "id", ast.Attribute: "attr", ast.alias: "name"}
+NAMES: dict[type, str] = {ast.Name: "id", ast.Attribute: "attr", ast.alias: "name", ast.keyword: "arg"}
 LINES = 14  # of a long message, such as Numba's about types
 AGAIN = "\n\nA first round of calls with other values came out right: does the answer depend on what it was called with before?"
 
@@ -99,10 +99,10 @@ def imported(path: Path) -> ModuleType:
 def raised(error: BaseException, path: Path) -> str:
     """An exception of the answer: where in the file, and what."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-    if isinstance(error, SyntaxError):
-        lines = [error.lineno]
-    where = f"line {lines[-1]} of {path.name}: " if lines else ""
     text = str(error).strip().splitlines()
+    if isinstance(error, SyntaxError):
+        lines, text = [error.lineno], [error.msg]
+    where = f"line {lines[-1]} of {path.name}: " if lines else ""
     shown = "\n".join(text[:LINES] + (["..."] if len(text) > LINES else []))
     hint = ""
     if isinstance(error, IndexError):

@@ -36,8 +36,10 @@ EXERCISE = Exercise(
     ),
     mistakes=(
         Mistake("stops one early", {"range(len(x))": "range(len(x) - 1)"}, r"never written|nothing was written"),
-        Mistake("adds into x", {"out[i] = x[i] + y[i]": "x[i] += y[i]\n        out[i] = x[i]"}, r"changed its operand number 1"),
-        Mistake("handles only whole groups of four", {"range(len(x))": "range(len(x) // 4 * 4)"}, r"never written|nothing was"),
+        Mistake("adds into x", {"out[i] = x[i] + y[i]": "x[i] += y[i]\n        out[i] = x[i]"}, r"changed its operand "
+                r"number 1"),
+        Mistake("handles only whole groups of four", {"range(len(x))": "range(len(x) // 4 * 4)"},
+                r"never written|nothing was"),
         Mistake("runs past the end", {"range(len(x))": "range(len(x) + 1)"}, r"IndexError|size"),
     ),
 )  # fmt: skip

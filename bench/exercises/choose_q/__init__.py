@@ -50,11 +50,13 @@ def judge(trial: Trial, values: Array, bits: int) -> None:
         over = values[int(np.argmax(np.abs(values - form.exact(form.encode(values)))))]
         if form.max < over < 2.0**m:
             trial.wrong(
-                f"For {span} you chose Q({m}, {n}). {over:.6g} lies below {2.0**m:g}, but the largest code is {form.max:g}, and "
-                f"the nearest multiple of {2.0**-n:g} is {np.rint(over * 2.0**n) / 2.0**n:g}: rounding up leaves the range."
+                f"For {span} you chose Q({m}, {n}). {over:.6g} lies below {2.0**m:g}, but the largest code is "
+                f"{form.max:g}, and the nearest multiple of {2.0**-n:g} is {np.rint(over * 2.0**n) / 2.0**n:g}: "
+                f"rounding up leaves the range."
             )
         trial.wrong(
-            f"For {span} you chose Q({m}, {n}), which reaches from {form.min:g} to {form.max:g}: {over:.6g} saturates. Give it "
+            f"For {span} you chose Q({m}, {n}), which reaches from {form.min:g} to {form.max:g}: {over:.6g} "
+            f"saturates. Give it "
             "bits before the point; look at both ends, negative values count by their size."
         )
     better = best(values, bits)
@@ -77,13 +79,17 @@ EXERCISE = Exercise(
         "Q(m, n) has a sign, m bits before the point and n after it. Its codes are whole numbers from -2^(m+n) to "
         "2^(m+n) - 1; a code c means c * 2^-n.",
         "Try m = 0, 1, 2, ... and take the first that holds everything: fewer bits before the point are more after it.",
-        "A value v becomes the code np.rint(v * 2**n). It fits if that code lies between the two ends; they are not symmetric.",
+        "A value v becomes the code np.rint(v * 2**n). It fits if that code lies between the two ends; they are not "
+        "symmetric.",
     ),
     mistakes=(
-        Mistake("looks at the largest value only", {"codes.min() >= -(2 ** (bits - 1)) and ": ""}, r"saturates.*both ends"),
-        Mistake("compares before rounding", {"np.rint(values * 2.0**n)": "np.floor(values * 2.0**n)"}, r"rounding up leaves"),
-        Mistake("takes the ends as symmetric", {"codes.min() >= -(2 ** (bits - 1))": "codes.min() > -(2 ** (bits - 1))"},
-                r"one step further down"),
+        Mistake("looks at the largest value only", {"codes.min() >= -(2 ** (bits - 1)) and ": ""}, r"saturates.*both "
+                r"ends"),
+        Mistake("compares before rounding", {"np.rint(values * 2.0**n)": "np.floor(values * 2.0**n)"}, r"rounding up "
+                r"leaves"),
+        Mistake("takes the ends as symmetric", {"codes.min() >= -(2 ** (bits - 1))": "codes.min() > -(2 ** (bits - "
+                "1))"},
+                r"one step further down|times as fine"),
         Mistake("forgets the sign", {"n = bits - 1 - m": "n = bits - m"}, r"bits, sign included"),
         Mistake("gives away a bit", {"return m, n": "return m + 1, n - 1"}, r"times as fine"),
     ),

@@ -16,7 +16,8 @@ def check(trial: Trial) -> None:
         trial.call("histogram", codes, own, out, writes=[1, 2])
         want = np.bincount(codes, minlength=bins)
         trial.same(out, want, what="out", suspects={
-            "The values after the last whole part are missing: parts must cover all n of them, also where n is no multiple.":
+            "The values after the last whole part are missing: parts must cover all n of them, also where n is no "
+            "multiple.":
                 np.bincount(codes[: n // parts * parts], minlength=bins),
         })  # fmt: skip
     trial.stage("who writes what")
@@ -28,9 +29,11 @@ def check(trial: Trial) -> None:
         name = ("codes", "own", "out")[array]
         place = f"own[{element // bins}, {element % bins}]" if array == 1 else f"{name}[{element}]"
         trial.wrong(
-            f"{place} is written by iteration {one} of prange and touched by iteration {other}, which may run at the same "
-            "moment. Both read the same count, both add one, both write it back: one count is lost. It can go well a thousand "
-            "times. Give each iteration memory of its own, and add up afterwards, in a loop that is not parallel."
+            f"{place} is written by iteration {one} of prange and touched by iteration {other}, which may run at the "
+            f"same "
+            "moment. Both read the same count, both add one, both write it back: one count is lost. It can go well a "
+            "thousand times. Give each iteration memory of its own, and add up afterwards, in a loop that is not "
+            "parallel."
         )
 
 
@@ -43,8 +46,10 @@ EXERCISE = Exercise(
     requires=("numba",),
     hints=(
         "Which element of `out` does iteration i write? Can iteration i + 1 write the same one?",
-        "`own` has a row for each part: iteration `part` may do what it likes with `own[part]`, for no other touches it.",
-        "Inside prange: count into `own[part, codes[i]]` for the values of that part. After it: sum the rows into `out`.",
+        "`own` has a row for each part: iteration `part` may do what it likes with `own[part]`, for no other touches "
+        "it.",
+        "Inside prange: count into `own[part, codes[i]]` for the values of that part. After it: sum the rows into "
+        "`out`.",
         "The parts: from `part * n // parts` up to `(part + 1) * n // parts` they cover all n values, whatever n is.",
     ),
     mistakes=(
@@ -64,6 +69,7 @@ EXERCISE = Exercise(
         Mistake("gives up on threads", {
             "for part in prange(parts):\n        for i": "for part in range(parts):\n        for i",
         }, r"nothing runs in parallel"),
-        Mistake("one row for all", {"own[part, codes[i]] += 1": "own[0, codes[i]] += 1"}, r"own\[0, \d\] is written by"),
+        Mistake("one row for all", {"own[part, codes[i]] += 1": "own[0, codes[i]] += 1"}, r"own\[0, \d\] is written "
+                r"by"),
     ),
 )  # fmt: skip

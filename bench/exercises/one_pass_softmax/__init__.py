@@ -24,13 +24,16 @@ def check(trial: Trial) -> None:
         y = trial.blank(shape)
         trial.call("softmax", x, y, writes=[1])
         trial.against("softmax", (x,), {"axis": 1}, y, what="y", suspects={
-            "The sum was not corrected: terms that were added before a larger maximum came are relative to the old one. "
+            "The sum was not corrected: terms that were added before a larger maximum came are relative to the old "
+            "one. "
             "When the maximum goes from `top` to `new`, multiply the sum so far by exp(top - new).": unscaled(x),
             "Those are the exponentials: they still have to be divided by their sum.":
                 np.exp(x - x.max(axis=1, keepdims=True)),
-            ("exp(-900) is zero, and zero by zero is not a number: begin with a maximum of -inf, for 0 may be above all values."
+            ("exp(-900) is zero, and zero by zero is not a number: begin with a maximum of -inf, for 0 may be above "
+                    "all values."
              if shift < 0 else
-             "exp(89) is infinite in float32, and infinity by infinity is not a number: shift every row by its maximum first."):
+             "exp(89) is infinite in float32, and infinity by infinity is not a number: shift every row by its "
+             "maximum first."):
                 np.exp(x) / np.exp(x).sum(axis=1, keepdims=True),
         })  # fmt: skip
     trial.stage("reads of x")
@@ -38,8 +41,10 @@ def check(trial: Trial) -> None:
     reads = trial.trace("softmax", x, trial.blank(x.shape)).count(0)
     if reads.max() > 2:
         trial.wrong(
-            f"The result is right, but an element of x is read {reads.max()} times. Two are enough: one sweep that keeps the "
-            "maximum and the sum together, one that writes y. (x[i, j] twice in a loop is two reads: keep it in a variable.)"
+            f"The result is right, but an element of x is read {reads.max()} times. Two are enough: one sweep that "
+            f"keeps the "
+            "maximum and the sum together, one that writes y. (x[i, j] twice in a loop is two reads: keep it in a "
+            "variable.)"
         )
 
 
@@ -53,8 +58,8 @@ EXERCISE = Exercise(
     hints=(
         "After j elements keep two numbers: `top`, the largest so far, and `total`, the sum of exp(x - top) over them.",
         "If the next element is not above `top`, only its exp(v - top) is added.",
-        "If it is above, every term so far is too large by the same factor: exp(top - v) puts all of them right at once, and "
-        "the new term itself is exp(0) = 1.",
+        "If it is above, every term so far is too large by the same factor: exp(top - v) puts all of them right at "
+        "once, and the new term itself is exp(0) = 1.",
         "`total = total * np.exp(top - v) + 1; top = v`. Begin with `top = -np.inf` and `total = 0`.",
     ),
     mistakes=(

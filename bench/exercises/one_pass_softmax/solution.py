@@ -1,5 +1,5 @@
-"""The sum is always relative to the largest value so far (Milakov and Gimelshein 2018). A new maximum makes every earlier term
-too large by one and the same factor, so that a single multiplication puts the whole sum right.
+"""The sum is always relative to the largest value so far (Milakov and Gimelshein 2018). A new maximum makes every
+earlier term too large by one and the same factor, so that a single multiplication puts the whole sum right.
 
 It pays where a row does not stay in a fast cache. The same step, applied to a weighted sum of rows instead of a sum of
 numbers, is what lets attention run without its matrix of scores.

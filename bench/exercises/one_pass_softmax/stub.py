@@ -1,9 +1,10 @@
 """This softmax reads each row three times: for the maximum, for the sum, for the result. Make it two.
 
-Find the maximum *and* the sum of the exponentials in one sweep, then write `y` in a second one. The shift by the maximum
-stays: exp(89) is already infinite in float32.
+Find the maximum *and* the sum of the exponentials in one sweep, then write `y` in a second one. The shift by the
+maximum stays: exp(89) is already infinite in float32.
 
-`x` and `y` are float32 arrays of shape (rows, n), n at least 1. The checker counts how often each element of `x` is read.
+`x` and `y` are float32 arrays of shape (rows, n), n at least 1. The checker counts how often each element of `x` is
+read.
 """
 
 import numpy as np
