@@ -17,27 +17,40 @@ constexpr int64_t kChunk = 128;
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC does not see that the first chunk reads no earlier one
 
-// C (rows x cols, cols <= the tile's width) = A B, or += with `add`. Row p of B's panel stands at b + p * b_step.
-template <typename Math, int rows, int vectors>
-static void tile(int64_t steps, const typename Math::Packed* __restrict a, const typename Math::Packed* __restrict b,
-                 int64_t b_step, typename Math::Sum* __restrict c, int64_t c_row, int64_t cols, bool add) {
+// What a tile reads: panels, or matrices where they stand. Row i of A's panel of step p stands at a + i + p * rows, or
+// at a + i * a_row + p * a_step; row p of B's at b + p * b_step.
+template <typename Packed>
+struct TileInput {
+  int64_t steps;
+  const Packed *a, *b;
+  int64_t a_row, a_step, b_step;
+};
+
+// C (rows x cols, cols <= the tile's width) = A B, or += with `add`; `in_place`: nothing beyond A or B is read.
+template <typename Math, int rows, int vectors, bool in_place>
+static void tile(const TileInput<typename Math::Packed>& in, typename Math::Sum* __restrict c, int64_t c_row,
+                 int64_t cols, bool add) {
   using Sum = typename Math::Sum;
   using Packed = typename Math::Packed;
   constexpr int lanes = kLanes<Sum>;
+  const Packed* __restrict a = in.a, * __restrict b = in.b;
+  const int64_t steps = in.steps, b_step = in.b_step, last = cols - (vectors - 1) * lanes;
   alignas(kVectorBytes) Sum earlier[rows * vectors * lanes];  // the sum of the chunks before
   for (int64_t left = steps;; left -= kChunk) {
     Vec<Sum> sums[rows][vectors] = {};
     for (int64_t p = left < kChunk ? left : kChunk; p > 0; --p) {
       Vec<Packed> row[vectors];
 #pragma GCC unroll 2
-      for (int v = 0; v < vectors; ++v) row[v] = load(b + v * lanes);
+      for (int v = 0; v < vectors; ++v) {
+        row[v] = in_place && v == vectors - 1 ? load_some(b + v * lanes, last) : load(b + v * lanes);
+      }
 #pragma GCC unroll 16
       for (int i = 0; i < rows; ++i) {
-        const Vec<Packed> value = broadcast(a[i]);
+        const Vec<Packed> value = broadcast(a[in_place ? i * in.a_row : i]);
 #pragma GCC unroll 2
         for (int v = 0; v < vectors; ++v) Math::multiply_add(sums[i][v], value, row[v]);
       }
-      a += rows;
+      a += in_place ? in.a_step : rows;
       b += b_step;
     }
     if (left < steps) {
@@ -75,21 +88,21 @@ static void tile(int64_t steps, const typename Math::Packed* __restrict a, const
 #pragma GCC diagnostic pop
 
 template <typename Math>
-using Tile = void (*)(int64_t steps, const typename Math::Packed* a, const typename Math::Packed* b, int64_t b_step,
-                      typename Math::Sum* c, int64_t c_row, int64_t cols, bool add);
+using Tile = void (*)(const TileInput<typename Math::Packed>& in, typename Math::Sum* c, int64_t c_row, int64_t cols,
+                      bool add);
 
-template <typename Math, typename Rows>
+template <typename Math, bool in_place, typename Rows>
 struct Tiles;
 
-template <typename Math, int... before>
-struct Tiles<Math, std::integer_sequence<int, before...>> {
-  static constexpr Tile<Math> of[][2] = {{tile<Math, before + 1, 1>, tile<Math, before + 1, 2>}...};
+template <typename Math, bool in_place, int... before>
+struct Tiles<Math, in_place, std::integer_sequence<int, before...>> {
+  static constexpr Tile<Math> of[][2] = {{tile<Math, before + 1, 1, in_place>, tile<Math, before + 1, 2, in_place>}...};
 };
 
 // The tile kernel for 1 <= rows <= kTileRows and 1 or 2 vectors: short tiles do no work on rows that are not there.
-template <typename Math>
+template <typename Math, bool in_place = false>
 ULPGRAD_INLINE Tile<Math> tile_for(int64_t rows, int vectors) {
-  return Tiles<Math, std::make_integer_sequence<int, kTileRows>>::of[rows - 1][vectors - 1];
+  return Tiles<Math, in_place, std::make_integer_sequence<int, kTileRows>>::of[rows - 1][vectors - 1];
 }
 
 }  // namespace ulpgrad::ULPGRAD_ISA

@@ -1,0 +1,258 @@
+// A product in blocks. A block of one operand is packed once, by all threads, and shared; then threads take blocks of
+// the other one by one, pack them for themselves and multiply. Which operand is shared depends on the shape only for
+// speed: every sum has the same terms in the same order.
+#pragma once
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <type_traits>
+
+#include "gemm.h"
+#include "gemm_finish.h"
+#include "gemm_pack.h"
+#include "gemm_tile.h"
+#include "scratch.h"
+#include "threads.h"
+
+namespace ulpgrad::ULPGRAD_ISA {
+
+constexpr int64_t kMostSteps = 1024;                // of a block of k
+constexpr int64_t kSharedBytes = int64_t{1} << 23;  // of shared panels of B: in the L3 cache
+constexpr int64_t kSumBytes = int64_t{1} << 24;     // of sums that wait between blocks of k, where C cannot hold them
+constexpr int64_t kNear = int64_t{1} << 15;         // bytes of an operand that stays in the L1 cache while it is used
+constexpr int64_t kPage = int64_t{1} << 12;         // bytes from one value to another on the same set of that cache
+constexpr int64_t kTaskWork = int64_t{1} << 16;     // multiply-adds that are worth a task
+
+ULPGRAD_INLINE int64_t parts_of(int64_t n, int64_t unit) { return (n + unit - 1) / unit; }
+ULPGRAD_INLINE int64_t round_up(int64_t n, int64_t unit) { return parts_of(n, unit) * unit; }
+
+// k falls into equal blocks of whole chunks; the sums' bits depend on this, so nothing else may.
+template <typename Math>
+ULPGRAD_INLINE int64_t block_k(int64_t k) {
+  constexpr int64_t chunk = Math::depth * kChunk, most = Math::depth * kMostSteps;
+  const int64_t blocks = parts_of(k, most);
+  return blocks ? round_up(parts_of(k, blocks), chunk) : chunk;
+}
+
+// Bytes of the L2 cache of a core; 512 KiB where the system does not say.
+static int64_t l2_bytes() {
+#ifdef _SC_LEVEL2_CACHE_SIZE
+  static const int64_t found = sysconf(_SC_LEVEL2_CACHE_SIZE);
+  return found > 0 ? found : 1 << 19;
+#else
+  return 1 << 19;
+#endif
+}
+
+// Panels of an operand's rows (A) or columns (B) for one block of k; `tiny`: those that the tile for ordinary values
+// must not take.
+template <typename Math>
+struct Panels {
+  typename Math::Packed* values;
+  bool* tiny;
+};
+
+template <typename Math>
+class Product {
+ public:
+  using Value = typename Math::Value;
+  using Sum = typename Math::Sum;
+  using Packed = typename Math::Packed;
+
+  Product(const Gemm<Value>& product, int most_threads)
+      : g(product),
+        threads(most_threads),
+        step_k(block_k<Math>(g.k)),
+        most_steps(std::max<int64_t>(1, parts_of(std::min(step_k, g.k), Math::depth))),
+        height(parts_of(g.m, parts_of(g.m, kTileRows))),
+        tiles(parts_of(g.m, height)),
+        columns(parts_of(g.n, kWidth)),
+        a_in_place(reads_a_in_place()),
+        b_in_place(reads_b_in_place()) {}
+
+  void run() const {
+    if constexpr (kReads) {
+      if (a_in_place && b_in_place && threads == 1) {
+        for (int64_t p = 0; p == 0 || p < g.k; p += step_k)
+          multiply({}, 0, g.m, {}, 0, g.n, p, std::min(step_k, g.k - p), g.c, g.c_row);
+        return;
+      }
+    }
+    shares_a() ? by_columns() : by_rows();
+  }
+
+ private:
+  static constexpr bool in_place = std::is_same_v<Sum, Value>;  // sums wait in C
+  static constexpr int64_t kWidth = 2 * kLanes<Sum>;            // of a panel of B
+  static constexpr int64_t kSize = sizeof(Packed);
+  static constexpr bool kReads = std::is_same_v<Value, Packed> && ULPGRAD_ISA_LEVEL >= 1;  // matrices where they stand
+
+  const Gemm<Value>& g;
+  const int threads;
+  const int64_t step_k, most_steps;
+  const int64_t height;          // rows of a tile: all alike, since one of few rows is slow
+  const int64_t tiles, columns;  // panels of A and of B
+  const bool a_in_place, b_in_place;
+
+  // Packing pays where values are used several times, by several tiles, from beyond the nearest cache.
+  bool reads_a_in_place() const {
+    if (!kReads || g.a_row * kSize % kPage == 0) return false;
+    return columns == 1 || (columns <= 8 && g.m * g.k * kSize <= kNear);
+  }
+  bool reads_b_in_place() const {
+    return kReads && g.b_col == 1 && (tiles == 1 || (tiles <= 8 && g.n * g.k * kSize <= kNear));
+  }
+
+  // A is shared where it fits the L2 cache: then B passes once, a panel at a time. Of two ways for several threads, the
+  // one whose largest share is smaller.
+  bool shares_a() const {
+    const int64_t bytes = tiles * height * most_steps * kSize, cache = l2_bytes();
+    if (threads == 1) return bytes <= cache / 2;
+    constexpr int64_t packing = 8;  // multiply-adds of a whole tile that cost as much as packing a value
+    const int64_t by_rows =
+        parts_of(tiles, threads) * height * (columns * kWidth + packing) + columns * kWidth * packing / threads;
+    const int64_t by_columns =
+        parts_of(columns, threads) * kWidth * (tiles * height + packing) + tiles * height * packing / threads;
+    return bytes <= cache * 3 / 2 && by_columns <= by_rows;
+  }
+
+  bool waits() const { return !in_place && g.k > step_k; }  // sums that C cannot hold between two blocks of k
+
+  // Packed values from one panel of A to the next: threads pack them side by side, and packing may write beyond one.
+  int64_t a_size(int64_t steps) const { return round_up(height * steps, 16) + kPackSlack; }
+  static int64_t b_size(int64_t steps) { return kWidth * steps; }
+
+  // This thread's memory for `count` panels of `size` values, and `sums` after them.
+  static Panels<Math> room(Slot slot, int64_t count, int64_t panel, int64_t sums, Sum** waiting) {
+    const int64_t size = round_up(count * panel, 16);
+    char* memory = static_cast<char*>(scratch(slot, size * kSize + sums * static_cast<int64_t>(sizeof(Sum)) + count));
+    if (waiting) *waiting = sums ? reinterpret_cast<Sum*>(memory + size * kSize) : nullptr;
+    return {reinterpret_cast<Packed*>(memory),
+            reinterpret_cast<bool*>(memory + size * kSize + sums * static_cast<int64_t>(sizeof(Sum)))};
+  }
+
+  // One vector wide where that holds the rest of the columns, else two.
+  static int vectors_for(int64_t cols) { return cols > kLanes<Sum> ? 2 : 1; }
+
+  // Panel `at` of those that begin with row i0.
+  void pack_a(const Panels<Math>& to, int64_t at, int64_t i0, int64_t p, int64_t k) const {
+    if (a_in_place) return;
+    const int64_t steps = parts_of(k, Math::depth), i = i0 + at * height, rows = std::min(height, g.m - i);
+    Packed* out = to.values + at * a_size(steps);
+    pack_panel<Math>(rows, rows, k, g.a + i * g.a_row + p * g.a_col, g.a_row, g.a_col, out);
+    if constexpr (Math::depth == 2) to.tiny[at] = holds_tiny(out, rows * steps);
+  }
+
+  void pack_b(const Panels<Math>& to, int64_t at, int64_t j0, int64_t p, int64_t k) const {
+    if (b_in_place) return;
+    const int64_t steps = parts_of(k, Math::depth), j = j0 + at * kWidth, cols = std::min(kWidth, g.n - j);
+    const int64_t width = vectors_for(cols) * kLanes<Sum>;
+    Packed* out = to.values + at * b_size(steps);
+    pack_panel<Math>(width, cols, k, g.b + p * g.b_row + j * g.b_col, g.b_col, g.b_row, out);
+    if constexpr (Math::depth == 2) to.tiny[at] = holds_tiny(out, width * steps);
+  }
+
+  // The panels of A that begin with row i0 times those of B that begin with column j0. The sums stand in `sums` (none:
+  // they are finished at once), and are finished with the last block of k.
+  void multiply(const Panels<Math>& a, int64_t i0, int64_t m, const Panels<Math>& b, int64_t j0, int64_t n, int64_t p,
+                int64_t k, Sum* sums, int64_t sums_row) const {
+    const int64_t steps = parts_of(k, Math::depth);
+    const bool finishes = p + k >= g.k && (!in_place || g.bias || g.activation != Activation::none);
+    const bool add = p > 0 || (in_place && g.accumulate);
+    alignas(64) Sum held[in_place ? 1 : kTileRows * kWidth];
+    for (int64_t j = 0; j < n; j += kWidth) {
+      const int64_t cols = std::min(kWidth, n - j);
+      const int vectors = vectors_for(cols);
+      TileInput<Packed> in{steps, nullptr, b.values + j / kWidth * b_size(steps), 1, 0, vectors * kLanes<Sum>};
+      if constexpr (kReads)
+        if (b_in_place) in.b = g.b + p * g.b_row + j0 + j, in.b_step = g.b_row;
+      for (int64_t i = 0; i < m; i += height) {
+        const int64_t rows = std::min(height, m - i);
+        Sum* to = sums ? sums + i * sums_row + j : held;
+        const int64_t to_row = sums ? sums_row : kWidth;
+        in.a = a.values + i / height * a_size(steps), in.a_step = rows;
+        Tile<Math> tile = tile_for<Math>(rows, vectors);
+        if constexpr (kReads) {
+          if (a_in_place) in.a = g.a + (i0 + i) * g.a_row + p * g.a_col, in.a_row = g.a_row, in.a_step = g.a_col;
+          if (a_in_place || b_in_place) tile = tile_for<Math, true>(rows, vectors);
+        }
+        if constexpr (Math::depth == 2)
+          if (a.tiny[i / height] || b.tiny[j / kWidth]) tile = tile_for<typename Math::Careful>(rows, vectors);
+        tile(in, to, to_row, cols, add);
+        if (finishes)
+          finish(to, to_row, g.c + (i0 + i) * g.c_row + j0 + j, g.c_row, rows, cols, g.bias ? g.bias + j0 + j : nullptr,
+                 g.activation, !in_place && g.accumulate);
+      }
+    }
+  }
+
+  // B is shared, as many columns at a time as the L3 cache holds; threads take rows of A that fit their L2 caches.
+  void by_rows() const {
+    const int64_t most_n = std::clamp(kSharedBytes / (most_steps * kSize * kWidth), int64_t{1}, columns) * kWidth;
+    const int64_t most_m =
+        waits() ? std::max<int64_t>(1, kSumBytes / (most_n * static_cast<int64_t>(sizeof(Sum)) * height)) * height
+                : g.m;
+    const int64_t fitting = std::max<int64_t>(1, l2_bytes() / 2 / (most_steps * kSize * height));
+    const int64_t sums = waits() ? std::min(most_m, g.m) * most_n : 0;
+    Sum* waiting;
+    const Panels<Math> b = room(Slot::gemm_b, most_n / kWidth, b_size(most_steps), sums, &waiting);
+    for (int64_t top = 0; top < g.m; top += most_m) {
+      const int64_t here = parts_of(std::min(most_m, g.m - top), height);
+      const int64_t least = threads == 1 ? 1 : std::min<int64_t>(here, 4 * threads);
+      const int64_t blocks = std::min(here, round_up(std::max(least, parts_of(here, fitting)), threads));
+      for (int64_t j = 0; j < g.n; j += most_n) {
+        const int64_t n = std::min(most_n, g.n - j);
+        for (int64_t p = 0; p == 0 || p < g.k; p += step_k) {
+          const int64_t k = std::min(step_k, g.k - p);
+          parallel_tasks(parts_of(n, kWidth), threads, [&](int64_t at) { pack_b(b, at, j, p, k); });
+          parallel_tasks(blocks, threads, [&](int64_t block) {
+            const int64_t first = here * block / blocks, count = here * (block + 1) / blocks - first;
+            const int64_t i = top + first * height, m = std::min(count * height, g.m - i);
+            const Panels<Math> a = room(Slot::gemm_a, count, a_size(most_steps), 0, nullptr);
+            for (int64_t at = 0; at < count; ++at) pack_a(a, at, i, p, k);
+            if constexpr (in_place) {
+              multiply(a, i, m, b, j, n, p, k, g.c + i * g.c_row + j, g.c_row);
+            } else {
+              multiply(a, i, m, b, j, n, p, k, waiting ? waiting + (i - top) * most_n : nullptr, most_n);
+            }
+          });
+        }
+      }
+    }
+  }
+
+  // All of A is shared; threads take panels of B.
+  void by_columns() const {
+    const int64_t row = static_cast<int64_t>(sizeof(Sum)) * g.m * kWidth;
+    const int64_t most_n = (waits() ? std::clamp(kSumBytes / row, int64_t{1}, columns) : columns) * kWidth;
+    Sum* waiting;
+    const Panels<Math> a = room(Slot::gemm_a, tiles, a_size(most_steps), waits() ? g.m * most_n : 0, &waiting);
+    for (int64_t j0 = 0; j0 < g.n; j0 += most_n) {
+      const int64_t n = std::min(most_n, g.n - j0), count = parts_of(n, kWidth);
+      for (int64_t p = 0; p == 0 || p < g.k; p += step_k) {
+        const int64_t k = std::min(step_k, g.k - p);
+        const int64_t together = std::clamp(kTaskWork / (g.m * kWidth * std::max<int64_t>(1, k)), int64_t{1}, count);
+        const auto pack = [&](int64_t begin, int64_t end) {
+          for (int64_t at = begin; at < end; ++at) pack_a(a, at, 0, p, k);
+        };
+        threads == 1 ? pack(0, tiles)
+                     : parallel_for(tiles, 1 + kTaskWork / (8 * height * std::max<int64_t>(1, k)), pack);
+        parallel_tasks(parts_of(count, together), threads, [&](int64_t task) {
+          const Panels<Math> b = room(Slot::gemm_b, 1, b_size(most_steps), 0, nullptr);
+          for (int64_t at = task * together; at < std::min(count, (task + 1) * together); ++at) {
+            const int64_t j = j0 + at * kWidth, cols = std::min(kWidth, g.n - j);
+            pack_b(b, 0, j, p, k);
+            if constexpr (in_place) {
+              multiply(a, 0, g.m, b, j, cols, p, k, g.c + j, g.c_row);
+            } else {
+              multiply(a, 0, g.m, b, j, cols, p, k, waiting ? waiting + at * kWidth : nullptr, most_n);
+            }
+          }
+        });
+      }
+    }
+  }
+};
+
+}  // namespace ulpgrad::ULPGRAD_ISA
