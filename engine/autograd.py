@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 Edge = Any  # None, a leaf Tensor, or (Node, output index)
 Hook = Callable[["Tensor"], "Tensor | None"]
 
-_recording: ContextVar[bool] = ContextVar("recording", default=True)
-is_grad_enabled = _recording.get
+recording: ContextVar[bool] = ContextVar("recording", default=True)
+is_grad_enabled = recording.get
 _in_backward: ContextVar[bool] = ContextVar("in_backward", default=False)
 is_in_backward = _in_backward.get
-_sequence = itertools.count()
+sequence = itertools.count()
 
 
 class _GradMode(contextlib.ContextDecorator):
@@ -70,10 +70,10 @@ class _GradMode(contextlib.ContextDecorator):
         return stepped
 
     def __enter__(self) -> None:
-        self.tokens.append(_recording.set(self.on))
+        self.tokens.append(recording.set(self.on))
 
     def __exit__(self, *_: object) -> None:
-        _recording.reset(self.tokens.pop())
+        recording.reset(self.tokens.pop())
 
 
 def no_grad() -> _GradMode:
@@ -105,26 +105,29 @@ class Saved:
         return self.tensor
 
 
+def operands_of(inputs: Sequence[Tensor | None]) -> list[Any]:
+    """The shape of each input, and the format of its gradient."""
+    return [
+        None if t is None else (t.storage.shape, gradient_format(t.dtype) if t.dtype.routed else t.dtype)
+        for t in inputs
+    ]
+
+
 class Node:
     """One recorded operation. Subclasses say how gradients of the outputs become gradients of the inputs."""
 
-    hooks: dict[int, list[Hook]] | None = None
-    retained: dict[int, weakref.ref[Tensor]] | None = None
+    __slots__ = ("__weakref__", "edges", "hooks", "name", "operands", "retained", "sequence")
+
+    hooks: dict[int, list[Hook]] | None
+    retained: dict[int, weakref.ref[Tensor]] | None
     keeps_gradients = False  # whether what vjp gives may also be held elsewhere: by a user's code
 
     def __init__(self, name: str, inputs: Sequence[Tensor | None]) -> None:
         self.name = name
-        self.sequence = next(_sequence)
-        self.edges: list[Edge] = []
-        self.operands: list[Any] = []  # shape of each input, and the format of its gradient
-        for t in inputs:
-            if t is None:
-                self.edges.append(None)
-                self.operands.append(None)
-            else:
-                self.edges.append((t._node or t) if t.requires_grad else None)
-                form = t.dtype
-                self.operands.append((t.storage.shape, gradient_format(form) if form.routed else form))
+        self.sequence = next(sequence)
+        self.edges: list[Edge] = [None if t is None or not t.requires_grad else t._node or t for t in inputs]
+        self.operands = operands_of(inputs)
+        self.hooks = self.retained = None
 
     def vjp(self, gradients: list[Tensor | None]) -> Sequence[Any]:
         """Gradients of the inputs from those of the outputs (None: zero): tensors, or Placed ones."""

@@ -12,13 +12,15 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ulpgrad import autograd, dispatch
 from ulpgrad.autograd import Node, Saved, is_grad_enabled
 from ulpgrad.errors import FormatError, GradientError
 from ulpgrad.formats import Format, gradient_format
+from ulpgrad.kernels import native
 from ulpgrad.kernels.spec import Op
+from ulpgrad.remembered import Remembered
 from ulpgrad.tensor import Tensor
 
 Rule = Callable[..., Any]
@@ -26,7 +28,36 @@ F = TypeVar("F", bound=Callable[..., Any])
 Places = tuple[tuple[str, int], ...]
 
 
-class Primitive:
+class PlainCall(NamedTuple):
+    """A call that ran on operands as they are."""
+
+    primitive: Primitive
+    tensors: Sequence[Tensor | None]
+    outs: tuple[Tensor, ...]
+    params: dict[str, Any]
+
+
+class _PlainCalls:
+    """The last of these calls, as long as somebody listens (`remembered`)."""
+
+    def __init__(self) -> None:
+        self.listeners = 0
+        self.last: PlainCall | None = None
+        self.numbers: list[Tensor] = []  # operands made of numbers among the arguments
+
+    def __enter__(self) -> _PlainCalls:
+        self.listeners += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.listeners -= 1
+        self.last, self.numbers = None, []
+
+
+plain_calls = _PlainCalls()
+
+
+class Primitive(Remembered):
     """An op that can be called on tensors. The first output is differentiable; further ones are saved statistics.
 
     - `gradients`: operand name -> rule giving that operand's gradient.
@@ -45,6 +76,7 @@ class Primitive:
         joint: Rule | None = None,
         composite: Callable[..., Tensor] | None = None,
     ) -> None:
+        super().__init__(self._first)
         self.op = op
         self.operands = tuple(operands.split())
         self.outputs = tuple(outputs.split())
@@ -54,6 +86,10 @@ class Primitive:
         self.reads = {name: _parameters(rule) for name, rule in self.rules.items()}
         self._needs: dict[int, tuple[Places, Places]] = {}
 
+    if TYPE_CHECKING:
+
+        def __call__(self, *tensors: Tensor | None, **params: Any) -> Tensor: ...
+
     @property
     def has_rules(self) -> bool:
         """Whether gradients are given as rules, and not only through the composite."""
@@ -62,8 +98,8 @@ class Primitive:
     def __repr__(self) -> str:
         return f"<Primitive {self.op.name}>"
 
-    def __call__(self, *tensors: Tensor | None, **params: Any) -> Tensor:
-        """Run the op; the (first) output."""
+    def _first(self, *tensors: Tensor | None, **params: Any) -> Tensor:
+        """What calling it does: run the op; the (first) output."""
         return self._outputs(tensors, params)[0]
 
     def every(self, *tensors: Tensor | None, **params: Any) -> tuple[Tensor, ...]:
@@ -101,6 +137,8 @@ class Primitive:
             outs = tuple([Tensor(r, f) for r, f in zip(result, forms, strict=True)])
         if recorded:
             self.record(tensors, outs, params)
+        if plain_calls.listeners:
+            plain_calls.last = PlainCall(self, tensors, outs, params)
         return outs
 
     def record(self, tensors: Sequence[Tensor | None], outs: tuple[Tensor, ...], params: dict[str, Any]) -> None:
@@ -111,11 +149,14 @@ class Primitive:
                 mask |= bit
             bit <<= 1
         if mask and outs[0].dtype.differentiable and is_grad_enabled():
-            outs[0]._node = (_OpNode(self, tensors, outs, params, self._needs.get(mask) or self._needed(mask)), 0)
+            outs[0]._node = (_OpNode(self, tensors, outs, params, self.needs(mask)), 0)
             outs[0].requires_grad = True
 
-    def _needed(self, mask: int) -> tuple[Places, Places]:
+    def needs(self, mask: int) -> tuple[Places, Places]:
         """Operands and outputs, by name and position, that the rules of the operands in a bit mask read."""
+        return self._needs.get(mask) or self._needed(mask)
+
+    def _needed(self, mask: int) -> tuple[Places, Places]:
         names: set[str] = set(_parameters(self.joint)) if self.joint is not None else set()
         for position, name in enumerate(self.operands):
             if mask >> position & 1:
@@ -175,6 +216,8 @@ def _parameters(rule: Rule) -> tuple[str, ...]:
 
 class _OpNode(Node):
     """A recorded call of a Primitive."""
+
+    __slots__ = ("params", "primitive", "saved")
 
     def __init__(
         self,
@@ -252,6 +295,35 @@ class _OpNode(Node):
     @property
     def freed(self) -> bool:
         return self.saved is None
+
+
+def _learn(function: Callable[..., Any], *args: Any, **options: Any) -> tuple[Any, ...]:
+    """What a remembered function gives; and, if that is one op's result on tensors among the arguments, how to come to it:
+    the kernel, its results' formats, where each operand is found, the parameters, and what the node is made of."""
+    with plain_calls as calls:
+        out = function(*args, **options)
+        call, numbers = calls.last, calls.numbers
+    if call is None or out is not call.outs[0]:
+        return (out,)
+    primitive, tensors, _, params = call
+    given = {id(a): i for i, a in enumerate((*args, *options.values()))}
+    known = {id(t) for t in numbers}
+    if any(t is not None and id(t) not in given and id(t) not in known for t in tensors):
+        return (out,)
+    arrays = tuple(None if t is None else t.storage for t in tensors)
+    plan = dispatch.plan(primitive.op, tuple(None if t is None else t.dtype for t in tensors), arrays, params)
+    places = tuple(t if t is None else given.get(id(t), t) for t in tensors)
+    node = None
+    if out.requires_grad:
+        mask = sum(1 << i for i, t in enumerate(tensors) if t is not None and t.requires_grad)
+        node = primitive, primitive.op.name, autograd.operands_of(tensors), *primitive.needs(mask)
+    return out, plan.run, plan.formats, places, params, node
+
+
+if native.missing() is None:
+    native.module().remember(
+        Tensor, Saved, _OpNode, Format, dispatch.state, autograd.recording, autograd.sequence, _learn
+    )
 
 
 class _MoveNode(Node):

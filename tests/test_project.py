@@ -20,7 +20,7 @@ LEVELS = [
     {"errors", "settings", "formats"},
     {"_native"},
     {"kernels"},
-    {"device", "dispatch"},
+    {"device", "dispatch", "remembered"},
     {"autograd", "tensor", "differentiable"},
     {"ops", "random", "policy", "explain", "fixed", "fused"},
     {"nn", "optim", "io", "data", "testing", "quantization"},

@@ -9,6 +9,7 @@ from ulpgrad.kernels.softmax import spec
 from ulpgrad.ops import elementwise as ew
 from ulpgrad.ops.common import as_tensor, normalize_axis
 from ulpgrad.ops.reduction import sum as total
+from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
 __all__ = ["log_softmax", "softmax"]
@@ -29,6 +30,7 @@ _log_softmax = Primitive(
 )
 
 
+@remembered
 def softmax(x: Any, /, axis: int = -1) -> Tensor:
     """exp(x) / sum(exp(x)) along an axis, without overflow."""
     x = as_tensor(x)
@@ -36,6 +38,7 @@ def softmax(x: Any, /, axis: int = -1) -> Tensor:
     return out
 
 
+@remembered
 def log_softmax(x: Any, /, axis: int = -1) -> Tensor:
     """log(softmax(x)) along an axis, exact where softmax would underflow."""
     x = as_tensor(x)

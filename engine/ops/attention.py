@@ -17,6 +17,7 @@ from ulpgrad.ops.common import as_tensor, broadcast_shapes
 from ulpgrad.ops.linalg import matmul
 from ulpgrad.ops.manipulation import broadcast_to, matrix_transpose, reshape
 from ulpgrad.ops.reduction import max as largest, sum as total
+from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
 __all__ = ["scaled_dot_product_attention"]
@@ -75,6 +76,7 @@ def _check_heads(name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
         )
 
 
+@remembered
 def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_causal: bool = False,
                                  scale: float | None = None, enable_gqa: bool = False) -> Tensor:  # fmt: skip
     """softmax(scale q kᵀ + mask) v over the last two axes (Vaswani et al. 2017).

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ulpgrad.differentiable import plain_calls
 from ulpgrad.errors import ArgumentError, AxisError, FormatError, ShapeError
 from ulpgrad.formats import Array, Format, Integer, as_format, get_default_dtype
 from ulpgrad.tensor import Tensor
@@ -29,7 +30,10 @@ def as_tensor(given: Any, dtype: Format | None = None) -> Tensor:
 
 def scalar(value: bool | int | float, form: Format) -> Tensor:
     """A 0-d tensor of a Python number in a format."""
-    return _scalar(value, type(value).__name__, form) if value else _make_scalar(value, form)  # -0.0 and 0.0 hash alike
+    made = _scalar(value, type(value).__name__, form) if value else _make_scalar(value, form)  # -0.0 and 0.0 hash alike
+    if plain_calls.listeners:
+        plain_calls.numbers.append(made)
+    return made
 
 
 def _make_scalar(value: Any, form: Format) -> Tensor:

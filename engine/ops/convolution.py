@@ -13,6 +13,7 @@ from ulpgrad.ops.common import as_tensor, pair
 from ulpgrad.ops.manipulation import permute_dims, reshape
 from ulpgrad.ops.reduction import sum as total
 from ulpgrad.ops.unfold import unfold
+from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
 __all__ = ["conv2d"]
@@ -56,6 +57,7 @@ _weight_gradient: Primitive = Primitive(
 )
 
 
+@remembered
 def conv2d(
     x: Any,
     w: Any,

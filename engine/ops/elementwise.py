@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from ulpgrad import dispatch
-from ulpgrad.differentiable import Primitive
+from ulpgrad.differentiable import Primitive, plain_calls
 from ulpgrad.errors import ArgumentError, FormatError, UlpgradError
 from ulpgrad.formats import Format, bool_, float32
 from ulpgrad.kernels.elementwise import spec
 from ulpgrad.kernels.spec import Op
 from ulpgrad.ops.common import as_tensor, operands, scalar, weak_format
 from ulpgrad.ops.creation import astype, zeros_like
+from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
 __all__ = [
@@ -120,7 +121,7 @@ def _unary(name: str, rule: Callable[..., Any] | None = None) -> Unary:
     state, kept = dispatch.state, _Roads(primitive.op)
 
     def call(x: Any, /) -> Tensor:
-        if not state.special:
+        if not (state.special or plain_calls.listeners):
             try:
                 run, form = kept[x.dtype]
                 out = Tensor(run(x.storage), form)
@@ -135,7 +136,7 @@ def _unary(name: str, rule: Callable[..., Any] | None = None) -> Unary:
         kept.keep(x.dtype, x)
         return out
 
-    return _named(call, name)  # type: ignore[no-any-return]
+    return remembered(_named(call, name))  # type: ignore[no-any-return]
 
 
 def _binary(name: str, rules: Rules | None = None) -> Binary:
@@ -146,7 +147,7 @@ def _binary(name: str, rules: Rules | None = None) -> Binary:
     state, kept = dispatch.state, _Roads(primitive.op)
 
     def call(x1: Any, x2: Any, /) -> Tensor:
-        if not state.special:
+        if not (state.special or plain_calls.listeners):
             try:
                 number = x2.__class__ is float or x2.__class__ is int
                 other = scalar(x2, weak_format(x2, x1.dtype)) if number else x2
@@ -163,7 +164,7 @@ def _binary(name: str, rules: Rules | None = None) -> Binary:
         kept.keep((a.dtype, b.dtype), a, b)
         return out
 
-    return _named(call, name)  # type: ignore[no-any-return]
+    return remembered(_named(call, name))  # type: ignore[no-any-return]
 
 
 class _Roads(dict[Any, tuple[Callable[..., Any], Any]]):
@@ -337,11 +338,13 @@ _gelu: Primitive = Primitive(
 )
 
 
+@remembered
 def leaky_relu(x: Any, /, negative_slope: float = 0.01) -> Tensor:
     """x where it is positive, negative_slope * x elsewhere."""
     return _leaky_relu(as_tensor(x), negative_slope=float(negative_slope))
 
 
+@remembered
 def gelu(x: Any, /, approximate: str = "none") -> Tensor:
     """x times the normal distribution function of x (Hendrycks and Gimpel 2016), exact or through tanh.
 
@@ -364,6 +367,7 @@ _where: Primitive = Primitive(
 )
 
 
+@remembered
 def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:
     """x1 where the condition is true, x2 elsewhere; the three broadcast. The condition must be bool."""
     condition = as_tensor(condition)
@@ -404,6 +408,7 @@ def _bound(value: float, sign: float, form: Format) -> float:
     return float(form.exact(scalar(value, form).storage))
 
 
+@remembered
 def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
     """x limited to the interval from min to max (numbers, tensors that broadcast, or None). The result keeps x's format."""
     x = as_tensor(x)

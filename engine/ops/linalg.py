@@ -13,6 +13,7 @@ from ulpgrad.kernels.matmul import spec
 from ulpgrad.ops import accumulate as acc, elementwise as ew
 from ulpgrad.ops.common import as_tensor, normalize_axes, normalize_axis, operands
 from ulpgrad.ops.manipulation import matrix_transpose, moveaxis, permute_dims, reshape
+from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
 __all__ = [
@@ -56,6 +57,7 @@ def _product(name: str, a: Tensor, b: Tensor, accumulate: Any, backward: Any) ->
     return acc.product(name, a, b, accumulate, backward)
 
 
+@remembered
 def matmul(x1: Any, x2: Any, /, *, accumulate: Any = None, accumulate_backward: Any = None) -> Tensor:
     """The matrix product of (..., m, k) and (..., k, n): (..., m, n). Leading axes broadcast; a 1-d operand counts as a
     row on the left, a column on the right. Raises ShapeError where the inner sizes differ.
@@ -81,6 +83,7 @@ def matmul(x1: Any, x2: Any, /, *, accumulate: Any = None, accumulate_backward: 
     return reshape(out, out.shape[:-1])
 
 
+@remembered
 def linear(
     x: Any,
     weight: Tensor,

@@ -19,6 +19,7 @@ from ulpgrad.ops.common import as_tensor, normalize_shape
 from ulpgrad.ops.creation import astype
 from ulpgrad.ops.manipulation import reshape
 from ulpgrad.ops.reduction import mean as average
+from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
 __all__ = ["batch_norm", "layer_norm", "rms_norm"]
@@ -91,6 +92,7 @@ def _over_last_axes(
     return reshape(run(reshape(x, (*x.shape[: -len(shape)], math.prod(shape))), *flat), x.shape)
 
 
+@remembered
 def layer_norm(
     x: Any, normalized_shape: int | Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> Tensor:
@@ -103,6 +105,7 @@ def layer_norm(
     )
 
 
+@remembered
 def rms_norm(x: Any, normalized_shape: int | Sequence[int], weight: Any = None, eps: float | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last axes; `eps` is that of x's format unless given.
 

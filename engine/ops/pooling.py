@@ -9,6 +9,7 @@ from ulpgrad.kernels.pool import spec
 from ulpgrad.ops.common import as_tensor, pair
 from ulpgrad.ops.indexing import take_along_axis
 from ulpgrad.ops.manipulation import reshape
+from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
 __all__ = ["avg_pool2d", "max_pool2d"]
@@ -63,6 +64,7 @@ def _windows(name: str, kernel_size: Any, stride: Any, padding: Any) -> dict[str
     }
 
 
+@remembered
 def max_pool2d(
     x: Any,
     kernel_size: int | tuple[int, int],
@@ -80,6 +82,7 @@ def max_pool2d(
     return out
 
 
+@remembered
 def avg_pool2d(
     x: Any,
     kernel_size: int | tuple[int, int],

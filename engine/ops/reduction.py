@@ -16,6 +16,7 @@ from ulpgrad.ops import accumulate as acc, elementwise as ew
 from ulpgrad.ops.common import Axis, as_tensor, normalize_axes, normalize_axis
 from ulpgrad.ops.creation import astype, ones
 from ulpgrad.ops.manipulation import broadcast_to, concat, flip, permute_dims, reshape
+from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
 __all__ = [
@@ -121,6 +122,7 @@ def _by_steps(x: Tensor, axis: int) -> Tensor:
     return concat(steps, axis=axis)
 
 
+@remembered
 def sum(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False, accumulate: Any = None) -> Tensor:
     """The sum over `axis`. Integers and bools sum in int64 (uint64 if unsigned) unless `dtype` is given.
 
@@ -136,6 +138,7 @@ def sum(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = Fal
     return out if dtype is None else astype(out, dtype, copy=False)
 
 
+@remembered
 def prod(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
     """The product over `axis`. Integers and bools multiply in int64 (uint64 if unsigned) unless `dtype` is given."""
     x = as_tensor(x)
@@ -145,6 +148,7 @@ def prod(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = Fa
     return out if dtype is None else astype(out, dtype, copy=False)
 
 
+@remembered
 def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False, accumulate: Any = None) -> Tensor:
     """The mean over `axis`, of floats. `accumulate`: as in `sum`; the division is an ordinary one."""
     x = as_tensor(x)
@@ -155,6 +159,7 @@ def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False, accumulate: An
     return _mean(x, axis=normalize_axes("mean", axis, x.ndim), keepdims=keepdims)
 
 
+@remembered
 def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """The mean squared distance from the mean; the divisor is the count less `correction` (1 for the unbiased estimate)."""
     x = as_tensor(x)
@@ -169,24 +174,28 @@ def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
     return ew.sqrt(var(x, axis=axes, correction=correction, keepdims=keepdims))
 
 
+@remembered
 def max(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The largest value over `axis`; NaN if there is one. The gradient is shared among equals."""
     x = as_tensor(x)
     return _max(x, axis=normalize_axes("max", axis, x.ndim), keepdims=keepdims)
 
 
+@remembered
 def min(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The smallest value over `axis`; NaN if there is one. The gradient is shared among equals."""
     x = as_tensor(x)
     return _min(x, axis=normalize_axes("min", axis, x.ndim), keepdims=keepdims)
 
 
+@remembered
 def all(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Whether every value over `axis` is true (not zero)."""
     x = as_tensor(x)
     return _all(x, axis=normalize_axes("all", axis, x.ndim), keepdims=keepdims)
 
 
+@remembered
 def any(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Whether some value over `axis` is true (not zero)."""
     x = as_tensor(x)
@@ -199,11 +208,13 @@ def _position(name: str, primitive: Primitive, x: Any, axis: int | None, keepdim
     return primitive(x, axis=where, keepdims=keepdims)
 
 
+@remembered
 def argmax(x: Any, /, *, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """The position (int64) of the first largest value, along `axis` or in the flattened tensor."""
     return _position("argmax", _argmax, x, axis, keepdims)
 
 
+@remembered
 def argmin(x: Any, /, *, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """The position (int64) of the first smallest value, along `axis` or in the flattened tensor."""
     return _position("argmin", _argmin, x, axis, keepdims)
@@ -227,6 +238,7 @@ def _cumulative(name: str, primitive: Any, x: Any, axis: int | None, dtype: Any,
     return concat([first if name == "cumulative_prod" else first - first, out], axis=where)
 
 
+@remembered
 def cumulative_sum(
     x: Any,
     /,
@@ -246,6 +258,7 @@ def cumulative_sum(
     return _cumulative("cumulative_sum", chosen, x, axis, dtype, include_initial)
 
 
+@remembered
 def cumulative_prod(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Tensor:
     """Running products along `axis` (needed unless x is 1-d), with a leading 1 if `include_initial`."""
     return _cumulative("cumulative_prod", _cumulative_prod, x, axis, dtype, include_initial)

@@ -1,0 +1,210 @@
+"""Functions that remember their calls: what they give must not depend on what was called before."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ulpgrad as ug
+from ulpgrad.errors import AxisError, FormatError, GradientError, ShapeError
+from ulpgrad.kernels import native
+
+CALLS: dict[str, Callable[..., ug.Tensor]] = {
+    "add": lambda x, y: x + y,
+    "scaled": lambda x, y: x * 2.5,
+    "from a number": lambda x, y: 1.5 - x,
+    "twice": lambda x, y: x * x,
+    "exp": lambda x, y: ug.exp(x),
+    "gelu": lambda x, y: ug.gelu(x, approximate="tanh"),
+    "clip": lambda x, y: ug.clip(x, -0.5, 0.5),
+    "where": lambda x, y: ug.where(x > y, x, y),
+    "matmul": lambda x, y: x @ y,
+    "linear": lambda x, y: ug.linear(x, y, y[0], activation=None),
+    "sum": lambda x, y: ug.sum(x),
+    "mean": lambda x, y: ug.mean(x, axis=(0, 1), keepdims=True),
+    "max": lambda x, y: ug.max(x, axis=-1),
+    "var": lambda x, y: x.var(axis=0, correction=1.0),
+    "softmax": lambda x, y: ug.softmax(x, axis=0),
+    "layer_norm": lambda x, y: ug.layer_norm(x, (4,), y[0], None),
+    "attention": lambda x, y: ug.scaled_dot_product_attention(x, y, y, is_causal=True),
+    "cumulative_sum": lambda x, y: ug.cumulative_sum(x, axis=1),
+}
+
+
+def pair(form: Any = ug.float32, seed: int = 0, grad: bool = False) -> tuple[ug.Tensor, ug.Tensor]:
+    rng = np.random.default_rng(seed)
+    x, y = (ug.asarray(rng.standard_normal((4, 4)), dtype=form) for _ in range(2))
+    return (x.requires_grad_(), y.requires_grad_()) if grad else (x, y)
+
+
+def bits(t: ug.Tensor | None) -> bytes:
+    return b"none" if t is None else np.ascontiguousarray(t.storage).tobytes()
+
+
+def outcome(call: Callable[..., ug.Tensor], x: ug.Tensor, y: ug.Tensor) -> tuple[Any, ...]:
+    """A call's result and its gradients."""
+    out = call(x, y)
+    if not out.requires_grad:
+        return out.dtype, out.shape, bits(out)
+    grads = ug.grad(out, [x, y], ug.asarray(np.arange(out.size).reshape(out.shape), dtype=out.dtype), allow_unused=True)
+    return out.dtype, out.shape, bits(out), *map(bits, grads)
+
+
+@pytest.mark.parametrize("form", [ug.float32, ug.float64, ug.bfloat16], ids=str)
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_gives_the_same_however_often_it_came(name: str, form: Any) -> None:
+    call = CALLS[name]
+    layouts = {"rows": lambda t: t, "columns": lambda t: t.T, "every other": lambda t: ug.concat([t, t])[::2]}
+    for grad in (False, True):
+        for move in layouts.values():
+            expected = []
+            for again in range(4):  # unknown, seen once, learnt, remembered
+                x, y = pair(form, again % 2, grad)
+                expected.append(outcome(lambda a, b, move=move: call(move(a), move(b)), x, y))
+            assert expected[:2] == expected[2:]
+            assert expected[0] != expected[1]  # values count, not only shapes
+
+
+def test_values_that_compare_equal_are_told_apart() -> None:
+    x = ug.asarray([1.0, -1.0])
+    for _ in range(3):
+        assert np.signbit((x * -0.0).numpy()).tolist() == [True, False]
+        assert np.signbit((x * 0.0).numpy()).tolist() == [False, True]
+    whole = ug.asarray([1, 2])
+    for _ in range(3):
+        assert (whole + 1).dtype is ug.int64
+        assert (whole + 1.0).dtype is ug.get_default_dtype()
+
+
+def test_one_tensor_twice_is_not_two_tensors() -> None:
+    x, y = ug.asarray([2.0, 3.0]), ug.asarray([5.0, 7.0])
+    for _ in range(3):
+        assert (x * x).tolist() == [4.0, 9.0]
+        assert (x * y).tolist() == [10.0, 21.0]
+
+
+def test_gradients_are_recorded_where_they_are_wanted() -> None:
+    x = ug.asarray([1.0, 2.0], requires_grad=True)
+    for _ in range(3):
+        assert ug.exp(x).requires_grad
+        with ug.no_grad():
+            assert not ug.exp(x).requires_grad
+        assert not ug.exp(x.detach()).requires_grad
+        assert not (x > x).requires_grad
+        y = ug.exp(x)
+        hooked: list[float] = []
+        y.register_hook(lambda g, into=hooked: into.append(float(g.sum())))
+        y.retain_grad()
+        x.grad = None
+        ug.sum(y).backward()
+        assert hooked == [2.0]
+        assert y.grad is not None
+        np.testing.assert_allclose(x.grad.numpy(), np.exp([1.0, 2.0]), rtol=1e-6)  # type: ignore[union-attr]
+        second = ug.grad(ug.grad(ug.sum(ug.exp(x)), x, create_graph=True).sum(), x)
+        np.testing.assert_allclose(second.numpy(), np.exp([1.0, 2.0]), rtol=1e-6)
+
+
+def test_a_saved_tensor_that_was_written_to_is_noticed() -> None:
+    for _ in range(3):
+        x, y = ug.asarray([1.0, 2.0], requires_grad=True), ug.asarray([3.0, 4.0])
+        out = x * y
+        y[0] = 5.0
+        with pytest.raises(GradientError, match="written to"):
+            ug.sum(out).backward()
+        out = ug.exp(x)
+        out.detach()[0] = 7.0
+        with pytest.raises(GradientError, match="written to"):
+            ug.sum(out).backward()
+
+
+def test_errors_are_raised_each_time() -> None:
+    x, y = ug.ones((2, 3)), ug.ones((2, 3))
+    for _ in range(3):
+        with pytest.raises(ShapeError, match="inner sizes differ"):
+            x @ y
+        with pytest.raises(AxisError):
+            ug.sum(x, axis=5)
+        with pytest.raises(FormatError):
+            ug.softmax(ug.asarray([1, 2]))
+
+
+def test_pins_logs_and_policies_are_heeded() -> None:
+    x, y = pair()
+    heard = []
+    for _ in range(3):
+        x @ y
+        with ug.use(matmul="cpu/reference"):
+            x @ y
+        with ug.autocast(ug.bfloat16):
+            assert (x @ y).dtype is ug.bfloat16
+        assert (x @ y).dtype is ug.float32
+        heard.append([call[0].name for call in ug.dispatch.calls_of(lambda: x @ y)])
+    assert heard == [["matmul"]] * 3
+
+
+def test_numpy_events_that_are_errors_to_the_caller_are_values_here() -> None:
+    x = ug.asarray([0.0, 1.0])
+    with np.errstate(all="raise"):
+        for _ in range(3):
+            assert ug.log(x).tolist() == [-np.inf, 0.0]
+            assert (x / 0.0).tolist()[1] == np.inf
+
+
+def test_memory_of_a_result_is_its_own() -> None:
+    x = ug.asarray([1.0, 2.0])
+    results = [x + 1.0 for _ in range(4)]
+    results[2][0] = 9.0
+    assert [r.tolist() for r in results] == [[2.0, 3.0], [2.0, 3.0], [9.0, 3.0], [2.0, 3.0]]
+
+
+def test_many_shapes_and_threads() -> None:
+    def work(seed: int) -> bool:
+        rng = np.random.default_rng(seed)
+        for _ in range(300):
+            n = int(rng.integers(1, 1500))
+            given = rng.integers(-9, 9, n).astype(np.float32)
+            x = ug.asarray(given)
+            if float(ug.sum(x + 1.0)) != given.sum() + n:
+                return False
+        return True
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(pool.map(work, range(6)))
+
+
+def test_they_are_functions_to_the_world() -> None:
+    assert list(inspect.signature(ug.softmax).parameters) == ["x", "axis"]
+    assert ug.softmax.__name__ == "softmax"
+    assert "exp" in (ug.softmax.__doc__ or "")
+    assert pickle.loads(pickle.dumps(ug.softmax)) is ug.softmax
+    assert copy.deepcopy({"f": ug.relu})["f"] is ug.relu
+    x = ug.asarray([-1.0, 1.0])
+    assert x.relu().tolist() == ug.Tensor.relu(x).tolist() == list(map(float, ug.relu(x).numpy()))  # type: ignore[attr-defined]
+    assert "softmax" in repr(ug.softmax)
+
+
+@pytest.mark.skipif(native.missing() is not None, reason=native.missing() or "")
+def test_a_call_that_comes_again_does_not_enter_the_function() -> None:
+    from ulpgrad.remembered import remembered
+
+    entered = []
+
+    @remembered
+    def product(x: ug.Tensor, y: ug.Tensor) -> ug.Tensor:
+        entered.append(x.shape)
+        return ug.ops.linalg._matmul(x, y)
+
+    x, y = pair()
+    expected = (x @ y).tolist()
+    for _ in range(5):
+        assert product(x, y).tolist() == expected
+    assert len(entered) == 2  # seen, and learnt
+    product(x, y[:, :2])
+    assert len(entered) == 3
