@@ -26,6 +26,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 ROOTS = {"ulpgrad": "engine", "ulpgrad.kernels": "kernels", "ulpgrad.bench": "bench"}
+SHOWN = {f"ulpgrad.{folder.replace('/', '.')}": folder for folder in ("csrc/cpu", "csrc/cpu/isa", "csrc/cpu/ladder")}
 
 SOURCES = Path("csrc/cpu")
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
@@ -45,8 +46,9 @@ row operations; integer and 16-bit kernels most. With g++ or clang++ on the PATH
 
 
 def packages() -> list[str]:
-    """Every package below each root, by its installed name."""
-    return [name for root, folder in ROOTS.items() for name in [root, *(f"{root}.{p}" for p in find_packages(folder))]]
+    """Every package below each root, by its installed name, and the C++ sources, which `ulpgrad ladder` shows."""
+    code = [name for root, folder in ROOTS.items() for name in [root, *(f"{root}.{p}" for p in find_packages(folder))]]
+    return [*code, *SHOWN]
 
 
 def find_compiler() -> list[str]:
@@ -180,8 +182,8 @@ class BuildNative(build_ext):
 
 setup(
     packages=packages(),
-    package_dir=ROOTS,
-    package_data={"": ["py.typed", "*.json", "*.html", "*.css", "*.js", "*.txt"]},
+    package_dir={**ROOTS, **SHOWN},
+    package_data={"": ["py.typed", "*.json", "*.html", "*.css", "*.js", "*.txt", "*.cpp", "*.h"]},
     ext_modules=[Extension("ulpgrad._native", sources=[], optional=True)],
     cmdclass={"build_ext": BuildNative},
 )

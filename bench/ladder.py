@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from ulpgrad import dispatch
-from ulpgrad.bench import peak
+from ulpgrad.bench import machine, peak
+from ulpgrad.bench.rungs import mix
+from ulpgrad.bench.rungs.mix import Mix
 from ulpgrad.bench.shapes import Problem
 from ulpgrad.bench.timing import Timing, measure
+from ulpgrad.errors import KernelError
 from ulpgrad.kernels import registry
 from ulpgrad.kernels.registry import Request, Rung
+from ulpgrad.kernels.spec import Op
+from ulpgrad.kernels.threads import get_num_threads
 
 DOTS = ("attention", "conv", "matmul", "recurrent")  # families that are made of dot products
+ISAS = ("portable", "avx2", "avx512", "avx-vnni", "dotprod", "vnni")  # names of rungs that are one for each
+FLIGHTS = ("The definition, NumPy and Numba", "C++, one idea at a time", "C++, by instruction set")
+LIMIT = "Next limit: "
 
 
 @dataclass(frozen=True)
 class Step:
-    """One rung: its time, or why it was not run. `gain` is over the rung below, `share` of the roofline (0 to 1)."""
+    """One rung: its time, or why it was not run. `flight` is its place in FLIGHTS; `gain` is over `below`, the measured rung
+    under it in the same flight; `share` of the roofline (0 to 1); `error` the norm of what differs from the float64 result
+    over its norm."""
 
     rung: Rung
+    flight: int
     refusal: str | None = None
     timing: Timing | None = None
+    below: Rung | None = None
     gain: float | None = None
     share: float | None = None
+    error: float | None = None
+    mix: Mix | None = None
+
+    @property
+    def limit(self) -> str:
+        """What bounds the rung, as its file says; empty if it does not."""
+        return explained(self.rung)[1]
+
+    @property
+    def idea(self) -> str:
+        """What the rung does, as its file says."""
+        return explained(self.rung)[0]
 
 
 @dataclass(frozen=True)
@@ -45,6 +70,16 @@ class Climb:
     steps: tuple[Step, ...]
 
     @property
+    def intensity(self) -> float:
+        """FLOP for each byte that must be moved."""
+        return self.flops / self.bytes if self.bytes else 0.0
+
+    @property
+    def ridge(self) -> float | None:
+        """The intensity at which both limits take the same time: below it memory is the limit, above it arithmetic."""
+        return None if self.peak_flops is None else self.peak_flops / self.peak_bytes
+
+    @property
     def bound(self) -> str:
         by_arithmetic = self.peak_flops is not None and self.flops / self.peak_flops > self.bytes / self.peak_bytes
         return "arithmetic" if by_arithmetic else "memory"
@@ -54,6 +89,47 @@ class Climb:
         if step.timing is None:
             return None
         return (self.flops if self.bound == "arithmetic" else self.bytes) / step.timing.median / 1e9
+
+    def as_data(self) -> dict[str, Any]:
+        """All figures as JSON takes them, in seconds, operations and bytes."""
+        return {
+            "op": self.problem.op.name,
+            "call": self.problem.call,
+            "flops": self.flops,
+            "bytes": self.bytes,
+            "intensity": self.intensity,
+            "ridge": self.ridge,
+            "bound": self.bound,
+            "peak_flops_per_second": self.peak_flops,
+            "peak_bytes_per_second": self.peak_bytes,
+            "peak_source": self.peak_source,
+            "threads": get_num_threads(),
+            "machine": machine.machine(),
+            "instruction_set": machine.instruction_sets()["used"],
+            "commit": machine.commit(),
+            "flights": list(FLIGHTS),
+            "rungs": [self._rung_data(step) for step in self.steps],
+        }
+
+    def _rung_data(self, step: Step) -> dict[str, Any]:
+        data: dict[str, Any] = {"rung": step.rung.name, "flight": step.flight, "idea": step.idea, "limit": step.limit,
+                                "refusal": step.refusal}  # fmt: skip
+        if step.timing is not None:
+            rate = self.rate(step)
+            data |= {
+                "seconds": step.timing.median,
+                "p20": step.timing.p20,
+                "p80": step.timing.p80,
+                "samples": step.timing.samples,
+                "gflops_per_second": rate if self.bound == "arithmetic" else None,
+                "gbytes_per_second": rate if self.bound == "memory" else None,
+                "below": step.below.name if step.below else None,
+                "gain": step.gain,
+                "share_of_peak": step.share,
+                "error": step.error,
+                "loop": step.mix and {**step.mix.as_data(), "text": step.mix.text},
+            }
+        return data
 
 
 def climb(problem: Problem, samples: int = 20, told: Callable[[str], None] = lambda name: None) -> Climb:
@@ -76,19 +152,72 @@ def climb(problem: Problem, samples: int = 20, told: Callable[[str], None] = lam
         peak_flops = peak.flops(form, dots=op.family in DOTS) if flops else None
     peak_bytes = peak.bandwidth(int(moved))
     limit = max(flops / peak_flops if peak_flops else 0.0, moved / peak_bytes)
+    errors = Errors(problem, exact)
     steps: list[Step] = []
-    below: float | None = None
-    for rung in registry.ladder(op):
+    for rung in rungs_on(op, "cpu"):
+        flight = flight_of(rung)
         refusal = rung.choose(request)[1]
         if refusal is not None:
-            steps.append(Step(rung, refusal=refusal))
+            steps.append(Step(rung, flight, refusal=refusal))
             continue
         told(rung.name)
-        timing = measure(call(problem, rung), samples, compiles="numba" in rung.requires)
-        gain = None if below is None else below / timing.median
-        steps.append(Step(rung, None, timing, gain, limit / timing.median if limit else None))
-        below = timing.median
+        run = call(problem, rung)
+        timing = measure(run, samples, compiles="numba" in rung.requires)
+        below = next((s for s in reversed(steps) if s.timing is not None and s.flight == flight), None)
+        gain = None if below is None or below.timing is None else below.timing.median / timing.median
+        share = limit / timing.median if limit else None
+        under = None if below is None else below.rung
+        steps.append(Step(rung, flight, None, timing, under, gain, share, errors.of(run), mix.of(rung)))
     return Climb(problem, flops, moved, peak_flops, peak_bytes, peak.source(), tuple(steps))
+
+
+def rungs_on(op: Op, device: str) -> list[Rung]:
+    """The ladder of an op on a device. KernelError if it has none there."""
+    found = registry.ladder(op, device)
+    if not found:
+        raise KernelError(
+            f"{op.name} has no rung on {device!r}: --device cpu climbs its {len(registry.ladder(op))} rungs"
+        )
+    return found
+
+
+def flight_of(rung: Rung) -> int:
+    """A ladder's rungs stand in flights, each climbed from its own foot: an idea is compared with the one it improves on,
+    not with another language's best."""
+    if "/native-" not in rung.name:
+        return 0
+    return 1 + any(name in rung.name for name in ISAS)
+
+
+def explained(rung: Rung) -> tuple[str, str]:
+    """The idea of a rung, and what it says about its next limit."""
+    idea, _, limit = rung.idea.partition(LIMIT)
+    if not limit:
+        text = " ".join((import_module(rung.module).__doc__ or "").split())
+        limit = text.partition(LIMIT)[2] if text.startswith(idea) else ""
+    return idea.strip(), limit.strip()
+
+
+class Errors:
+    """Results of a problem held against its reference in float64: nothing for results that are not numbers, or mutated."""
+
+    def __init__(self, problem: Problem, exact: Sequence[Any]) -> None:
+        op = problem.op
+        self.formats = op.result_formats(dispatch._promoted(op, problem.formats), problem.params)
+        self.right: Any = None
+        if not op.mutates and all(f.kind == "float" for f in self.formats[:1]):
+            with np.errstate(all="ignore"):
+                found = op.reference(*exact, **problem.params)
+            self.right = np.asarray(found[0] if len(self.formats) > 1 else found, np.float64)
+
+    def of(self, run: Callable[[], Any]) -> float | None:
+        """The norm of the difference over the norm; None where it says nothing."""
+        if self.right is None or not np.isfinite(size := np.linalg.norm(self.right)) or size == 0:
+            return None
+        out = run()
+        given = self.formats[0].exact(out[0] if isinstance(out, tuple) else out)
+        error = float(np.linalg.norm(given - self.right) / size)
+        return error if np.isfinite(error) else None
 
 
 def call(problem: Problem, rung: Rung) -> Callable[[], Any]:
@@ -111,4 +240,4 @@ def _results(problem: Problem) -> tuple[Any, ...]:
     return out if len(formats) > 1 else (out,)
 
 
-__all__ = ["Climb", "Step", "call", "climb"]
+__all__ = ["FLIGHTS", "Climb", "Step", "call", "climb", "explained", "flight_of", "rungs_on"]

@@ -32,10 +32,10 @@ class Entry:
 
 def page(
     title: str, lead: str, sections: Sequence[tuple[str, str]], command: str,
-    facts: Sequence[tuple[str, str]] | None = None,
+    facts: Sequence[tuple[str, str]] | None = None, style: str = "",
 ) -> str:  # fmt: skip
     """A whole page: title, one leading paragraph of plain text, sections (heading, HTML), and how it came about: `facts`, for
-    what was recorded elsewhere, or this machine and these versions."""
+    what was recorded elsewhere, or this machine and these versions. `style`: rules that only this page needs."""
     names = [re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-") for heading, _ in sections]
     body = "\n".join(
         f'<section id="{name}">\n<h2>{escape(heading)}</h2>\n{html}\n</section>'
@@ -52,7 +52,7 @@ def page(
 <meta name="color-scheme" content="light dark">
 <title>{escape(title)}</title>
 <style>
-{STYLE}</style>
+{STYLE}{style}</style>
 </head>
 <body>
 <main>

@@ -175,7 +175,7 @@ def test_tables_of_documents_come_from_records(tmp_path: Path, monkeypatch: pyte
     assert recorded.filled(made) == made
     with pytest.raises(DataError, match="no row with the words 'abacus'"):
         recorded.filled(text.replace("|TINY", ""))
-    with pytest.raises(DataError, match="expected one of peers, errors, ladder, behind, ceilings"):
+    with pytest.raises(DataError, match="expected one of peers, errors, ladder, roofline, rung, code, behind"):
         recorded.filled(text.replace("peers abacus", "pears abacus"))
     with pytest.raises(DataError, match=r"ladder-x\.json is not recorded"):
         recorded.filled("<!-- recorded: ladder x -->\n<!-- end -->")

@@ -4,7 +4,10 @@ In a document, what stands between `<!-- recorded: KIND WORDS -->` and `<!-- end
 
     peers WORDS       rows of peers-cpu.json with all these words in their name; several choices with | between them
     errors WORDS      their errors against float64
-    ladder NAME       the rungs of ladder-NAME.json
+    ladder NAME       the rungs of ladder-NAME.json, in tables; its picture is docs/pictures/ladder-NAME.svg
+    roofline NAME     which limit is nearer, and by how much
+    rung NAME IDEA    what the rung native-IDEA (or any other, by its name) came to, in a line
+    code FILE         what a file of csrc/cpu holds
     behind            the points of sweep-cpu.json in which a peer was faster
     ceilings          ceilings-cpu.json, as `ulpgrad doctor --ceilings --json` writes it
     exercises         every exercise in its order; from the code, not from a run
@@ -22,13 +25,12 @@ from ulpgrad.bench import exercises
 from ulpgrad.bench.peers import page
 from ulpgrad.bench.peers.work import Outcome
 from ulpgrad.bench.pictures import Picture
-from ulpgrad.bench.timing import readable
+from ulpgrad.bench.rungs import page as climbs, source
 from ulpgrad.errors import DataError
 from ulpgrad.io.atomic import atomic_write
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 BLOCK = re.compile(r"(<!-- recorded: (\w+)(?: ([^\n]*?))? -->\n).*?(<!-- end -->)", re.DOTALL)
-SHORT = 100  # letters of an idea in a table
 
 
 def read(name: str) -> Any:
@@ -80,19 +82,49 @@ def errors(words: str) -> str:
 
 def ladder(name: str) -> str:
     data = read(f"ladder-{name}")
-    columns = ("rung", "time", "of the peak", "gain", "idea")
-    rows = []
-    for rung in data["rungs"]:
-        if rung.get("seconds") is not None:
-            share = "" if rung["share_of_peak"] is None else f"{rung['share_of_peak']:.1%}"
-            gain = "" if rung["gain"] is None else f"{rung['gain']:.1f}x"
-            idea = re.split(r"(?<=[.;:]) (?=[A-Z])", rung["idea"])[0].rstrip(".")
-            rows.append((f"`{rung['rung']}`", readable(rung["seconds"]), share, gain, idea))
-    peak = data["peak_flops_per_second"]
-    limits = [f"{peak / 1e9:,.0f} GFLOP/s"] if peak else []
-    limits.append(f"{data['peak_bytes_per_second'] / 1e9:,.0f} GB/s")
-    foot = f"\n`{data['call']}`; the limits measured in that run: {' and '.join(limits)}.\n"
-    return markdown(columns, rows, ("time", "of the peak", "gain")) + foot
+    columns = ("rung", "time", "rate", "gain", "of the peak", "error", "idea")
+    parts = []
+    for title, rungs in climbs.flights(data):
+        ran = [rung for rung in rungs if rung.get("seconds") is not None]
+        lines = [climbs.cells(rung, climbs.unit(data)) for rung in ran]
+        rows = [(f"`{name}`", time, *rest, _first(rung["idea"]))
+                for rung, (name, time, _, *rest) in zip(ran, lines, strict=True)]  # fmt: skip
+        if rows:
+            parts.append(f"{title}:\n\n{markdown(columns, rows, columns[1:6])}\n")
+    return f"{''.join(parts)}`{data['call']}`, {data['instruction_set']}. {climbs.roofline(data)}\n"
+
+
+def roofline(name: str) -> str:
+    data = read(f"ladder-{name}")
+    return f"`{data['call']}`: {climbs.roofline(data)}\n"
+
+
+def rung(words: str) -> str:
+    name, _, wanted = words.partition(" ")
+    data = read(f"ladder-{name}")
+    for found in data["rungs"]:
+        if found["rung"].partition("/")[2] in (wanted, f"native-{wanted}") and found.get("seconds") is not None:
+            _, time, spread, rate, gain, share, error = climbs.cells(found, climbs.unit(data))
+            over = f", **{gain}** over `{found['below']}`" if gain else ""
+            loop = f" Inner loop: {found['loop']['text']}." if found["loop"] else ""
+            off = f" Error {error}." if error else ""
+            return (
+                f"> Measured, `{found['rung']}`: **{time}** ({spread}), {rate}, {share} of the peak{over}.{loop}{off}\n"
+            )
+    raise DataError(f"ladder-{name}.json has no measured rung {wanted!r}")
+
+
+def code(name: str) -> str:
+    root = source.native_root()
+    path = None if root is None else root / name
+    if path is None or not path.exists():
+        raise DataError(f"{name}: there is no such file in csrc/cpu")
+    return f"```cpp\n{source.Source(name, 'cpp', path.read_text()).body}```\n"
+
+
+def _first(text: str) -> str:
+    """The first sentence, or what comes before a colon."""
+    return re.split(r"(?<=[.;:]) (?=[A-Z])", text)[0].rstrip(".")
 
 
 def behind(words: str) -> str:
@@ -134,8 +166,10 @@ def listed(words: str) -> str:
     return markdown(("", "name", "task", "idea"), rows, ("",))
 
 
-KINDS: dict[str, Callable[[str], str]] = {"peers": peers, "errors": errors, "ladder": ladder, "behind": behind,
-                                          "ceilings": ceilings, "exercises": listed}  # fmt: skip
+KINDS: dict[str, Callable[[str], str]] = {
+    "peers": peers, "errors": errors, "ladder": ladder, "roofline": roofline, "rung": rung, "code": code,
+    "behind": behind, "ceilings": ceilings, "exercises": listed,
+}  # fmt: skip
 
 
 def filled(text: str) -> str:
@@ -151,12 +185,13 @@ def filled(text: str) -> str:
 
 
 def pictures() -> list[Picture]:
-    """One of each recorded sweep."""
-    return [
+    """One of each recorded sweep, and of each ladder."""
+    sweeps = [
         Picture(f"sweep-{re.sub(r'[^a-z0-9]+', '-', name)}", f"{name}: {rows[0]['unit']} over sizes",
                 page.drawing(name, outcomes(rows)), page.BROAD)
         for name, rows in read("sweep-cpu")["sweeps"].items()
     ]  # fmt: skip
+    return sweeps + [climbs.picture(read(path.stem), path.stem) for path in sorted(RESULTS.glob("ladder-*.json"))]
 
 
 def documents(root: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import ulpgrad
 from ulpgrad.errors import UlpgradError
@@ -24,6 +24,16 @@ class Commands(TyperGroup):
             raise typer.Exit(1) from None
 
 
+class BestByDefault(TyperCommand):
+    """--source and --diff may stand alone: they mean the best rung then."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for i in range(len(args) - 1, -1, -1):
+            if args[i] in ("--source", "--diff") and (i + 1 == len(args) or args[i + 1].startswith("-")):
+                args.insert(i + 1, "best")
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     cls=Commands,
     help="ulpgrad: a tensor engine in which every bit is accounted for.",
@@ -33,6 +43,8 @@ app = typer.Typer(
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what is printed to FILE as JSON.")]
 FormatName = Annotated[str | None, typer.Option("--format", "-f", metavar="FORMAT", help="float32, bfloat16, ...")]
+Device = Annotated[str, typer.Option(help="Where: cpu.")]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page that needs nothing else.")]
 Shapes = Annotated[
     list[str] | None,
     typer.Option(
@@ -86,20 +98,35 @@ def explain(
     command.run(op, shape or [], format, param or [], json)
 
 
-@app.command()
+@app.command(cls=BestByDefault)
 def ladder(
     op: Annotated[str, typer.Argument(help="An op, such as matmul or softmax.")],
     size: Annotated[int | None, typer.Option(min=1, help="Size of the op's standard problem.")] = None,
     shape: Shapes = None,
     format: FormatName = None,
     param: Parameters = None,
+    device: Device = "cpu",
     samples: Annotated[int, typer.Option(min=1, help="Timed samples of each rung, at most.")] = 20,
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="[RUNG]", help="Show a rung's source instead: tile, numba-tiled, all; best if none is named."),
+    ] = None,
+    diff: Annotated[
+        str | None,
+        typer.Option(metavar="[RUNG]", help="Show what changed in a rung from the one below it instead."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the climb to FILE, an SVG.")] = None,
     json: Json = None,
-) -> None:
-    """Climb an op's kernels from the definition to the fastest: time, rate, gain, and share of the measured peak."""
+    html: Html = None,
+) -> None:  # fmt: skip
+    """Climb an op's kernels from the definition to the fastest: time, rate, gain, share of the peak, what limits each."""
     from ulpgrad.cli import ladder as command
 
-    command.run(op, size, shape or [], format, param or [], samples, json)
+    chosen = command.Chosen(op, size, tuple(shape or ()), format, tuple(param or ()), device)
+    if source or diff:
+        command.show_source(chosen, source, diff)
+    else:
+        command.run(chosen, samples, json, html, plot)
 
 
 @app.command()
@@ -169,11 +196,9 @@ bench = typer.Typer(
 app.add_typer(bench, name="bench")
 
 Words = Annotated[str, typer.Argument(help="Only rows with all these words in their name: 'matmul float32'.")]
-Device = Annotated[str, typer.Option(help="Where: cpu.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads of rows that are not per core; all cores if not given.")
 ]
-Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page that needs nothing else.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Few samples, to see it work.")]
 
 

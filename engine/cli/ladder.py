@@ -2,113 +2,146 @@
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from rich.syntax import Syntax
 from rich.text import Text
 
-from ulpgrad.bench import ladder, machine
-from ulpgrad.bench.ladder import Climb, Step
-from ulpgrad.bench.timing import readable
+from ulpgrad.bench import ladder, machine, report
+from ulpgrad.bench.ladder import rungs_on
+from ulpgrad.bench.rungs import page, source
+from ulpgrad.bench.rungs.page import Data
+from ulpgrad.bench.shapes import Problem
 from ulpgrad.cli.arguments import problem
+from ulpgrad.cli.bench import command
 from ulpgrad.cli.screen import console, progress, table, write_json
+from ulpgrad.errors import ArgumentError, KernelError
+from ulpgrad.io.atomic import atomic_write
 from ulpgrad.kernels import registry
+from ulpgrad.kernels.registry import Request, Rung
 from ulpgrad.kernels.threads import get_num_threads
 
+COLUMNS = ("kernel", "time", "p20 - p80", "rate", "gain", "of peak", "error", "idea, and what limits it now")
+RIGHT = COLUMNS[1:7]
 
-def run(
-    name: str, size: int | None, shapes: list[str], form: str | None, params: list[str], samples: int, json: Path | None
-) -> None:
-    op = registry.find(name)
-    given = problem(op, shapes, form, params, size)
-    warning = machine.busy()  # before this command adds to the load
-    with progress(len(registry.ladder(op)) + 1) as step:
-        climb = ladder.climb(given, samples, lambda text: step(f"{name}: {text}", done=True))
-    write_json(json, as_data(climb))
-    show(climb)
-    if warning:
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the command line says about the problem."""
+
+    op: str
+    size: int | None
+    shapes: tuple[str, ...]
+    form: str | None
+    params: tuple[str, ...]
+    device: str
+
+    def rungs(self) -> list[Rung]:
+        return rungs_on(registry.find(self.op), self.device)
+
+    def problem(self) -> Problem:
+        op = registry.find(self.op)
+        return problem(op, list(self.shapes), self.form, list(self.params), self.size)
+
+
+def run(chosen: Chosen, samples: int, json: Path | None, html: Path | None, plot: Path | None) -> None:
+    """Climb, and write what was asked for."""
+    if plot is not None and plot.suffix != ".svg":
+        raise ArgumentError(f"--plot {plot}: the picture is an SVG: --plot {plot.with_suffix('.svg')}")
+    rungs = chosen.rungs()
+    given = chosen.problem()
+    busy = machine.busy()  # before this command adds to the load
+    with progress(len(rungs) + 1) as step:
+        data = ladder.climb(given, samples, lambda text: step(f"{chosen.op}: {text}", done=True)).as_data()
+    write_json(json, data)
+    show(data)
+    if plot is not None:
+        with atomic_write(plot, text=True) as file:
+            file.write(page.picture(data, "ladder").file())
+        console().print(f"Picture: {plot}", markup=False, soft_wrap=True)
+    if html is not None:
+        console().print(
+            f"Report: {report.write(html, page.page(data, rungs, command()))}", markup=False, soft_wrap=True
+        )
+    for warning in filter(None, (busy, page.doubtful(data))):
         console(stderr=True).print(Text(f"Mind: {warning}.", style="bold yellow"))
 
 
-def as_data(climb: Climb) -> dict[str, Any]:
-    """All figures, in seconds, operations and bytes."""
-    return {
-        "op": climb.problem.op.name,
-        "call": climb.problem.call,
-        "flops": climb.flops,
-        "bytes": climb.bytes,
-        "bound": climb.bound,
-        "peak_flops_per_second": climb.peak_flops,
-        "peak_bytes_per_second": climb.peak_bytes,
-        "peak_source": climb.peak_source,
-        "threads": get_num_threads(),
-        "machine": machine.machine(),
-        "rungs": [_step_data(climb, step) for step in climb.steps],
-    }
-
-
-def _step_data(climb: Climb, step: Step) -> dict[str, Any]:
-    data: dict[str, Any] = {"rung": step.rung.name, "idea": step.rung.idea, "refusal": step.refusal}
-    if step.timing is not None:
-        rate = climb.rate(step)
-        data |= {
-            "seconds": step.timing.median,
-            "p20": step.timing.p20,
-            "p80": step.timing.p80,
-            "samples": step.timing.samples,
-            "gflops_per_second": rate if climb.bound == "arithmetic" else None,
-            "gbytes_per_second": rate if climb.bound == "memory" else None,
-            "gain": step.gain,
-            "share_of_peak": step.share,
-        }
-    return data
-
-
-def show(climb: Climb) -> None:
-    """The table, and under it what the figures are compared with."""
-    rate = "GFLOP/s" if climb.bound == "arithmetic" else "GB/s"
-    rows = []
-    best = max((s.share or 0 for s in climb.steps), default=0)
-    for step in climb.steps:
-        if step.timing is None:
-            cells = [step.rung.name, "-", "", "", "", "", f"not here: {step.refusal}"]
-            rows.append([Text(cell, style="dim") for cell in cells])
-            continue
-        t = step.timing
-        spread = "once" if t.is_single else f"{readable(t.p20)} - {readable(t.p80)}"
-        style = "bold green" if step.share is not None and step.share == best else ""
-        share = "" if step.share is None else f"{step.share:.1%}"
-        gain = "" if step.gain is None else f"{step.gain:.{1 if step.gain < 100 else 0}f}x"
-        idea = _first_sentence(step.rung.idea)
-        cells = [step.rung.name, readable(t.median), spread, _digits(climb.rate(step)), gain, share, idea]
-        rows.append([Text(cell, style=style if i < 6 else "") for i, cell in enumerate(cells)])
+def show(data: Data) -> None:
+    """The table, flight by flight, and under it what the figures are compared with."""
+    in_unit = page.unit(data)
+    best = max((r["share_of_peak"] or 0.0 for r in data["rungs"] if r.get("seconds")), default=0.0)
+    rows: list[list[Text]] = []
+    for title, rungs in page.flights(data):
+        rows.append([Text(title, style="italic dim"), *(Text("") for _ in COLUMNS[1:])])
+        for rung in rungs:
+            if rung["refusal"]:
+                rows.append([Text(cell, style="dim") for cell in
+                             (rung["rung"], "-", "", "", "", "", "", f"not here: {rung['refusal']}")])  # fmt: skip
+                continue
+            style = "bold green" if rung["share_of_peak"] and rung["share_of_peak"] == best else ""
+            figures = [cell.replace(" to ", " - ").removesuffix(f" {in_unit}") for cell in page.cells(rung, in_unit)]
+            rows.append([*(Text(cell, style=style) for cell in figures), _said(rung)])
     out = console()
-    out.print(Text(climb.problem.call, style="bold"))
-    out.print(table("", ("kernel", "time", "p20 - p80", rate, "gain", "of peak", "idea"), rows,
-                    right=("time", "p20 - p80", rate, "gain", "of peak")))  # fmt: skip
-    arithmetic = f"{climb.peak_flops / 1e9:,.0f} GFLOP/s ({climb.peak_source}), " if climb.peak_flops else ""
-    out.print(Text(
-        f"Limits measured now on {get_num_threads()} thread(s): {arithmetic}"
-        f"{climb.peak_bytes / 1e9:,.1f} GB/s copying as much memory. "
-        f"The call needs {_counted(climb.flops)}FLOP and moves {_counted(climb.bytes)}B at least; "
-        f"{climb.bound} is the nearer limit, and the peak is the time it allows.",
-        style="dim",
-    ))  # fmt: skip
+    out.print(Text(data["call"], style="bold"))
+    columns = tuple(in_unit if name == "rate" else name for name in COLUMNS)
+    out.print(table("", columns, rows, right=tuple(in_unit if name == "rate" else name for name in RIGHT)))
+    threads = f"Limits measured now on {get_num_threads()} thread(s), {data['peak_source']}."
+    out.print(Text(f"{threads} {page.roofline(data)} Gains are over the rung below in the same flight.", style="dim"))
 
 
-def _first_sentence(text: str) -> str:
-    return re.split(r"(?<=[.;]) (?=[A-Z])", text)[0]
+def _said(rung: Data) -> Text:
+    said = Text(rung["idea"])
+    if rung["limit"]:
+        said.append(f"\nNow: {rung['limit']}", style="dim")
+    if rung["loop"]:
+        said.append(f"\nInner loop: {rung['loop']['text']}.", style="dim")
+    return said
 
 
-def _digits(value: float | None) -> str:
-    return (
-        "" if value is None else f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 4}f}"
-    )
+def show_source(chosen: Chosen, wanted: str | None, changed: str | None) -> None:
+    """Sources, and what changed from the rungs below, of one rung or of all."""
+    rungs = chosen.rungs()
+    for rung in _meant(chosen, rungs, wanted) if wanted else ():
+        for file in source.sources(rung):
+            _listing(f"{rung.name}: {file.path}", file.text, file.language)
+        if where := source.elsewhere(rung):
+            console().print(f"The C++ of {rung.name}: {', '.join(where)}", markup=False)
+    if changed is None:
+        return
+    found = [(rung, _below(rungs, rung)) for rung in _meant(chosen, rungs, changed)]
+    if len(found) == 1 and found[0][1] is None:
+        raise KernelError(
+            f"{found[0][0].name} is the lowest rung of its flight: there is none below to compare it with"
+        )
+    for rung, below in found:
+        if below is not None:
+            _listing(f"{rung.name}: what changed from {below.name}", source.diff(rung, below), "diff")
 
 
-def _counted(value: float) -> str:
-    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= scale:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value:.0f} "
+def _meant(chosen: Chosen, rungs: list[Rung], words: str) -> list[Rung]:
+    """All rungs, the one that dispatch takes for the problem, or the one of that name."""
+    if words == "all":
+        return rungs
+    if words != "best":
+        return [source.named(rungs, words)]
+    given = chosen.problem()
+    request = Request(given.op, "cpu", given.formats, given.arrays, given.params)
+    return [registry.select(request)[0]]
+
+
+def _below(rungs: list[Rung], rung: Rung) -> Rung | None:
+    """The rung under it in its flight."""
+    flight = [r for r in rungs if ladder.flight_of(r) == ladder.flight_of(rung)]
+    at = flight.index(rung)
+    return flight[at - 1] if at else None
+
+
+def _listing(title: str, text: str, language: str) -> None:
+    out = console()
+    out.print(Text(title, style="bold"))
+    if out.is_terminal:
+        out.print(Syntax(text, language, theme="ansi_dark", background_color="default", word_wrap=True))
+    else:
+        print(text)
