@@ -107,6 +107,12 @@ def bandwidth(size: int, threads: int | None = None, sweep: Sweep = "copy") -> f
     return max(found)
 
 
+def forget() -> None:
+    """Let the next question be measured anew."""
+    rate.cache_clear()
+    bandwidth.cache_clear()
+
+
 def arithmetic() -> list[Arithmetic]:
     """Every unit of this machine, on one thread and on all."""
     found = []
@@ -174,4 +180,4 @@ def _loop(x: Array, a: Any, rounds: int) -> None:
             x[i] = x[i] * a + a
 
 
-__all__ = ["Arithmetic", "Memory", "arithmetic", "bandwidth", "dots", "flops", "memory", "rate", "source"]
+__all__ = ["Arithmetic", "Memory", "arithmetic", "bandwidth", "dots", "flops", "forget", "memory", "rate", "source"]

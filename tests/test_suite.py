@@ -71,7 +71,7 @@ def test_a_cell_is_measured_and_checked() -> None:
     assert row.first is not None
     assert row.error is not None
     assert row.share is not None
-    assert 0 < row.share <= measure.ABOVE
+    assert 0 < row.share <= record.ABOVE
     assert (row.bytes, row.traffic, row.bits) == (8000, 8000, 32)
     assert row.error.ulps is not None
     assert 0 < row.error.ulps < 2
@@ -133,6 +133,7 @@ def test_wrong_outputs_are_no_measurement() -> None:
 def test_what_is_above_the_limit_is_an_error_of_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peak, "bandwidth", lambda size, threads=None, sweep="copy": 1e6)
     monkeypatch.setattr(peak, "flops", lambda form, threads=None, dots=False: 1e15)
+    monkeypatch.setattr(peak, "forget", lambda: None)
     (row,) = measured(Cell("add", "float32", 4096))
     assert row.state == "failed"
     assert "of the measured limit: an error of the benchmark" in row.reason
@@ -230,6 +231,24 @@ def test_the_command_keeps_shows_and_goes_on(tmp_path: Path, monkeypatch: pytest
     assert found.rows[:3] == whole.rows[:3]
     assert len(found.rows) == 6
     assert found.settings["seed"] == whole.settings["seed"]
+
+
+def test_the_same_cells_through_pytest_benchmark(tmp_path: Path) -> None:
+    pytest.importorskip("pytest_benchmark", reason="the benchmarks need the extra `lab`")
+    kept = tmp_path / "kept.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "bench/bench_ops.py", "--ops", "exp", "--sizes", "64", "--formats", "float32,q7.8",
+         "--rungs", "best", "--peers", "numpy", "-p", "no:xdist", "-p", "no:cacheprovider", f"--benchmark-json={kept}"],
+        capture_output=True, text=True, cwd=Path(__file__).resolve().parent.parent, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    found = json.loads(kept.read_text())["benchmarks"]
+    assert sorted((b["group"], b["name"]) for b in found) == [
+        ("exp float32 64", "test_cell[exp float32 64-numpy]"),
+        ("exp float32 64", "test_cell[exp float32 64-ulpgrad]"),
+        ("exp q7.8 64", "test_cell[exp q7.8 64-ulpgrad]"),
+    ]
+    assert all(0 <= b["extra_info"]["relative_error"] < 1e-2 for b in found)
 
 
 def test_another_command_begins_anew(tmp_path: Path) -> None:

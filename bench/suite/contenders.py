@@ -98,6 +98,11 @@ class Task:
         return tuple(np.asarray(r) for r in found) if isinstance(found, tuple) else (np.asarray(found),)
 
     @cached_property
+    def expected(self) -> Results:
+        """What is right for the operands as they are stored."""
+        return self.reference(self.exact)
+
+    @cached_property
     def formats(self) -> tuple[Format, ...]:
         """Of the results of the ordinary kernels."""
         return self.op.result_formats(dispatch._promoted(self.op, self.problem.formats), self.params)
@@ -123,7 +128,7 @@ def ours(task: Task, which: str) -> list[Contender | Refusal]:
     wanted = [name.strip() for name in which.split(",")]
     found: list[Contender | Refusal] = []
     for rung in registry.ladder(task.op, task.cell.device):
-        if rung is taken and wanted[0] in ("best", "all"):
+        if rung is taken and (wanted[0] in ("best", "all") or rung.name in wanted):
             found.append(_chosen(task, rung))
         elif which == "all" or rung.name in wanted:
             refusal = rung.choose(request)[1]
@@ -157,7 +162,7 @@ def _chosen(task: Task, rung: Rung) -> Contender:
 def _public(task: Task) -> Callable[..., Any] | None:
     """The function of the op's name, if it takes the op's operands and parameters as they are, and is one call of it."""
     function = getattr(ops, task.op.name, None)
-    if function is None or task.op.mutates or not set(task.params) <= set(inspect.signature(function).parameters):
+    if not callable(function) or task.op.mutates or not set(task.params) <= set(inspect.signature(function).parameters):
         return None
     try:
         heard = dispatch.calls_of(lambda: function(*task.tensors(), **task.params))
@@ -175,7 +180,7 @@ def _pinned(task: Task, rung: Rung) -> Contender:
 def _routed(task: Task) -> Contender | Refusal:
     """A format whose arithmetic is not the ordinary kernels': the public function, whatever that is made of."""
     function = getattr(ops, task.op.name, None)
-    if function is None:
+    if not callable(function):
         return Refusal(
             OURS, "refused", f"{task.op.name} is no function of tensors; {task.form.name} has no kernels of its own"
         )

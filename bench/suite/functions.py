@@ -62,6 +62,7 @@ NUMPY: Table = {
     "cumulative_sum": lambda np: lambda x, axis: np.cumsum(x, axis=axis),
     "cumulative_prod": lambda np: lambda x, axis: np.cumprod(x, axis=axis),
     "cast": lambda np: lambda x, dtype: x.astype(dtype.interchange),
+    "quantize": lambda np: lambda x, dtype, **nearest_even: x.astype(dtype.interchange),
     "copy": lambda np: np.ascontiguousarray,
     "take_along_axis": lambda np: lambda x, i, axis: np.take_along_axis(x, i, axis=axis),
     "embedding": lambda np: lambda w, i: np.take(w, i, axis=0),
@@ -81,6 +82,7 @@ def _one_axis(name: str) -> Callable[[Any], Function]:
 TORCH: Table = {
     "matmul": lambda t: t.matmul,
     "linear": lambda t: lambda x, w, b, activation: t.nn.functional.linear(x, w, b).relu_(),
+    "positive": lambda t: t.clone,  # its own gives back the same tensor
     "equal": lambda t: t.eq,
     "bitwise_invert": lambda t: t.bitwise_not,
     "where": lambda t: t.where,
@@ -119,9 +121,10 @@ TORCH: Table = {
     "batch_norm": lambda t: lambda x, w, b, eps: t.nn.functional.batch_norm(x, None, None, w, b, training=True, eps=eps),
     "embedding": lambda t: lambda w, i: t.nn.functional.embedding(i, w),
     "take_along_axis": lambda t: lambda x, i, axis: t.take_along_dim(x, i, axis),
-    "topk": lambda t: lambda x, k, axis, largest: tuple(t.topk(x, k, axis, largest)),
+    "topk": lambda t: lambda x, k, axis, largest: t.topk(x, k, axis, largest)[1],
     "searchsorted": lambda t: lambda x, v, side: t.searchsorted(x, v, side=side),
     "cast": lambda t: lambda x, dtype: x.to(getattr(t, dtype.name)),
+    "quantize": lambda t: lambda x, dtype, **nearest_even: x.to(getattr(t, dtype.name)),
     "copy": lambda t: lambda x: x.contiguous(),
     "integer_matmul": lambda t: lambda a, b, accumulator: t._int_mm(a, b),
 }  # fmt: skip
@@ -160,6 +163,7 @@ JAX: Table = {
     "embedding": lambda j: lambda w, i: j.numpy.take(w, i, axis=0),
     "take_along_axis": lambda j: lambda x, i, axis: j.numpy.take_along_axis(x, i, axis=axis),
     "cast": lambda j: lambda x, dtype: x.astype(dtype.interchange),
+    "quantize": lambda j: lambda x, dtype, **nearest_even: x.astype(dtype.interchange),
 }  # fmt: skip
 
 # ONNX's operators, for graphs of one node. Parameters of ours that are not among their attributes are the ones they have.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,17 +14,17 @@ from ulpgrad.kernels import memory
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 PEAK = "5"  # written to RESET: the peak of resident memory begins anew
+GRAIN = 256 << 10  # bytes that become resident for other reasons: code and tables that are touched for the first time
 POWERCAP = Path("/sys/class/powercap")
 
 
 def peak_bytes(call: Callable[[], Any], *, counted: bool) -> int | None:
     """Most bytes that a call held at once beyond what was there before it, its results among them.
 
-    Resident memory, in pages, by the system's own count; `counted`: Python's and NumPy's allocations as well, to the byte,
-    for calls whose memory those see. The larger of both; None where neither is known.
+    Resident memory, in pages, by the system's own count. `counted`: to the byte by Python and NumPy, for calls whose memory
+    those see, unless clearly more became resident: buffers of C++ code. None where nothing is known.
     """
     memory.empty_cache()
-    gc.collect()
     _trim()
     resident = _resident(call)
     if not counted:
@@ -36,7 +35,7 @@ def peak_bytes(call: Callable[[], Any], *, counted: bool) -> int | None:
         traced = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    return max(traced, resident or 0)
+    return traced if resident is None or resident < traced + GRAIN else resident
 
 
 def _resident(call: Callable[[], Any]) -> int | None:

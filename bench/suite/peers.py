@@ -23,6 +23,7 @@ from ulpgrad.errors import ArgumentError
 from ulpgrad.formats import Array, Format
 
 NOBODY = "none"
+NOTHING = "has no function that does the same"
 
 
 @dataclass(frozen=True)
@@ -107,15 +108,11 @@ def _unknown(task: Task, name: str, known: Callable[[str], Any]) -> str | None:
     return None
 
 
-def _no_function(task: Task, name: str) -> str:
-    return f"{name} has no function that does what {task.op.name} does"
-
-
 def _numpy(task: Task, threads: int) -> Contender | str:
     del threads  # the variables that its BLAS reads were set when the process began
     function = functions.numpy(np, task.op.name, task.op.family)
     if function is None or task.op.mutates:
-        return _no_function(task, "NumPy")
+        return f"NumPy {NOTHING}"
     strange = next((f.name for f in task.problem.formats if f is not None and not f.is_native), None)
     if strange:
         return f"NumPy has no {strange}"
@@ -133,7 +130,7 @@ def _torch(task: Task, threads: int) -> Contender | str:
     torch.set_num_threads(threads)
     function = functions.torch(torch, task.op.name, task.op.family)
     if function is None or task.op.mutates:
-        return _no_function(task, "torch")
+        return f"torch {NOTHING}"
     if why := _unknown(task, "torch", lambda name: getattr(torch, name, None)):
         return why
 
@@ -152,7 +149,7 @@ def _jax(task: Task, threads: int) -> Contender | str:
     jax.config.update("jax_enable_x64", True)
     function = functions.jax(jax, task.op.name, task.op.family)
     if function is None or task.op.mutates:
-        return _no_function(task, "JAX")
+        return f"JAX {NOTHING}"
     if why := _unknown(task, "JAX", lambda name: getattr(jax.numpy, name, None)):
         return why
     run = jax.jit(partial(function, **task.params))
@@ -167,7 +164,7 @@ def _onnxruntime(task: Task, threads: int) -> Contender | str:
     runtime, onnx = imported("onnxruntime"), imported("onnx")
     node = functions.ONNX.get(task.op.name)
     if node is None:
-        return _no_function(task, "ONNX Runtime")
+        return f"ONNX Runtime {NOTHING}"
     if any(f is not None and not f.is_native for f in task.problem.formats):
         return f"{task.form.name} cannot be given to ONNX Runtime from Python"
     make, names = onnx.helper, [f"x{i}" for i, a in enumerate(task.problem.arrays) if a is not None]

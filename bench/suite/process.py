@@ -17,6 +17,7 @@ from typing import Any
 
 THREADS = ("ULPGRAD_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 LAST = 200  # letters of what a worker said last
+STARTING = "the start"  # whose turn it is before a worker has said anything
 
 
 class Died(Exception):
@@ -39,7 +40,7 @@ class Worker:
         process = self.process or self._start()
         assert process.stdin is not None
         rows: list[dict[str, Any]] = []
-        whose = "the start"
+        whose = STARTING
         try:
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
@@ -134,4 +135,4 @@ def _pinned(threads: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-__all__ = ["Died", "Worker", "cores"]
+__all__ = ["STARTING", "Died", "Worker", "cores"]

@@ -18,6 +18,7 @@ from ulpgrad.io.atomic import atomic_write
 KIND = "ulpgrad-bench"
 VERSION = 1
 OURS = "ulpgrad"
+ABOVE = 1.05  # of the measured limit, whose own noise is in it: what lies above was not measured right
 LOW, HIGH = 0.2, 0.8  # the quantiles that stand for the noise of samples
 
 State = Literal["measured", "refused", "missing", "failed", "too large"]

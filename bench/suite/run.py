@@ -12,9 +12,9 @@ from typing import Any
 from ulpgrad.bench import machine
 from ulpgrad.bench.suite import cells, peers, record
 from ulpgrad.bench.suite.cells import Cell
-from ulpgrad.bench.suite.process import Died, Worker, cores
+from ulpgrad.bench.suite.process import STARTING, Died, Worker, cores
 from ulpgrad.bench.suite.record import OURS, Record, Row
-from ulpgrad.errors import ArgumentError, DataError
+from ulpgrad.errors import ArgumentError, DataError, KernelError
 from ulpgrad.kernels import registry
 
 SAMPLES, QUICK = 20, 6
@@ -102,6 +102,17 @@ def plan(settings: Settings) -> list[Cell]:
     return wanted
 
 
+def sizes(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between them. ArgumentError for anything else."""
+    try:
+        found = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        found = (0,)
+    if any(n < 1 for n in found):
+        raise ArgumentError(f"--sizes {text}: expected whole numbers of at least 1, such as 128,1024")
+    return found
+
+
 def measured(worker: Worker, cell: Cell, settings: Settings, asked: Sequence[str], seed: int) -> list[Row]:
     """The rows of a cell. Whoever brings the worker down gets a row that says so, and the others are measured without it."""
     nobody = Row(cell.op, cell.format, cell.size, cell.device, OURS, None, settings.threads, "failed")
@@ -114,6 +125,8 @@ def measured(worker: Worker, cell: Cell, settings: Settings, asked: Sequence[str
         try:
             return [Row.from_data(row) for row in worker.ask(request)] + lost
         except Died as death:
+            if death.name == STARTING:
+                raise KernelError(f"the process that measures does not start: {death.why}") from None
             contender, _, rung = death.name.partition(" ")
             known = contender in (OURS, *peers.NAMES)
             lost.append(replace(nobody, contender=contender if known else OURS, rung=rung or None if known else None,
@@ -144,4 +157,4 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-__all__ = ["LIMIT", "QUICK", "SAMPLES", "Settings", "finish", "measured", "plan", "start"]
+__all__ = ["LIMIT", "QUICK", "SAMPLES", "Settings", "finish", "measured", "plan", "sizes", "start"]

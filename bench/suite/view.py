@@ -9,10 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ulpgrad.bench.suite.record import OURS, Record, Row
+from ulpgrad.bench.suite.record import ABOVE, OURS, Record, Row
 from ulpgrad.bench.timing import readable
-
-ABOVE = 1.0  # of the roofline: what lies above it was not measured right
 
 
 @dataclass(frozen=True)

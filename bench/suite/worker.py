@@ -55,7 +55,10 @@ def answer(request: dict[str, Any], told: measure.Told) -> list[Row]:
         return [replace(nobody, state="failed", reason=measure.reason(error))]
     found += peers.of(task, request["peers"], threads)
     taking_part = [c for c in found if measure.label(c) not in request["without"]]
-    return measure.cell(task, taking_part, threads, request["samples"], told)
+    try:
+        return measure.cell(task, taking_part, threads, request["samples"], told)
+    except Exception as error:  # of the suite itself, or of an op's reference: the rest can still be measured
+        return [replace(nobody, state="failed", reason=measure.reason(error))]
 
 
 _loaded: set[Path] = set()

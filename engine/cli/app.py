@@ -205,8 +205,8 @@ Quick = Annotated[bool, typer.Option("--quick", help="Few samples, to see it wor
 @bench.command("run")
 def bench_run(
     ops: Annotated[
-        str, typer.Argument(help="Ops by name, with commas: matmul,softmax. All there are if none is given.")
-    ] = "",
+        list[str] | None, typer.Argument(help="Ops by name: matmul softmax, or matmul,softmax. All if none is given.")
+    ] = None,
     formats: Annotated[
         str, typer.Option(help='By name, with commas: float32,bfloat16,e6m9,q7.8; "all" that an op is tested in.')
     ] = "",
@@ -243,7 +243,7 @@ def bench_run(
     if list_:
         return command.listed()
     settings = command.Settings(
-        ops, formats, command.sizes(sizes), device, peers, rungs, command.threads(threads),
+        ",".join(ops or ()), formats, command.sizes(sizes), device, peers, rungs, command.threads(threads),
         min(samples, command.QUICK) if quick else samples, limit, tuple(map(str, file or ())),
     )  # fmt: skip
     return command.bench(settings, json, html)

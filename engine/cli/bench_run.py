@@ -9,7 +9,7 @@ from pathlib import Path
 from ulpgrad.bench import report as pages, shapes
 from ulpgrad.bench.suite import page, peers, run
 from ulpgrad.bench.suite.record import Row
-from ulpgrad.bench.suite.run import QUICK, Settings
+from ulpgrad.bench.suite.run import QUICK, Settings, sizes
 from ulpgrad.bench.timing import readable
 from ulpgrad.cli.bench import command
 from ulpgrad.cli.bench_report import show
@@ -83,17 +83,6 @@ def brief(rows: Sequence[Row]) -> str:
     """A cell in one line."""
     return ", ".join(f"{_who(r)} {readable(r.time.median)}" if r.time and r.state == "measured" else f"{_who(r)} {r.state}"
                      for r in rows)  # fmt: skip
-
-
-def sizes(text: str) -> tuple[int, ...]:
-    """Whole numbers with commas between them. ArgumentError for anything else."""
-    try:
-        found = tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        found = (0,)
-    if any(n < 1 for n in found):
-        raise ArgumentError(f"--sizes {text}: expected whole numbers of at least 1, such as 128,1024")
-    return found
 
 
 def threads(count: int | None) -> int:
