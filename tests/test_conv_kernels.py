@@ -83,6 +83,57 @@ def test_layouts_and_formats(random: Any, form: Any, last: bool, x: Any, weight:
             assert (got.strides[1] == got.itemsize) == last or (got.flags.c_contiguous and not last)
 
 
+@pytest.mark.parametrize("form", [float32, float64, bfloat16, float16], ids=str)
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+@pytest.mark.parametrize(
+    ("x", "weight", "window", "padding"),
+    [
+        ((2, 33, 9, 17), (35, 33, 3, 3), (2, 2), (1, 1)),
+        ((9, 200, 7, 6), (70, 200, 3, 3), (3, 2), (1, 1)),  # weights larger than a piece, several images at a time
+        ((1, 3, 5, 300), (16, 3, 3, 3), (2, 4), (0, 0)),
+    ],
+)
+def test_pooled_in_every_layout_and_format(
+    random: Any, form: Any, last: bool, x: Any, weight: Any, window: Any, padding: Any
+) -> None:
+    """Values that every format holds exactly: places are then those of float64 too."""
+    lay = channels_last if last else np.ascontiguousarray
+    images, filters = random.integers(-2, 3, x) / 2, random.integers(-1, 2, weight) / 8
+    params = {**{k: v for k, v in SAME.items() if k != "groups"}, "padding": padding, "window": window}
+    arrays = (lay(np.asarray(form.encode(images))), np.asarray(form.encode(filters)), None)
+    got, places = native.module().conv2d_max_pool(*arrays, **params, activation="relu")
+    want, want_places = spec.conv2d_max_pool.reference(images, filters, None, **params, activation="relu")
+    np.testing.assert_array_equal(form.exact(got), form.exact(np.asarray(form.encode(want))))
+    np.testing.assert_array_equal(places, want_places)
+    assert (places.strides[1] == places.itemsize) == last
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+@pytest.mark.parametrize("groups", [1, 35])
+def test_weights_that_are_not_finite_meet_padding(random: Any, bad: float, groups: int) -> None:
+    """Taps that see only zeros are left out, but not where a weight makes NaN of these."""
+    images = channels_last(random.integers(-4, 5, (2, 35, 6, 7)).astype(np.float32))
+    weight = random.integers(-4, 5, (35, 35 // groups, 3, 3)).astype(np.float32)
+    weight[20, 0, 0, 1] = bad
+    params = {**SAME, "groups": groups}
+    with np.errstate(invalid="ignore"):
+        want = spec.conv2d.reference(images.astype(float), weight.astype(float), None, **params)
+    np.testing.assert_array_equal(native.module().conv2d(images, weight, None, **params), want)
+
+
+def test_errors_do_not_grow_with_the_length_of_sums(random: Any) -> None:
+    """Sums are made of shorter ones: at 4608 terms the error is less than half of that of one chain."""
+    x, weight = random.normal(size=(2, 512, 6, 6)), random.normal(size=(16, 512, 3, 3))
+    x, weight = x.astype(np.float32), weight.astype(np.float32)
+    want = spec.conv2d.reference(x.astype(float), weight.astype(float), None, **SAME)
+    chain = np.zeros(want.shape, np.float32)
+    seen = spec.windows(x, (3, 3), (1, 1), (1, 1), (1, 1))
+    for c, i, j in np.ndindex(512, 3, 3):
+        chain += weight[:, c, i, j][:, None, None] * seen[:, c, None, :, :, i, j]
+    error, plain = (np.linalg.norm(y - want) for y in (native.module().conv2d(x, weight, None, **SAME), chain))
+    assert error < plain / 2
+
+
 def test_both_layouts_give_the_same_bits(random: Any) -> None:
     for name, (arrays, params) in problem(random, (2, 24, 13, 15), (40, 24, 3, 3)).items():
         run = getattr(native.module(), name)

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "activation_named.h"
 #include "conv_correlate.h"
 #include "conv_geometry.h"
 #include "memory.h"
@@ -39,15 +40,21 @@ void expect_like(const py::array& a, const py::array& b, int64_t ndim, const cha
   expect_ndim(b, ndim, name);
 }
 
-py::array empty_images(const py::array& like, int64_t n, int64_t c, int64_t h, int64_t w) {
+py::array empty_images(const py::array& like, const py::dtype& dtype, int64_t n, int64_t c, int64_t h, int64_t w) {
   const bool last = like.strides(1) == like.itemsize() && like.shape(1) > 1 && !(like.flags() & py::array::c_style);
   const std::array<py::ssize_t, 4> shape =
       last ? std::array<py::ssize_t, 4>{n, h, w, c} : std::array<py::ssize_t, 4>{n, c, h, w};
-  const py::object images = new_array(like.dtype().release().ptr(), 4, shape.data());
+  const py::object images = new_array(py::dtype(dtype).release().ptr(), 4, shape.data());
   return last ? images.attr("transpose")(0, 3, 1, 2) : images;
 }
 
 namespace {
+
+constexpr int64_t kMostPlaces = 1 << 24;  // of an image, which float32 counts exactly
+
+struct Results {
+  py::array y, places;  // places only where results are pooled
+};
 
 template <typename S>
 Images<S> results_of(py::array& a) {
@@ -60,7 +67,8 @@ template <typename S>
 void flatten(Correlation<S>& c) {
   const auto row = [](const auto& a) { return a.row == a.width * a.column || a.height == 1; };
   const auto whole = [](const auto& a) { return a.image == a.height * a.width * a.column; };
-  if (c.taps.size() != 1 || c.step != Pair{1, 1} || c.x.top || c.x.left || !row(c.x) || !row(c.y)) return;
+  if (c.taps.size() != 1 || c.places.data || c.step != Pair{1, 1} || c.x.top || c.x.left || !row(c.x) || !row(c.y))
+    return;
   const int64_t images = whole(c.x) && whole(c.y) ? c.images : 1;
   const int64_t pixels = c.positions[0] * c.positions[1];
   c.images /= images;
@@ -69,8 +77,8 @@ void flatten(Correlation<S>& c) {
 }
 
 template <typename S>
-py::array conv2d_of(const py::array& x, const py::array& weight, const py::object& bias, Pair stride, Pair padding,
-                    Pair dilation, int64_t groups, Isa isa) {
+Results conv2d_of(const py::array& x, const py::array& weight, const py::object& bias, Pair stride, Pair padding,
+                  Pair dilation, int64_t groups, Activation activation, const Pair* windows, Isa isa) {
   expect_like(x, weight, 4, "weight");
   const Geometry g = checked(x.shape(0), x.shape(1), weight.shape(0), {x.shape(2), x.shape(3)},
                              {weight.shape(2), weight.shape(3)}, stride, padding, dilation, groups);
@@ -81,11 +89,18 @@ py::array conv2d_of(const py::array& x, const py::array& weight, const py::objec
     expect_like(x, biases, 1, "bias");
     expect_shape(biases, {g.outputs * groups}, "bias");
   }
-  py::array y = empty_images(x, g.images, g.outputs * groups, g.positions[0], g.positions[1]);
+  const Pair window = windows ? *windows : Pair{1, 1};
+  for (int axis = 0; axis < 2; ++axis) {
+    if (window[axis] < 1 || window[axis] > g.positions[axis])
+      throw py::value_error("conv2d: no window of results fits");
+  }
+  const Pair size = {g.positions[0] / window[0], g.positions[1] / window[1]};
+  Results found;
+  found.y = empty_images(x, x.dtype(), g.images, g.outputs * groups, size[0], size[1]);
   const Images<const S> filters = images_of<S>(weight);
   Correlation<S> c{};
   c.images = g.images, c.groups = groups, c.inputs = g.inputs, c.outputs = g.outputs;
-  c.positions = g.positions, c.step = g.stride;
+  c.positions = {size[0] * window[0], size[1] * window[1]}, c.step = g.stride;
   c.x = images_of<S>(x);
   c.x.top = padding[0], c.x.left = padding[1];
   c.taps = g.taps(filters.row, filters.column);
@@ -93,13 +108,19 @@ py::array conv2d_of(const py::array& x, const py::array& weight, const py::objec
   c.weight_group = g.outputs * filters.image;
   c.weight_output = filters.image, c.weight_input = filters.channel;
   c.bias = bias.is_none() ? nullptr : static_cast<const S*>(biases.data());
-  c.y = results_of<S>(y);
-  if (y.size() > 0) {
+  c.y = results_of<S>(found.y);
+  c.activation = activation, c.window = window, c.image_width = g.positions[1];
+  if (windows) {
+    if (g.positions[0] * g.positions[1] > kMostPlaces) throw py::value_error("conv2d: an image too large for places");
+    found.places = empty_images(x, py::dtype::of<int64_t>(), g.images, g.outputs * groups, size[0], size[1]);
+    c.places = results_of<int64_t>(found.places);
+  }
+  if (found.y.size() > 0) {
     py::gil_scoped_release release;
     flatten(c);
     correlate(c, isa);
   }
-  return y;
+  return found;
 }
 
 // The taps of one phase of the padded image along one axis: kernel rows `index` whose outputs lie `back` steps before.
@@ -174,7 +195,7 @@ py::array input_gradient_of(const py::array& g, const py::array& weight, Pair si
   const Geometry geometry = checked(g.shape(0), weight.shape(1) * std::max<int64_t>(groups, 1), weight.shape(0), size,
                                     {weight.shape(2), weight.shape(3)}, stride, padding, dilation, groups);
   expect_shape(g, {-1, weight.shape(0), geometry.positions[0], geometry.positions[1]}, "g");
-  py::array dx = empty_images(g, geometry.images, geometry.inputs * groups, size[0], size[1]);
+  py::array dx = empty_images(g, g.dtype(), geometry.images, geometry.inputs * groups, size[0], size[1]);
   const Images<const S> filters = images_of<S>(weight), gradients = images_of<S>(g);
   const Images<S> results = results_of<S>(dx);
   Correlation<S> c{};
@@ -217,15 +238,33 @@ void bind_conv(py::module_& m) {
   m.def(
       "conv2d",
       [](const py::array& x, const py::array& weight, const py::object& bias, Pair stride, Pair padding, Pair dilation,
-         int64_t groups, const char* isa) {
+         int64_t groups, const std::string& activation, const char* isa) {
         expect_ndim(x, 4, "x");
+        const Activation after = activation_named("conv2d", activation);
         return with_type(x, "x", [&](auto s) {
-          return conv2d_of<decltype(s)>(x, weight, bias, stride, padding, dilation, groups, isa_named(isa));
+          return conv2d_of<decltype(s)>(x, weight, bias, stride, padding, dilation, groups, after, nullptr,
+                                        isa_named(isa))
+              .y;
         });
       },
       "Convolution; operands may have any strides, the result is contiguous or, as x, channels last.", py::arg("x"),
       py::arg("weight"), py::arg("bias").none(true), py::kw_only(), py::arg("stride"), py::arg("padding"),
-      py::arg("dilation"), py::arg("groups"), py::arg("isa") = "");
+      py::arg("dilation"), py::arg("groups"), py::arg("activation") = "", py::arg("isa") = "");
+  m.def(
+      "conv2d_max_pool",
+      [](const py::array& x, const py::array& weight, const py::object& bias, Pair stride, Pair padding, Pair dilation,
+         Pair window, const std::string& activation, const char* isa) {
+        expect_ndim(x, 4, "x");
+        const Activation after = activation_named("conv2d_max_pool", activation);
+        return with_type(x, "x", [&](auto s) {
+          const Results found =
+              conv2d_of<decltype(s)>(x, weight, bias, stride, padding, dilation, 1, after, &window, isa_named(isa));
+          return py::make_tuple(found.y, found.places);
+        });
+      },
+      "activation(the largest value of each window of a convolution), and its place as row * width + column.",
+      py::arg("x"), py::arg("weight"), py::arg("bias").none(true), py::kw_only(), py::arg("stride"), py::arg("padding"),
+      py::arg("dilation"), py::arg("window"), py::arg("activation") = "", py::arg("isa") = "");
   m.def(
       "conv2d_input_gradient",
       [](const py::array& g, const py::array& weight, Pair size, Pair stride, Pair padding, Pair dilation,

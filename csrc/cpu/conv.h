@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "gemm.h"
 #include "halves.h"
 #include "isa.h"
 
@@ -18,21 +19,23 @@ struct Bfloat16Pair {
   uint16_t first, second;
 };
 
-constexpr int64_t kConvBlock = 16;  // channels (units) of a block of planes; a single channel is a block of one
+constexpr int64_t kConvBlock = 16;   // channels (units) of a block of planes; a single channel is a block of one
+constexpr int64_t kLanePixels = 12;  // most of a tile that has channels in lanes on both sides
 
-// Consecutive units of one block seen through one tap.
+// Consecutive units of one block seen through one tap, and the first of their weights.
 struct ConvSegment {
-  int64_t offset, units;
+  int64_t offset, units, weight;
 };
 
-// y[q][lane] = start + sum over segments and their units u of x[q * step + offset + u] * w[u][lane], for `positions` q.
-// The lanes are those of `vectors` vectors; w follows the order of the segments. Without `start`, y is added to.
+// y[q][lane] = start + sum over segments and their units u of x[q * step + offset + u] * w[weight + u][lane], for
+// `positions` q. The lanes are those of `vectors` vectors. Without `start`, y is added to. Every `together` segments
+// have a sum of their own, so that rounding errors do not grow with the length of the whole sum.
 template <typename T>
 struct ConvRow {
   const void* x;
   int64_t step;  // kConvBlock or 1
   const ConvSegment* segments;
-  int64_t segment_count;
+  int64_t segment_count, together;
   const void* w;
   const T* start;
   T* y;
@@ -40,17 +43,23 @@ struct ConvRow {
   int64_t vectors;  // 1, 2 or 4
 };
 
-// The same with channels in lanes on both sides: y[q][lane] = start[lane] + sum over p of x[q * kConvBlock + offset[p]
-// + lane] * w[p][lane], for the kConvBlock lanes of a block of groups.
+// A value that each output sees, and its weights.
+struct ConvLaneTap {
+  int64_t offset, weight;
+};
+
+// The same with channels in lanes on both sides: y[q * y_step + lane] = start[lane] + sum over taps of x[q * x_step +
+// offset + lane] * w[weight + lane], for the kConvBlock lanes of a block of groups.
 template <typename T>
 struct ConvLanes {
   const T* x;
-  const int64_t* offset;
-  int64_t k;
+  int64_t x_step;
+  const ConvLaneTap* taps;
+  int64_t tap_count;
   const T* w;
   const T* start;
   T* y;
-  int64_t positions;
+  int64_t y_step, positions;
 };
 
 // sum[p][lane] += sum over rows r and positions q of x[r * x_row + q * step + offset[p]] * g[r * g_row + q][lane], the
@@ -100,6 +109,30 @@ struct ConvPairsTable {
   void (*dots)(const ConvDots<float>&);  // of pairs of positions: two steps of x at a time, and one of g
 };
 
+// The largest value of each window of sums, whose rows lie `row` apart and whose positions have `width` lanes, and its
+// place in the image: whole numbers, the first window's first being `place`. The first of equal values is taken, and
+// NaN is larger than all.
+template <typename T>
+struct ConvWindows {
+  const T* sums;
+  int64_t row, width, window[2], positions;  // positions of the result
+  int64_t place, image_width;
+  T *y, *places;  // [positions][width]
+};
+
+// What becomes of sums before they are written.
+template <typename T>
+struct ConvFinish {
+  // `width` lanes (whole vectors) of each of `positions`, `step` apart, in place
+  void (*activate)(T* x, int64_t step, int64_t width, int64_t positions, Activation);
+  void (*largest)(const ConvWindows<T>&);
+};
+
+struct ConvFinishTable {
+  ConvFinish<float> f32;
+  ConvFinish<double> f64;
+};
+
 // One row of pixels on its way into or out of planes. In: to[(c / block_channels) * block + q * step + c %
 // block_channels] = from[c * channel + q * column]; the rest of a block's last vector is undefined. Out: to[c * channel
 // + q * column] = from[q * step + c], where as many vectors are read as hold `channels`.
@@ -119,6 +152,8 @@ struct ConvMoves {
   ConvMoveOut<float, Bfloat16> out_b16;
   ConvMoveIn<Float16, float> in_f16;
   ConvMoveOut<float, Float16> out_f16;
+  ConvMoveOut<float, int64_t> places_f32;  // whole numbers
+  ConvMoveOut<double, int64_t> places_f64;
   ConvMoveIn<Bfloat16, Bfloat16Pair> in_pairs;  // two channels to a unit; an odd last one is paired with zero
   // Weights of pairs of inputs, `second` values apart (or the first with zero): to[q * step + i] = from[i * channel + q
   // * column].
@@ -136,6 +171,7 @@ struct ConvMoves {
 
 ULPGRAD_TABLE(ConvTable, conv_table)
 ULPGRAD_TABLE(ConvPairsTable, conv_pairs_table)
+ULPGRAD_TABLE(ConvFinishTable, conv_finish_table)
 ULPGRAD_TABLE(ConvMoves, conv_moves)
 
 }  // namespace ulpgrad

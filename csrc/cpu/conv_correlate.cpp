@@ -7,8 +7,9 @@
 namespace ulpgrad {
 namespace {
 
-constexpr int64_t kPlaneBytes = 3 << 17;   // that the planes of a span should take: a part of the L2 cache
 constexpr int64_t kWeightBytes = 1 << 18;  // of packed weights that a span is run through at a time
+constexpr int64_t kStackBytes = 3 << 19;   // of the planes of spans that share a walk through weights beyond that
+constexpr int64_t kSumSteps = 128;         // of a sum that is made apart from the others
 
 // Outputs that are computed together: `vectors` vectors of lanes from `first` on.
 struct Chunk {
@@ -27,8 +28,41 @@ std::vector<Chunk> chunks_of(int64_t outputs, int64_t lanes, int64_t columns, co
   return all;
 }
 
-bool drop_special(const ConvMoves& moves, float* x, int64_t n) { return moves.drop_special_f32(x, n); }
-bool drop_special(const ConvMoves& moves, double* x, int64_t n) { return moves.drop_special_f64(x, n); }
+// What each row of outputs reads: the segments of the taps that see the image there. Where weights are not finite,
+// zeros of the padding count too.
+class Reading {
+ public:
+  template <typename S>
+  Reading(const Correlation<S>& c, const Planes& planes, int64_t units, bool padding_counts) : set_of_(c.positions[0]) {
+    std::vector<int64_t> last, kept;
+    for (int64_t row = 0; row < c.positions[0]; ++row) {
+      kept.clear();
+      for (size_t t = 0; t < c.taps.size(); ++t) {
+        const int64_t y = row * c.step[0] + c.taps[t].row - c.x.top;
+        if (padding_counts || (y >= 0 && y < c.x.height)) kept.push_back(static_cast<int64_t>(t));
+      }
+      if (row == 0 || kept != last) {
+        sets_.push_back({planes.segments(units, kept), static_cast<int64_t>(kept.size())});
+        last = kept;
+      }
+      set_of_[row] = sets_.size() - 1;
+    }
+  }
+
+  struct Segments {
+    const ConvSegment* first;
+    int64_t count;
+  };
+  // Of blocks [begin, end).
+  Segments of(int64_t row, int64_t begin, int64_t end) const {
+    const auto& [all, taps] = sets_[set_of_[row]];
+    return {all.data() + begin * taps, (end - begin) * taps};
+  }
+
+ private:
+  std::vector<std::pair<std::vector<ConvSegment>, int64_t>> sets_;  // and the taps of a block
+  std::vector<size_t> set_of_;
+};
 
 // Whether there are several taps whose weights lie in equal steps.
 bool evenly_apart(const std::vector<Tap>& taps) {
@@ -118,10 +152,6 @@ void crop(Correlation<S>& c) {
   if (kept.size() < c.taps.size()) c.taps = shifted(kept, c.x.top, c.x.left);
 }
 
-int useful_threads(int64_t products, int64_t tasks) {
-  return static_cast<int>(std::min<int64_t>(threads_for(products, kConvGrain), tasks));
-}
-
 // The biases of all groups, each group's padded to `padded` lanes.
 template <typename S, typename T>
 std::vector<T> starts(const Correlation<S>& c, int64_t groups, int64_t outputs, int64_t padded) {
@@ -132,27 +162,95 @@ std::vector<T> starts(const Correlation<S>& c, int64_t groups, int64_t outputs, 
   return all;
 }
 
+void put_places(const ConvMoves& moves, const float* from, int64_t step, int64_t channels, int64_t count, int64_t* to,
+                int64_t channel, int64_t column) {
+  moves.places_f32(from, step, channels, count, to, channel, column);
+}
+void put_places(const ConvMoves& moves, const double* from, int64_t step, int64_t channels, int64_t count, int64_t* to,
+                int64_t channel, int64_t column) {
+  moves.places_f64(from, step, channels, count, to, channel, column);
+}
+
+// Where the results of a row of outputs go: `channels` from `first` on, of which `width` lanes have been summed.
+template <typename S, typename U>
+class Output {
+ public:
+  using T = Wide<S>;
+
+  Output(const Correlation<S>& c, Isa isa)
+      : c_(c), moves_(table<ConvMoves>(isa)), finish_(conv_finish(isa, T())), pools_(c.places.data) {}
+
+  // Sums may be made where they are to lie.
+  bool direct(int64_t channels, int64_t width) const {
+    return std::is_same_v<S, T> && c_.y.channel == 1 && channels == width && !pools_;
+  }
+  // Rows of sums that are needed together.
+  int64_t rows() const { return pools_ ? c_.window[0] : 1; }
+
+  S* at(int64_t image, int64_t channel, int64_t row, int64_t column) const {
+    return c_.y.data + image * c_.y.image + channel * c_.y.channel + row * c_.y.row + column * c_.y.column;
+  }
+
+  // Row `row` of the span is complete. `sums` are the positions of the rows() up to it, `step` apart; `memory` is for
+  // a row of largest values and one of their places.
+  void write(const Span& s, int64_t row, int64_t first, int64_t channels, int64_t width, T* sums, int64_t step,
+             T* memory) const {
+    if (pools_) return write_largest(s, row, first, channels, width, sums, memory);
+    if (c_.activation != Activation::none) finish_.activate(sums, step, width, s.columns, c_.activation);
+    if (direct(channels, width)) return;
+    put(sums, width, channels, s.columns, at(s.image, first, s.row + row, s.column));
+  }
+
+ private:
+  void put(const T* from, int64_t width, int64_t channels, int64_t count, S* to) const {
+    (moves_.*ConvRoad<S, U>::out)(from, width, channels, count, to, c_.y.channel, c_.y.column);
+  }
+
+  void write_largest(const Span& s, int64_t row, int64_t first, int64_t channels, int64_t width, T* sums,
+                     T* memory) const {
+    const int64_t count = s.columns / c_.window[1], top = s.row + row + 1 - c_.window[0];
+    T* const places = memory + count * width;
+    finish_.largest({sums,
+                     s.columns * width,
+                     width,
+                     {c_.window[0], c_.window[1]},
+                     count,
+                     top * c_.image_width + s.column,
+                     c_.image_width,
+                     memory,
+                     places});
+    if (c_.activation != Activation::none) finish_.activate(memory, width, width, count, c_.activation);
+    const int64_t y = top / c_.window[0], x = s.column / c_.window[1];
+    put(memory, width, channels, count, at(s.image, first, y, x));
+    const Images<int64_t>& p = c_.places;
+    put_places(moves_, places, width, channels, count,
+               p.data + s.image * p.image + first * p.channel + y * p.row + x * p.column, p.channel, p.column);
+  }
+
+  const Correlation<S>& c_;
+  const ConvMoves& moves_;
+  const ConvFinish<T>& finish_;
+  const bool pools_;
+};
+
 // Returns whether weights were left out. Pairs of bfloat16 are not for all operands: `unfit` is set where they gave up.
 template <typename S, typename U>
-bool by_tiles(const Correlation<S>& c, Isa isa, void (*row)(const ConvRow<Wide<S>>&), std::atomic<bool>& unfit) {
+bool by_tiles(const Correlation<S>& c, Isa isa, void (*run)(const ConvRow<Wide<S>>&), std::atomic<bool>& unfit) {
   using T = Wide<S>;
   constexpr bool paired = std::is_same_v<U, Bfloat16Pair>;
   const ConvTiles<T>& tiles = conv_tiles(isa, T());
   const ConvMoves& moves = table<ConvMoves>(isa);
-  const auto in = moves.*ConvRoad<S, U>::in;
-  const auto out = moves.*ConvRoad<S, U>::out;
+  const Output<S, U> output(c, isa);
   const int64_t units = paired ? ceil_div(c.inputs, 2) : c.inputs, k = units * static_cast<int64_t>(c.taps.size());
   const int64_t lanes = tiles.lanes, padded = round_up(c.outputs, lanes),
                 useful = threads_for(c.products(), kConvGrain);
   const Planes planes(c.images, c.positions, c.step, c.taps, units, kPlaneBytes / sizeof(U),
-                      useful > 1 ? ceil_div(8 * useful, c.groups) : 1);
-  const std::vector<ConvSegment> segments = planes.segments(units);
+                      useful > 1 ? ceil_div(8 * useful, c.groups) : 1, c.window);
   const std::vector<Chunk> chunks = chunks_of(c.outputs, lanes, planes.span_columns(), tiles.pixels);
   const int64_t count = static_cast<int64_t>(chunks.size());
-  const int64_t parts = std::clamp<int64_t>(useful > 1 ? 4 * useful / (planes.spans() * c.groups) : 1, 1, count);
   const std::vector<T> start = starts<S, T>(c, c.groups, c.outputs, padded);
   U* const packed = static_cast<U*>(scratch(Slot::weights, c.groups * padded * k * sizeof(U)));
-  std::atomic<bool> dropped{false};
+  std::atomic<bool> special{false};
   parallel_for(c.groups * count, std::max<int64_t>(1, kConvGrain / (32 * k + 1) / 8), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const Chunk chunk = chunks[i % count];
@@ -162,122 +260,76 @@ bool by_tiles(const Correlation<S>& c, Isa isa, void (*row)(const ConvRow<Wide<S
            to);
       if constexpr (paired) {
         if (!moves.plain_b16(to, 2 * width * k)) unfit = true;
-      } else if (c.finite && drop_special(moves, to, width * k)) {
-        dropped = true;
+      } else if (c.finite ? drop_special(moves, to, width * k) : any_special(to, width * k)) {
+        special = true;
       }
     }
   });
+  const Reading reading(c, planes, units, special && !c.finite);
+  // Sums of bfloat16 are rounded to so few bits that their own errors do not show.
+  const int64_t together = paired ? k + 1 : kSumSteps / std::clamp<int64_t>(units, 1, planes.step);
 
-  const int64_t tasks = planes.spans() * c.groups * parts;
+  // Weights that do not stay in the cache are walked through once for several spans.
+  const int64_t plane_bytes = std::max<int64_t>(64, round_up(planes.units() * sizeof(U), 64));
+  const int64_t most_spans =
+      std::clamp<int64_t>(kStackBytes / plane_bytes, 1, std::max<int64_t>(1, planes.spans() * c.groups / useful));
+  const int64_t stack = padded * k * static_cast<int64_t>(sizeof(U)) > kWeightBytes ? most_spans : 1;
+  const int64_t stacks = ceil_div(planes.spans(), stack);
+  const int64_t shares = stack > 1 && stacks * c.groups >= useful ? 1 : 4 * useful / (stacks * c.groups);
+  const int64_t parts = std::clamp<int64_t>(useful > 1 ? shares : 1, 1, count);
+  const int64_t tasks = stacks * c.groups * parts;
   allocating_tasks(tasks, useful_threads(c.products(), tasks), [&](int64_t task) {
-    const int64_t part = task % parts, group = task / parts % c.groups;
-    const Span s = planes.span(task / parts / c.groups);
-    const int64_t plane_bytes = round_up(planes.units() * sizeof(U), 64);
-    const int64_t most = (planes.span_positions() + lanes) * 4 * lanes;
-    char* const memory = static_cast<char*>(scratch(Slot::caller, plane_bytes + most * sizeof(T)));
-    U* const x = reinterpret_cast<U*>(memory);
-    T* const sums = reinterpret_cast<T*>(memory + plane_bytes);
+    const int64_t part = task % parts, group = task / parts % c.groups, first_span = task / parts / c.groups * stack;
+    const int64_t spans = std::min(stack, planes.spans() - first_span);
+    const int64_t held = planes.span_positions() * spans, row = planes.span_columns() + lanes;
+    char* const memory = static_cast<char*>(
+        scratch(Slot::caller, spans * plane_bytes + (held + 3 * row) * 4 * lanes * static_cast<int64_t>(sizeof(T))));
+    const auto plane = [&](int64_t i) { return reinterpret_cast<U*>(memory + i * plane_bytes); };
+    T* const sums = reinterpret_cast<T*>(memory + spans * plane_bytes);
+    T* const finished = sums + (held + row) * 4 * lanes;
     Images<const S> source = c.x;
     source.data += group * c.inputs * source.channel;
-    if constexpr (paired) {
-      if (unfit) return;
-      if (s.rows * s.columns < planes.span_positions()) std::fill(x, x + planes.units(), U{});
+    for (int64_t i = 0; i < spans; ++i) {
+      const Span s = planes.span(first_span + i);
+      if constexpr (paired) {
+        if (unfit) return;
+        if (s.rows * s.columns < planes.span_positions()) std::fill(plane(i), plane(i) + planes.units(), U{});
+      }
+      planes.fill(source, s, c.inputs, moves.*ConvRoad<S, U>::in, plane(i));
+      if constexpr (paired) {
+        if (!moves.plain_b16(plane(i), 2 * planes.units())) unfit = true;
+        if (unfit) return;
+      }
     }
-    planes.fill(source, s, c.inputs, in, x);
-    if constexpr (paired) {
-      if (!moves.plain_b16(x, 2 * planes.units())) unfit = true;
-      if (unfit) return;
-    }
-    for (int64_t i = part * count / parts; i < (part + 1) * count / parts; ++i) {
-      const Chunk chunk = chunks[i];
+    for (int64_t n = part * count / parts; n < (part + 1) * count / parts; ++n) {
+      const Chunk chunk = chunks[n];
       const int64_t width = chunk.vectors * lanes, outputs = std::min(width, c.outputs - chunk.first);
-      const int64_t piece = std::max<int64_t>(1, kWeightBytes / sizeof(U) / (width * planes.step));
-      S* const y = c.y.data + s.image * c.y.image + (group * c.outputs + chunk.first) * c.y.channel + s.row * c.y.row +
-                   s.column * c.y.column;
-      const bool direct = std::is_same_v<S, T> && c.y.channel == 1 && outputs == width;
-      const U* w = packed + (group * padded + chunk.first) * k;
-      const int64_t all = static_cast<int64_t>(segments.size());
-      const bool whole = all <= piece;
-      for (int64_t first = 0; first == 0 || first < all; first += piece) {
-        const int64_t now = std::min(piece, all - first);
-        for (int64_t r = 0; r < s.rows; ++r) {
-          T* const to = direct ? reinterpret_cast<T*>(y + r * c.y.row) : sums + (whole ? 0 : r * s.columns * width);
-          row({x + r * planes.row_units(), planes.step, segments.data() + first, now, w,
-               first ? nullptr : start.data() + group * padded + chunk.first, to, direct ? c.y.column : width,
-               s.columns, chunk.vectors});
-          if (!direct && first + piece >= all) {
-            out(to, width, outputs, s.columns, y + r * c.y.row, c.y.channel, c.y.column);
+      const int64_t block_bytes = static_cast<int64_t>(c.taps.size() * sizeof(U)) * width * planes.step;
+      const int64_t piece = std::max<int64_t>(1, kWeightBytes / std::max<int64_t>(1, block_bytes));
+      const int64_t channel = group * c.outputs + chunk.first;
+      const bool direct = output.direct(outputs, width), whole = planes.blocks <= piece;
+      for (int64_t first = 0; first == 0 || first < planes.blocks; first += piece) {
+        const int64_t end = std::min(first + piece, planes.blocks);
+        for (int64_t i = 0; i < spans; ++i) {
+          const Span s = planes.span(first_span + i);
+          for (int64_t r = 0; r < s.rows; ++r) {
+            T* const here = whole ? sums : sums + i * planes.span_positions() * width;
+            T* const to = direct ? reinterpret_cast<T*>(output.at(s.image, channel, s.row + r, s.column))
+                                 : here + (whole ? r % output.rows() : r) * s.columns * width;
+            const int64_t step = direct ? c.y.column : width;
+            const auto segments = reading.of(s.row + r, first, end);
+            run({plane(i) + r * planes.row_units(), planes.step, segments.first, segments.count, together,
+                 packed + (group * padded + chunk.first) * k,
+                 first ? nullptr : start.data() + group * padded + chunk.first, to, step, s.columns, chunk.vectors});
+            if (end < planes.blocks || (r + 1) % output.rows()) continue;
+            T* const window = direct ? to : to - (output.rows() - 1) * s.columns * width;
+            output.write(s, r, channel, outputs, width, window, step, finished);
           }
         }
-        for (int64_t j = first; j < first + now; ++j) w += segments[j].units * width;
       }
     }
   });
-  return dropped;
-}
-
-// Where groups are small, the lanes are groups: kConvBlock of them, one input and one output of each at a time.
-template <typename S>
-bool by_lanes(const Correlation<S>& c, Isa isa) {
-  using T = Wide<S>;
-  const ConvTiles<T>& tiles = conv_tiles(isa, T());
-  const ConvMoves& moves = table<ConvMoves>(isa);
-  const auto in = moves.*ConvRoad<S>::in;
-  const auto out = moves.*ConvRoad<S>::out;
-  const int64_t taps = static_cast<int64_t>(c.taps.size()), k = c.inputs * taps;
-  const int64_t blocks = ceil_div(c.groups, kConvBlock), padded = blocks * kConvBlock;
-  const int64_t useful = threads_for(c.products(), kConvGrain);
-  const Planes planes(c.images, c.positions, c.step, c.taps, kConvBlock,
-                      kPlaneBytes / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(1, c.inputs),
-                      useful > 1 ? ceil_div(8 * useful, blocks) : 1);
-  std::vector<int64_t> offsets;
-  for (int64_t p = 0; p < c.inputs; ++p) {
-    for (const int64_t offset : planes.tap_offset) offsets.push_back(p * planes.units() + offset);
-  }
-  std::vector<T> start(c.outputs * padded), packed(c.outputs * padded * k);
-  for (int64_t g = 0; g < c.groups; ++g) {
-    const int64_t b = g / kConvBlock, lane = g % kConvBlock;
-    for (int64_t o = 0; o < c.outputs; ++o) {
-      const int64_t at = b * c.outputs + o;
-      if (c.bias) start[at * kConvBlock + lane] = wide_value(c.bias[g * c.outputs + o]);
-      const S* const from = c.weight + g * c.weight_group + o * c.weight_output;
-      T* to = packed.data() + at * k * kConvBlock + lane;
-      for (int64_t p = 0; p < c.inputs; ++p) {
-        for (const Tap& tap : c.taps) {
-          *to = wide_value(from[p * c.weight_input + tap.weight]);
-          to += kConvBlock;
-        }
-      }
-    }
-  }
-  const bool dropped = c.finite && drop_special(moves, packed.data(), static_cast<int64_t>(packed.size()));
-  const int64_t tasks = planes.spans() * blocks;
-  allocating_tasks(tasks, useful_threads(c.products(), tasks), [&](int64_t task) {
-    const int64_t b = task % blocks, first = b * kConvBlock, count = std::min(kConvBlock, c.groups - first);
-    const Span s = planes.span(task / blocks);
-    const int64_t size = round_up(planes.units() * c.inputs, 16);
-    T* const x = static_cast<T*>(
-        scratch(Slot::caller, (size + (s.columns + tiles.lanes) * kConvBlock) * static_cast<int64_t>(sizeof(T))));
-    T* const sums = x + size;
-    Images<const S> source = c.x;
-    for (int64_t p = 0; p < c.inputs; ++p) {
-      source.data = c.x.data + (first * c.inputs + p) * c.x.channel;
-      source.channel = c.inputs * c.x.channel;
-      planes.fill(source, s, count, in, x + p * planes.units());
-    }
-    for (int64_t r = 0; r < s.rows; ++r) {
-      for (int64_t o = 0; o < c.outputs; ++o) {
-        const int64_t at = b * c.outputs + o;
-        tiles.lanes_row({x + r * planes.row_units(), offsets.data(), k, packed.data() + at * k * kConvBlock,
-                         start.data() + at * kConvBlock, sums, s.columns});
-        out(sums, kConvBlock, count, s.columns,
-            c.y.data + s.image * c.y.image + (first * c.outputs + o) * c.y.channel + (s.row + r) * c.y.row +
-                s.column * c.y.column,
-            c.outputs * c.y.channel, c.y.column);
-      }
-    }
-  });
-  return dropped;
+  return special && c.finite;
 }
 
 }  // namespace

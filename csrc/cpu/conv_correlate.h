@@ -1,6 +1,7 @@
 // The sums of a convolution and of its input's gradient: the same with other taps.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <new>
@@ -11,7 +12,8 @@
 
 namespace ulpgrad {
 
-constexpr int64_t kConvGrain = 1 << 18;  // products that are worth a thread
+constexpr int64_t kConvGrain = 1 << 18;   // products that are worth a thread
+constexpr int64_t kPlaneBytes = 3 << 17;  // that the planes of a span should take: a part of the L2 cache
 
 // What values of S are multiplied as, and what copies them into and out of planes. U: the units of planes.
 template <typename S, typename U = Wide<S>>
@@ -43,6 +45,8 @@ struct ConvRoad<Bfloat16, Bfloat16Pair> {
 
 inline const ConvTiles<float>& conv_tiles(Isa isa, float) { return table<ConvTable>(isa).f32; }
 inline const ConvTiles<double>& conv_tiles(Isa isa, double) { return table<ConvTable>(isa).f64; }
+inline const ConvFinish<float>& conv_finish(Isa isa, float) { return table<ConvFinishTable>(isa).f32; }
+inline const ConvFinish<double>& conv_finish(Isa isa, double) { return table<ConvFinishTable>(isa).f64; }
 
 // One value of S, exactly, and rounded to it.
 inline float wide_value(float x) { return x; }
@@ -61,6 +65,10 @@ struct Correlation {
   int64_t weight_group, weight_output, weight_input;  // strides
   const S* bias = nullptr;                            // contiguous, or none
   Images<S> y;                                        // where results lie
+  Activation activation = Activation::none;
+  Pair window = {1, 1};      // of max pooling, which divides `positions`; y and `places` are then what is left
+  Images<int64_t> places{};  // of the largest values, on images of `image_width`; none without pooling
+  int64_t image_width = 0;
   bool finite = false;  // weights that are not finite are left out (instead of making NaN of the padding's zeros)
 
   int64_t products() const {
@@ -71,6 +79,22 @@ struct Correlation {
 // Returns whether weights were left out. Raises std::bad_alloc where there is no memory for planes.
 template <typename S>
 bool correlate(Correlation<S> c, Isa isa);
+
+// The same where groups are small: the lanes of vectors are groups.
+template <typename S>
+bool by_lanes(const Correlation<S>& c, Isa isa);
+
+// Makes what is infinite or NaN zero; whether there was any.
+inline bool drop_special(const ConvMoves& moves, float* x, int64_t n) { return moves.drop_special_f32(x, n); }
+inline bool drop_special(const ConvMoves& moves, double* x, int64_t n) { return moves.drop_special_f64(x, n); }
+
+// Whether a value is infinite or NaN.
+bool any_special(const float* x, int64_t n);
+bool any_special(const double* x, int64_t n);
+
+inline int useful_threads(int64_t products, int64_t tasks) {
+  return static_cast<int>(std::min<int64_t>(threads_for(products, kConvGrain), tasks));
+}
 
 // Whether any of the outputs sees the image through a tap.
 bool sees(const Tap& tap, Pair positions, Pair step, Pair padding, Pair size);

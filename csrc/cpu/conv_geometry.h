@@ -50,6 +50,6 @@ auto with_type(const py::array& a, const char* name, const Body& body) {
 void expect_like(const py::array& a, const py::array& b, int64_t ndim, const char* name);
 
 // A new array of images that lie as those of `like` do: channels last if its are, else contiguous.
-py::array empty_images(const py::array& like, int64_t n, int64_t c, int64_t h, int64_t w);
+py::array empty_images(const py::array& like, const py::dtype& dtype, int64_t n, int64_t c, int64_t h, int64_t w);
 
 }  // namespace ulpgrad

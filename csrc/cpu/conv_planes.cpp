@@ -1,6 +1,7 @@
 #include "conv_planes.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace ulpgrad {
 namespace {
@@ -18,7 +19,7 @@ struct Inside {
 }  // namespace
 
 Planes::Planes(int64_t images, Pair positions, Pair stride, const std::vector<Tap>& taps, int64_t units, int64_t target,
-               int64_t wanted)
+               int64_t wanted, Pair window)
     : images(images), positions(positions), stride(stride), last{0, 0} {
   step = units > 1 ? kConvBlock : 1;
   blocks = ceil_div(units, step);
@@ -33,12 +34,13 @@ Planes::Planes(int64_t images, Pair positions, Pair stride, const std::vector<Ta
   const Pair beyond = {last[0] / stride[0], last[1] / stride[1]};
   const int64_t columns = std::max(kMinColumns, target / ((1 + beyond[0]) * position) - beyond[1]);
   spans_of[1] = ceil_div(positions[1], columns);
-  span_size[1] = ceil_div(positions[1], spans_of[1]);
+  span_size[1] = round_up(ceil_div(positions[1], spans_of[1]), window[1]);
+  spans_of[1] = ceil_div(positions[1], span_size[1]);
   pitch = span_size[1] + beyond[1];
   const int64_t rows = std::max<int64_t>(1, target / (pitch * position) - beyond[0]);
   const int64_t share = ceil_div(wanted, std::max<int64_t>(1, images * spans_of[1]));
   spans_of[0] = std::max(ceil_div(positions[0], rows), std::min(share, positions[0]));
-  span_size[0] = ceil_div(positions[0], spans_of[0]);
+  span_size[0] = round_up(ceil_div(positions[0], spans_of[0]), window[0]);
   spans_of[0] = ceil_div(positions[0], span_size[0]);
   plane = (span_size[0] + beyond[0]) * pitch;
   block = static_cast<int64_t>(phases.size()) * plane * step;
@@ -54,12 +56,22 @@ Span Planes::span(int64_t i) const {
           std::min(span_size[1], positions[1] - column)};
 }
 
-std::vector<ConvSegment> Planes::segments(int64_t units) const {
+std::vector<ConvSegment> Planes::segments(int64_t units, const std::vector<int64_t>& through) const {
+  const int64_t count = static_cast<int64_t>(tap_offset.size());
   std::vector<ConvSegment> all;
-  all.reserve(blocks * tap_offset.size());
+  all.reserve(blocks * through.size());
   for (int64_t b = 0; b < blocks; ++b) {
-    for (const int64_t offset : tap_offset) all.push_back({b * block + offset, std::min(step, units - b * step)});
+    const int64_t here = std::min(step, units - b * step);
+    for (const int64_t t : through) {
+      all.push_back({b * block + tap_offset[t], here, b * step * count + t * here});
+    }
   }
+  return all;
+}
+
+std::vector<int64_t> Planes::taps() const {
+  std::vector<int64_t> all(tap_offset.size());
+  std::iota(all.begin(), all.end(), 0);
   return all;
 }
 

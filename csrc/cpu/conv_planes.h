@@ -38,10 +38,10 @@ struct Span {
 };
 
 // How outputs of `positions` (rows, columns) are cut into spans whose planes take about `target` units, and where their
-// taps read. At least `wanted` spans are made where images are large enough.
+// taps read. At least `wanted` spans are made where images are large enough; they hold whole windows of `window`.
 struct Planes {
   Planes(int64_t images, Pair positions, Pair stride, const std::vector<Tap>& taps, int64_t units, int64_t target,
-         int64_t wanted);
+         int64_t wanted, Pair window = {1, 1});
 
   int64_t spans() const { return images * spans_of[0] * spans_of[1]; }
   Span span(int64_t i) const;
@@ -49,8 +49,9 @@ struct Planes {
   int64_t span_positions() const { return span_size[0] * span_size[1]; }
   int64_t units() const { return blocks * block; }    // that the planes take
   int64_t row_units() const { return pitch * step; }  // from one row to the next
-  // What each output reads, block by block and tap by tap; a block of an even `units` is cut off at `units`.
-  std::vector<ConvSegment> segments(int64_t units) const;
+  // What each output reads through some of the taps (all: taps()), block by block; the last block ends with `units`.
+  std::vector<ConvSegment> segments(int64_t units, const std::vector<int64_t>& through) const;
+  std::vector<int64_t> taps() const;
 
   // Copy a span's part of `channels` images into planes.
   template <typename From, typename To>

@@ -6,39 +6,48 @@
 template <int vectors>
 constexpr int kPixels = (kManyRegisters ? 28 : 12) / (vectors == 1 ? 2 : vectors);
 
-// pixels x (vectors * lanes) results in registers while the segments run.
+// pixels x (vectors * lanes) results in registers while segments run, `together` of them at a time.
 template <int step, int pixels, int vectors>
 ULPGRAD_TARGET static void tile(const ConvRow<Sum>& r, int64_t q) {
   constexpr int lanes = kLanes<Sum>;
   const Unit* const x = static_cast<const Unit*>(r.x) + q * step;
-  const Unit* w = static_cast<const Unit*>(r.w);
   Sum* const y = r.y + q * r.y_step;
-  Vec<Sum> sums[pixels][vectors];
+  bool starts = r.start != nullptr;
+  int64_t s = 0;
+  do {
+    Vec<Sum> sums[pixels][vectors];
 #pragma GCC unroll 32
-  for (int i = 0; i < pixels; ++i) {
+    for (int i = 0; i < pixels; ++i) {
 #pragma GCC unroll 4
-    for (int j = 0; j < vectors; ++j) sums[i][j] = load((r.start ? r.start : y + i * r.y_step) + j * lanes);
-  }
-  for (int64_t s = 0; s < r.segment_count; ++s) {
-    const Unit* from = x + r.segments[s].offset;
-    const Unit* const end = from + r.segments[s].units;
-    for (; from < end; ++from, w += vectors * lanes) {
-      Weights weights[vectors];
+      for (int j = 0; j < vectors; ++j) sums[i][j] = starts ? load(r.start + j * lanes) : Vec<Sum>{};
+    }
+    for (const int64_t last = s + r.together < r.segment_count ? s + r.together : r.segment_count; s < last; ++s) {
+      const ConvSegment& segment = r.segments[s];
+      const Unit* from = x + segment.offset;
+      const Unit* const end = from + segment.units;
+      const Unit* w = static_cast<const Unit*>(r.w) + segment.weight * vectors * lanes;
+      for (; from < end; ++from, w += vectors * lanes) {
+        Weights weights[vectors];
 #pragma GCC unroll 4
-      for (int j = 0; j < vectors; ++j) weights[j] = load_weights(w + j * lanes);
+        for (int j = 0; j < vectors; ++j) weights[j] = load_weights(w + j * lanes);
 #pragma GCC unroll 32
-      for (int i = 0; i < pixels; ++i) {
-        const Weights value = repeat(from + i * step);
+        for (int i = 0; i < pixels; ++i) {
+          const Weights value = repeat(from + i * step);
 #pragma GCC unroll 4
-        for (int j = 0; j < vectors; ++j) multiply_add(sums[i][j], weights[j], value);
+          for (int j = 0; j < vectors; ++j) multiply_add(sums[i][j], weights[j], value);
+        }
       }
     }
-  }
 #pragma GCC unroll 32
-  for (int i = 0; i < pixels; ++i) {
+    for (int i = 0; i < pixels; ++i) {
 #pragma GCC unroll 4
-    for (int j = 0; j < vectors; ++j) store(y + i * r.y_step + j * lanes, sums[i][j]);
-  }
+      for (int j = 0; j < vectors; ++j) {
+        Sum* const to = y + i * r.y_step + j * lanes;
+        store(to, starts ? sums[i][j] : load(to) + sums[i][j]);
+      }
+    }
+    starts = false;
+  } while (s < r.segment_count);
 }
 
 template <int step, int vectors, int pixels = kPixels<vectors>>

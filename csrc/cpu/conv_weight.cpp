@@ -63,7 +63,7 @@ void by_tiles(const Problem<S>& problem, Isa isa, const Set& set) {
   const int64_t blocks = ceil_div(padded, width);
   const int64_t parts = std::clamp<int64_t>(ceil_div(kChunks, chunks * g.groups), 1, blocks);
   std::vector<int64_t> offsets;
-  for (const ConvSegment& s : planes.segments(g.inputs)) {
+  for (const ConvSegment& s : planes.segments(g.inputs, planes.taps())) {
     for (int64_t u = 0; u < s.units; ++u) offsets.push_back(s.offset + u);
   }
   std::vector<T> sums(chunks * total);

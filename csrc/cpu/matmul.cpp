@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "activation_named.h"
 #include "batches.h"
 #include "bind_floats.h"
 #include "gemm.h"
@@ -82,13 +83,6 @@ py::array matmul(const py::array& a, const py::array& b, const char* isa, bool d
   return by_type(a, "a", [&](auto type) { return matmul_as<decltype(type)>(a, b, units); });
 }
 
-Activation activation_named(const std::string& name) {
-  const char* names[] = {"", "relu", "gelu", "silu", "tanh", "sigmoid"};
-  for (int i = 0; i < 6; ++i)
-    if (name == names[i]) return static_cast<Activation>(i);
-  throw py::value_error("linear: activation='" + name + "': expected relu, gelu, silu, tanh or sigmoid");
-}
-
 template <typename T>
 py::array linear_as(const py::array& given_x, const py::array& given_weight, const std::optional<py::array>& bias,
                     Activation activation, Units units) {
@@ -118,7 +112,7 @@ py::array linear_as(const py::array& given_x, const py::array& given_weight, con
 
 py::array linear(const py::array& x, const py::array& weight, const std::optional<py::array>& bias,
                  const std::string& activation, const char* isa, bool dots) {
-  const Activation after = activation_named(activation);
+  const Activation after = activation_named("linear", activation);
   const Units units = units_named(isa, dots);
   return by_type(x, "x", [&](auto type) { return linear_as<decltype(type)>(x, weight, bias, after, units); });
 }

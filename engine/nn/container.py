@@ -8,6 +8,7 @@ from typing import Any
 from ulpgrad.autograd import is_grad_enabled
 from ulpgrad.errors import ArgumentError
 from ulpgrad.nn.activation import GELU, ReLU, Sigmoid, SiLU, Tanh
+from ulpgrad.nn.convolution import Conv2d, MaxPool2d
 from ulpgrad.nn.linear import Linear
 from ulpgrad.nn.module import Module
 
@@ -45,7 +46,8 @@ class ModuleList(Module):
 class Sequential(ModuleList):
     """Modules called one after the other: `Sequential(Linear(64, 32), ReLU(), Linear(32, 10))`.
 
-    While no gradient is recorded, a Linear and the activation behind it run as one kernel.
+    A Conv2d, the activation behind it and the pooling behind that run as one kernel where they can (see `ulpgrad.conv2d`),
+    and so do a Linear and its activation while no gradient is recorded.
     """
 
     def __init__(self, *modules: Module) -> None:
@@ -56,22 +58,23 @@ class Sequential(ModuleList):
         return cls(*modules)
 
     def forward(self, x: Any) -> Any:
-        if is_grad_enabled():
-            for module in vars(self).values():
-                if isinstance(module, Module):
-                    x = module(x)
-            return x
-        modules = list(self.children())
-        i = 0
+        modules = [m for m in vars(self).values() if isinstance(m, Module)]
+        recorded, i = is_grad_enabled(), 0
         while i < len(modules):
-            activation = _fused(modules[i], modules[i + 1]) if i + 1 < len(modules) else None
-            x = modules[i](x) if activation is None else modules[i].forward(x, activation)
-            i += 1 if activation is None else 2
+            module, fused = modules[i], {}
+            if type(module) is Conv2d or (type(module) is Linear and not recorded):
+                fused = _fused(modules[i : i + 3])
+            x = module(x, **fused)
+            i += 1 + len(fused)
         return x
 
 
-def _fused(first: Module, second: Module) -> str | None:
-    """The name of the activation that can run inside the Linear before it."""
-    if type(first) is not Linear or (isinstance(second, GELU) and second.approximate != "none"):
-        return None
-    return FUSED.get(type(second))
+def _fused(modules: list[Module]) -> dict[str, Any]:
+    """What the first module, a Linear or a Conv2d, can do of those behind it: by the names of its options."""
+    first, *rest = modules
+    fused: dict[str, Any] = {}
+    if rest and type(rest[0]) in FUSED and not (isinstance(rest[0], GELU) and rest[0].approximate != "none"):
+        fused["activation"] = FUSED[type(rest.pop(0))]
+    if rest and type(first) is Conv2d and type(rest[0]) is MaxPool2d and rest[0].is_tiling():
+        fused["max_pool"] = rest[0].kernel_size
+    return fused

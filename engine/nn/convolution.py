@@ -18,7 +18,10 @@ Size = int | tuple[int, int]
 
 
 class Conv2d(Module):
-    """`ulpgrad.conv2d` with weight (out, in / groups, kh, kw) and bias (out,): (n, in, h, w) -> (n, out, oh, ow)."""
+    """`ulpgrad.conv2d` with weight (out, in / groups, kh, kw) and bias (out,): (n, in, h, w) -> (n, out, oh, ow).
+
+    Called with an activation and a size of windows for max pooling too, it applies these in the same kernel.
+    """
 
     def __init__(
         self,
@@ -47,8 +50,11 @@ class Conv2d(Module):
         if self.bias is not None:
             fan_in_uniform(self.bias, math.prod(self.weight.shape[1:]))
 
-    def forward(self, x: Any) -> Tensor:
-        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+    def forward(self, x: Any, activation: str | None = None, max_pool: Size | None = None) -> Tensor:
+        return conv2d(
+            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups,
+            activation=activation, max_pool=max_pool,
+        )  # fmt: skip
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
@@ -63,6 +69,10 @@ class MaxPool2d(Module):
     def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1) -> None:
         self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
         self.padding, self.dilation = padding, dilation
+
+    def is_tiling(self) -> bool:
+        """Whether windows lie side by side, without padding."""
+        return self.stride == self.kernel_size and self.padding in (0, (0, 0)) and self.dilation in (1, (1, 1))
 
     def forward(self, x: Any) -> Tensor:
         return max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation)

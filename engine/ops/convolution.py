@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from ulpgrad import dispatch
+from ulpgrad.autograd import is_grad_enabled
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.conv.geometry import output_size
-from ulpgrad.ops import accumulate as acc
+from ulpgrad.ops import accumulate as acc, elementwise as ew
 from ulpgrad.ops.common import as_tensor, pair
+from ulpgrad.ops.linalg import ACTIVATIONS
 from ulpgrad.ops.manipulation import permute_dims, reshape
+from ulpgrad.ops.pooling import max_pool2d, max_pool2d_gradient
 from ulpgrad.ops.reduction import sum as total
 from ulpgrad.ops.unfold import unfold
 from ulpgrad.remembered import remembered
@@ -57,6 +61,65 @@ _weight_gradient: Primitive = Primitive(
 )
 
 
+def _joint(
+    g: Tensor,
+    needed: tuple[bool, ...],
+    x: Tensor,
+    weight: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int = 1,
+) -> tuple[Tensor | None, ...]:
+    """The three gradients, from that of the sums."""
+    how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return (
+        _input_gradient(g, weight, size=x.shape[2:], **how) if needed[0] else None,
+        _weight_gradient(g, x, size=weight.shape[2:], **how) if needed[1] else None,
+        total(g, axis=(0, 2, 3)) if len(needed) > 2 and needed[2] else None,
+    )
+
+
+def _through_relu(
+    g: Tensor, needed: Any, x: Tensor, weight: Tensor, y: Tensor, stride: Any, padding: Any, dilation: Any, groups: int
+) -> tuple[Tensor | None, ...]:
+    return _joint(ew.relu_gradient(g, y), needed, x, weight, stride, padding, dilation, groups)
+
+
+def _through_pool(
+    g: Tensor,
+    needed: Any,
+    x: Tensor,
+    weight: Tensor,
+    y: Tensor,
+    places: Tensor,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    activation: str | None,
+) -> tuple[Tensor | None, ...]:
+    """Only what was largest has a gradient, and only where the activation let it through."""
+    image, kernel = (x.shape[2], x.shape[3]), (weight.shape[2], weight.shape[3])
+    size = output_size(image, kernel, stride, padding, dilation)
+    g = g if activation is None else ew.relu_gradient(g, y)
+    return _joint(max_pool2d_gradient(g, places, size=size), needed, x, weight, stride, padding, dilation)
+
+
+def _steps(x: Tensor, weight: Tensor, bias: Tensor | None, *, activation: str | None, **geometry: Any) -> Tensor:
+    out = _conv2d(x, weight, bias, **geometry)
+    return out if activation is None else ACTIVATIONS[activation](out)
+
+
+def _pooled_steps(x: Tensor, weight: Tensor, bias: Tensor | None, *, window: tuple[int, int], **how: Any) -> Tensor:
+    return max_pool2d(_steps(x, weight, bias, groups=1, **how), window)
+
+
+_activated: Primitive = Primitive(spec.conv2d, "x weight bias", joint=_through_relu, composite=_steps)
+_pooled: Primitive = Primitive(
+    spec.conv2d_max_pool, "x weight bias", "y places", joint=_through_pool, composite=_pooled_steps
+)
+
+
 @remembered
 def conv2d(
     x: Any,
@@ -67,6 +130,8 @@ def conv2d(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
     *,
+    activation: str | None = None,
+    max_pool: int | tuple[int, int] | None = None,
     accumulate: Any = None,
     accumulate_backward: Any = None,
 ) -> Tensor:
@@ -74,12 +139,24 @@ def conv2d(
 
     x (n, c, h, w), w (o, c / groups, kh, kw), bias (o,) -> (n, o, oh, ow). `stride`, `padding` and `dilation` are an
     integer or (vertical, horizontal); `padding="same"` keeps h and w (stride 1 only, the odd row and column of zeros at
-    the end), "valid" is 0. `accumulate` and `accumulate_backward`: as in `matmul`, for sums over (c, kh, kw) in that order
+    the end), "valid" is 0.
+
+    `activation`: None, "relu", "gelu", "silu", "tanh" or "sigmoid", of the result; `max_pool`: then the largest value of each
+    window of this size, side by side. Both happen in the convolution's kernel, before a result is written, where that gives
+    the same gradient: "relu" always, other activations while no gradient is recorded, pooling with "relu" or no activation
+    and without groups. Elsewhere they are steps of their own.
+
+    `accumulate` and `accumulate_backward`: as in `matmul`, for sums over (c, kh, kw) in that order
     and, in the gradients, over the outputs and over (n, oh, ow); overlapping windows add up plainly. Raises ShapeError and
     ArgumentError for what does not fit.
     """
     x, w = as_tensor(x), as_tensor(w)
     bias = None if bias is None else as_tensor(bias)
+    if activation is not None and activation not in ACTIVATIONS:
+        raise ArgumentError(
+            f"conv2d: unknown activation {activation!r}; expected None or one of {', '.join(ACTIVATIONS)}"
+        )
+    window = None if max_pool is None else pair("conv2d", "max_pool", max_pool, 1)
     steps, spread = pair("conv2d", "stride", stride, 1), pair("conv2d", "dilation", dilation, 1)
 
     def run(around: tuple[int, int]) -> Tensor:
@@ -90,10 +167,16 @@ def conv2d(
             return _conv2d(x, w, bias, **geometry)
         return _accumulated(x, w, bias, accumulate, accumulate_backward, **geometry)
 
-    if not isinstance(padding, str):
-        return run(pair("conv2d", "padding", padding))
-    if padding == "valid":
-        return run((0, 0))
+    def finished(out: Tensor) -> Tensor:
+        out = out if activation is None else ACTIVATIONS[activation](out)
+        return out if window is None else max_pool2d(out, window)
+
+    if not isinstance(padding, str) or padding == "valid":
+        around = (0, 0) if isinstance(padding, str) else pair("conv2d", "padding", padding)
+        if activation is None and window is None:
+            return run(around)
+        fused = _fused(x, w, bias, activation, window, groups, accumulate, (steps, around, spread))
+        return finished(run(around)) if fused is None else fused
     if padding != "same":
         raise ArgumentError(f"conv2d: padding must be 'same', 'valid', an integer or a pair of them, got {padding!r}")
     if steps != (1, 1):
@@ -103,7 +186,30 @@ def conv2d(
     needed = [d * (k - 1) for d, k in zip(spread, w.shape[2:], strict=True)]
     out = run((needed[0] - needed[0] // 2, needed[1] - needed[1] // 2))
     surplus = [n % 2 for n in needed]
-    return out[:, :, surplus[0] :, surplus[1] :] if any(surplus) else out
+    return finished(out[:, :, surplus[0] :, surplus[1] :] if any(surplus) else out)
+
+
+def _fused(
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    activation: str | None,
+    window: tuple[int, int] | None,
+    groups: int,
+    accumulate: Any,
+    geometry: tuple[tuple[int, int], ...],
+) -> Tensor | None:
+    """All in one kernel, or None where that is no kernel's work: policies, pins and other number systems are for every step."""
+    operands = [t for t in (x, w, bias) if t is not None]
+    watched = dispatch.state.pinned or dispatch.state.policies
+    if accumulate is not None or watched or any(t.dtype.routed for t in operands):
+        return None
+    how: dict[str, Any] = dict(zip(("stride", "padding", "dilation"), geometry, strict=True), activation=activation)
+    if window is not None:
+        is_one = groups == 1 and activation in (None, "relu")
+        return _pooled(x, w, bias, window=window, **how) if is_one else None
+    recorded = is_grad_enabled() and any(t.requires_grad for t in operands)
+    return None if recorded and activation != "relu" else _activated(x, w, bias, groups=groups, **how)
 
 
 def _accumulated(x: Tensor, w: Tensor, bias: Tensor | None, accumulate: Any, backward: Any, **geometry: Any) -> Tensor:

@@ -294,8 +294,8 @@ _sigmoid_gradient: Primitive = Primitive(
     "g0 y0",
     gradients={"g0": lambda g, y0: _sigmoid_gradient(g, y0), "y0": lambda g, g0, y0: g * g0 * (1.0 - y0 * 2.0)},
 )
-_relu_gradient: Primitive = Primitive(
-    spec.OPS["relu_gradient"], "g0 y0", gradients={"g0": lambda g, y0: _relu_gradient(g, y0), "y0": _zero}
+relu_gradient: Primitive = Primitive(
+    spec.OPS["relu_gradient"], "g0 y0", gradients={"g0": lambda g, y0: relu_gradient(g, y0), "y0": _zero}
 )
 _leaky_relu_gradient: Primitive = Primitive(
     spec.OPS["leaky_relu_gradient"],
@@ -324,7 +324,7 @@ def _gelu_slope(x: Tensor, approximate: str) -> Tensor:
 
 
 sigmoid: Unary = _unary("sigmoid", lambda g, y: _sigmoid_gradient(g, y))
-relu: Unary = _unary("relu", lambda g, y: _relu_gradient(g, y))
+relu: Unary = _unary("relu", lambda g, y: relu_gradient(g, y))
 silu: Unary = _unary("silu", lambda g, x: _silu_gradient(g, x))
 softplus: Unary = _unary("softplus", lambda g, x: g * sigmoid(x))
 

@@ -25,9 +25,9 @@ _max_pool2d: Primitive = Primitive(
     spec.max_pool2d,
     "x",
     "y indices",
-    gradients={"x": lambda g, indices, x_shape: _max_pool2d_gradient(g, indices, size=x_shape[2:])},
+    gradients={"x": lambda g, indices, x_shape: max_pool2d_gradient(g, indices, size=x_shape[2:])},
 )
-_max_pool2d_gradient: Primitive = Primitive(
+max_pool2d_gradient: Primitive = Primitive(
     spec.max_pool2d_gradient, "g0 indices", gradients={"g0": lambda g, indices: _gather(g, indices)}
 )
 _avg_pool2d: Primitive = Primitive(

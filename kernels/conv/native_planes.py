@@ -27,11 +27,42 @@ FORMATS = (float32, float64, bfloat16, float16)
 
 @kernel(spec.conv2d, "cpu/native-planes", rank=60, formats=FORMATS)
 def conv2d(
-    x: Array, weight: Array, bias: Array | None, *, stride: Pair, padding: Pair, dilation: Pair, groups: int
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    activation: str | None = None,
 ) -> Any:
     return native.module().conv2d(
-        x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
-    )  # fmt: skip
+        x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, activation=activation or ""
+    )
+
+
+@kernel(
+    spec.conv2d_max_pool,
+    "cpu/native-planes",
+    rank=60,
+    formats=FORMATS,
+    idea="Each window's largest sum is taken while its rows are in the cache: of a 2 x 2 window a quarter is written.",
+)
+def conv2d_max_pool(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    window: Pair,
+    activation: str | None = None,
+) -> Any:
+    return native.module().conv2d_max_pool(
+        x, weight, bias, stride=stride, padding=padding, dilation=dilation, window=window, activation=activation or ""
+    )
 
 
 @kernel(spec.conv2d_input_gradient, "cpu/native-planes", rank=60, formats=FORMATS)

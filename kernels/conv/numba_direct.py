@@ -11,6 +11,7 @@ import numpy as np
 
 from ulpgrad.formats import Array, float32, float64
 from ulpgrad.kernels.conv import spec
+from ulpgrad.kernels.conv.activated import activated
 from ulpgrad.kernels.conv.geometry import Pair, output_size
 from ulpgrad.kernels.numba_jit import jit, prange
 from ulpgrad.kernels.registry import kernel
@@ -89,14 +90,22 @@ def _weight_gradient(g: Any, x: Any, dw: Any, stride: Any, padding: Any, dilatio
 
 @kernel(spec.conv2d, "cpu/numba-direct", rank=20, formats=FORMATS, contiguous=True)
 def conv2d(
-    x: Array, weight: Array, bias: Array | None, *, stride: Pair, padding: Pair, dilation: Pair, groups: int
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    activation: str | None = None,
 ) -> Array:
     positions = output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
     y = np.zeros((x.shape[0], weight.shape[0], *positions), x.dtype)
     if bias is not None:
         y += bias[:, None, None]
     _forward(x, weight, y, stride, padding, dilation, groups)
-    return y
+    return activated(y, activation)
 
 
 @kernel(spec.conv2d_input_gradient, "cpu/numba-direct", rank=20, formats=FORMATS, contiguous=True)

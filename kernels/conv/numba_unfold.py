@@ -13,8 +13,10 @@ import numpy as np
 
 from ulpgrad.formats import Array, float32, float64
 from ulpgrad.kernels.conv import spec
+from ulpgrad.kernels.conv.activated import activated
 from ulpgrad.kernels.conv.geometry import Pair, output_size
 from ulpgrad.kernels.numba_jit import jit, prange
+from ulpgrad.kernels.pool import numba_planes
 from ulpgrad.kernels.registry import kernel
 
 FORMATS = (float32, float64)
@@ -75,7 +77,15 @@ def _filters(weight: Array, groups: int) -> Array:
 
 @kernel(spec.conv2d, "cpu/numba-unfold", rank=30, formats=FORMATS, contiguous=True)
 def conv2d(
-    x: Array, weight: Array, bias: Array | None, *, stride: Pair, padding: Pair, dilation: Pair, groups: int
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    activation: str | None = None,
 ) -> Array:
     kernel_size, geometry = weight.shape[2:], (stride, padding, dilation)
     positions = output_size(x.shape[2:], kernel_size, *geometry)
@@ -86,7 +96,24 @@ def conv2d(
     y = y.reshape(len(x), weight.shape[0], *positions)
     if bias is not None:
         y += bias[:, None, None]
-    return y
+    return activated(y, activation)
+
+
+@kernel(
+    spec.conv2d_max_pool,
+    "cpu/numba-unfold",
+    rank=30,
+    formats=FORMATS,
+    contiguous=True,
+    idea="conv2d's rung of this name, then the largest value of each window, then the activation of these alone.",
+)
+def conv2d_max_pool(
+    x: Array, weight: Array, bias: Array | None, *, window: Pair, activation: str | None = None, **geometry: Any
+) -> tuple[Array, Array]:
+    y = conv2d(x, weight, bias, groups=1, **geometry)
+    pooling = {"kernel_size": window, "stride": window, "padding": (0, 0), "dilation": (1, 1)}
+    largest, places = numba_planes.max_pool2d(y, **pooling)
+    return activated(largest, activation), places
 
 
 @kernel(spec.conv2d_input_gradient, "cpu/numba-unfold", rank=30, formats=FORMATS, contiguous=True)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.errors import ArgumentError, ShapeError
-from ulpgrad.formats import FLOATS, Array, Format, float32, float64
+from ulpgrad.formats import FLOATS, Array, Format, float32, float64, int64
 from ulpgrad.kernels.conv.geometry import Pair, check_image, check_pairs, check_windows, output_size
+from ulpgrad.kernels.matmul.spec import ACTIVATIONS, activate
 from ulpgrad.kernels.spec import Op, Sample
 
 ULPS: dict[Format, float] = {float32: 8, float64: 8}
@@ -30,12 +31,34 @@ def _grouped(a: Array, axis: int, groups: int) -> Array:
 
 
 def _conv2d(
-    x: Array, weight: Array, bias: Array | None, *, stride: Pair, padding: Pair, dilation: Pair, groups: int
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    activation: str | None = None,
 ) -> Array:
     seen = _grouped(windows(x, weight.shape[2:], stride, padding, dilation), 1, groups)
     y = np.einsum("ngchwij,gocij->ngohw", seen, _grouped(weight, 0, groups), optimize=True)
     y = y.reshape(y.shape[0], weight.shape[0], *y.shape[3:])
-    return y if bias is None else y + bias[:, None, None]
+    return activate(y if bias is None else y + bias[:, None, None], activation)
+
+
+def _conv2d_max_pool(
+    x: Array, weight: Array, bias: Array | None, *, window: Pair, activation: str | None = None, **geometry: Any
+) -> tuple[Array, Array]:
+    y = _conv2d(x, weight, bias, groups=1, **geometry)
+    (n, o, *size), (rows, columns) = y.shape, window
+    kept = y[:, :, : size[0] // rows * rows, : size[1] // columns * columns]
+    seen = kept.reshape(n, o, size[0] // rows, rows, size[1] // columns, columns).swapaxes(3, 4)
+    seen = seen.reshape(*seen.shape[:4], prod(window))
+    largest = seen.max(axis=-1, keepdims=True)
+    first = np.where(np.isnan(largest), np.isnan(seen), seen == largest).argmax(-1)
+    top, left = np.arange(seen.shape[2])[:, None] * rows, np.arange(seen.shape[3]) * columns
+    return activate(largest[..., 0], activation), (top + first // columns) * size[1] + left + first % columns
 
 
 def _input_gradient(
@@ -79,8 +102,26 @@ def _check_groups(op: str, channels: int, outputs: int, groups: Any) -> None:
             raise ShapeError(f"{op}: {count} {name} do not divide into groups={groups}")
 
 
+def _magnitude(x: Array, weight: Array, bias: Array | None, *, activation: str | None = None, **params: Any) -> Array:
+    """The terms' sizes; and the result's, which may be larger (sigmoid(0) = 0.5)."""
+    terms: Array = _of_absolutes(_conv2d)(x, weight, bias, **params)
+    return terms if activation is None else terms + abs(_conv2d(x, weight, bias, activation=activation, **params))
+
+
+def _pool_magnitude(*arrays: Array | None, **params: Any) -> tuple[Array, int]:
+    return _of_absolutes(_conv2d_max_pool)(*arrays, **{**params, "activation": None})[0], 0
+
+
 def _check_conv2d(
-    x: Array, weight: Array, bias: Array | None, *, stride: Pair, padding: Pair, dilation: Pair, groups: int
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    activation: str | None = None,
 ) -> None:
     check_image("conv2d", "x", x.shape)
     if weight.ndim != 4:
@@ -93,7 +134,19 @@ def _check_conv2d(
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"conv2d: bias has shape {bias.shape}: expected {weight.shape[:1]}, one value per output")
+    if activation is not None and activation not in ACTIVATIONS:
+        raise ArgumentError(f"conv2d: activation={activation!r}: expected None or one of {', '.join(ACTIVATIONS)}")
     check_windows("conv2d", x.shape[2:], weight.shape[2:], stride, padding, dilation)
+
+
+def _check_conv2d_max_pool(
+    x: Array, weight: Array, bias: Array | None, *, window: Pair, activation: str | None = None, **geometry: Any
+) -> None:
+    _check_conv2d(x, weight, bias, groups=1, activation=activation, **geometry)
+    check_pairs("conv2d_max_pool", 1, window=window)
+    size = output_size(x.shape[2:], weight.shape[2:], **geometry)
+    if window[0] > size[0] or window[1] > size[1]:
+        raise ShapeError(f"conv2d_max_pool: windows of {window} are larger than the convolution's result, {size}")
 
 
 def _check_positions(op: str, g: Array, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> None:
@@ -180,6 +233,29 @@ def _conv2d_samples() -> Iterator[Sample]:
     last_column, scale = np.zeros((1, 1, 4, 20)), np.array([[[[2.0, 0.0, 1.0]]]])
     last_column[..., 1, -1], last_column[..., 2, 3] = np.inf, np.nan
     yield Sample((last_column, scale, None), {**params, "padding": (0, 1)}, "infinity and NaN")
+    x, weight, bias = random.normal(size=(2, 5, 9, 8)), random.normal(size=(20, 5, 3, 3)) / 6, random.normal(size=20)
+    for activation in ACTIVATIONS:
+        yield Sample((x, weight, bias), {**params, "activation": activation}, activation)
+        depthwise = {**params, "groups": 5, "activation": activation}
+        yield Sample((x, weight[:, :1] * 3, None), depthwise, f"{activation}, depthwise")
+
+
+def _conv2d_max_pool_samples() -> Iterator[Sample]:
+    random = np.random.default_rng(2)
+    for index, (x, weight, bias, g, params, name) in enumerate(_cases()):
+        geometry = {k: v for k, v in params.items() if k != "groups"}
+        window = (2, 2) if min(g.shape[2:]) > 1 else (1, 1)
+        if params["groups"] == 1:
+            activation = None if index % 2 else "relu"
+            yield Sample((x, weight, bias), {**geometry, "window": window, "activation": activation}, name)
+    geometry = {k: v for k, v in SAME.items() if k != "groups"}
+    x, weight = random.normal(size=(2, 40, 13, 70)) * 100, random.normal(size=(34, 40, 3, 3))
+    yield Sample((x, weight, None), {**geometry, "window": (3, 2)}, "odd windows")
+    x = np.full((1, 1, 4, 20), -np.inf)
+    x[0, 0, 0, 3:6] = x[0, 0, 1, 2] = np.nan
+    x[0, 0, 2, 10] = np.inf
+    one = np.ones((1, 1, 1, 1))
+    yield Sample((x, one, None), {**geometry, "padding": (0, 0), "window": (2, 2)}, "infinities and NaN")
 
 
 def _input_gradient_samples() -> Iterator[Sample]:
@@ -201,16 +277,32 @@ def _weight_gradient_samples() -> Iterator[Sample]:
 
 conv2d = Op(
     "conv2d",
-    "(x: [n, c, h, w], weight: [o, c/groups, kh, kw], bias: [o] | None, *, stride, padding, dilation, groups) "
-    "-> [n, o, oh, ow]",
+    "(x: [n, c, h, w], weight: [o, c/groups, kh, kw], bias: [o] | None, *, stride, padding, dilation, groups, "
+    "activation=None) -> [n, o, oh, ow]",
     _conv2d,
-    doc="Each output is the sum of a window of x times a filter; the filter is not flipped.",
+    doc="Each output is the activation of the sum of a window of x times a filter; the filter is not flipped.",
     check=_check_conv2d,
     formats=FLOATS,
     flops=_flops,
     samples=_conv2d_samples,
     ulps=ULPS,
-    magnitude=_of_absolutes(_conv2d),
+    magnitude=_magnitude,
+)
+
+conv2d_max_pool = Op(
+    "conv2d_max_pool",
+    "(x: [n, c, h, w], weight: [o, c, kh, kw], bias: [o] | None, *, stride, padding, dilation, window, activation=None) "
+    "-> ([n, o, oh / window, ow / window], places: the same)",
+    _conv2d_max_pool,
+    doc="The activation of the largest value of each window of a convolution, windows side by side, and that value's place "
+    "in the convolution's image, as row * width + column. The first of equal ones; NaN is larger than all.",
+    check=_check_conv2d_max_pool,
+    result=lambda x, *_, **__: (x, int64),
+    formats=FLOATS,
+    flops=_flops,
+    samples=_conv2d_max_pool_samples,
+    ulps=ULPS,
+    magnitude=_pool_magnitude,
 )
 
 conv2d_input_gradient = Op(
@@ -239,4 +331,4 @@ conv2d_weight_gradient = Op(
     magnitude=_of_absolutes(_weight_gradient),
 )
 
-__all__ = ["conv2d", "conv2d_input_gradient", "conv2d_weight_gradient", "windows"]
+__all__ = ["conv2d", "conv2d_max_pool", "conv2d_input_gradient", "conv2d_weight_gradient", "windows"]

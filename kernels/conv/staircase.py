@@ -12,10 +12,10 @@ from ulpgrad.kernels.registry import Request
 
 
 def refusal(request: Request) -> str | None:
-    """They teach one convolution: stride 1, no dilation, one group."""
+    """They teach one convolution: stride 1, no dilation, one group, no activation."""
     params = request.params
     plain = params["stride"] == params["dilation"] == (1, 1) and params["groups"] == 1
-    return None if plain else "teaches stride 1 without dilation and groups"
+    return None if plain and params.get("activation") is None else "teaches stride 1 without dilation and groups"
 
 
 def convolve(rung: str, x: Array, weight: Array, bias: Array | None, params: dict[str, Any]) -> Any:

@@ -6,8 +6,6 @@
 
 namespace ulpgrad::ULPGRAD_ISA {
 
-constexpr int kLanePixels = ULPGRAD_ISA_LEVEL == 2 ? 12 : 8;
-
 #define ULPGRAD_TARGET
 
 namespace singles {
@@ -25,26 +23,33 @@ using Unit = double;
 template <typename T, int pixels>
 ULPGRAD_INLINE void lanes_tile(const ConvLanes<T>& r, int64_t q, int64_t lane) {
   Vec<T> sums[pixels];
-  const T* const x = r.x + q * kConvBlock + lane;
+  const T* const x = r.x + q * r.x_step + lane;
 #pragma GCC unroll 16
   for (int i = 0; i < pixels; ++i) sums[i] = load(r.start + lane);
-  for (int64_t p = 0; p < r.k; ++p) {
-    const T* const from = x + r.offset[p];
-    const Vec<T> w = load(r.w + p * kConvBlock + lane);
+  for (int64_t p = 0; p < r.tap_count; ++p) {
+    const T* const from = x + r.taps[p].offset;
+    const Vec<T> w = load(r.w + r.taps[p].weight + lane);
 #pragma GCC unroll 16
-    for (int i = 0; i < pixels; ++i) sums[i] += load(from + i * kConvBlock) * w;
+    for (int i = 0; i < pixels; ++i) sums[i] += load(from + i * r.x_step) * w;
   }
 #pragma GCC unroll 16
-  for (int i = 0; i < pixels; ++i) store(r.y + (q + i) * kConvBlock + lane, sums[i]);
+  for (int i = 0; i < pixels; ++i) store(r.y + (q + i) * r.y_step + lane, sums[i]);
+}
+
+template <typename T, int pixels = kLanePixels>
+static void lanes_tile_of(const ConvLanes<T>& r, int64_t q, int64_t lane, int64_t count) {
+  if (count == pixels) return lanes_tile<T, pixels>(r, q, lane);
+  if constexpr (pixels > 1) lanes_tile_of<T, pixels - 1>(r, q, lane, count);
 }
 
 template <typename T>
 static void lanes_row(const ConvLanes<T>& r) {
+  const int64_t tiles = (r.positions + kLanePixels - 1) / kLanePixels;
   for (int64_t lane = 0; lane < kConvBlock; lane += kLanes<T>) {
-    int64_t q = 0;
-    for (; q + kLanePixels <= r.positions; q += kLanePixels) lanes_tile<T, kLanePixels>(r, q, lane);
-    for (; q + 4 <= r.positions; q += 4) lanes_tile<T, 4>(r, q, lane);
-    for (; q < r.positions; ++q) lanes_tile<T, 1>(r, q, lane);
+    for (int64_t i = 0; i < tiles; ++i) {
+      const int64_t q = i * r.positions / tiles;
+      lanes_tile_of<T>(r, q, lane, (i + 1) * r.positions / tiles - q);
+    }
   }
 }
 

@@ -42,6 +42,16 @@ ULPGRAD_INLINE void transpose(Vec<T> (&rows)[kLanes<T>]) {
   }
 }
 
+// Places are whole numbers, however they have been held.
+template <typename V>
+ULPGRAD_INLINE void store_narrow_some(int64_t* p, const V& x, int64_t count) {
+  for (int64_t l = 0; l < count; ++l) p[l] = static_cast<int64_t>(x[l]);
+}
+template <typename V>
+ULPGRAD_INLINE void store_narrow(int64_t* p, const V& x) {
+  store_narrow_some(p, x, sizeof(V) / sizeof(x[0]));
+}
+
 ULPGRAD_INLINE int64_t less(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // A square of `count` columns, whose row i is read by row(i, count), turned and stored `to_row` apart.
@@ -253,6 +263,8 @@ extern const ConvMoves conv_moves = {
     move_out<float, Bfloat16>,
     move_in<Float16, float>,
     move_out<float, Float16>,
+    move_out<float, int64_t>,
+    move_out<double, int64_t>,
     pairs_in,
     weight_pairs,
     pair_up,

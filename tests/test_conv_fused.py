@@ -1,0 +1,126 @@
+"""Convolution with what follows it in one kernel: the same as step by step, with gradients, and only where it may be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ulpgrad as ug
+from ulpgrad import dispatch, nn
+from ulpgrad.errors import ArgumentError, ShapeError
+from ulpgrad.testing import gradcheck
+
+
+def values(*shape: int, seed: int = 0, dtype: Any = ug.float32) -> ug.Tensor:
+    return ug.asarray(np.random.default_rng(seed).normal(size=shape), dtype=dtype)
+
+
+def ops_of(call: Any) -> list[str]:
+    return [op.name for op, *_ in dispatch.calls_of(call)]
+
+
+def operands(dtype: Any = ug.float32) -> tuple[ug.Tensor, ug.Tensor, ug.Tensor]:
+    return values(2, 3, 9, 8, dtype=dtype), values(5, 3, 3, 3, seed=1, dtype=dtype), values(5, seed=2, dtype=dtype)
+
+
+def steps(x: Any, w: Any, b: Any, activation: str | None, window: Any, **how: Any) -> Any:
+    y = ug.conv2d(x, w, b, **how)
+    y = y if activation is None else getattr(ug, activation)(y)
+    return y if window is None else ug.max_pool2d(y, window)
+
+
+CASES = [(a, w) for a in (None, "relu", "gelu", "silu", "tanh", "sigmoid") for w in (None, 2, (3, 1))][1:]
+
+
+@pytest.mark.parametrize(("activation", "window"), CASES)
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+def test_the_same_as_step_by_step(activation: str | None, window: Any, last: bool) -> None:
+    x, w, b = operands()
+    if last:
+        x = ug.permute_dims(ug.asarray(np.ascontiguousarray(x.numpy().transpose(0, 2, 3, 1))), (0, 3, 1, 2))
+    for how in ({}, {"padding": 1, "stride": 2}, {"padding": "valid"}, {"padding": "same"}):
+        got = ug.conv2d(x, w, b, **how, activation=activation, max_pool=window)  # type: ignore[arg-type]
+        want = steps(x, w, b, activation, window, **how)
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize(("activation", "window"), CASES)
+def test_gradients(activation: str | None, window: Any) -> None:
+    x, w, b = (t.requires_grad_() for t in operands(ug.float64))
+    for bias in (b, None):
+        gradcheck(
+            lambda *t: ug.conv2d(*t, padding=1, activation=activation, max_pool=window),
+            [x, w] if bias is None else [x, w, bias],
+        )
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_second_derivatives_go_step_by_step(window: Any) -> None:
+    inputs = [t.requires_grad_() for t in operands(ug.float64)]
+    gradcheck(lambda x, w, b: ug.conv2d(x, w, b, activation="relu", max_pool=window), inputs, order=2)
+
+
+def test_one_operand_alone() -> None:
+    for position in range(3):
+        for window in (None, 2):
+            fused, plain = ([t.detach() for t in operands()] for _ in range(2))
+            fused[position].requires_grad_()
+            plain[position].requires_grad_()
+            ug.sum(ug.conv2d(*fused, activation="relu", max_pool=window) ** 2).backward()
+            ug.sum(steps(*plain, "relu", window) ** 2).backward()
+            got, want = fused[position].grad, plain[position].grad
+            assert got is not None
+            assert want is not None
+            np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_one_kernel_where_it_may_be() -> None:
+    x, w, b = operands()
+    one = ["conv2d"]
+    assert ops_of(lambda: ug.conv2d(x, w, b, activation="gelu")) == one
+    assert ops_of(lambda: ug.conv2d(x, w, b, activation="relu", max_pool=2)) == ["conv2d_max_pool"]
+    assert ops_of(lambda: ug.conv2d(x, w, b, activation="gelu", max_pool=2)) == ["conv2d", "gelu", "max_pool2d"]
+    w.requires_grad_()
+    assert ops_of(lambda: ug.conv2d(x, w, b, activation="relu")) == one
+    assert ops_of(lambda: ug.conv2d(x, w, b, activation="gelu")) == ["conv2d", "gelu"]
+    with ug.autocast("bfloat16"):
+        assert "relu" in ops_of(lambda: ug.conv2d(x, w, b, activation="relu", max_pool=2))
+
+
+def test_other_number_systems_take_every_step() -> None:
+    x, w, b = (t.to(ug.Q(7, 8)) for t in operands())
+    got = ug.conv2d(x, w, b, activation="relu", max_pool=2)
+    np.testing.assert_array_equal(got.storage, steps(x, w, b, "relu", 2).storage)
+
+
+def test_chosen_accumulators_take_every_step() -> None:
+    x, w, b = operands()
+    got = ug.conv2d(x, w, b, activation="relu", max_pool=2, accumulate="bfloat16")
+    np.testing.assert_array_equal(got.numpy(), steps(x, w, b, "relu", 2, accumulate="bfloat16").numpy())
+
+
+def test_sequential_joins_them() -> None:
+    layers = (nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 5, 1), nn.GELU(), nn.Flatten())
+    net, x = nn.Sequential(*layers), values(2, 3, 9, 8)
+    want = x
+    for layer in layers:
+        want = layer(want)
+    np.testing.assert_allclose(net(x).detach().numpy(), want.detach().numpy(), rtol=1e-5, atol=1e-6)
+    assert ops_of(lambda: net(x)) == ["conv2d_max_pool", "conv2d", "gelu"]
+    with ug.no_grad():
+        assert ops_of(lambda: net(x)) == ["conv2d_max_pool", "conv2d"]
+    apart = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(3, stride=2), nn.LeakyReLU())
+    assert ops_of(lambda: apart(x)) == ["conv2d", "max_pool2d", "leaky_relu"]
+
+
+def test_errors_say_what_was_expected() -> None:
+    x, w, b = operands()
+    with pytest.raises(ArgumentError, match="unknown activation 'relo'; expected None or one of relu"):
+        ug.conv2d(x, w, b, activation="relo")
+    with pytest.raises(ArgumentError, match="max_pool"):
+        ug.conv2d(x, w, b, max_pool=0)
+    with pytest.raises(ShapeError, match=r"windows of \(20, 20\) are larger than the convolution's result, \(7, 6\)"):
+        ug.conv2d(x, w, b, max_pool=20)
