@@ -14,6 +14,8 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import numpy as np
+
 from ulpgrad import autograd, dispatch
 from ulpgrad.autograd import Node, Saved, is_grad_enabled
 from ulpgrad.errors import FormatError, GradientError
@@ -44,6 +46,7 @@ class _PlainCalls:
         self.listeners = 0
         self.last: PlainCall | None = None
         self.numbers: list[Tensor] = []  # operands made of numbers among the arguments
+        self.defaults = 0  # formats that were the default one: the same call may mean another one later
 
     def __enter__(self) -> _PlainCalls:
         self.listeners += 1
@@ -51,7 +54,7 @@ class _PlainCalls:
 
     def __exit__(self, *_: object) -> None:
         self.listeners -= 1
-        self.last, self.numbers = None, []
+        self.last, self.numbers, self.defaults = None, [], 0
 
 
 plain_calls = _PlainCalls()
@@ -302,8 +305,8 @@ def _learn(function: Callable[..., Any], *args: Any, **options: Any) -> tuple[An
     the kernel, its results' formats, where each operand is found, the parameters, and what the node is made of."""
     with plain_calls as calls:
         out = function(*args, **options)
-        call, numbers = calls.last, calls.numbers
-    if call is None or out is not call.outs[0]:
+        call, numbers, defaults = calls.last, calls.numbers, calls.defaults
+    if call is None or out is not call.outs[0] or defaults:
         return (out,)
     primitive, tensors, _, params = call
     given = {id(a): i for i, a in enumerate((*args, *options.values()))}
@@ -317,7 +320,12 @@ def _learn(function: Callable[..., Any], *args: Any, **options: Any) -> tuple[An
     if out.requires_grad:
         mask = sum(1 << i for i, t in enumerate(tensors) if t is not None and t.requires_grad)
         node = primitive, primitive.op.name, autograd.operands_of(tensors), *primitive.needs(mask)
-    return out, plan.run, plan.formats, places, params, node
+    return out, _from_here(plan.run), plan.formats, places, params, node
+
+
+def _from_here(run: Callable[..., Any]) -> Callable[..., Any]:
+    """NumPy's own functions, called by ours: their warnings are silenced by the module that calls them."""
+    return (lambda *arrays, **params: run(*arrays, **params)) if isinstance(run, np.ufunc) else run
 
 
 if native.missing() is None:

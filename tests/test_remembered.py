@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -155,6 +157,32 @@ def test_numpy_events_that_are_errors_to_the_caller_are_values_here() -> None:
         for _ in range(3):
             assert ug.log(x).tolist() == [-np.inf, 0.0]
             assert (x / 0.0).tolist()[1] == np.inf
+
+
+def test_the_default_dtype_of_the_day_counts() -> None:
+    whole = ug.asarray([1, 2])
+    try:
+        for form in (ug.float32, ug.float64, ug.float32):
+            ug.set_default_dtype(form)
+            for _ in range(3):
+                assert (whole + 1.5).dtype is form
+                assert (2.5 * whole).dtype is form
+    finally:
+        ug.set_default_dtype(ug.float32)
+
+
+def test_no_warning_of_numpy_reaches_the_caller() -> None:
+    """In a process whose filters are the usual ones: overflow, division by zero and NaN are values."""
+    code = """
+import sys, ulpgrad as ug
+for form in (ug.float16, ug.float32, ug.float64):
+    x = ug.asarray([0.0, -1.0, 6e4], dtype=form)
+    for _ in range(4):
+        x / 0.0, x // 0.0, x % 0.0, x * 6e4, x ** 90.0, x @ x, ug.log(x), ug.asin(x), ug.atanh(x), ug.exp(x), ug.var(x)
+        ug.asarray([1, 2]) // 0, ug.asarray([1, 2]) % 0
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_memory_of_a_result_is_its_own() -> None:
