@@ -15,7 +15,7 @@ import numpy as np
 
 from ulpgrad import settings
 from ulpgrad.device import device_of
-from ulpgrad.errors import DeviceError, UlpgradError
+from ulpgrad.errors import DeviceError, ShapeError, UlpgradError
 from ulpgrad.formats import Array, Format, compute_format
 from ulpgrad.formats.promotion import result_format
 from ulpgrad.kernels import registry
@@ -183,6 +183,11 @@ def call(op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, An
     except (FloatingPointError, RuntimeWarning):  # the caller has made errors of NumPy's events; here they are values
         with np.errstate(all="ignore"):
             return chosen.run(*arrays, **params), chosen.formats
+    except ValueError as error:  # what passes the check and still fails: results of more bytes than can be counted
+        if isinstance(error, UlpgradError):
+            raise
+        shapes = ", ".join(str(a.shape) for a in arrays if a is not None)
+        raise ShapeError(f"{op.name} of {shapes}: {error}") from error
 
 
 Call = tuple[Op, Formats, tuple[Any, ...], dict[str, Any]]

@@ -10,6 +10,8 @@ from ulpgrad.kernels import native, numba_jit
 
 _count: int | None = None
 
+native.missing()  # loads the extension (3 ms): what others limit OpenMP to from now on reaches it
+
 
 def get_num_threads() -> int:
     """Threads that kernels use now."""
