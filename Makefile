@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h')
 CODE   := engine kernels bench tests examples setup.py
 
-.PHONY: demo test dev bench lint format types types-links test-kernels test-isas test-portable test-sanitize clean
+.PHONY: demo test dev bench lint format types types-links test-triton test-kernels test-isas test-portable test-sanitize clean
 
 demo: $(VENV)/.lab  ## train a network in a dozen number systems, and show what each brings and costs
 	$(BIN)/ulpgrad study tradeoff --quick
@@ -38,6 +38,14 @@ types-links:
 
 types: $(VENV)/.dev types-links  ## mypy --strict over the package
 	MYPYPATH=.types $(BIN)/mypy -p ulpgrad
+
+TRITON := 3.6.0 3.9.0 # the oldest and the newest that is supported
+test-triton: $(VENV)/.dev  ## what runs in Triton's interpreter, with each of these versions
+	@for v in $(TRITON); do folder=build/triton-$$v; \
+	  [ -d $$folder/triton ] || $(BIN)/python -m pip install -q --no-deps --target $$folder triton==$$v \
+	    || { echo "TRITON $$v CANNOT BE HAD HERE: what needs it is NOT TESTED"; continue; }; \
+	  echo "Triton $$v"; PYTHONPATH=$$folder $(BIN)/python -m pytest -n 2 tests/test_triton_launch.py tests/test_exercises.py \
+	    -k triton || exit 1; done
 
 test-kernels: $(VENV)/.dev  ## only the kernel tests; ULPGRAD_NATIVE and ULPGRAD_ISA choose which
 	$(BIN)/python -m pytest -n 2 tests/test_kernels.py tests/test_threads.py

@@ -41,6 +41,10 @@ def _numba() -> str | None:
     return None if importlib.util.find_spec("numba") else "Numba is not installed: pip install numba"
 
 
+def _triton() -> str | None:
+    return None if importlib.util.find_spec("triton") else "Triton is not installed: pip install 'ulpgrad[triton]'"
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "native": native.missing,
     "avx2": _isa("avx2", "AVX2 with FMA and F16C"),
@@ -50,6 +54,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "avx512_bf16": _isa("avx512_bf16", "AVX-512 BF16"),
     "neon_dotprod": _isa("neon_dotprod", "AArch64 dot products (SDOT)"),
     "numba": _numba,
+    "triton": _triton,
     "cuda": _cuda,
 }
 

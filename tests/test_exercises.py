@@ -52,7 +52,7 @@ def _spoilt(function, keep):
 
     def sized(value):
         shape = getattr(value, "shape", None)
-        return (type(value).__name__, shape if shape is not None else repr(value))
+        return (type(value).__name__, shape if shape is not None else "" if isinstance(value, float) else repr(value))
 
     def spoilt(*args, **params):
         key = repr([sized(a) for a in (*args, *params.values())])
@@ -243,6 +243,25 @@ def test_races_are_found(tmp_path: Path) -> None:
 
 
 # Comparisons
+
+
+def test_fences_show_who_writes_outside(tmp_path: Path) -> None:
+    body = "def before(x):\n    x.base[511] = 0\n\ndef behind(x):\n    x.base[-512] = 0\n\ndef inside(x):\n    x[...] = 0\n"
+    kernels = imported(answer(tmp_path, body))
+    for name in ("before", "behind", "inside"):
+        trial = Trial(kernels, np.random.default_rng(0), lambda text: None)
+        x = trial.fenced(np.ones((2, 3), np.float32))
+        np.testing.assert_array_equal(x, 1)
+        if name == "inside":
+            trial.call(name, x, writes=[0])
+            continue
+        with pytest.raises(Wrong, match=f"wrote to memory {name} an array of 6 elements"):
+            trial.call(name, x)
+
+
+def test_peak_of_memory(tmp_path: Path) -> None:
+    trial = Trial(imported(answer(tmp_path, "def f(n):\n    return bytearray(n)\n")), np.random.default_rng(0), print)
+    assert 1_000_000 <= trial.peak("f", 1_000_000) < 1_100_000
 
 
 def test_messages_of_comparisons(tmp_path: Path) -> None:

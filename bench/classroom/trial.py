@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
@@ -26,6 +27,8 @@ BLANK = {
     "8": 0x5A5A5A5A5A5A5A5A,
 }
 
+FENCE = 512  # elements before and behind an operand that is fenced
+
 
 class Wrong(UlpgradError, AssertionError):
     """The answer is wrong; the message says how, and what to think about."""
@@ -36,6 +39,7 @@ class Trial:
 
     def __init__(self, answer: ModuleType, rng: np.random.Generator, told: Callable[[str], None]) -> None:
         self.answer, self.rng, self.told = answer, rng, told
+        self._fences: list[tuple[Array, int]] = []
 
     def stage(self, text: str) -> None:
         """Say what is looked at from here on: it stands beside a failure."""
@@ -50,6 +54,15 @@ class Trial:
         _bits(made)[...] = _blank(made.dtype)
         return made
 
+    def fenced(self, values: Array) -> Array:
+        """The same values, with fences before and behind them in memory: NaN, or bytes that no exercise asks for. They spoil
+        a result that reads them, and every later call shows whether it wrote there."""
+        buffer = self.blank(values.size + 2 * FENCE, values.dtype)
+        inner = buffer[FENCE : FENCE + values.size].reshape(values.shape)
+        inner[...] = values
+        self._fences.append((buffer, values.size))
+        return inner
+
     def call(self, name: str, *args: Any, writes: Sequence[int] = (), **params: Any) -> Any:
         """Call a function of the answer. Operands it may not write to (all but those of `writes`) must stay as they are."""
         before = [a.copy() if isinstance(a, np.ndarray) else None for a in args]
@@ -59,6 +72,14 @@ class Trial:
                 self.wrong(
                     f"{name} changed its operand number {i + 1}. Operands belong to the caller, who may need them again: "
                     f"write results somewhere else."
+                )
+        for buffer, size in self._fences:
+            outside = _bits(buffer) != _blank(buffer.dtype)
+            before_it, behind = outside[:FENCE].any(), outside[FENCE + size :].any()
+            if before_it or behind:
+                self.wrong(
+                    f"{name} wrote to memory {'before' if before_it else 'behind'} an array of {size} elements. Nothing stops a "
+                    "pointer: what lies beyond the end has to be masked out, in loads and in stores."
                 )
         return made
 
@@ -117,6 +138,15 @@ class Trial:
         else:
             self.same(got, want.astype(form.storage), what=what, suspects=suspects)
 
+    def peak(self, name: str, *args: Any) -> int:
+        """Bytes that a call holds at the same time, at most."""
+        tracemalloc.start()
+        try:
+            self.call(name, *args)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
     def trace(self, name: str, *args: Any) -> Traced:
         """Run a kernel of the answer as plain Python, on arrays that record every access; see `trace.Traced`."""
         try:
@@ -163,7 +193,9 @@ class Trial:
         if not got.any():
             found += " (all of it is zero)"
         if unwritten[at]:
-            found = f"{place} was never written{added}: does the loop reach every element?"
+            found = (
+                f"{place} was never written{added}. Does the loop reach every element? {int(unwritten.sum())} are left"
+            )
         count = int(np.sum((got != want) & ~((got != got) & (want != want)))) if tolerance == 0 else 0
         if count > 1:
             found += f" (and {count - 1} more of {want.size} differ)"

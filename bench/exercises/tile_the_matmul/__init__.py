@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import ModuleType
-from typing import Any
-
 import numpy as np
 
-from ulpgrad.bench.classroom import Exercise, Mistake, Race, Trial
+from ulpgrad.bench.classroom import Exercise, Mistake, Trial
 
 LINE, LINES, SIZE = 8, 40, 24
 
@@ -28,7 +24,8 @@ def check(trial: Trial) -> None:
             for s in (4, 8, 16, 32) if k > s
         }  # fmt: skip
         whole = {
-            f"The last {k % s} of {k} steps of k are missing: the last block is smaller, so let it end at min(p0 + {s}, k).":
+            f"The last {k % s} of {k} steps of k are missing: the last block is smaller, so let it end at min(p0 + "
+            f"{s}, k).":
             np.matmul(a[:, : k // s * s], b[: k // s * s]) for s in (4, 8, 16, 32) if k % s
         }  # fmt: skip
         trial.against("matmul", (a, b), {}, c, what="c", suspects={**last, **whole})
@@ -43,14 +40,6 @@ def check(trial: Trial) -> None:
             f"again. Take a block of b that "
             "fits, at most 16 x 16 here, and use it for all rows of a before the next block."
         )
-
-
-def against_the_given(answer: ModuleType, rng: np.random.Generator) -> Mapping[str, Callable[[], Any]]:
-    from ulpgrad.bench.exercises.tile_the_matmul import stub
-
-    a, b = rng.standard_normal((2, 1024, 1024)).astype(np.float32)
-    c = np.empty_like(a)
-    return {"yours": lambda: answer.multiply(a, b, c), "the kernel that was given": lambda: stub.multiply(a, b, c)}
 
 
 EXERCISE = Exercise(
@@ -75,7 +64,8 @@ EXERCISE = Exercise(
             "            for i in range(m):\n": "            c[:, j0 : j0 + BLOCK] = 0\n            for i in "
             "range(m):\n",
         }, r"do not replace\s+each other"),
-        Mistake("whole blocks only", {"range(0, k, BLOCK)": "range(0, k // BLOCK * BLOCK, BLOCK)"}, r"steps of k are missing"),
+        Mistake("whole blocks only", {"range(0, k, BLOCK)": "range(0, k // BLOCK * BLOCK, BLOCK)"}, r"steps of k are "
+                r"missing"),
         Mistake("runs over the edge", {"min(j0 + BLOCK, n)": "j0 + BLOCK"}, r"IndexError"),
         Mistake("blocks, but rows outside", {
             "    for p0 in range(0, k, BLOCK):\n        for j0 in range(0, n, BLOCK):\n            for i in "
@@ -85,7 +75,4 @@ EXERCISE = Exercise(
         }, r"the whole of b comes from memory again"),
         Mistake("does not set c to zero", {"            c[i, j] = 0": "            pass"}, r"set to zero first"),
     ),
-    race=Race(against_the_given, "faster than the kernel that was given, on 1024 x 1024 (choose larger blocks there: "
-            "what fits is "
-              "half of the machine's L2 cache)"),
 )  # fmt: skip

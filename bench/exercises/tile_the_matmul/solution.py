@@ -1,8 +1,10 @@
 """A block of b stays in the cache while all rows of a pass by it. From memory come b once, and a and c once per block
 beside them: with blocks of s, 2 n^3 / s values instead of n^3.
 
-On a real machine the block is larger (the rung `numba-tiled` takes 128 x 512: 256 KiB, a part of the L2 cache), and the
-next limit is inside: c is loaded and stored for every multiply-add, until a tile of it is kept in registers.
+On a real machine the block is larger (the rung `numba-tiled` takes 128 x 512: 256 KiB, a part of the L2 cache), and
+whether this alone is faster depends on what lies behind: a large L3 cache feeds a slow inner loop well enough. That
+loop loads and stores c for every multiply-add. Tiling pays when it no longer does; "Beat the tiled rung", the last
+exercise, goes on there, and is timed.
 """
 
 from ulpgrad.kernels.numba_jit import jit

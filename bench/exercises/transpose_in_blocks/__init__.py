@@ -63,7 +63,8 @@ EXERCISE = Exercise(
                 r"never written|nothing was"),
         Mistake("runs over the edge", {"min(j0 + BLOCK, n)": "j0 + BLOCK"}, r"IndexError"),
         Mistake("blocks as large as the matrix", {"BLOCK = 16": "BLOCK = 64"}, r"b lines of x and b of y"),
-        Mistake("copies without turning", {"y[j, i] = x[i, j]": "y.ravel()[i * n + j] = x[i, j]"}, r"copied in its order"),
+        Mistake("copies without turning", {"y[j, i] = x[i, j]": "y.ravel()[i * n + j] = x[i, j]"}, r"copied in its "
+                r"order"),
     ),
     race=Race(against_the_given, "faster than the kernel that was given, on 2048 x 2048 values"),
 )  # fmt: skip
