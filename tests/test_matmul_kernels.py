@@ -65,6 +65,15 @@ def test_any_strides(form: Format) -> None:
         check(form, got, form.exact(left), form.exact(right), (isa, dots))
 
 
+@pytest.mark.parametrize("form", [float32, bfloat16], ids=str)
+def test_stacks_of_small_products(form: Format) -> None:
+    rng = np.random.default_rng(4)
+    for stack, m, k, n in ((300, 3, 5, 7), (129, 16, 16, 16), (5, 64, 64, 64), (2, 200, 70, 90)):
+        a, b = draw(rng, form, (stack, m, k)), draw(rng, form, (stack, k, n))
+        for isa, dots in ways(form):
+            check(form, native.module().matmul(a[0], b[0], isa, dots), a[1], b[1], (stack, m, k, n, isa, dots))
+
+
 @pytest.mark.parametrize("form", [float32, float16, bfloat16], ids=str)
 @pytest.mark.parametrize("activation", ["", "relu", "gelu", "silu", "tanh", "sigmoid"])
 def test_bias_and_activation(form: Format, activation: str) -> None:
@@ -98,15 +107,16 @@ def test_bfloat16_products_of_tiny_numbers() -> None:
 def test_any_number_of_threads(form: Format) -> None:
     rng = np.random.default_rng(3)
     before = ug.get_num_threads()
-    for m, k, n in ((130, 1500, 301), (1, 700, 3000), (3000, 700, 1), (5, 700, 900), (900, 700, 5)):
-        a, b = draw(rng, form, (m, k))[0], draw(rng, form, (k, n))[0]
+    shapes = ((130, 1500, 301), (1, 700, 3000), (3000, 700, 1), (5, 700, 900), (900, 700, 5), (600, 2100, 90))
+    for (m, k, n), right in itertools.product(shapes, (False, True)):
+        a, b = draw(rng, form, (m, k))[0], draw(rng, form, (k, n), right)[0]
         for isa, dots in ways(form):
             results = []
             for threads in (1, 2, 3):
                 ug.set_num_threads(threads)
                 results.append(native.module().matmul(a, b, isa, dots))
             ug.set_num_threads(before)
-            assert all(np.array_equal(results[0], r) for r in results[1:]), (m, k, n, isa, dots)
+            assert all(np.array_equal(results[0], r) for r in results[1:]), (m, k, n, right, isa, dots)
 
 
 def test_refuses_mixed_types() -> None:

@@ -37,6 +37,69 @@ static void gemv_dots(int64_t rows, int64_t k, const T* a, int64_t a_row, const 
   for (; r < rows; ++r) dot_rows<T, 1>(k, a + r * a_row, a_row, x, y + r);
 }
 
+// Dots of some rows that run along k with a few vectors, `far` values apart and zeros beyond k; lane by lane, since
+// code that adds lanes up in the same function keeps GCC from holding the sums in registers.
+template <typename T, int rows, int vectors>
+static __attribute__((noinline)) void dot_lanes(int64_t k, const T* a, int64_t a_row, const Wide<T>* x, int64_t far,
+                                                Wide<T>* out) {
+  using Sum = Wide<T>;
+  constexpr int lanes = kLanes<Sum>;
+  Vec<Sum> sums[rows][vectors] = {};
+  for (int64_t p = 0; p < k; p += lanes) {
+    const int64_t left = k - p;
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) {
+      const T* from = a + r * a_row + p;
+      const Vec<Sum> value = left >= lanes ? load_wide(from) : load_wide_some(from, left);
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) sums[r][v] += value * load(x + v * far + p);
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) store(out + (r * vectors + v) * lanes, sums[r][v]);
+  }
+}
+
+template <typename T, int rows, int vectors>
+ULPGRAD_INLINE void dot_some(int64_t k, const T* a, int64_t a_row, const Wide<T>* x, int64_t far, Wide<T>* y,
+                             int64_t y_row, int64_t y_col) {
+  using Sum = Wide<T>;
+  alignas(kVectorBytes) Sum held[rows * vectors * kLanes<Sum>];
+  dot_lanes<T, rows, vectors>(k, a, a_row, x, far, held);
+  for (int r = 0; r < rows; ++r)
+    for (int v = 0; v < vectors; ++v) y[r * y_row + v * y_col] = sum<Sum>(load(held + (r * vectors + v) * kLanes<Sum>));
+}
+
+template <typename T, int vectors>
+static void dots_of(int64_t rows, int64_t k, const T* a, int64_t a_row, const Wide<T>* x, int64_t far, Wide<T>* y,
+                    int64_t y_row, int64_t y_col) {
+  constexpr int together = kManyRegisters ? 4 : 2;
+  int64_t r = 0;
+  for (; r + together <= rows; r += together)
+    dot_some<T, together, vectors>(k, a + r * a_row, a_row, x, far, y + r * y_row, y_row, y_col);
+  for (; r < rows; ++r) dot_some<T, 1, vectors>(k, a + r * a_row, a_row, x, far, y + r * y_row, y_row, y_col);
+}
+
+// The same for any number of vectors, four at a time.
+template <typename T>
+static void gemv_few(int64_t rows, int64_t k, const T* a, int64_t a_row, const Wide<T>* x, int64_t far, int64_t vectors,
+                     Wide<T>* y, int64_t y_row, int64_t y_col) {
+  for (; vectors > 0; vectors -= 4, x += 4 * far, y += 4 * y_col) {
+    switch (vectors) {
+      case 1:
+        return dots_of<T, 1>(rows, k, a, a_row, x, far, y, y_row, y_col);
+      case 2:
+        return dots_of<T, 2>(rows, k, a, a_row, x, far, y, y_row, y_col);
+      case 3:
+        return dots_of<T, 3>(rows, k, a, a_row, x, far, y, y_row, y_col);
+      default:
+        dots_of<T, 4>(rows, k, a, a_row, x, far, y, y_row, y_col);
+    }
+  }
+}
+
 // y[0..n) = the sum over p of x[p] times row p of the matrix, whose rows run along y. Eight rows at a time: y is read
 // and written once for eight steps of k, and eight streams keep the prefetchers busy.
 template <typename T>

@@ -15,6 +15,9 @@ namespace {
 // Work below which the batches of one call are not worth sharing out (multiply-adds).
 constexpr int64_t kBatchGrain = int64_t{1} << 18;
 
+// Work that is handed to a thread at a time: small products go many together.
+constexpr int64_t kBatchTask = int64_t{1} << 15;
+
 // The instruction set, and whether VDPBF16PS may be used.
 struct Units {
   Isa isa;
@@ -65,14 +68,17 @@ py::array matmul_as(const py::array& given_a, const py::array& given_b, Units un
 
   {
     py::gil_scoped_release released;
-    const int64_t batches = static_cast<int64_t>(at_a.size()), work = g.m * g.n * std::max<int64_t>(1, g.k);
+    const int64_t batches = static_cast<int64_t>(at_a.size()), work = std::max<int64_t>(1, g.m * g.n * g.k);
     const int threads = threads_for(batches * work, kBatchGrain);
     const bool shared = batches >= 2 * threads;  // else each product is shared out by itself
     g.threaded = !shared;
-    parallel_tasks(batches, shared ? threads : 1, [&](int64_t i) {
+    const int64_t together = std::max<int64_t>(1, kBatchTask / work);
+    parallel_tasks((batches + together - 1) / together, shared ? threads : 1, [&](int64_t task) {
       Gemm<T> one = g;
-      one.a = from_a + at_a[i], one.b = from_b + at_b[i], one.c = c + i * g.m * g.n;
-      run(units, one);
+      for (int64_t i = task * together; i < std::min(batches, (task + 1) * together); ++i) {
+        one.a = from_a + at_a[i], one.b = from_b + at_b[i], one.c = c + i * g.m * g.n;
+        run(units, one);
+      }
     });
   }
   return out;

@@ -16,6 +16,7 @@ template <typename Math>
 static void gemm(const Gemm<typename Math::Value>& g) {
   if (g.m <= 0 || g.n <= 0) return;
   if ((g.m == 1 || g.n == 1) && multiply_vector(g)) return;
+  if (multiply_few(g)) return;
   Product<Math>(g, g.threaded ? threads_for(g.m * g.n * std::max<int64_t>(1, g.k), kGrain) : 1).run();
 }
 
