@@ -5,7 +5,8 @@ BIN    := $(VENV)/bin
 CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h')
 CODE   := engine kernels bench tests examples setup.py
 
-.PHONY: demo test dev bench lint format types types-links test-triton test-kernels test-isas test-portable test-sanitize clean
+.PHONY: demo test dev bench bench-report lint format types types-links test-triton test-kernels test-isas test-portable \
+        test-sanitize clean
 
 demo: $(VENV)/.lab  ## train a network in a dozen number systems, and show what each brings and costs
 	$(BIN)/ulpgrad study tradeoff --quick
@@ -17,8 +18,21 @@ dev: $(VENV)/.dev types-links  ## a development environment, with links for type
 	@if [ -d .git ]; then $(BIN)/pre-commit install >/dev/null; fi
 	@echo "ready: source $(BIN)/activate"
 
-bench: $(VENV)/.dev  ## the benchmark suite
-	$(BIN)/python -m pytest bench --benchmark-only -n 0
+bench:  ## ulpgrad beside torch and NumPy, each op and format, as a page: reports/bench.html
+	@$(MAKE) --no-print-directory bench-report VENV=.venv-bench
+
+# In an environment of its own, because torch is in it. PIP_EXTRA_INDEX_URL may name an index with torch for CPUs only, which is
+# a tenth of the size. A run that was stopped goes on where it was.
+RUN = $(BIN)/ulpgrad bench --quick --peers torch,numpy
+bench-report: $(VENV)/.bench
+	$(RUN) --json reports/bench-ops.json
+	$(RUN) matmul,conv2d,softmax,layer_norm,exp,sum --formats float64,bfloat16,float16,float8_e4m3fn,e4m3,q7.8 \
+	  --json reports/bench-formats.json
+	$(RUN) matmul --sizes 32,64,128,256,512,1024 --json reports/bench-matmul.json
+	$(RUN) softmax,add --sizes 16,128,1024,4096 --json reports/bench-sizes.json
+	$(BIN)/ulpgrad bench report reports/bench-ops.json reports/bench-formats.json reports/bench-matmul.json \
+	  reports/bench-sizes.json --html reports/bench.html --markdown reports/bench.md --csv reports/bench.csv
+	$(BIN)/python -m ulpgrad.bench.suite.browser reports/bench.html reports/pictures
 
 lint: $(VENV)/.dev  ## ruff and clang-format
 	$(BIN)/ruff check $(CODE)
@@ -65,7 +79,7 @@ test-sanitize: $(VENV)/.dev  ## the kernel tests with the C++ code under address
 	  $(BIN)/python -m pytest -n 2 tests/test_kernels.py tests/test_native.py -k "native or choice"
 
 clean:  ## remove everything that was built
-	rm -rf $(VENV) .types build dist reports *.egg-info engine/*.so
+	rm -rf $(VENV) .venv-bench .types build dist reports *.egg-info engine/*.so
 
 # The environment. Editable, so that sources are used where they stand; C++ is rebuilt when it changes.
 $(BIN)/python:
@@ -74,6 +88,10 @@ $(BIN)/python:
 
 $(VENV)/.lab: $(BIN)/python pyproject.toml setup.py $(CXX_SOURCES)
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[lab]'
+	@touch $@
+
+$(VENV)/.bench: $(BIN)/python pyproject.toml setup.py $(CXX_SOURCES)
+	$(BIN)/python -m pip install -q --no-build-isolation -e '.[lab,bench]'
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml setup.py $(CXX_SOURCES)

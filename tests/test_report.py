@@ -21,6 +21,7 @@ from ulpgrad.bench.suite import browser, charts, page, record, view
 from ulpgrad.bench.suite.record import Error, Limit, Range, Record, Row, Time
 from ulpgrad.bench.suite.tables import Table
 from ulpgrad.cli.app import app
+from ulpgrad.errors import DataError
 
 VOID = {"meta", "br", "hr", "input", "img", "link"}
 FORMATS = {"float32": (32, 2e11, 2e-7, 0.0), "bfloat16": (16, 4e11, 3e-3, 0.0), "float8_e4m3fn": (8, 2e11, 4e-2, 0.25)}
@@ -54,7 +55,9 @@ def rows() -> Iterator[Row]:
 def run() -> Record:
     """A run in which one row claims too much, one failed, and one was too large."""
     made = list(rows())
-    made[0] = replace(made[0], share=1.7, reason="above the roofline")
+    made.append(
+        replace(made[0], op="fast", share=1.7, state="failed", reason="1.70 of the limit", error=None, range=None)
+    )
     made.append(Row("fused", "float32", None, "cpu", "ulpgrad", "cpu/numba", 2, "failed", "the worker died | signal 9"))
     made.append(Row("matmul", "float32", 1 << 20, "cpu", "ulpgrad", None, 2, "too large", "12 TB of 24 GB"))
     return Record("ulpgrad bench matmul tanh --json x.json", "0123456789",
@@ -113,7 +116,7 @@ def test_page_needs_nothing_else(html: str) -> None:
 def test_page_says_what_there_is_to_see(html: str) -> None:
     words = " ".join(" ".join(Words(html).words).split())
     for part in (
-        "Above the roofline: 1.", "1.52x", "1.02x, none", "no difference in 5", "faster in 12, slower in 0",
+        "Above the roofline: 1.", "1.70 of the limit", "1.52x", "1.02x, none", "no difference in 5", "faster in 12, slower in 0",
         "Beside torch: 1.52x its speed (geometric mean over 12 cells)", "the worker died | signal 9", "12 TB of 24 GB",
         "NumPy has no bfloat16", "tanh <&>", "25%",
         "A <CPU>, 2 cores, 16 GiB", "the machine is busy (load 9)", "2026-01-02 03:04 UTC to 2026-01-02 03:14 UTC",
@@ -165,12 +168,11 @@ def test_csv_has_every_row_and_every_figure(run: Record) -> None:
         assert line["op"] == row.op
         assert line["state"] == row.state
         assert line["reason"] == row.reason
+        assert (line["seconds"] == "") == (row.time is None)
         if row.time and row.error:
             assert float(line["seconds"]) == row.time.median
             assert float(line["relative_error"]) == row.error.relative
             assert int(line["samples"]) == 7
-        else:
-            assert line["seconds"] == line["flops_per_second"] == ""
 
 
 def test_numbers_go_in_full_into_csv_and_short_into_the_page() -> None:
@@ -190,9 +192,22 @@ def test_view(run: Record) -> None:
     assert first.best is run.rows[2]
     assert first.ratio == pytest.approx(1.27 / 1.25)
     assert not first.is_beyond_noise
-    assert view.is_suspect(run.rows[0])
+    assert [row.op for row in run.rows if view.is_suspect(row)] == ["fast"]
     assert view.peers(cells) == ["torch", "NumPy"]
     assert view.mean_ratio(cells, "nobody") is None
+
+
+def test_several_runs_make_one_page(run: Record) -> None:
+    later = replace(run, rows=(replace(run.rows[0], op="later"), replace(run.rows[0], share=0.5)), command="second", busy=None,
+                    started="2026-01-02T04:00:00+00:00", ended="2026-01-02T05:00:00+00:00")  # fmt: skip
+    both = view.together([run, later])
+    assert len(both.rows) == len(run.rows) + 1
+    assert both.rows[0].share == 0.5
+    assert both.command == f"{run.command} && second"
+    assert (both.started, both.ended, both.busy) == (run.started, later.ended, run.busy)
+    assert view.together([run, replace(later, ended=None)]).ended is None
+    with pytest.raises(DataError, match="must share threads: 2 and 4"):
+        view.together([run, replace(later, threads=4)])
 
 
 @pytest.mark.parametrize(
@@ -217,7 +232,7 @@ def test_names_of_sizes() -> None:
 
 
 def test_command_writes_all_three(run: Record, tmp_path: Path) -> None:
-    run = replace(run, rows=run.rows[-11:])
+    run = replace(run, rows=run.rows[-12:])
     source = tmp_path / "run.json"
     record.write(source, run)
     files = {kind: tmp_path / f"out.{kind}" for kind in ("html", "markdown", "csv")}

@@ -7,7 +7,7 @@ by colour.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,9 +144,11 @@ def count(x: float) -> str:
     return f"{x:.3g}" if x >= 1e6 else f"{x:.0f}"
 
 
-def pareto(axes: Any, points: Sequence[Point], x_label: str, y_label: str) -> None:
-    """Error (y) against seconds (x): the front is where nothing is better in both. Results without an error stand on the floor.
-    Of many points, those of the first series and of the front have names."""
+def pareto(
+    axes: Any, points: Sequence[Point], x_label: str, y_label: str, text: Callable[[float], str] | None = None
+) -> None:
+    """Error (y) against a cost (x), which is seconds or what `text` makes readable: the front is where nothing is better in both.
+    Results without an error stand on the floor. Of many points, those of the first series and of the front have names."""
     from matplotlib.ticker import FuncFormatter
 
     positive = [p.y for p in points if p.y > 0]
@@ -167,7 +169,7 @@ def pareto(axes: Any, points: Sequence[Point], x_label: str, y_label: str) -> No
         axes.annotate("exact", (1, floor), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
                       fontsize=8.5, color=FAINT)  # fmt: skip
     plain_ticks(axes.xaxis)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: brief(v)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: (text or brief)(v)))
     plain_ticks(axes.yaxis)
     if len(series_of(at)) > 1:
         legend(axes)

@@ -99,7 +99,7 @@ def small(value: float | None) -> Value:
 
 def ulps(record: Record) -> Section | None:
     """How far results are from float64's, in units in the last place of their format."""
-    measured = [row for row in record.rows if row.time and row.error and row.error.histogram]
+    measured = [row for row in record.rows if row.state == "measured" and row.error and row.error.histogram]
     own = [cell.ours for cell in view.cells(record.rows) if cell.ours and cell.ours in measured]
     if not own:
         return None
@@ -170,7 +170,7 @@ def ranges(record: Record) -> Section | None:
         "result is not."
     )
     none = f"Nothing was lost in {', '.join(spared)}." if spared else ""
-    rows = [row for row in record.rows if row.time and row.range and row.contender == OURS]
+    rows = [row for row in record.rows if row.state == "measured" and row.range and row.contender == OURS]
     table = Table("", columns, lines, columns[2:], none)
     note = "Bars: from the smallest value above zero to the largest, subnormal ones pale; beside them the op that lost the most."
     figure = Figure("What each format reaches, and what it lost", partial(_draw_ranges, known, losses), table,

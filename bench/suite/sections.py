@@ -25,12 +25,14 @@ def in_short(record: Record) -> Section:
     """Paragraphs that say what the tables show."""
     found = view.cells(record.rows)
     measured = [cell for cell in found if cell.ours is not None]
-    rows = [row for row in record.rows if row.time is not None]
+    rows = [row for row in record.rows if row.state == "measured"]
     told = [
         f"{view.many(len(rows), 'measurement')}: {view.many(len({c.op for c in measured}), 'op')}, "
         f"{view.many(len({c.format for c in measured}), 'format')}, {view.many(record.threads, 'thread')}. Times are medians; "
         "from the 20th to the 80th percentile is noise, and a difference inside it is called none."
     ]
+    if record.busy:
+        told.append(f"Mind: {record.busy}.")
     for peer in view.peers(found):
         if (mean := view.mean_ratio(found, peer)) is not None:
             pairs = [(cell.ours, row) for cell in measured for row in cell.peers if row.contender == peer]
@@ -44,10 +46,10 @@ def in_short(record: Record) -> Section:
     if behind:
         named = "; ".join(f"{c.name}: {view.times(c.ratio)} {c.best.contender}" for c in behind[:SLOWER] if c.best)
         told.append(f"Furthest behind a peer: {named}.")
-    if suspect := [row for row in rows if view.is_suspect(row)]:
+    if suspect := [row for row in record.rows if view.is_suspect(row)]:
         told.append(
             f"Above the roofline: {len(suspect)}. That is an error of the benchmark or of the measured limit, not a "
-            "speed. They are marked, and listed below."
+            "speed, and they do not count."
         )
     if lost := [row for row in record.rows if row.state in ("failed", "too large")]:
         told.append(f"Failed, or too large for the memory: {len(lost)}; the reasons are below.")

@@ -6,11 +6,12 @@ import math
 import shlex
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ulpgrad.bench.suite.record import ABOVE, OURS, Record, Row
+from ulpgrad.bench.suite.record import OURS, Record, Row
 from ulpgrad.bench.timing import readable
+from ulpgrad.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Cell:
 
     @cached_property
     def measured(self) -> tuple[Row, ...]:
-        return tuple(row for row in self.rows if row.time is not None)
+        return tuple(row for row in self.rows if row.state == "measured" and row.time is not None)
 
     @cached_property
     def ours(self) -> Row | None:
@@ -75,6 +76,24 @@ def cells(rows: Iterable[Row]) -> list[Cell]:
     return [Cell(tuple(group)) for group in found.values()]
 
 
+def together(runs: Sequence[Record]) -> Record:
+    """Several runs on one machine as one, for a page of all of them; of a row in two of them the later one counts. DataError for
+    runs that do not belong together."""
+    first = runs[0]
+    for run in runs[1:]:
+        for name in ("machine", "versions", "threads", "commit"):
+            if getattr(run, name) != getattr(first, name):
+                raise DataError(
+                    f"runs of one page must share {name}: {getattr(first, name)} and {getattr(run, name)} do not"
+                )
+    rows = {row.key: row for run in runs for row in run.rows}
+    return replace(
+        first, command=" && ".join(run.command for run in runs), started=min(run.started for run in runs),
+        ended=max((run.ended for run in runs if run.ended), default=None) if all(run.ended for run in runs) else None,
+        busy=next((run.busy for run in runs if run.busy), None), rows=tuple(rows.values()),
+    )  # fmt: skip
+
+
 def seconds(row: Row | None) -> float:
     """Of a measured row."""
     assert row is not None
@@ -89,8 +108,8 @@ def rate(row: Row) -> tuple[float, str] | None:
 
 
 def is_suspect(row: Row) -> bool:
-    """Whether a row claims more than the machine can do."""
-    return row.share is not None and row.share > ABOVE
+    """Whether a row has a time that is not to be trusted: it claims more than the machine can do."""
+    return row.time is not None and row.state != "measured"
 
 
 def mean_ratio(found: Sequence[Cell], peer: str) -> tuple[float, int] | None:
@@ -110,8 +129,13 @@ def peers(found: Sequence[Cell]) -> list[str]:
 
 def command(record: Record, rows: Sequence[Row]) -> str:
     """What measures these rows again, and nothing else."""
-    names = list(dict.fromkeys(row.op for row in rows))
-    words = ["ulpgrad", "bench", *names, "--formats", ",".join(dict.fromkeys(row.format for row in rows))]
+    words = [
+        "ulpgrad",
+        "bench",
+        ",".join(dict.fromkeys(row.op for row in rows)),
+        "--formats",
+        ",".join(dict.fromkeys(row.format for row in rows)),
+    ]
     sizes = [str(size) for size in dict.fromkeys(row.size for row in rows) if size is not None]
     words += ["--sizes", ",".join(sizes)] if sizes else []
     others = dict.fromkeys(row.contender for row in rows if row.contender != OURS)
@@ -169,4 +193,4 @@ def size_text(size: int | None) -> str:
 
 
 __all__ = ["Cell", "cells", "command", "figure", "interval", "is_suspect", "joules", "many", "mean_ratio", "peers", "rate",
-           "seconds", "size_of", "size_text", "times"]  # fmt: skip
+           "seconds", "size_of", "size_text", "times", "together"]  # fmt: skip

@@ -281,8 +281,11 @@ def bench_table() -> None:
 
 @bench.command("report")
 def bench_report(
-    name: Annotated[
-        str, typer.Argument(metavar="RUN", help="A file that --json wrote, or the name of one in bench/results.")
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="Files that --json wrote, or names of some in bench/results, for one page."
+        ),
     ],
     html: Html = None,
     markdown: Annotated[
@@ -293,7 +296,45 @@ def bench_report(
     """Show a recorded run: who is faster beyond noise, the roofline, sizes, errors, ranges."""
     from ulpgrad.cli import bench_report as command
 
-    command.report(name, html, markdown, csv)
+    command.report(names, html, markdown, csv)
+
+
+@bench.command("compare")
+def bench_compare(
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="BEFORE... AFTER", help="Files that --json wrote, or names of some in bench/results."),
+    ],
+    json: Json = None,
+    html: Html = None,
+    fail: Annotated[bool, typer.Option("--fail", help="Leave with status 1 if anything became slower.")] = False,
+) -> None:
+    """Say what became faster or slower beyond noise; several runs before tell the noise from run to run better."""
+    from ulpgrad.cli import bench_report as command
+
+    command.compare(names, json, html, fail=fail)
+
+
+@bench.command("network")
+def bench_network(
+    systems: Annotated[
+        str, typer.Argument(help="Number systems by comma: float32,fp8-hybrid,mxfp4. All if none is given.")
+    ] = "",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in a step.")] = 100,
+    samples: Annotated[int, typer.Option(min=1, help="Timed steps of each system.")] = 20,
+    outcome: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What `ulpgrad study tradeoff` wrote: reports/tradeoff.json.")
+    ] = None,
+    json: Json = None,
+    html: Html = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="The same in words and tables.")
+    ] = None,
+) -> None:
+    """One network in every number system: speed, error, memory and traffic of a step, and what training came to."""
+    from ulpgrad.cli import bench_network as command
+
+    command.run(systems, batch_size, samples, outcome, json, html, markdown)
 
 
 exercise = typer.Typer(no_args_is_help=True, help="Write kernels and number systems yourself, and have them checked.",

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import typer
 from rich.text import Text
 
 from ulpgrad.bench import report as pages
 from ulpgrad.bench.report import Entry
-from ulpgrad.bench.suite import page, record, sections
+from ulpgrad.bench.suite import compare as comparison, compared, page, record, sections, view
 from ulpgrad.bench.suite.record import Record
 from ulpgrad.bench.suite.tables import Table, text
-from ulpgrad.cli.screen import console, table
-from ulpgrad.errors import DataError
+from ulpgrad.cli.bench import command
+from ulpgrad.cli.screen import console, table, write_json
+from ulpgrad.errors import ArgumentError, DataError
 
 RESULTS = Path(pages.__file__).resolve().parent / "results"
 STYLES = {"good": "green", "bad": "bold red", "faint": "dim"}
 
 
-def report(name: str, html: Path | None, markdown: Path | None, csv: Path | None) -> None:
-    """Show a run, and write it in the forms that were asked for."""
-    found = record.read(located(name))
+def report(names: Sequence[str], html: Path | None, markdown: Path | None, csv: Path | None) -> None:
+    """Show a run, or several together, and write them in the forms that were asked for."""
+    found = view.together([record.read(located(name)) for name in names])
     out = console()
     show(found)
     for path, made in ((html, page.html), (markdown, page.markdown), (csv, page.csv)):
@@ -37,6 +40,28 @@ def show(found: Record) -> None:
         for part in section.parts if section else ():
             assert isinstance(part, Table)
             out.print(shown(part))
+
+
+def compare(names: Sequence[str], json: Path | None, html: Path | None, *, fail: bool) -> None:
+    """Say what became faster or slower from the runs before, all but the last, to the last."""
+    if len(names) < 2:
+        raise ArgumentError(f"compare: {len(names)} run given, expected two: the one before, then the one after")
+    *before, after = (record.read(located(name)) for name in names)
+    found = comparison.compare(before, after)
+    out = console()
+    for section in compared.sections(found, command())[:-1]:
+        for text_ in section.paragraphs:
+            out.print(text_, markup=False)
+        for part in section.parts:
+            assert isinstance(part, Table)
+            out.print(shown(part))
+    write_json(json, found.as_data())
+    if html is not None:
+        out.print(
+            f"Report: {pages.write(html, compared.html(found, before, after, command()))}", soft_wrap=True, markup=False
+        )
+    if fail and found.of("slower"):
+        raise typer.Exit(1)
 
 
 def located(name: str) -> Path:

@@ -28,9 +28,7 @@ def spent(scheme: Scheme, work: Work) -> energy.Energy:
 
     Arithmetic: each multiply-add of a product multiplies in its operands' formats and adds in the accumulator's; every other
     operation counts as an addition in the accumulator's format; the update multiplies and adds once for each weight in the
-    format that weights are kept in. Memory: weights are read twice, and written once where there is a master; what is
-    stepped is read and written; activations and gradients of results are written once and read twice, gradients of weights
-    written and read.
+    format that weights are kept in. Memory: what is `moved`.
     """
     w, a, g, s, u = scheme.weight, scheme.activation, scheme.gradient, scheme.accumulate, scheme.update
     products = (
@@ -39,12 +37,19 @@ def spent(scheme: Scheme, work: Work) -> energy.Energy:
         + work.backward_w * energy.multiply(a, g)
     )
     rest = (work.products + work.other) * energy.add(s) + work.weights * (energy.multiply(u, u) + energy.add(u))
-    moved = (
-        work.weights * (energy.stored_bits(w) * (3 if u is not w else 2) + 2 * energy.stored_bits(u))
-        + 3 * work.activations * energy.stored_bits(a)
-        + (3 * work.errors + 2 * work.weights) * energy.stored_bits(g)
+    return energy.Energy((products + rest) * 1e-6, energy.move(8 * moved(scheme, work)) * 1e-6)
+
+
+def moved(scheme: Scheme, work: Work) -> float:
+    """Bytes that a step reads and writes: weights are read twice, and written once where there is a master; what is stepped is
+    read and written; activations and gradients of results are written once and read twice, gradients of weights written and
+    read."""
+    w, a, g, u = (energy.stored_bits(f) / 8 for f in (scheme.weight, scheme.activation, scheme.gradient, scheme.update))
+    return (
+        work.weights * (w * (3 if scheme.update is not scheme.weight else 2) + 2 * u)
+        + 3 * work.activations * a
+        + (3 * work.errors + 2 * work.weights) * g
     )
-    return energy.Energy((products + rest) * 1e-6, energy.move(moved) * 1e-6)
 
 
 def figures(scheme: Scheme, work: Work) -> dict[str, Any]:
@@ -56,9 +61,10 @@ def figures(scheme: Scheme, work: Work) -> dict[str, Any]:
         "energy": joules.total,
         "arithmetic_energy": joules.arithmetic,
         "memory_energy": joules.memory,
+        "traffic": moved(scheme, work),
         "operations": work.operations,
         "multiply_adds": work.products,
     }
 
 
-__all__ = ["WORKERS", "figures", "kept", "spent"]
+__all__ = ["WORKERS", "figures", "kept", "moved", "spent"]

@@ -1,0 +1,265 @@
+"""Two runs beside each other: what became faster or slower beyond noise.
+
+Other programs lengthen some samples, other code all of them. So the change of a row is what the median, the 20th percentile and
+the shortest of its samples agree on: the smallest of their three ratios, and none where they contradict each other. It is a
+difference only where all of these hold:
+
+- the noise of both runs, from the 20th to the 80th percentile of their samples, lies apart;
+- it is larger than LEAST;
+- it is larger than chance allows: the spread inside both runs, together with what times differ by from run to run although
+  nothing changed. That is measured: by peers of the same version and by the limits of the machine in both runs, and where there
+  are several runs before, by those among each other. How many standard deviations are needed follows from CHANCE, the chance of
+  even one false alarm, and the number of rows that are compared (Bonferroni).
+
+A shift that all peers share is the machine's, and is taken out. Where a run was made on a busy machine, such a difference is
+called unsure: another program on the same core takes half of its speed for as long as it runs, from one row, not from the next.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ulpgrad.bench.suite.record import OURS, Record, Row, Time
+from ulpgrad.errors import DataError
+
+LEAST = 0.05  # a difference below 5 % is not worth a word
+CHANCE = 0.01  # of one false alarm in a comparison
+ALIKE = 0.01  # times of two runs agree no better than that, whatever was measured
+ENOUGH = 5  # witnesses from which they are believed
+TAILS = 20  # witnesses from which the worst of them are more than one
+BATCHES = 4  # parts of a run's samples, in their order: a machine that drifts shows between them
+TO_SIGMA = 0.8416  # standard deviations from the 20th percentile to the median of normal values
+OF_MEDIAN = 1.2533  # the standard error of a median over that of a mean
+OF_DEVIATION = 1.4826  # a normal standard deviation over the median distance from the median
+WIDER = 1.1  # errors and memory do not vary by chance: what is a tenth more is more
+
+Key = tuple[Any, ...]
+Verdict = Literal["slower", "faster", "unsure", "none"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A row that both runs measured. `ratio`: time after over time before, the machine's shift taken out; `noise`: one standard
+    error of its logarithm; `needed`: the factor beyond which it is a difference."""
+
+    before: Row
+    after: Row
+    ratio: float
+    noise: float
+    needed: float
+    verdict: Verdict
+
+    def as_data(self) -> dict[str, Any]:
+        assert self.before.time is not None
+        assert self.after.time is not None
+        return {
+            "op": self.after.op, "format": self.after.format, "size": self.after.size, "device": self.after.device,
+            "threads": self.after.threads, "contender": self.after.contender, "rung": self.after.rung,
+            "rung_before": self.before.rung, "before": self.before.time.median, "after": self.after.time.median,
+            "ratio": self.ratio, "noise": self.noise, "needed": self.needed, "verdict": self.verdict,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`alike`: standard deviation of the logarithm of a time from run to run; `witnesses`: of how many things that did not change
+    it was found; `shift`: of the whole machine, a factor. `others`: rows that were measured in one run only, or whose error or
+    memory changed, with what happened. `mind`: why the runs may not be comparable."""
+
+    changes: tuple[Change, ...]
+    alike: float
+    witnesses: int
+    shift: float
+    others: tuple[tuple[Row, str], ...]
+    mind: tuple[str, ...]
+
+    def of(self, verdict: Verdict) -> list[Change]:
+        """Changes of a kind, the largest first."""
+        found = [c for c in self.changes if c.verdict == verdict]
+        return sorted(found, key=lambda c: -abs(math.log(c.ratio)))
+
+    def as_data(self) -> dict[str, Any]:
+        return {
+            "kind": "ulpgrad-bench-comparison", "version": 1, "run_to_run": self.alike, "witnesses": self.witnesses,
+            "shift": self.shift, "mind": list(self.mind), "changes": [c.as_data() for c in self.changes],
+            "others": [{"op": r.op, "format": r.format, "size": r.size, "contender": r.contender, "rung": r.rung, "what": what}
+                       for r, what in self.others],
+        }  # fmt: skip
+
+
+def compare(before: Sequence[Record], after: Record) -> Comparison:
+    """Every row of ours that is in a run before and in the one after. DataError if they have none in common."""
+    earlier: dict[Key, list[Row]] = {}
+    for record in before:
+        for row in record.rows:
+            earlier.setdefault(row.key, []).append(row)
+    pairs = [
+        (measured, row) for row in after.rows
+        if row.contender == OURS and timed(row) and (measured := [r for r in earlier.get(row.key, ()) if timed(r)])
+    ]  # fmt: skip
+    if not pairs:
+        raise DataError(
+            "compare: the runs have no measured row in common: expected the same ops, formats, sizes and threads"
+        )
+    witnesses = [*across(before[-1], after), *limits(before[-1], after)]
+    shift = statistics.median(witnesses) if len(witnesses) >= ENOUGH else 0.0
+    apart = [w - shift for w in witnesses] + list(among(earlier.values()))
+    if len(apart) < ENOUGH:  # nothing to go by but the rows themselves, of which most did not change
+        logs = [_agreed(rows, row) for rows, row in pairs]
+        apart = [x - statistics.median(logs) for x in logs]
+    alike = max(ALIKE, spread(apart) / math.sqrt(2))  # of one run
+    sigmas = statistics.NormalDist().inv_cdf(1 - CHANCE / 2 / len(pairs))
+    is_busy = any(record.busy for record in (*before, after))
+    changes = [_judged(rows, row, shift, alike, sigmas, is_busy=is_busy) for rows, row in pairs]
+    return Comparison(tuple(changes), alike, len(apart), math.exp(shift), tuple(_others(earlier, after)),
+                      tuple(_mind(before[-1], after)))  # fmt: skip
+
+
+def across(before: Record, after: Record) -> Iterable[float]:
+    """Logarithms of the ratios of peers whose version is the same in both runs."""
+    known = {row.key: row for row in before.rows if timed(row) and row.contender != OURS}
+    for row in after.rows:
+        old = known.get(row.key)
+        if old is not None and timed(row) and _version(before, row) == _version(after, row):
+            yield _agreed([old], row)
+
+
+def _version(record: Record, row: Row) -> str | None:
+    """Of a peer: packages are called as they are installed, peers as they are spoken of."""
+    return next(
+        (v for name, v in record.versions.items() if name.lower() == row.contender.lower().replace(" ", "")), None
+    )
+
+
+def limits(before: Record, after: Record) -> Iterable[float]:
+    """Logarithms of the ratios of the machine's limits, each once; as times, so above 0 where a limit sank."""
+    known = {row.key: row.limit for row in before.rows if row.limit}
+    found = set()
+    for row in after.rows:
+        old = known.get(row.key)
+        if row.limit and old:
+            found |= {pair for pair in ((old.flops, row.limit.flops), (old.bytes, row.limit.bytes)) if all(pair)}
+    return [math.log(a / b) for a, b in found if a and b]
+
+
+def among(rows: Iterable[Sequence[Row]]) -> Iterable[float]:
+    """Logarithms of the ratios of the same row in any two of the runs before."""
+    for same in rows:
+        for one, other in itertools.combinations(filter(timed, same), 2):
+            yield _agreed([one], other)
+
+
+def spread(values: Sequence[float]) -> float:
+    """The standard deviation that values around 0 have, from their middle and, of many, from their tails, whichever is more."""
+    sizes = sorted(map(abs, values))
+    if not sizes:
+        return 0.0
+    from_middle = OF_DEVIATION * statistics.median(sizes)
+    return from_middle if len(sizes) < TAILS else max(from_middle, sizes[int(0.95 * (len(sizes) - 1))] / 1.96)
+
+
+def agreed(before: Time, after: Time) -> float:
+    """The logarithm of the change that the median, the 20th percentile and the shortest sample agree on; 0 where they do not."""
+    logs = [
+        math.log(new / old)
+        for new, old in (
+            (after.median, before.median),
+            (after.p20, before.p20),
+            (min(after.samples), min(before.samples)),
+        )
+    ]
+    return 0.0 if min(logs) < 0 < max(logs) else min(logs, key=abs)
+
+
+def standard_error(time: Time) -> float:
+    """Of the logarithm of a time: from the lower half of the samples, or from the shortest of each of the samples' parts, where
+    these differ more."""
+    n = len(time.samples)
+    from_quantiles = OF_MEDIAN * math.log(time.median / time.p20) / TO_SIGMA / math.sqrt(n)
+    size = n // BATCHES
+    if size < 2:
+        return from_quantiles if n > 2 else max(from_quantiles, ALIKE)
+    shortest = [math.log(min(time.samples[i * size : (i + 1) * size])) for i in range(BATCHES)]
+    return max(from_quantiles, statistics.stdev(shortest) / math.sqrt(BATCHES))
+
+
+def _judged(rows: Sequence[Row], row: Row, shift: float, alike: float, sigmas: float, *, is_busy: bool) -> Change:
+    times = [r.time for r in rows if r.time]
+    assert row.time is not None
+    log = _agreed(rows, row) - shift
+    inside = [standard_error(t) ** 2 for t in times]
+    noise = math.sqrt(standard_error(row.time) ** 2 + alike**2 + (statistics.fmean(inside) + alike**2) / len(times))
+    needed = max(math.log1p(LEAST), sigmas * noise)
+    is_apart = all(row.time.differs(t) for t in times)
+    verdict: Verdict = "none"
+    if abs(log) >= needed and is_apart:
+        verdict = "unsure" if is_busy else "slower" if log > 0 else "faster"
+    return Change(rows[-1], row, math.exp(log), noise, math.exp(needed), verdict)
+
+
+def _others(earlier: dict[Key, list[Row]], after: Record) -> Iterable[tuple[Row, str]]:
+    """What is no longer measured, or only now; what is less exact or takes more memory."""
+    now = {row.key: row for row in after.rows}
+    for key, rows in earlier.items():
+        row, old = now.get(key), rows[-1]
+        if row is None or row.contender != OURS:
+            continue
+        if timed(old) and not timed(row):
+            yield row, f"{row.state}: {row.reason}" if row.reason else row.state
+        elif timed(row) and not timed(old):
+            yield row, f"measured now; before: {old.state}"
+        elif timed(row):
+            if row.rung != old.rung:
+                yield row, f"kernel: {old.rung}, now {row.rung}"
+            was, now_is = (r.error.relative if r.error else None for r in (old, row))
+            if _more(was, now_is):
+                yield row, f"error: {was:.3g}, now {now_is:.3g}"
+            if _more(old.memory, row.memory):
+                yield row, f"peak memory: {old.memory} bytes, now {row.memory}"
+
+
+def _more(old: float | None, new: float | None) -> bool:
+    return old is not None and new is not None and new > WIDER * old
+
+
+def _mind(before: Record, after: Record) -> Iterable[str]:
+    """Why two runs may not be comparable."""
+    for name, old, new in (("processor", before.machine.get("cpu"), after.machine.get("cpu")),
+                           ("cores", before.machine.get("cores"), after.machine.get("cores")),
+                           ("threads", before.threads, after.threads)):  # fmt: skip
+        if old != new:
+            yield f"not the same {name}: {old} before, {new} after"
+    for record, when in ((before, "before"), (after, "after")):
+        if record.busy:
+            yield f"{when}: {record.busy}"
+        if record.ended is None:
+            yield f"{when}: the run has not come to its end"
+
+
+def timed(row: Row) -> bool:
+    """Whether a row has a time that is to be trusted."""
+    return row.state == "measured" and row.time is not None
+
+
+def _agreed(before: Sequence[Row], after: Row) -> float:
+    """Of a row with those of the runs before: the middle of them."""
+    return statistics.median(agreed(row.time, after.time) for row in before if row.time and after.time)
+
+
+__all__ = [
+    "Change",
+    "Comparison",
+    "across",
+    "agreed",
+    "among",
+    "compare",
+    "limits",
+    "spread",
+    "standard_error",
+    "timed",
+]
