@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ulpgrad import dispatch
-from ulpgrad.bench import machine, peak
+from ulpgrad.bench import machine, peak, roofline
 from ulpgrad.bench.rungs import mix
 from ulpgrad.bench.rungs.mix import Mix
 from ulpgrad.bench.shapes import Problem
@@ -21,7 +21,6 @@ from ulpgrad.kernels.registry import Request, Rung
 from ulpgrad.kernels.spec import Op
 from ulpgrad.kernels.threads import get_num_threads
 
-DOTS = ("attention", "conv", "matmul", "recurrent")  # families that are made of dot products
 ISAS = ("portable", "avx2", "avx512", "avx-vnni", "dotprod", "vnni")  # names of rungs that are one for each
 FLIGHTS = ("The definition, NumPy and Numba", "C++, one idea at a time", "C++, by instruction set")
 LIMIT = "Next limit: "
@@ -141,17 +140,8 @@ def climb(problem: Problem, samples: int = 20, told: Callable[[str], None] = lam
     common = dispatch._promoted(op, problem.formats)
     request = Request(op, "cpu", common, problem.arrays, problem.params)
     exact = [a if a is None or f is None else f.exact(a) for a, f in zip(problem.arrays, problem.formats, strict=True)]
-    flops = float(op.flops(*exact, **problem.params))
-    moved = op.moved_bytes(problem.arrays, _results(problem), problem.params)
     told("the limits of this machine")
-    counted = [f for f in (*common, *op.result_formats(common, problem.params)) if f is not None]
-    if op.family == "integer":  # codes run on units of their own
-        peak_flops = peak.dots(max(f.bits for f in common if f is not None))
-    else:
-        form = next((f for f in counted if f.kind == "float"), counted[0])
-        peak_flops = peak.flops(form, dots=op.family in DOTS) if flops else None
-    peak_bytes = peak.bandwidth(int(moved))
-    limit = max(flops / peak_flops if peak_flops else 0.0, moved / peak_bytes)
+    roof = roofline.of(problem, _results(problem))
     errors = Errors(problem, exact)
     steps: list[Step] = []
     for rung in rungs_on(op, "cpu"):
@@ -165,10 +155,10 @@ def climb(problem: Problem, samples: int = 20, told: Callable[[str], None] = lam
         timing = measure(run, samples, compiles="numba" in rung.requires)
         below = next((s for s in reversed(steps) if s.timing is not None and s.flight == flight), None)
         gain = None if below is None or below.timing is None else below.timing.median / timing.median
-        share = limit / timing.median if limit else None
+        share = roof.seconds / timing.median if roof.seconds else None
         under = None if below is None else below.rung
         steps.append(Step(rung, flight, None, timing, under, gain, share, errors.of(run), mix.of(rung)))
-    return Climb(problem, flops, moved, peak_flops, peak_bytes, peak.source(), tuple(steps))
+    return Climb(problem, roof.flops, roof.bytes, roof.peak_flops, roof.peak_bytes, peak.source(), tuple(steps))
 
 
 def rungs_on(op: Op, device: str) -> list[Rung]:

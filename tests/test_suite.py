@@ -81,20 +81,35 @@ def test_a_cell_is_measured_and_checked() -> None:
     assert row.error.whole > row.error.relative  # operands were rounded, too
 
 
-@pytest.mark.parametrize("form", ["e4m3", "q3.4", "mxfp8_e4m3"])
+@pytest.mark.parametrize("form", ["float8_e4m3fn", "q3.4", "mxfp8_e4m3"])
 def test_formats_without_units_of_their_own(form: str) -> None:
     (row,) = measured(Cell("multiply", form, 1024))
     assert row.state == "measured", row.reason
     assert row.error is not None
     assert row.error.whole is not None
     assert 1e-4 < row.error.whole < 0.2
-    assert row.traffic == 3 * 1024 * (row.bits or 0) / 8
+    assert row.traffic == row.bytes == 3 * 1024 * (row.bits or 0) / 8
 
 
 def test_what_leaves_a_format_is_counted() -> None:
     got, wanted = np.array([np.inf, 0.0, 1.0, 448.0, 0.0]), np.array([1e3, 1e-9, 1.0, 460.0, 0.0])
     found = exact.left(got, wanted, as_format("float8_e4m3fn"))
     assert (found.overflowed, found.underflowed) == (0.4, 0.2)
+
+
+def test_what_leaves_a_format_is_no_wrong_result() -> None:
+    """1024 values near 1 add up to what these formats do not hold; a rung that gives something else is still found."""
+    (row,) = measured(Cell("sum", "float8_e4m3fn", 2))
+    assert (row.state, row.reason) == ("measured", "")
+    assert row.range is not None
+    assert (row.range.overflowed, row.range.underflowed) == (1.0, 0.0)
+    assert row.error is not None
+    assert row.error.relative is None
+    (row,) = measured(Cell("softmax", "q7.8", 2))
+    assert row.state == "measured"
+    assert row.range is not None
+    assert row.range.underflowed > 0.5
+    assert exact.wrong(np.array([100.0]), np.array([1024.0]), as_format("float8_e4m3fn")) is not None
 
 
 def test_errors_are_counted_in_units_of_the_last_place() -> None:

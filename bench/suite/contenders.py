@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -15,11 +16,12 @@ from ulpgrad.bench import shapes
 from ulpgrad.bench.shapes import Problem
 from ulpgrad.bench.suite.cells import Cell
 from ulpgrad.bench.suite.record import OURS
+from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import UlpgradError
 from ulpgrad.formats import Array, Format, as_format, float64
 from ulpgrad.kernels import registry
 from ulpgrad.kernels.registry import Request, Rung
-from ulpgrad.kernels.spec import Sample
+from ulpgrad.kernels.spec import Op, Sample
 from ulpgrad.ops.common import as_tensor
 from ulpgrad.tensor import Tensor
 
@@ -178,19 +180,34 @@ def _pinned(task: Task, rung: Rung) -> Contender:
 
 
 def _routed(task: Task) -> Contender | Refusal:
-    """A format whose arithmetic is not the ordinary kernels': the public function, whatever that is made of."""
+    """A format whose arithmetic is not the ordinary kernels': the public function, whatever that is made of, or the op itself
+    on tensors where the function has other arguments."""
     function = getattr(ops, task.op.name, None)
-    if not callable(function):
-        return Refusal(
-            OURS, "refused", f"{task.op.name} is no function of tensors; {task.form.name} has no kernels of its own"
-        )
-    try:
-        function(*task.tensors(), **task.params)
-    except UlpgradError as error:
-        return Refusal(OURS, "refused", str(error))
-    return Contender(
-        OURS, partial(function, **task.params), task.tensors, lambda t: (exactly(as_tensor(t)),), None, True, True
+    failure: Exception | None = None
+    for call in (function, primitive(task.op)):
+        if not callable(call):
+            continue
+        try:
+            call(*task.tensors(), **task.params)
+        except (UlpgradError, TypeError) as error:
+            failure = error
+        else:
+            return Contender(
+                OURS, partial(call, **task.params), task.tensors, lambda t: (exactly(as_tensor(t)),), None, True, True
+            )
+    return Refusal(
+        OURS, "refused", str(failure) if failure else f"no function of tensors makes {task.op.name} of {task.form.name}"
     )
+
+
+def primitive(op: Op) -> Primitive | None:
+    """An op as it is called on tensors; None where only kernels call it."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("ulpgrad.ops."):
+            for value in vars(module).values():
+                if isinstance(value, Primitive) and value.op is op:
+                    return value
+    return None
 
 
 __all__ = ["Contender", "Refusal", "Results", "Task", "exactly", "ours"]

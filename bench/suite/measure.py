@@ -27,7 +27,7 @@ VISITS = 4  # times that each contender has its turn, so that a disturbance does
 REST = 0.12  # seconds before a turn after another library's products: its threads still spin (OpenBLAS: 0.1 s)
 SHORT_REST = 0.01  # after other ops, whose threads go to sleep sooner
 COPIES = 64  # of the operands, at most
-PAST_CACHES = 2  # times the last cache that the copies fill together
+PAST_CACHES = 3  # times the last cache that the copies fill together
 TRIES = 3  # times that limits are measured again when something is above them
 SLOW_REFERENCE = 1.5  # seconds: a slower one is not run again for operands before they were stored
 
@@ -98,6 +98,10 @@ def _measured(
                 results = _results(task, returned if one.name == OURS else None)
                 roof, copies = _roof(task, results)
             turns.append(ready(turn, copies, samples))
+        except NotImplementedError:
+            rows[id(one)] = replace(
+                base, state="refused", reason=f"{one.name} does not compute this in {task.form.name}"
+            )
         except Exception as error:  # whatever a kernel or a peer throws becomes a row
             rows[id(one)] = replace(base, state="failed", reason=reason(error))
     energy = Energy()
@@ -113,7 +117,7 @@ def _measured(
             for _ in range(t.count * (visit + 1) // VISITS - t.count * visit // VISITS):
                 t.sample(energy)
     if roof is not None:
-        roof = _raised(roof, [t.times for t in turns], partial(roofline.of, task.problem, results, copies))
+        roof = _raised(roof, [t.times for t in turns], partial(_limits, task, results, copies))
     expected, whole = _expected(task)
     for t in turns:
         base = replace(start, contender=t.one.name, rung=t.one.rung, chosen=t.one.chosen)
@@ -153,14 +157,18 @@ def _results(task: Task, returned: Any) -> tuple[Any, ...]:
 def _roof(task: Task, results: tuple[Any, ...]) -> tuple[Roofline, int]:
     """The limits for a task, and how many copies of its operands leave the caches where memory is the nearer one."""
     problem = task.problem
-    roof = roofline.of(problem, results)
-    if roof.bound == "arithmetic" or not roof.bytes:
-        return roof, 1
     last = max((size for size, _ in machine.cache_bytes().values()), default=32 << 20)
-    size = sum(a.nbytes for a in (*problem.arrays, *results) if a is not None)
+    size = max(1, sum(a.nbytes for a in (*problem.arrays, *results) if a is not None))
     room = (machine.memory() or 1 << 32) // 32
-    copies = max(1, min(COPIES, 1 + PAST_CACHES * last // max(1, size), room // max(1, size)))
-    return roofline.of(problem, results, copies), copies
+    copies = max(1, min(COPIES, 1 + PAST_CACHES * last // size, room // size))
+    rotated = _limits(task, results, copies)
+    return (rotated, copies) if rotated.bound == "memory" else (_limits(task, results, 1), 1)
+
+
+def _limits(task: Task, results: tuple[Any, ...], copies: int) -> Roofline:
+    """The roofline; a format with arithmetic of its own moves its own bits, not those of the kernels' format."""
+    roof = roofline.of(task.problem, results, copies)
+    return replace(roof, bytes=_traffic(task, results)) if task.form.routed else roof
 
 
 def _raised(roof: Roofline, times: Sequence[Sequence[float]], again: Callable[[], Roofline]) -> Roofline:
