@@ -166,7 +166,8 @@ def images(rng: np.random.Generator, n: int, op: Op) -> Sample:
         return Sample((g, weight), {"size": (32, 32), **params})
     if op.name == "conv2d_weight_gradient":
         return Sample((g, x), {"size": (3, 3), **params})
-    return Sample((x, weight, rng.standard_normal(32)), params)
+    pooled = {"window": (2, 2), "activation": "relu"} if op.name == "conv2d_max_pool" else {}
+    return Sample((x, weight, rng.standard_normal(32)), {**params, **pooled})
 
 
 def pooled(rng: np.random.Generator, n: int, op: Op) -> Sample:
