@@ -166,8 +166,10 @@ def images(rng: np.random.Generator, n: int, op: Op) -> Sample:
         return Sample((g, weight), {"size": (32, 32), **params})
     if op.name == "conv2d_weight_gradient":
         return Sample((g, x), {"size": (3, 3), **params})
-    pooled = {"window": (2, 2), "activation": "relu"} if op.name == "conv2d_max_pool" else {}
-    return Sample((x, weight, rng.standard_normal(32)), {**params, **pooled})
+    if op.name == "conv2d_max_pool":
+        del params["groups"]
+        params |= {"window": (2, 2), "activation": "relu"}
+    return Sample((x, weight, rng.standard_normal(32)), params)
 
 
 def pooled(rng: np.random.Generator, n: int, op: Op) -> Sample:
