@@ -17,6 +17,7 @@ pytest.importorskip("typer", reason="the command line needs the extra `lab`")
 pytest.importorskip("matplotlib", reason="the pictures need the extra `lab`")
 from typer.testing import CliRunner
 
+from ulpgrad.bench.peers import recorded
 from ulpgrad.bench.suite import browser, charts, page, record, view
 from ulpgrad.bench.suite.record import Error, Limit, Range, Record, Row, Time
 from ulpgrad.bench.suite.tables import Table
@@ -116,7 +117,8 @@ def test_page_needs_nothing_else(html: str) -> None:
 def test_page_says_what_there_is_to_see(html: str) -> None:
     words = " ".join(" ".join(Words(html).words).split())
     for part in (
-        "Above the roofline: 1.", "1.70 of the limit", "1.52x", "1.02x, none", "no difference in 5", "faster in 12, slower in 0",
+        "Above the roofline: 1.", "1.70 of the limit", "1.52x", "1.02x (within noise)", "no difference in 5",
+        "faster in 12, slower in 0",
         "Beside torch: 1.52x its speed (geometric mean over 12 cells)", "the worker died | signal 9", "12 TB of 24 GB",
         "NumPy has no bfloat16", "tanh <&>", "25%",
         "A <CPU>, 2 cores, 16 GiB", "the machine is busy (load 9)", "2026-01-02 03:04 UTC to 2026-01-02 03:14 UTC",
@@ -239,7 +241,7 @@ def test_command_writes_all_three(run: Record, tmp_path: Path) -> None:
     options = [word for kind, path in files.items() for word in (f"--{kind}", str(path))]
     done = CliRunner().invoke(app, ["bench", "report", str(source), *options])
     assert done.exit_code == 0, done.output
-    assert "1.02x, none" in done.output
+    assert "1.02x (within noise)" in done.output
     assert files["html"].read_text() == page.html(run)
     assert files["markdown"].read_text() == page.markdown(run)
     assert files["csv"].read_text() == page.csv(run)
@@ -260,6 +262,21 @@ def test_bad_files_are_refused_in_a_line(run: Record, tmp_path: Path) -> None:
     assert "cannot be read" in told(str(tmp_path / "none.json"))
     (tmp_path / "file").write_text("")
     assert "cannot write into" in told(str(good), "--html", str(tmp_path / "file" / "x.html"))
+
+
+def test_tables_of_documents(run: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "RESULTS", tmp_path)
+    record.write(tmp_path / "suite-x.json", run)
+    made = recorded.filled("<!-- recorded: suite x matmul 64|TANH bfloat16 -->\n<!-- end -->")
+    assert made.count("| matmul |") == 2
+    assert made.count("| tanh <&> |") == 1
+    assert "1.02x (within noise)" in made
+    made = recorded.filled("<!-- recorded: formats x matmul -->\n<!-- end -->")
+    assert made.count("| ulpgrad |") == 3
+    with pytest.raises(DataError, match="no cell with the words 'sin'"):
+        recorded.filled("<!-- recorded: suite x sin -->\n<!-- end -->")
+    with pytest.raises(DataError, match="no op 'sin' in several formats"):
+        recorded.filled("<!-- recorded: formats x sin -->\n<!-- end -->")
 
 
 # In a browser

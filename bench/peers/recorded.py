@@ -9,6 +9,8 @@ In a document, what stands between `<!-- recorded: KIND WORDS -->` and `<!-- end
     rung NAME IDEA    what the rung native-IDEA (or any other, by its name) came to, in a line
     code FILE         what a file of csrc/cpu holds
     behind            the points of sweep-cpu.json in which a peer was faster
+    suite NAME WORDS  cells of suite-NAME.json, which `ulpgrad bench --json` wrote, with all these words; choices with | as above
+    formats NAME OP   an op of suite-NAME.json in every format that was measured: speed, error, memory, traffic
     ceilings          ceilings-cpu.json, as `ulpgrad doctor --ceilings --json` writes it
     exercises         every exercise in its order; from the code, not from a run
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,8 @@ from ulpgrad.bench.peers import page
 from ulpgrad.bench.peers.work import Outcome
 from ulpgrad.bench.pictures import Picture
 from ulpgrad.bench.rungs import page as climbs, source
+from ulpgrad.bench.suite import precision, record, sections
+from ulpgrad.bench.suite.tables import Table, Value, text as shown
 from ulpgrad.errors import DataError
 from ulpgrad.io.atomic import atomic_write
 
@@ -166,9 +171,40 @@ def listed(words: str) -> str:
     return markdown(("", "name", "task", "idea"), rows, ("",))
 
 
+def suite(words: str) -> str:
+    """Speed of the cells that have all words of one of the choices in their name."""
+    name, _, rest = words.partition(" ")
+    choices = [choice.lower().split() for choice in rest.split("|")]
+    (made,) = sections.speed(_run(name)).parts
+    assert isinstance(made, Table)
+    rows = [row for row in made.rows if any(set(choice) <= _words(row) for choice in choices)]
+    if not rows:
+        raise DataError(f"suite-{name}.json has no cell with the words {rest!r}")
+    return replace(made, rows=rows, note="").markdown(titled=False)
+
+
+def _words(row: Sequence[Value]) -> set[str]:
+    """Of a line's op, format and size."""
+    return set(" ".join(shown(cell) for cell in row[:3]).lower().split())
+
+
+def formats(words: str) -> str:
+    """One op across formats."""
+    name, _, op = words.partition(" ")
+    for found, cells in precision.by_format(_run(name)):
+        if op in (found, cells[0].op):
+            rows = [row for cell in cells for row in (cell.ours, *cell.peers) if row is not None]
+            return precision.side_by_side(found, rows).markdown(titled=False)
+    raise DataError(f"suite-{name}.json has no op {op!r} in several formats")
+
+
+def _run(name: str) -> record.Record:
+    return record.read(RESULTS / f"suite-{name}.json")
+
+
 KINDS: dict[str, Callable[[str], str]] = {
     "peers": peers, "errors": errors, "ladder": ladder, "roofline": roofline, "rung": rung, "code": code,
-    "behind": behind, "ceilings": ceilings, "exercises": listed,
+    "behind": behind, "ceilings": ceilings, "exercises": listed, "suite": suite, "formats": formats,
 }  # fmt: skip
 
 

@@ -16,7 +16,8 @@ from ulpgrad.bench.pictures import extent, power, powers_of_two, range_bars
 from ulpgrad.bench.timing import UNITS
 from ulpgrad.formats import Format
 
-BROAD = (8.4, 4.4)
+WIDE = 10.8  # inches of a picture over the whole page: letters are then as large as in those over half of it
+BROAD = (WIDE, 4.6)
 SHAPES = "oDs^vP*X"
 LETTERS = 17  # of a legend in an inch
 FEW = 8  # points that all have names

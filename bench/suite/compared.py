@@ -10,7 +10,7 @@ from typing import Any
 from ulpgrad.bench import report
 from ulpgrad.bench.lab.plots import FAINT, INK, colour
 from ulpgrad.bench.report import Entry
-from ulpgrad.bench.suite import page, view
+from ulpgrad.bench.suite import charts, page, view
 from ulpgrad.bench.suite.compare import Change, Comparison, Verdict
 from ulpgrad.bench.suite.record import Record
 from ulpgrad.bench.suite.sections import FIGURES, duration, kernel
@@ -53,7 +53,7 @@ def sections(found: Comparison, command: str) -> list[Section]:
         "Time after over time before, the slowest first; above 1 is slower. The bars are what chance may do to a row: a mark "
         "inside its own bar is no difference."
     )
-    figure = Figure("Every row", partial(_draw, every), table("", every), command, note, (8.4, 4.0), wide=True)
+    figure = Figure("Every row", partial(_draw, every), table("", every), command, note, (charts.WIDE, 4.4), wide=True)
     return [*made, Section("Every row", (), (figure,))]
 
 
@@ -93,7 +93,7 @@ def table(title: str, changes: Sequence[Change]) -> Table:
 
 def ratio(c: Change) -> Entry:
     if c.verdict == "none":
-        return Entry(f"{c.ratio:.2f}x, none", c.ratio, "faint")
+        return Entry(f"{c.ratio:.2f}x (within noise)", c.ratio, "faint")
     if c.verdict == "unsure":
         return Entry(f"{c.ratio:.2f}x, unsure", c.ratio, "")
     return Entry(f"{c.ratio:.2f}x {c.verdict}", c.ratio, "bad" if c.verdict == "slower" else "good")

@@ -174,7 +174,7 @@ def ranges(record: Record) -> Section | None:
     table = Table("", columns, lines, columns[2:], none)
     note = "Bars: from the smallest value above zero to the largest, subnormal ones pale; beside them the op that lost the most."
     figure = Figure("What each format reaches, and what it lost", partial(_draw_ranges, known, losses), table,
-                    view.command(record, rows), note, (8.4, 0.9 + 0.32 * len(known)), wide=True)  # fmt: skip
+                    view.command(record, rows), note, (charts.WIDE, 0.9 + 0.32 * len(known)), wide=True)  # fmt: skip
     return Section("Range", (told,), (figure,))
 
 

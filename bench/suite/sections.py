@@ -29,7 +29,7 @@ def in_short(record: Record) -> Section:
     told = [
         f"{view.many(len(rows), 'measurement')}: {view.many(len({c.op for c in measured}), 'op')}, "
         f"{view.many(len({c.format for c in measured}), 'format')}, {view.many(record.threads, 'thread')}. Times are medians; "
-        "from the 20th to the 80th percentile is noise, and a difference inside it is called none."
+        "from the 20th to the 80th percentile is noise, and a difference inside it counts as none."
     ]
     if record.busy:
         told.append(f"Mind: {record.busy}.")
@@ -66,7 +66,7 @@ def speed(record: Record) -> Section:
     )  # fmt: skip
     lines: list[list[Value]] = [_speed_line(cell) for cell in found]
     note = (
-        "Ratio: the fastest peer's time over ours, above 1 where ours is faster; “none” where the noise of both overlaps. The "
+        "Ratio: the fastest peer's time over ours, above 1 where ours is faster; “within noise” where that of both overlaps. The "
         "limit is what this machine did at most in the same run: multiply-adds from registers where arithmetic bounds, else a "
         "copy of as much memory."
     )
@@ -119,7 +119,7 @@ def roofline(record: Record) -> Section | None:
     table = Table("", columns, lines, columns[4:], "G operations and GB a second.")
     title = "Operations a second against operations for each byte, the largest size of each op"
     picture = Figure(title, partial(_draw_roofline, roofs(rows), points), table, view.command(record, rows), note,
-                     (8.4, 5.2), wide=True)  # fmt: skip
+                     (charts.WIDE, 5.6), wide=True)  # fmt: skip
     return Section("Roofline", (), (picture,))
 
 
@@ -299,7 +299,7 @@ def ratio(cell: Cell) -> Value:
     if cell.ratio is None:
         return ""
     if not cell.is_beyond_noise:
-        return Entry(f"{view.times(cell.ratio)}, none", cell.ratio, "faint")
+        return Entry(f"{view.times(cell.ratio)} (within noise)", cell.ratio, "faint")
     return Entry(view.times(cell.ratio), cell.ratio, "good" if cell.ratio > 1 else "bad")
 
 
