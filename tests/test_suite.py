@@ -255,6 +255,7 @@ def test_the_same_cells_through_pytest_benchmark(tmp_path: Path) -> None:
         [sys.executable, "-m", "pytest", "bench/bench_ops.py", "--ops", "exp", "--sizes", "64", "--formats", "float32,q7.8",
          "--rungs", "best", "--peers", "numpy", "-p", "no:xdist", "-p", "no:cacheprovider", f"--benchmark-json={kept}"],
         capture_output=True, text=True, cwd=Path(__file__).resolve().parent.parent, timeout=120,
+        env={k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")},  # which switches benchmarks off
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     found = json.loads(kept.read_text())["benchmarks"]
