@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h')
+CXX_SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.h')
 CODE   := engine kernels bench tests examples setup.py
 
 .PHONY: demo test dev bench bench-report lint format types types-links test-triton test-kernels test-isas test-portable \
@@ -72,7 +72,11 @@ test-isas: $(VENV)/.dev  ## the kernel tests on each instruction set below the b
 	  m.isa_names() if n in {*m.cpu_isas(), *m.cpu_extensions()}][:-1])"); do \
 	  echo "ULPGRAD_ISA=$$isa"; ULPGRAD_ISA=$$isa $(MAKE) test-kernels || exit 1; done
 
-test-sanitize: $(VENV)/.dev  ## the kernel tests with the C++ code under address and undefined-behaviour sanitizers
+# First the pool of threads by itself: Python and NumPy are not built for the thread sanitizer.
+test-sanitize: $(VENV)/.dev  ## the C++ code under sanitizers: of threads its pool, of addresses and undefined behaviour the kernels
+	@mkdir -p build
+	$(CXX) -std=c++17 -g -O1 -fsanitize=thread -Icsrc/cpu tests/pool_race.cpp csrc/cpu/threads.cpp -pthread -o build/pool_race
+	build/pool_race
 	ULPGRAD_SANITIZE=address,undefined $(BIN)/python setup.py -q build_py -d build/sanitized build_ext -b build/sanitized
 	PYTHONPATH=build/sanitized ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
