@@ -50,7 +50,8 @@ def test_links_between_documents_lead_somewhere() -> None:
         ROOT / "CHANGELOG.md",
         *(ROOT / "docs").rglob("*.md"),
     ]:
-        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        prose = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)  # C++ writes [&](...) too
+        for target in re.findall(r"\]\(([^)#]+)\)", prose):
             assert target.startswith("http") or (document.parent / target).exists(), (
                 f"{document.name} links to {target}"
             )

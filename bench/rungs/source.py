@@ -47,11 +47,18 @@ def native_root() -> Path | None:
 
 
 def python_source(rung: Rung) -> Source:
-    """The Python file that registers the rung."""
+    """The Python file that registers the rung; of the definition, the function alone."""
     module = import_module(rung.module)
     path = Path(inspect.getsourcefile(module) or "")
     name = "/".join(rung.module.removeprefix("ulpgrad.").split(".")) + ".py"
-    return Source(name, "python", path.read_text())
+    text = path.read_text()
+    if _is_definition(rung) and inspect.isfunction(rung.op.reference):
+        text = inspect.cleandoc(inspect.getsource(rung.op.reference)).rstrip(",") + "\n"
+    return Source(name, "python", text)
+
+
+def _is_definition(rung: Rung) -> bool:
+    return rung.name.endswith("/reference")
 
 
 def ladder_file(rung: Rung) -> Path | None:
@@ -100,8 +107,11 @@ def _called(text: str) -> set[str]:
 
 
 def diff(upper: Rung, lower: Rung) -> str:
-    """What changed from one rung to the other, as a unified diff of their sources; a new header is all additions."""
+    """What changed from one rung to the other, as a unified diff of their sources; a new header is all additions. Empty
+    where no line of one comes from the other: from the definition to a kernel, from C++ to the Python that calls it."""
     above, below = sources(upper), sources(lower)
+    if _is_definition(lower) or above[0].language != below[0].language:
+        return ""
     pairs: list[tuple[Source | None, Source]] = [(below[0], above[0])]
     old = {source.path: source for source in below[1:]}
     pairs += [(old.get(source.path), source) for source in above[1:]]

@@ -110,14 +110,16 @@ def show_source(chosen: Chosen, wanted: str | None, changed: str | None) -> None
             console().print(f"The C++ of {rung.name}: {', '.join(where)}", markup=False)
     if changed is None:
         return
-    found = [(rung, _below(rungs, rung)) for rung in _meant(chosen, rungs, changed)]
-    if len(found) == 1 and found[0][1] is None:
-        raise KernelError(
-            f"{found[0][0].name} is the lowest rung of its flight: there is none below to compare it with"
+    found = [(rung, below, source.diff(rung, below))
+             for rung in _meant(chosen, rungs, changed) if (below := _below(rungs, rung)) is not None]  # fmt: skip
+    if not any(text for _, _, text in found):
+        why = (
+            f"what it does differently is not in one file: --source {found[0][0].name}" if found else "none is below it"
         )
-    for rung, below in found:
-        if below is not None:
-            _listing(f"{rung.name}: what changed from {below.name}", source.diff(rung, below), "diff")
+        raise KernelError(f"{chosen.op} --diff {changed}: there is nothing to compare: {why}; see --diff all")
+    for rung, below, text in found:
+        if text:
+            _listing(f"{rung.name}: what changed from {below.name}", text, "diff")
 
 
 def _meant(chosen: Chosen, rungs: list[Rung], words: str) -> list[Rung]:
