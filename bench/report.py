@@ -15,6 +15,7 @@ from ulpgrad.io.atomic import atomic_write
 
 STYLE = (Path(__file__).parent / "report.css").read_text()
 SCRIPT = (Path(__file__).parent / "report.js").read_text()
+LONG = 40  # letters from which an entry may take several lines
 TALL = 24  # rows from which a table scrolls under its head
 CONTENTS = 5  # sections from which a page lists them at its top
 
@@ -121,7 +122,8 @@ def html_table(
 
 def _cell(tag: str, cell: str | Entry, kind: str) -> str:
     found = cell if isinstance(cell, Entry) else Entry(cell)
-    names = " ".join(filter(None, (kind, found.kind)))
+    words = "words" if len(found.text) > LONG and " " in found.text else ""
+    names = " ".join(filter(None, (kind, found.kind, words)))
     marks = ' scope="row"' if tag == "th" else ""
     marks += f' class="{names}"' if names else ""
     marks += f' data-value="{found.value:.6g}"' if found.value is not None else ""

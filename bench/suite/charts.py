@@ -65,18 +65,24 @@ def roofline(axes: Any, roofs: Mapping[str, tuple[float, float]], points: Sequen
     left = min([p.x for p in points] + [0.05]) / 1.6
     right = max([p.x for p in points] + [200.0]) * 1.6
     axes.set(xscale="log", yscale="log", xlabel="operations for each byte moved", ylabel="G operations a second")
+    labels: list[tuple[float, str]] = []
     for i, (name, (flops, memory)) in enumerate(roofs.items()):
         ridge = flops / memory
         knees = [left, max(ridge, left), right]
         heights = [min(flops, memory * x) / 1e9 for x in knees]
         axes.plot(knees, heights, color=FAINT, linewidth=1.1, linestyle=dash(i), zorder=1)
-        axes.annotate(name, (right, heights[-1]), (5, 0), textcoords="offset points", va="center", fontsize=8.5, color=FAINT,
-                      annotation_clip=False)  # fmt: skip
+        labels.append((heights[-1], name))
     for i, series in enumerate(series_of(points)):
         own = [p for p in points if p.series == series]
         axes.plot([p.x for p in own], [p.y / 1e9 for p in own], label=series, zorder=3 if i == 0 else 2,
                   alpha=1 if i == 0 else 0.75, **look(i))  # fmt: skip
     axes.set_xlim(left, right)
+    place = math.inf
+    low, high = (math.log(v) for v in axes.get_ylim())
+    for height, name in sorted(labels, reverse=True):  # one below the other, however near the limits are
+        place = min(math.log(height), place - 0.05 * (high - low))
+        axes.annotate(name, (right, math.exp(place)), (5, 0), textcoords="offset points", va="center", fontsize=8.5,
+                      color=FAINT, annotation_clip=False)  # fmt: skip
     plain_ticks(axes.xaxis)
     plain_ticks(axes.yaxis)
     legend(axes)

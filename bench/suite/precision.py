@@ -57,7 +57,8 @@ def formats(record: Record) -> Section | None:
             parts.append(table)
     told = (
         "Each op with the same values in each format. The error is the norm of the difference from the float64 result over that "
-        "result's norm, with what operands lose as they are stored. Dashed: the front, where nothing is better in both.",
+        "result's norm, with what operands lose as they are stored; NumPy in float64 often is that result. Dashed: the front, "
+        "where nothing is better in both.",
         *([f"The first {MOST} of {len(groups)} ops are shown."] if len(groups) > MOST else []),
     )
     return Section("Formats", told, tuple(parts))

@@ -143,7 +143,7 @@ def roofs(rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
 
 
 def _short(names: Sequence[str]) -> str:
-    return ",\n".join([*names[:2], f"{len(names) - 2} more"] if len(names) > 3 else names)
+    return ", ".join([names[0], f"{len(names) - 1} more"] if len(names) > 2 else names)
 
 
 def sizes(record: Record) -> Section | None:
