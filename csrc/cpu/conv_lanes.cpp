@@ -133,6 +133,9 @@ void in_place(const Correlation<T>& c, const LaneWeights<T>& weights, Isa isa) {
       seen.push_back(std::move(both));
     }
   }
+  int64_t lowest = 0;
+  for (const Tap& tap : c.taps) lowest = std::max(lowest, tap.row);
+  const int64_t ahead = (lowest - c.x.top + c.step[0]) * c.x.row;
   const int64_t grain = std::max<int64_t>(1, kConvGrain / (c.groups * k * c.positions[1] + 1));
   parallel_for(c.images * c.positions[0], grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -149,6 +152,9 @@ void in_place(const Correlation<T>& c, const LaneWeights<T>& weights, Isa isa) {
           const int64_t piece = at / c.groups, first = at % c.groups;
           const int64_t from = columns[j].begin + piece * all / pieces;
           const int64_t count = columns[j].begin + (piece + 1) * all / pieces - from;
+          for (int64_t q = from; q < from + count; ++q) {  // a new row of the image for the next row of outputs
+            __builtin_prefetch(x + ahead + first + q * c.step[1] * c.x.column);
+          }
           tiles.lanes_row({x + first + from * c.step[1] * c.x.column, c.step[1] * c.x.column, taps.data(),
                            static_cast<int64_t>(taps.size()), weights.packed.data() + first * k,
                            weights.start.data() + first, y + first + from * c.y.column, c.y.column, count});

@@ -45,7 +45,19 @@ ULPGRAD_INLINE void transpose(Vec<T> (&rows)[kLanes<T>]) {
 // Places are whole numbers, however they have been held.
 template <typename V>
 ULPGRAD_INLINE void store_narrow_some(int64_t* p, const V& x, int64_t count) {
-  for (int64_t l = 0; l < count; ++l) p[l] = static_cast<int64_t>(x[l]);
+  constexpr int lanes = sizeof(V) / sizeof(x[0]), step = kLanes<int64_t>;
+  typedef int64_t Places __attribute__((vector_size(lanes * sizeof(int64_t))));
+  const Places all = __builtin_convertvector(x, Places);
+#pragma GCC unroll 2
+  for (int i = 0; i < lanes; i += step) {
+    Vec<int64_t> some;
+    std::memcpy(&some, reinterpret_cast<const int64_t*>(&all) + i, sizeof some);
+    if (count - i >= step) {
+      store(p + i, some);
+    } else if (count > i) {
+      store_some(p + i, some, count - i);
+    }
+  }
 }
 template <typename V>
 ULPGRAD_INLINE void store_narrow(int64_t* p, const V& x) {
