@@ -161,6 +161,7 @@ def answer(tmp_path: Path, body: str) -> Path:
     ("def add(x, y, out):\n    while True: pass\n", r"stopped after 2 seconds.*loop that does not end"),
     ("import os\ndef add(x, y, out):\n    os._exit(0)\n", r"ended the process, with status 0"),
     ("import os\ndef add(x, y, out):\n    os.abort()\n", r"crashed the process \(SIGABRT\)"),
+    ("def add(x, y, out):\n    input()\n", r"line 2 .*EOFError"),
     ("def add(x, y, out):\n    raise SystemExit(3)\n", r"line 2 of add_vectors.py: SystemExit: 3"),
     ("def add(x, y, out):\n    out[len(x)] = 1\n", r"line 2 .*IndexError.*indices"),
     ("def add(x, y, out)\n    pass\n", r"line 1 .*SyntaxError"),

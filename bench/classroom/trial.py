@@ -11,7 +11,7 @@ import numpy as np
 
 from ulpgrad.bench.classroom.trace import Traced, traced
 from ulpgrad.errors import UlpgradError
-from ulpgrad.formats import Array, Format, as_format
+from ulpgrad.formats import Array, Format, as_format, float64
 from ulpgrad.kernels import registry
 from ulpgrad.testing import ulp_error
 
@@ -115,8 +115,8 @@ class Trial:
                 worst,
                 what,
                 suspects or {},
-                1e-4,
-                text if np.isfinite(size) else "",
+                1e-7 if form is float64 else 1e-4,
+                text,
             )
 
     def against(

@@ -29,13 +29,15 @@ AGAIN = "\n\nA first round of calls with other values came out right: does the a
 
 
 def main() -> None:
-    events = os.fdopen(os.dup(1), "w", buffering=1)
+    requests, events = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)  # what asks for input gets none
     os.dup2(2, 1)
 
     def tell(**event: Any) -> None:
         events.write(json.dumps(event) + "\n")
 
-    for line in sys.stdin:
+    for line in requests:
         request = json.loads(line)
         message = examine(request, lambda text: tell(stage=text), lambda ratios: tell(ratios=ratios))
         sys.stdout.flush()

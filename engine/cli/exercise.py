@@ -131,7 +131,8 @@ def solution(name: str) -> None:
     """The worked solution, highlighted."""
     text = (exercises.folder(name) / "solution.py").read_text()
     out = console()
-    out.print(Syntax(text, "python", theme="ansi_dark", background_color="default") if out.is_terminal else Text(text))
+    shown = Syntax(text, "python", theme="ansi_dark", background_color="default", word_wrap=True)
+    out.print(shown if out.is_terminal else Text(text))
 
 
 def docstring(source: str) -> str:
