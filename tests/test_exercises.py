@@ -193,8 +193,8 @@ def test_what_does_the_work_is_left_out(tmp_path: Path) -> None:
     from ulpgrad.bench.classroom.worker import refuse
 
     exercise = Exercise(rank=0, title="", teaches="", asks=(), check=lambda t: None, hints=(), mistakes=(),
-                        forbids={"@": "Write the loops.", "dot": "Write the loops."})  # fmt: skip
-    for source in ("c = a @ b", "c = np.dot(a, b)", "from numpy import dot"):
+                        forbids={"@": "Write the loops.", "/": "Write the loops.", "dot": "Write the loops."})  # fmt: skip
+    for source in ("c = a @ b", "c /= 2", "c = np.dot(a, b)", "from numpy import dot"):
         with pytest.raises(Wrong, match=r"line 1: .* Write the loops"):
             refuse(exercise, source)
     refuse(exercise, "c = a * b  # not a @ b")

@@ -29,7 +29,8 @@ class Exercise:
     - `rank`: its place in the order. `teaches`: the idea, in a sentence.
     - `asks`: functions that the answer defines. `check(trial)`: raises Wrong unless they are right.
     - `hints`: each goes a step further. `mistakes`: at least three.
-    - `requires`: capabilities of the machine. `forbids`: names (and "@") that do the exercise's work, with what to do instead.
+    - `requires`: capabilities of the machine. `forbids`: names, and the operators @ and /, that do the exercise's work, with
+      what to do instead.
     - `race`: where speed is the point, what the answer is timed against, in the same run.
     """
 

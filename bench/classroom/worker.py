@@ -23,6 +23,7 @@ from ulpgrad.bench.classroom.exercise import Exercise
 from ulpgrad.bench.classroom.trial import Trial, Wrong
 
 ROUNDS = 2  # the same shapes with other values: a remembered result fails in the second
+OPERATORS: dict[type, str] = {ast.MatMult: "@", ast.Div: "/"}
 NAMES: dict[type, str] = {ast.Name: "id", ast.Attribute: "attr", ast.alias: "name", ast.keyword: "arg"}
 LINES = 14  # of a long message, such as Numba's about types
 AGAIN = "\n\nA first round of calls with other values came out right: does the answer depend on what it was called with before?"
@@ -79,7 +80,7 @@ def refuse(exercise: Exercise, source: str) -> None:
     for node in ast.walk(ast.parse(source)):
         name = ""
         if isinstance(node, (ast.BinOp, ast.AugAssign)):
-            name = "@" if isinstance(node.op, ast.MatMult) else ""
+            name = OPERATORS.get(type(node.op), "")
         elif type(node) in NAMES:
             name = getattr(node, NAMES[type(node)])
         if name in exercise.forbids:
