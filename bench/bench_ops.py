@@ -18,7 +18,7 @@ import pytest
 from ulpgrad.bench.suite import cells, contenders, exact, peers
 from ulpgrad.bench.suite.cells import Cell
 from ulpgrad.bench.suite.contenders import Refusal, Task
-from ulpgrad.bench.suite.measure import label, ready, warm
+from ulpgrad.bench.suite.measure import ready, warm
 from ulpgrad.bench.suite.record import OURS
 from ulpgrad.bench.suite.run import EVERY, sizes
 from ulpgrad.bench.timing import SLOW, seconds
@@ -71,5 +71,5 @@ def test_cell(benchmark: Any, cell: Cell, who: Who) -> None:
         benchmark.pedantic(turn.calls[0], rounds=1 if once > SLOW / 10 else 10, iterations=turn.repeats)
         got = one.values(one.call(*one.operands()) if given.op.mutates else returned)
     form = given.form if given.form.routed else given.formats[0]
-    assert exact.wrong(got[0], given.expected[0], form) is None, label(one)
+    assert exact.wrong(got[0], given.expected[0], form) is None, one.label
     benchmark.extra_info["relative_error"] = exact.relative(got[0], given.expected[0])

@@ -20,7 +20,7 @@ from ulpgrad.bench import peak
 from ulpgrad.bench.suite import cells, contenders, exact, functions, measure, meter, peers, record, run
 from ulpgrad.bench.suite.cells import Cell
 from ulpgrad.bench.suite.contenders import Contender, Task
-from ulpgrad.bench.suite.record import Record, Row
+from ulpgrad.bench.suite.record import Row
 from ulpgrad.bench.suite.run import Settings
 from ulpgrad.cli.app import app
 from ulpgrad.errors import DataError
@@ -49,6 +49,9 @@ def raises(x): raise MemoryError("no room for 8 values")
 
 @kernel(op, "cpu/numpy-sleeps", rank=5, formats=[float32])
 def sleeps(x): time.sleep(60)
+
+@kernel(find("log"), "cpu/numpy-top", rank=10_000, formats=[float32])
+def top(x): os.abort()
 
 @kernel(op, "cpu/numpy-right", rank=6, formats=[float32])
 def right(x): return np.exp(x)
@@ -143,6 +146,21 @@ def test_wrong_outputs_are_no_measurement() -> None:
         exact.wrong(np.array([1, 2]), np.array([1, 3]), as_format("int32"))
         == "1 of 2 values are not what they should be"
     )
+
+
+def test_who_fails_in_its_turn_is_alone() -> None:
+    task, calls = Task(SMALL, seed=1), iter(range(20))
+
+    def tired(x: Any) -> Any:
+        if next(calls) > 10:
+            raise ValueError("enough")
+        return np.exp(x)
+
+    peer = Contender("numpy", tired, task.arrays, lambda y: (np.asarray(y, np.float64),))
+    assert [(row.state, row.reason) for row in measured(SMALL, peer)] == [
+        ("measured", ""),
+        ("failed", "ValueError: enough"),
+    ]
 
 
 def test_what_is_above_the_limit_is_an_error_of_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,19 +302,23 @@ def test_another_command_begins_anew(tmp_path: Path) -> None:
 def test_who_brings_the_worker_down_is_a_row_and_the_rest_goes_on(tmp_path: Path) -> None:
     own = tmp_path / "own_rungs.py"
     own.write_text(OWN_RUNGS)
+    kept = tmp_path / "run.json"
     names = [f"cpu/numpy-{name}" for name in ("dies", "eaten", "zeros", "raises", "sleeps", "right")]
     done = subprocess.run(
-        [sys.executable, "-m", "ulpgrad.cli", "bench", "exp", "--sizes", "64", "--peers", "none", "--threads", "1", "--quick",
-         "--rungs", ",".join(names), "--file", str(own), "--limit", "4", "--json", str(tmp_path / "run.json")],
+        [sys.executable, "-m", "ulpgrad.cli", "bench", "exp,log", "--sizes", "64", "--peers", "numpy", "--threads", "1",
+         "--quick", "--rungs", ",".join([*names, "cpu/numpy-top"]), "--file", str(own), "--limit", "3", "--json", str(kept)],
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
-    rows = {row.rung: row for row in Record.from_data(json.loads((tmp_path / "run.json").read_text())).rows}
+    found = record.read(kept).rows
+    rows = {row.rung: row for row in found if row.op == "exp" and row.rung}
     assert set(rows) == set(names)
+    assert {r.state for r in found if r.contender == "numpy"} == {"measured"}
+    assert {r.reason for r in found if r.op == "log" and r.contender == "ulpgrad"} == {"crashed: Aborted"}
     told = {name.removeprefix("cpu/numpy-"): (rows[name].state, rows[name].reason) for name in names}
     assert told["right"] == ("measured", "")
-    assert told["dies"][1].startswith("crashed: Aborted")
+    assert told["dies"] == ("failed", "crashed: Aborted")
     assert told["eaten"] == ("failed", "killed by the system, as it does where memory runs out")
     assert told["raises"] == ("failed", "MemoryError: no room for 8 values")
-    assert told["sleeps"] == ("failed", "no end after 4 s; --limit gives it longer")
+    assert told["sleeps"] == ("failed", "no end after 3 s; --limit gives it longer")
     assert "off by 1 of the result's norm" in told["zeros"][1]
     assert "crashed: Aborted" in done.stdout

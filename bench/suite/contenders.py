@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -32,7 +33,8 @@ Results = tuple[Array, ...]
 class Contender:
     """`call(*operands())` does the work; `values` takes what it returns to one exact array for each result.
 
-    It may give fewer results than the op, from the first. `counted`: whether Python sees the memory it takes.
+    It may give fewer results than the op, from the first. `counted`: whether Python sees the memory it takes. `first`: seconds
+    of the first call, where it has been made already.
     """
 
     name: str
@@ -42,6 +44,12 @@ class Contender:
     rung: str | None = None
     chosen: bool = False
     counted: bool = False
+    first: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name, and its rung."""
+        return labelled(self.name, self.rung)
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,11 @@ class Refusal:
     state: Any
     reason: str
     rung: str | None = None
+
+
+def labelled(name: str, rung: str | None) -> str:
+    """A contender in one word or two."""
+    return f"{name} {rung}" if rung else name
 
 
 class Task:
@@ -120,17 +133,24 @@ def exactly(t: Tensor) -> Array:
     return np.asarray(t.to(float64).numpy() if t.dtype.routed else t.dtype.exact(t.storage))
 
 
-def ours(task: Task, which: str) -> list[Contender | Refusal]:
-    """What dispatch chooses ("best"), every rung ("all"), or those named with commas between them."""
+def ours(
+    task: Task, which: str, without: Sequence[str] = (), told: Callable[[str], None] = lambda label: None
+) -> list[Contender | Refusal]:
+    """What dispatch chooses ("best"), every rung ("all"), or those named with commas between them; none whose label is in
+    `without`. `told` is called with the label of the one that is called to see how it can be."""
     if task.form.routed:
-        return [_routed(task)]
+        told(OURS)
+        return [] if OURS in without else [_routed(task)]
     request = Request(task.op, task.cell.device, dispatch._promoted(task.op, task.problem.formats),
                       task.problem.arrays, task.params)  # fmt: skip
     taken, _ = registry.select(request)
     wanted = [name.strip() for name in which.split(",")]
     found: list[Contender | Refusal] = []
     for rung in registry.ladder(task.op, task.cell.device):
+        if labelled(OURS, rung.name) in without:
+            continue
         if rung is taken and (wanted[0] in ("best", "all") or rung.name in wanted):
+            told(labelled(OURS, rung.name))
             found.append(_chosen(task, rung))
         elif which == "all" or rung.name in wanted:
             refusal = rung.choose(request)[1]
@@ -140,37 +160,37 @@ def ours(task: Task, which: str) -> list[Contender | Refusal]:
 
 def _chosen(task: Task, rung: Rung) -> Contender:
     """The call as a user makes it, through the public function where one comes down to just this op; else through dispatch."""
-    op, params = task.op, task.params
-    function = _public(task)
-    if function is not None:
+    op, formats, params = task.op, task.problem.formats, task.params
+    public = _public(task)
+    if public is not None:
+        function, first = public
+        return Contender(OURS, partial(function, **params), task.tensors, _tensors, rung.name, True, True, first)
 
-        def values(returned: Any) -> Results:
-            several = returned if isinstance(returned, tuple) else (returned,)
-            return tuple(exactly(t) for t in several)
+    def call(*arrays: Any) -> Any:
+        return dispatch.call(op, formats, arrays, params)[0]
 
-        return Contender(OURS, partial(function, **params), task.tensors, values, rung.name, True, True)
-    formats = task.problem.formats
-    return Contender(
-        OURS,
-        lambda *arrays: dispatch.call(op, formats, arrays, params)[0],
-        task.arrays,
-        task.stored,
-        rung.name,
-        True,
-        True,
-    )
+    return Contender(OURS, call, task.arrays, task.stored, rung.name, True, True)
 
 
-def _public(task: Task) -> Callable[..., Any] | None:
-    """The function of the op's name, if it takes the op's operands and parameters as they are, and is one call of it."""
+def _tensors(returned: Any) -> Results:
+    """What public functions return."""
+    several = returned if isinstance(returned, tuple) else (returned,)
+    return tuple(exactly(as_tensor(t)) for t in several)
+
+
+def _public(task: Task) -> tuple[Callable[..., Any], float] | None:
+    """The function of the op's name, if it takes the op's operands and parameters as they are, and is one call of it; and
+    the seconds of that first call."""
     function = getattr(ops, task.op.name, None)
     if not callable(function) or task.op.mutates or not set(task.params) <= set(inspect.signature(function).parameters):
         return None
+    tensors, begin = task.tensors(), time.perf_counter()
     try:
-        heard = dispatch.calls_of(lambda: function(*task.tensors(), **task.params))
+        heard = dispatch.calls_of(lambda: function(*tensors, **task.params))
     except (UlpgradError, TypeError):
         return None
-    return function if [call[0] for call in heard] == [task.op] else None
+    first = time.perf_counter() - begin
+    return (function, first) if [call[0] for call in heard] == [task.op] else None
 
 
 def _pinned(task: Task, rung: Rung) -> Contender:
@@ -187,14 +207,14 @@ def _routed(task: Task) -> Contender | Refusal:
     for call in (function, primitive(task.op)):
         if not callable(call):
             continue
+        tensors, begin = task.tensors(), time.perf_counter()
         try:
-            call(*task.tensors(), **task.params)
+            call(*tensors, **task.params)
         except (UlpgradError, TypeError) as error:
             failure = error
         else:
-            return Contender(
-                OURS, partial(call, **task.params), task.tensors, lambda t: (exactly(as_tensor(t)),), None, True, True
-            )
+            first = time.perf_counter() - begin
+            return Contender(OURS, partial(call, **task.params), task.tensors, _tensors, None, True, True, first)
     return Refusal(
         OURS, "refused", str(failure) if failure else f"no function of tensors makes {task.op.name} of {task.form.name}"
     )
@@ -210,4 +230,4 @@ def primitive(op: Op) -> Primitive | None:
     return None
 
 
-__all__ = ["Contender", "Refusal", "Results", "Task", "exactly", "ours"]
+__all__ = ["Contender", "Refusal", "Results", "Task", "exactly", "labelled", "ours", "primitive"]

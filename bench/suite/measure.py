@@ -90,7 +90,7 @@ def _measured(
     turns: list[Turn] = []
     roof: Roofline | None = None
     for one in contenders:
-        told(label(one))
+        told(one.label)
         base = replace(start, contender=one.name, rung=one.rung, chosen=one.chosen)
         try:
             turn, returned = warm(one)
@@ -104,18 +104,10 @@ def _measured(
             )
         except Exception as error:  # whatever a kernel or a peer throws becomes a row
             rows[id(one)] = replace(base, state="failed", reason=reason(error))
-    energy = Energy()
-    several = len({t.one.name for t in turns}) > 1
-    before = ""
-    for visit in range(VISITS):
-        for t in random.sample(turns, len(turns)):
-            told(label(t.one))
-            if several and t.one.name != before:
-                time.sleep(REST if task.op.family in roofline.DOTS else SHORT_REST)
-            before = t.one.name
-            t.kept[t.position] = t.calls[t.position]()
-            for _ in range(t.count * (visit + 1) // VISITS - t.count * visit // VISITS):
-                t.sample(energy)
+    for t, thrown in _taken(task, turns, told):
+        rows[id(t.one)] = replace(start, contender=t.one.name, rung=t.one.rung, chosen=t.one.chosen, state="failed",
+                                  reason=reason(thrown))  # fmt: skip
+        turns.remove(t)
     if roof is not None:
         roof = _raised(roof, [t.times for t in turns], partial(_limits, task, results, copies))
     expected, whole = _expected(task)
@@ -125,13 +117,36 @@ def _measured(
     return rows
 
 
+def _taken(task: Task, turns: Sequence[Turn], told: Told) -> list[tuple[Turn, Exception]]:
+    """Take all samples, in turns; who fails in one has no more of them, and is returned."""
+    energy = Energy()
+    several = len({t.one.name for t in turns}) > 1
+    before = ""
+    lost: dict[int, tuple[Turn, Exception]] = {}
+    for visit in range(VISITS):
+        for t in random.sample(turns, len(turns)):
+            if id(t) in lost:
+                continue
+            told(t.one.label)
+            if several and t.one.name != before:
+                time.sleep(REST if task.op.family in roofline.DOTS else SHORT_REST)
+            before = t.one.name
+            try:
+                t.kept[t.position] = t.calls[t.position]()
+                for _ in range(t.count * (visit + 1) // VISITS - t.count * visit // VISITS):
+                    t.sample(energy)
+            except Exception as error:
+                lost[id(t)] = t, error
+    return list(lost.values())
+
+
 def warm(one: Contender) -> tuple[Turn, Any]:
     """The first call, and what it returned."""
     call = partial(one.call, *one.operands())
     begin = time.perf_counter()
     returned = call()
     first = time.perf_counter() - begin
-    return Turn(one, [call], first, None, 1, 1, [None]), returned
+    return Turn(one, [call], one.first or first, None, 1, 1, [None]), returned
 
 
 def ready(turn: Turn, copies: int, samples: int) -> Turn:
@@ -237,11 +252,6 @@ def _last(t: Turn) -> Any:
     return next(result for result in reversed(t.kept) if result is not None)
 
 
-def label(one: Contender | Refusal) -> str:
-    """Its name, and its rung."""
-    return " ".join(filter(None, (one.name, one.rung)))
-
-
 def reason(error: BaseException) -> str:
     """What was thrown, in one line."""
     text = " ".join(str(error).split())
@@ -268,4 +278,4 @@ def _call(task: Task) -> str:
     return made.replace(str(task.problem.formats[0]), task.form.name) if task.form.routed else made
 
 
-__all__ = ["cell", "label", "ready", "reason", "warm"]
+__all__ = ["cell", "ready", "reason", "warm"]

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from ulpgrad.bench.suite import measure, peers
 from ulpgrad.bench.suite.cells import Cell
-from ulpgrad.bench.suite.contenders import Contender, Refusal, Task, ours
+from ulpgrad.bench.suite.contenders import Contender, Refusal, Task, labelled, ours
 from ulpgrad.bench.suite.record import OURS, Row
 from ulpgrad.errors import DataError, UlpgradError
 from ulpgrad.kernels.threads import set_num_threads
@@ -46,7 +46,7 @@ def answer(request: dict[str, Any], told: measure.Told) -> list[Row]:
     nobody = Row(cell.op, cell.format, cell.size, cell.device, OURS, None, threads, "refused")
     try:
         task = Task(cell, request["seed"])
-        found: list[Contender | Refusal] = ours(task, request["rungs"])
+        found: list[Contender | Refusal] = ours(task, request["rungs"], request["without"], told)
     except UlpgradError as error:
         return [replace(nobody, reason=str(error))]
     except MemoryError as error:
@@ -54,7 +54,7 @@ def answer(request: dict[str, Any], told: measure.Told) -> list[Row]:
     except Exception as error:  # a problem that cannot be made at this size
         return [replace(nobody, state="failed", reason=measure.reason(error))]
     found += peers.of(task, request["peers"], threads)
-    taking_part = [c for c in found if measure.label(c) not in request["without"]]
+    taking_part = [c for c in found if labelled(c.name, c.rung) not in request["without"]]
     try:
         return measure.cell(task, taking_part, threads, request["samples"], told)
     except Exception as error:  # of the suite itself, or of an op's reference: the rest can still be measured

@@ -64,7 +64,12 @@ def bench(settings: Settings, json: Path | None, html: Path | None) -> None:
         def told(name: str, rows: list[Row]) -> None:
             step(f"{name}: {brief(rows)}" if rows else name, done=bool(rows))
 
-        made = run.finish(made, settings, json, told)
+        try:
+            made = run.finish(made, settings, json, told)
+        except KeyboardInterrupt:
+            if json is not None:
+                console(stderr=True).print(f"Stopped: {json} has what is done; the same command goes on from there.")
+            raise
     show(made)
     if json is not None:
         console().print(f"Record: {json}", soft_wrap=True, markup=False)
