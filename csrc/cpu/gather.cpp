@@ -104,7 +104,11 @@ bool add_lines(const T* g, const int64_t* index, T* out, int64_t count, int64_t 
   for (int64_t line = begin; line < end;) {
     const int64_t o = line / inner, first = line - o * inner, last = std::min(inner, end - o * inner);
     T* to = out + o * size * inner;
-    for (int64_t k = 0; k < size; ++k) std::fill(to + k * inner + first, to + k * inner + last, T{});
+    if (last - first == inner) {
+      std::fill(to, to + size * inner, T{});
+    } else {
+      for (int64_t k = 0; k < size; ++k) std::fill(to + k * inner + first, to + k * inner + last, T{});
+    }
     if (inner == 1) {
       for (int64_t i = o * count; i < (o + 1) * count; ++i) {
         int64_t k = index[i];

@@ -11,6 +11,7 @@ namespace ulpgrad::ULPGRAD_ISA {
 template <typename T>
 struct Sum {
   static constexpr T start = 0;
+  static constexpr bool drops_nan = false;
   template <typename V>
   ULPGRAD_INLINE V join(V a, V b) {
     return a + b;
@@ -20,16 +21,23 @@ struct Sum {
 template <typename T>
 struct Prod {
   static constexpr T start = 1;
+  static constexpr bool drops_nan = false;
   template <typename V>
   ULPGRAD_INLINE V join(V a, V b) {
     return a * b;
   }
 };
 
-// A NaN stays: it is not equal to itself, and no comparison with it is true.
+// A NaN stays: it is not equal to itself, and no comparison with it is true. `larger` is one instruction, and leaves
+// NaN out, for which its user looks.
 template <typename T>
 struct Max {
   static constexpr T start = -std::numeric_limits<T>::infinity();
+  static constexpr bool drops_nan = true;
+  template <typename V>
+  ULPGRAD_INLINE V larger(V a, V b) {
+    return b > a ? b : a;
+  }
   template <typename V>
   ULPGRAD_INLINE V join(V a, V b) {
     return ((b > a) | (b != b)) ? b : a;
@@ -39,6 +47,11 @@ struct Max {
 template <typename T>
 struct Min {
   static constexpr T start = std::numeric_limits<T>::infinity();
+  static constexpr bool drops_nan = true;
+  template <typename V>
+  ULPGRAD_INLINE V larger(V a, V b) {
+    return b < a ? b : a;
+  }
   template <typename V>
   ULPGRAD_INLINE V join(V a, V b) {
     return ((b < a) | (b != b)) ? b : a;
@@ -82,9 +95,22 @@ static T reduce_block(const S* x, int64_t n, T center) {
   const Vec<T> c = broadcast(center);
   for (int k = 0; k < kVectors; ++k) acc[k] = broadcast(Op::start);
   int64_t i = 0;
-  for (; i + width <= n; i += width) {
+  if constexpr (Op::drops_nan) {
+    Vec<T> nan = acc[0];
+    for (; i + width <= n; i += width) {
 #pragma GCC unroll 16
-    for (int k = 0; k < kVectors; ++k) acc[k] = Op::join(acc[k], Value::of(load_wide(x + i + k * lanes), c));
+      for (int k = 0; k < kVectors; ++k) {
+        const Vec<T> v = load_wide(x + i + k * lanes);
+        acc[k] = Op::larger(acc[k], v);
+        nan = v == v ? nan : v;
+      }
+    }
+    acc[0] = Op::join(acc[0], nan);
+  } else {
+    for (; i + width <= n; i += width) {
+#pragma GCC unroll 16
+      for (int k = 0; k < kVectors; ++k) acc[k] = Op::join(acc[k], Value::of(load_wide(x + i + k * lanes), c));
+    }
   }
   for (int k = 0; k < kVectors && i < n; ++k, i += lanes) {
     const Partial<T> at{i, n - i < lanes ? n - i : lanes};
