@@ -37,6 +37,7 @@ class Plan(NamedTuple):
 
 MOST_PLANS = 4096  # affine formats are made with every scale; what is forgotten is planned again
 _plans: dict[tuple[Any, ...], Plan] = {}
+registry.on_change(_plans.clear)
 _pins: ContextVar[Mapping[str, str]] = ContextVar("pins", default=MappingProxyType({}))
 
 

@@ -15,12 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ulpgrad.kernels import native
+from ulpgrad.kernels import native, registry
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 if not TYPE_CHECKING and native.missing() is None:
     Remembered = native.module().Remembered
+    registry.on_change(native.module().forget_calls)
 else:
 
     class Remembered:

@@ -95,6 +95,12 @@ class Rung:
 
 _ops: dict[str, Op] = {}
 _rungs: dict[str, list[Rung]] = {}
+_forgetting: list[Callable[[], object]] = []
+
+
+def on_change(forget: Callable[[], object]) -> None:
+    """Have `forget` called when a rung is registered: who keeps choices made before chooses anew."""
+    _forgetting.append(forget)
 
 
 def enter(op: Op) -> None:
@@ -138,6 +144,8 @@ def kernel(
         _rungs[op.name].append(Rung(op, name, function, rank, _kept(formats), needs, where, contiguous, build, text,
                                     function.__module__))  # fmt: skip
         _rungs[op.name].sort(key=lambda r: r.rank)
+        for forget in _forgetting:
+            forget()
         return function
 
     return register

@@ -171,6 +171,26 @@ def test_the_default_dtype_of_the_day_counts() -> None:
         ug.set_default_dtype(ug.float32)
 
 
+def test_a_kernel_that_is_registered_later_is_taken() -> None:
+    """In a process of its own, since a rung stays."""
+    code = """
+import numpy as np, ulpgrad as ug
+from ulpgrad.kernels.registry import find, kernel
+x = ug.asarray([[2.0, 3.0]])
+calls = {"exp": lambda: ug.exp(x), "add": lambda: x + x, "matmul": lambda: x @ x.T}
+for name, call in calls.items():
+    for _ in range(4):
+        before = call()
+    @kernel(find(name), "cpu/mine", rank=1000, formats=[ug.float32], idea="A constant.")
+    def mine(*arrays, shape=before.shape, **params):
+        return np.full(shape, 42, np.float32)
+    for _ in range(4):
+        assert set(call().numpy().ravel().tolist()) == {42.0}, name
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_no_warning_of_numpy_reaches_the_caller() -> None:
     """In a process whose filters are the usual ones: overflow, division by zero and NaN are values."""
     code = """

@@ -67,6 +67,7 @@ struct Known {
   Slots tensor, saved, node;
   PyTypeObject* format;
   PyObject *state, *special, *recording, *sequence, *learn;
+  uint64_t age = 0;  // how often what was learnt has become void
   int learning = 0;  // functions that run now so that it is seen what their calls come to
 };
 
@@ -331,7 +332,7 @@ py::object answer(Remembered* self, PyObject* const* args, size_t count, PyObjec
         first < i && Py_TYPE(args[i]) == known().tensor.type ? key.add(first << 8 | 8) : key.add_argument(args[i]);
   }
   for (size_t i = count; ordinary && i < all; ++i) ordinary = key.add_object(PyTuple_GET_ITEM(names, i - count));
-  ordinary = ordinary && key.add(count << 8 | (key.recorded && recording()));
+  ordinary = ordinary && key.add(known().age << 16 | count << 8 | (key.recorded && recording()));
   if (!ordinary) return call_python(self->function, args, count, names);
   const uint64_t hash = key.hash();
   const auto found = self->lessons->find(hash);
@@ -468,6 +469,7 @@ void bind_remembered(py::module_& m) {
   const auto type = py::reinterpret_steal<py::object>(PyType_FromSpec(&type_spec));
   if (!type) throw py::error_already_set();
   m.add_object("Remembered", type);
+  m.def("forget_calls", [] { ++known().age; }, "Have functions learn anew: the choice of kernels has changed.");
   m.def("remember", &remember, py::arg("tensor"), py::arg("saved"), py::arg("node"), py::arg("format"),
         py::arg("state"), py::arg("recording"), py::arg("sequence"), py::arg("learn"),
         "Tell Remembered functions the classes they make instances of, and what they ask of Python.");

@@ -17,6 +17,7 @@ from ulpgrad import dispatch
 from ulpgrad.differentiable import Primitive, plain_calls
 from ulpgrad.errors import ArgumentError, FormatError, UlpgradError
 from ulpgrad.formats import Format, bool_, float32
+from ulpgrad.kernels import registry
 from ulpgrad.kernels.elementwise import spec
 from ulpgrad.kernels.spec import Op
 from ulpgrad.ops.common import as_tensor, operands, scalar, weak_format
@@ -172,6 +173,7 @@ class _Roads(dict[Any, tuple[Callable[..., Any], Any]]):
 
     def __init__(self, op: Op) -> None:
         self.op = op
+        registry.on_change(self.clear)
 
     def keep(self, formats: Any, *tensors: Tensor) -> None:
         """Enter the choice made for a call, if any call of these formats would get the same."""
