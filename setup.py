@@ -3,7 +3,7 @@
 The extension is optional: without a compiler the install succeeds and the Numba kernels carry everything. Files in
 csrc/cpu/ are compiled once, files in csrc/cpu/isa/ and csrc/cpu/ladder/ once per instruction set; only what is stale is
 compiled again.
-ULPGRAD_SANITIZE=address,undefined builds with sanitizers (see `make test-sanitize`).
+ULPGRAD_SANITIZE=address,undefined builds with sanitizers (see `make test-sanitize`); CXX and CXXFLAGS have their usual meaning.
 """
 
 import contextlib
@@ -37,6 +37,7 @@ FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-ffp
          "-fno-trapping-math"]  # fmt: skip
 SANITIZE = os.environ.get("ULPGRAD_SANITIZE", "")
 OPTIMIZE = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g", "-O1"] if SANITIZE else ["-O3"]
+OPTIMIZE += shlex.split(os.environ.get("CXXFLAGS", ""))  # last, so that they win
 
 WITHOUT_EXTENSION = """
 ulpgrad: the C++ kernels were not built ({reason}).
