@@ -87,7 +87,22 @@ def test_one_kernel_where_it_may_be() -> None:
     assert ops_of(lambda: ug.conv2d(x, w, b, activation="relu")) == one
     assert ops_of(lambda: ug.conv2d(x, w, b, activation="gelu")) == ["conv2d", "gelu"]
     with ug.autocast("bfloat16"):
+        assert "conv2d_max_pool" in ops_of(lambda: ug.conv2d(x, w, b, activation="relu", max_pool=2))
+    with ug.autocast("float8_e4m3fn"):
         assert "relu" in ops_of(lambda: ug.conv2d(x, w, b, activation="relu", max_pool=2))
+
+
+def test_autocast_gives_the_bits_of_the_steps() -> None:
+    results = []
+    for call in (steps, lambda x, w, b, activation, pool: ug.conv2d(x, w, b, activation=activation, max_pool=pool)):
+        x, w, b = operands()
+        w.requires_grad_()
+        with ug.autocast("bfloat16"):
+            out = call(x, w, b, "relu", 2)
+        out.sum().backward()
+        assert out.dtype is ug.bfloat16
+        results.append((out.storage.tobytes(), w.grad.numpy().tobytes()))  # type: ignore[union-attr]
+    assert results[0] == results[1]
 
 
 def test_other_number_systems_take_every_step() -> None:

@@ -199,9 +199,10 @@ def _fused(
     accumulate: Any,
     geometry: tuple[tuple[int, int], ...],
 ) -> Tensor | None:
-    """All in one kernel, or None where that is no kernel's work: policies, pins and other number systems are for every step."""
+    """All in one kernel, or None where that is no kernel's work: pins, other number systems and policies that round results are
+    for every step. (Autocast to a 16-bit float only chooses operands; the largest of rounded values is the rounded largest.)"""
     operands = [t for t in (x, w, bias) if t is not None]
-    watched = dispatch.state.pinned or dispatch.state.policies
+    watched = dispatch.state.pinned or (dispatch.state.policies and dispatch.call_policy.get() is not None)
     if accumulate is not None or watched or any(t.dtype.routed for t in operands):
         return None
     how: dict[str, Any] = dict(zip(("stride", "padding", "dilation"), geometry, strict=True), activation=activation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Products, whose kernels accumulate in float32: operands go to the low format.
-LOW = frozenset({"matmul", "linear", "conv2d", "attention"})
+LOW = frozenset({"matmul", "linear", "conv2d", "conv2d_max_pool", "attention"})
 # Sums and exponentials, which need range or many digits: 16-bit operands go to float32. All other ops follow their operands.
 WIDE = frozenset({
     "sum", "prod", "mean", "var", "cumulative_sum", "cumulative_prod", "softmax", "log_softmax", "layer_norm", "rms_norm",
