@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ from ulpgrad.bench import machine, peak, roofline
 from ulpgrad.bench.rungs import mix
 from ulpgrad.bench.rungs.mix import Mix
 from ulpgrad.bench.shapes import Problem
-from ulpgrad.bench.timing import Timing, measure
+from ulpgrad.bench.timing import REST, Timing, measure
 from ulpgrad.errors import KernelError
 from ulpgrad.kernels import registry
 from ulpgrad.kernels.registry import Request, Rung
@@ -165,6 +166,7 @@ def climb(problem: Problem, samples: int = 20, told: Callable[[str], None] = lam
 
 def steady(measured: Callable[[], Timing], tries: int = TRIES) -> Timing:
     """A measurement, made again while other programs spread its samples; of several the fastest, since they only slow down."""
+    time.sleep(REST)
     found = [measured()]
     while len(found) < tries and not found[-1].is_single and found[-1].p80 > SPREAD * found[-1].p20:
         found.append(measured())

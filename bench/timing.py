@@ -12,6 +12,7 @@ SLOW = 2.0  # seconds: a call that takes longer is run once
 SAMPLE = 1e-3  # seconds that one sample lasts at least
 UNITS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6))
 BUDGET = 1.0  # seconds for all samples of a call
+REST = 0.12  # seconds before a turn: threads of the one before still spin (OpenBLAS: 0.1 s), and take part of the processor
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,29 @@ for allowed in ({min(cores)}, cores, {max(cores)}, cores):
     )
 
 
+@needs_native
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux binds threads to cores")
+def test_helpers_make_way_when_their_caller_moves() -> None:
+    """Without a rest in between, so that they are awake: nothing but the caller's next calls tells them."""
+    python("""
+ug.set_num_threads(2)
+cores = os.sched_getaffinity(0)
+native.module()
+before = set(os.listdir("/proc/self/task"))
+expected = bits()
+(helper,) = (int(t) for t in set(os.listdir("/proc/self/task")) - before)
+for core in sorted(cores)[:2] * 3 if len(cores) > 1 else ():
+    for _ in range(20):
+        os.sched_setaffinity(0, {core})
+        os.sched_setaffinity(0, cores)  # from here on it may be anywhere, and mostly stays where it is
+        assert bits() == expected
+        if os.sched_getaffinity(helper) == cores - {core}:
+            break
+    else:
+        raise AssertionError((core, os.sched_getaffinity(helper)))
+""", OPENBLAS_NUM_THREADS="1")  # fmt: skip
+
+
 # Signals
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.bench.timing import SAMPLE, seconds
+from ulpgrad.bench.timing import REST, SAMPLE, seconds
 from ulpgrad.errors import UlpgradError
 from ulpgrad.formats import Array
 
@@ -19,7 +19,6 @@ Clock = Callable[[], float]
 OURS = "ulpgrad"
 BUDGET = 3.0  # seconds for all samples of one contender
 FEWEST = 3
-REST = 0.12  # seconds before a sample: threads of the one before still spin (OpenBLAS: 0.1 s), and take part of the processor
 QUICK = 0.1  # seconds: a call that takes no longer is run once after the rest, before the clock starts
 SAMPLES, QUICK_SAMPLES, SWEEP_SAMPLES = 15, 3, 7
 

@@ -17,14 +17,13 @@ from ulpgrad.bench.suite import exact
 from ulpgrad.bench.suite.contenders import Contender, Refusal, Results, Task
 from ulpgrad.bench.suite.meter import Energy, peak_bytes
 from ulpgrad.bench.suite.record import ABOVE, OURS, Limit, Row, Time
-from ulpgrad.bench.timing import SAMPLE, seconds
+from ulpgrad.bench.timing import REST, SAMPLE, seconds
 from ulpgrad.errors import FormatError, UlpgradError
 from ulpgrad.formats import Format
 
 BUDGET = 1.0  # seconds for the samples of one contender
 FEWEST = 3
 VISITS = 4  # times that each contender has its turn, so that a disturbance does not meet one alone
-REST = 0.12  # seconds before a turn after another library's products: its threads still spin (OpenBLAS: 0.1 s)
 SHORT_REST = 0.01  # after other ops, whose threads go to sleep sooner
 COPIES = 64  # of the operands, at most
 PAST_CACHES = 3  # times the last cache that the copies fill together

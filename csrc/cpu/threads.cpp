@@ -10,6 +10,7 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <utility>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -88,7 +89,7 @@ class Pool {
       jobs_ = &job;
       places_ += wanted;
       asleep = sleeping_ > 0 && looking_ < wanted;
-      if (asleep) keep_off_this_core();
+      if (has_moved() || asleep) keep_off_this_core();
     }
     if (asleep) wanted == 1 ? work_.notify_one() : work_.notify_all();
     job.run(0);
@@ -122,8 +123,9 @@ class Pool {
     return true;
   }
 
-  // Linux may wake a thread on the core of whoever wakes it, though another is idle, and leave it there for many calls:
-  // so workers that are about to be woken may run on all cores of the caller but the one it is on.
+  // Linux may wake a thread on the core of whoever wakes it, though another is idle, or move its caller to the core
+  // that it looks for work on, and leave it there for many calls: so workers may run on all cores of the caller but the
+  // one it is on.
   void keep_off_this_core() {
 #ifdef __linux__
     const int core = sched_getcpu();
@@ -133,6 +135,17 @@ class Pool {
     if (CPU_EQUAL(&cores, &kept_to_) && workers_ == kept_) return;
     for (int i = 0; i < workers_; ++i) pthread_setaffinity_np(threads_[i], sizeof cores, &cores);
     kept_to_ = cores, kept_ = workers_;
+#endif
+  }
+
+  // Whether the calling thread is on another core than at its last call.
+  static bool has_moved() {
+#ifdef __linux__
+    thread_local int last = -1;
+    const int core = sched_getcpu();
+    return core != std::exchange(last, core);
+#else
+    return false;
 #endif
   }
 
