@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from typing import Any
 
 import pytest
+
+from ulpgrad.bench.peers.steps import fresh
 
 ALLOWED = 0.050  # seconds beyond NumPy's
 CODE = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
@@ -15,9 +16,8 @@ CODE = "import time; start = time.perf_counter(); import {}; print(time.perf_cou
 
 def import_time(module: str) -> float:
     """Seconds that a fresh interpreter takes for the import, as it measures them itself."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, "-c", CODE.format(module)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=fresh())
     return float(done.stdout)
 
 

@@ -203,23 +203,24 @@ for allowed in ({min(cores)}, cores, {max(cores)}, cores):
 @needs_native
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux binds threads to cores")
 def test_helpers_make_way_when_their_caller_moves() -> None:
-    """Without a rest in between, so that they are awake: nothing but the caller's next calls tells them."""
+    """While they are awake, so that nothing but the caller's next call tells them. It may move on by itself: most tries count."""
     python("""
 ug.set_num_threads(2)
 cores = os.sched_getaffinity(0)
 native.module()
 before = set(os.listdir("/proc/self/task"))
-expected = bits()
+ug.softmax(a, 1)
 (helper,) = (int(t) for t in set(os.listdir("/proc/self/task")) - before)
-for core in sorted(cores)[:2] * 3 if len(cores) > 1 else ():
-    for _ in range(20):
-        os.sched_setaffinity(0, {core})
-        os.sched_setaffinity(0, cores)  # from here on it may be anywhere, and mostly stays where it is
-        assert bits() == expected
-        if os.sched_getaffinity(helper) == cores - {core}:
-            break
-    else:
-        raise AssertionError((core, os.sched_getaffinity(helper)))
+tries = sorted(cores)[:2] * 10 if len(cores) > 1 else []
+made_way = 0
+for core in tries:
+    ug.softmax(a, 1)
+    ug.softmax(a, 1)
+    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)  # from here on it may be anywhere, and mostly stays where it is
+    ug.softmax(a, 1)
+    made_way += os.sched_getaffinity(helper) == cores - {core}
+assert made_way >= 0.6 * len(tries), made_way
 """, OPENBLAS_NUM_THREADS="1")  # fmt: skip
 
 

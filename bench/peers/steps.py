@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -113,12 +114,17 @@ def small_call(name: str, targets: tuple[Target, ...]) -> Work:
     )
 
 
+def fresh() -> dict[str, str]:
+    """Variables of a process that keeps what it compiles to bytecode, as users' do: else each import compiles everything anew."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+
 def start(name: str, targets: tuple[Slack, ...]) -> Work:
     """A fresh Python that imports a library and ends."""
 
     def imports(module: str) -> Contender:
         command = [sys.executable, "-c", f"import {module}"]
-        return Contender(module, lambda: subprocess.run(command, check=True), 1, None)
+        return Contender(module, lambda: subprocess.run(command, check=True, env=fresh()), 1, None)
 
     ours = imports("ulpgrad")
     peers = [imports(module) for module in ("numpy", "torch", "jax") if others.imported(module) is not None]
@@ -135,4 +141,4 @@ WORKS: dict[str, Callable[[str], Work]] = {
     "import": partial(start, targets=(Slack(0.05, "numpy"),)),
 }  # fmt: skip
 
-__all__ = ["WORKS", "cnn", "mlp", "transformer"]
+__all__ = ["WORKS", "cnn", "fresh", "mlp", "transformer"]
