@@ -157,13 +157,14 @@ def test_what_else_changed_is_said() -> None:
     now: dict[str, Callable[[Row], Row]] = {
         "op1": lambda row: replace(row, state="failed", reason="a wrong result", time=None),
         "op2": lambda row: replace(row, rung="cpu/reference"),
-        "op3": lambda row: replace(row, error=Error(2e-7, None, 2.0)),
+        "op3": lambda row: replace(row, error=Error(3e-7, None, 3.0)),
         "op4": lambda row: replace(row, memory=5000),
+        "op5": lambda row: replace(row, error=Error(1.4e-7, None, 1.4)),  # other values, no other kernel
     }
     after = changed(drawn(2), lambda row: now.get(row.op, lambda r: r)(row) if row.contender == "ulpgrad" else row)
     said = {row.op: what for row, what in compare([before], after).others}
     assert said == {"op1": "failed: a wrong result", "op2": "kernel: cpu/native, now cpu/reference",
-                    "op3": "error: 1e-07, now 2e-07", "op4": "peak memory: 1000 bytes, now 5000"}  # fmt: skip
+                    "op3": "error: 1e-07, now 3e-07", "op4": "peak memory: 1000 bytes, now 5000"}  # fmt: skip
     back = {row.op: what for row, what in compare([after], before).others}
     assert back == {"op1": "measured now; before: failed", "op2": "kernel: cpu/reference, now cpu/native"}
 

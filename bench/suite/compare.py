@@ -36,7 +36,8 @@ BATCHES = 4  # parts of a run's samples, in their order: a machine that drifts s
 TO_SIGMA = 0.8416  # standard deviations from the 20th percentile to the median of normal values
 OF_MEDIAN = 1.2533  # the standard error of a median over that of a mean
 OF_DEVIATION = 1.4826  # a normal standard deviation over the median distance from the median
-WIDER = 1.1  # errors and memory do not vary by chance: what is a tenth more is more
+WIDER = 1.1  # memory does not vary by chance: what is a tenth more is more
+WORSE = 2.0  # errors do, since each run draws its values anew: over 40 draws that of 64 sums by a factor of 1.6
 
 Key = tuple[Any, ...]
 Verdict = Literal["slower", "faster", "unsure", "none"]
@@ -217,14 +218,14 @@ def _others(earlier: dict[Key, list[Row]], after: Record) -> Iterable[tuple[Row,
             if row.rung != old.rung:
                 yield row, f"kernel: {old.rung}, now {row.rung}"
             was, now_is = (r.error.relative if r.error else None for r in (old, row))
-            if _more(was, now_is):
+            if _more(was, now_is, WORSE):
                 yield row, f"error: {was:.3g}, now {now_is:.3g}"
-            if _more(old.memory, row.memory):
+            if _more(old.memory, row.memory, WIDER):
                 yield row, f"peak memory: {old.memory} bytes, now {row.memory}"
 
 
-def _more(old: float | None, new: float | None) -> bool:
-    return old is not None and new is not None and new > WIDER * old
+def _more(old: float | None, new: float | None, factor: float) -> bool:
+    return old is not None and new is not None and new > factor * old
 
 
 def _mind(before: Record, after: Record) -> Iterable[str]:
