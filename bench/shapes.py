@@ -194,14 +194,19 @@ def heads(rng: np.random.Generator, n: int, op: Op) -> Sample:
 
 
 def sequences(rng: np.random.Generator, n: int, op: Op) -> Sample:
-    """n steps of 32 rows of 256 units, and their gradients."""
+    """n steps of 32 rows of 256 units, and their gradients.
+
+    The inputs' share of the gates is that of one feature a step, times powers of two: libraries that are given features find
+    them again, exactly.
+    """
     name, size, params = op.name.removesuffix("_gradient"), 256, dict(next(iter(op.samples())).params)
     rows = {"lstm": 4, "gru": 3, "rnn": 1}[name] * size
     weight, states = (
         rng.standard_normal((rows, size)) / 16,
         [rng.standard_normal((32, size))] * (2 if name == "lstm" else 1),
     )
-    operands = (rng.standard_normal((n, 32, rows)), weight, rng.standard_normal(rows), *states)
+    of_inputs = np.exp2(rng.integers(-2, 2, rows)) * rng.choice([-1.0, 1.0], rows)
+    operands = (rng.standard_normal((n, 32, 1)) * of_inputs, weight, rng.standard_normal(rows), *states)
     if name == op.name:
         return Sample(operands, params)
     made = forward(name, *operands, **params)
@@ -307,6 +312,12 @@ def accumulated(rng: np.random.Generator, n: int, op: Op) -> Sample:
     return Sample(rows.arrays, {**rows.params, **rule})
 
 
+def chained(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    """x (2 x + 0.5) + y, the op's first chain."""
+    first = next(iter(op.samples()))
+    return Sample(tuple(rng.standard_normal(n) for _ in first.arrays), first.params)
+
+
 def fixed_point(rng: np.random.Generator, n: int, op: Op) -> Sample:
     """Codes of Q7.8, to Q7.8."""
     shape, q, half = (n, n) if op.name == "fixed_matmul" else (n,), Q(7, 8), 2**15
@@ -337,6 +348,7 @@ SHAPES: dict[str, Shape] = {
     "integer_pool": Shape(pooled_codes, 8, "images of 16 channels of codes, 64 x 64, in windows 2 x 2"),
     "quantize": Shape(rounded, MILLION, "elements, to float8_e4m3fn"),
     "requantize": Shape(sums, 1024, "rows of 1024 sums to int8"),
+    "fused": Shape(chained, MILLION, "elements through x (2 x + 0.5) + y"),
     "fixed": Shape(fixed_point, MILLION, "elements of Q7.8"),
     "fixed_matmul": Shape(fixed_point, 256, "rows and columns of square matrices of Q7.8"),
     "attention": Shape(heads, 512, "positions, 2 x 4 causal heads of 64"),

@@ -27,20 +27,21 @@ from ulpgrad.ops.common import as_tensor
 from ulpgrad.tensor import Tensor
 
 Results = tuple[Array, ...]
+Some = tuple[Array | None, ...]  # of the results: None for one that is left out
 
 
 @dataclass(frozen=True)
 class Contender:
     """`call(*operands())` does the work; `values` takes what it returns to one exact array for each result.
 
-    It may give fewer results than the op, from the first. `counted`: whether Python sees the memory it takes. `first`: seconds
-    of the first call, where it has been made already.
+    It may give some of the op's results only, None for one that is left out; none at all where it has checked them itself.
+    `counted`: whether Python sees the memory it takes. `first`: seconds of the first call, where it has been made already.
     """
 
     name: str
     call: Callable[..., Any]
     operands: Callable[[], tuple[Any, ...]]
-    values: Callable[[Any], Results]
+    values: Callable[[Any], Some]
     rung: str | None = None
     chosen: bool = False
     counted: bool = False
@@ -71,7 +72,7 @@ class Task:
     """A cell with its operands drawn: what contenders are given, and what is right."""
 
     def __init__(self, cell: Cell, seed: int) -> None:
-        self.cell, self.op, self.form = cell, registry.find(cell.op), as_format(cell.format)
+        self.cell, self.op, self.form, self.seed = cell, registry.find(cell.op), as_format(cell.format), seed
         self.sample: Sample = shapes.sample(self.op, cell.size, seed)
         if self.form.routed:
             self.op.takes([shapes.default_format(self.op)])
@@ -89,6 +90,11 @@ class Task:
     def arrays(self) -> tuple[Any, ...]:
         """Stored operands, in memory of their own each time."""
         return tuple(None if a is None else a.copy(order="K") for a in self.problem.arrays)
+
+    def forward(self, op: str) -> Problem:
+        """The problem of an op whose gradient this one is: the operands that its own were made of."""
+        found = registry.find(op)
+        return shapes.in_format(found, shapes.sample(found, self.cell.size, self.seed), self.form)
 
     def tensors(self) -> tuple[Tensor | None, ...]:
         """The same as tensors, in the cell's format where that has arithmetic of its own."""
@@ -230,4 +236,4 @@ def primitive(op: Op) -> Primitive | None:
     return None
 
 
-__all__ = ["Contender", "Refusal", "Results", "Task", "exactly", "labelled", "ours", "primitive"]
+__all__ = ["Contender", "Refusal", "Results", "Some", "Task", "exactly", "labelled", "ours", "primitive"]

@@ -7,6 +7,7 @@ Each function takes a library's own arrays and the op's parameters, and gives th
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 Function = Callable[..., Any]
@@ -45,9 +46,34 @@ def _softmax(np: Any, x: Any, axis: int) -> Any:
     return e
 
 
+def _log_softmax(np: Any, x: Any, axis: int) -> Any:
+    shifted = x - x.max(axis=axis, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
+
+
 def _layer_norm(np: Any, x: Any, weight: Any, bias: Any, eps: float) -> Any:
     centred = x - x.mean(-1, keepdims=True)
     return centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + eps) * weight + bias
+
+
+def _steps(chain: Any, of: Callable[[str], Function | None]) -> Function:
+    """A chain of elementwise ops, one after the other."""
+
+    def run(*arrays: Any) -> Any:
+        known = [*arrays, *chain.constants]
+        for step in chain.steps:
+            function = of(step.op)
+            assert function is not None
+            known.append(function(*(known[i] for i in step.sources), **dict(step.params)))
+        return tuple(known[i] for i in chain.results)
+
+    return run
+
+
+def _owned(np: Any, g: Any, indices: Any, rows: int) -> Any:
+    made = np.zeros((rows, g.shape[-1]), g.dtype)
+    np.add.at(made, indices, g)
+    return made
 
 
 NUMPY: Table = {
@@ -63,11 +89,17 @@ NUMPY: Table = {
     "cumulative_prod": lambda np: lambda x, axis: np.cumprod(x, axis=axis),
     "cast": lambda np: lambda x, dtype: x.astype(dtype.interchange),
     "quantize": lambda np: lambda x, dtype, **nearest_even: x.astype(dtype.interchange),
+    "fake_quantize": lambda np: lambda x, dtype, **nearest_even: x.astype(dtype.interchange).astype(x.dtype),
     "copy": lambda np: np.ascontiguousarray,
     "take_along_axis": lambda np: lambda x, i, axis: np.take_along_axis(x, i, axis=axis),
     "embedding": lambda np: lambda w, i: np.take(w, i, axis=0),
     "integer_matmul": lambda np: lambda a, b, accumulator: np.matmul(a, b, dtype=np.int32),
     "searchsorted": lambda np: lambda x, v, side: np.searchsorted(x, v, side=side),
+    "clamp": lambda np: lambda x, low, high: np.clip(x, low, high),
+    "log_softmax": lambda np: lambda x, axis: _log_softmax(np, x, axis),
+    "embedding_gradient": lambda np: lambda g, i, rows: _owned(np, g, i, rows),
+    "unique": lambda np: lambda x: np.unique(x, True, True, True),
+    "fused": lambda np: lambda *arrays, chain: _steps(chain, lambda op: numpy(np, op, "elementwise"))(*arrays),
 }  # fmt: skip
 
 
@@ -127,7 +159,32 @@ TORCH: Table = {
     "quantize": lambda t: lambda x, dtype, **nearest_even: x.to(getattr(t, dtype.name)),
     "copy": lambda t: lambda x: x.contiguous(),
     "integer_matmul": lambda t: lambda a, b, accumulator: t._int_mm(a, b),
+    "integer_max_pool2d": lambda t: lambda x, kernel_size, stride, padding, dilation: t.nn.functional.max_pool2d(
+        x, kernel_size, stride, padding, dilation),
+    "clamp_gradient": lambda t: lambda g, x, low, high: t.ops.aten.hardtanh_backward(g, x, low, high),
+    "leaky_relu_gradient": lambda t: lambda g, x, negative_slope: t.ops.aten.leaky_relu_backward(
+        g, x, negative_slope, False),
+    "conv2d_max_pool": lambda t: _pooled_convolution(t.nn.functional),
+    "scatter_add": lambda t: lambda g, i, axis, size: t.zeros(
+        (*g.shape[:axis], size, *g.shape[axis + 1 :]), dtype=g.dtype).scatter_add_(axis, i, g),
+    "unique": lambda t: lambda x: _unique(*t.unique(x, return_inverse=True, return_counts=True)),
+    "fake_quantize": lambda t: lambda x, dtype, **nearest_even: x.to(getattr(t, dtype.name)).to(x.dtype),
+    "fused": lambda t: lambda *arrays, chain: _steps(chain, lambda op: torch(t, op, "elementwise"))(*arrays),
 }  # fmt: skip
+
+
+def _unique(values: Any, inverse: Any, counts: Any) -> tuple[Any, ...]:
+    return values, None, inverse, counts  # torch does not say where each was first
+
+
+def _pooled_convolution(f: Any) -> Function:
+    def run(
+        x: Any, w: Any, b: Any, stride: Any, padding: Any, dilation: Any, window: Any, activation: str | None
+    ) -> Any:
+        y = f.conv2d(x, w, b, stride, padding, dilation)
+        return f.max_pool2d(y if activation is None else getattr(f, activation)(y), window)
+
+    return run
 
 
 def _jax_attention(jax: Any) -> Function:
@@ -139,10 +196,63 @@ def _jax_attention(jax: Any) -> Function:
 
 
 def _jax_convolution(jax: Any) -> Function:
-    def run(x: Any, w: Any, b: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
+    def run(x: Any, w: Any, b: Any, stride: Any, padding: Any, dilation: Any, groups: int = 1) -> Any:
         edges = [(p, p) for p in padding]
         y = jax.lax.conv_general_dilated(x, w, stride, edges, rhs_dilation=dilation, feature_group_count=groups)
         return y + b[:, None, None]
+
+    return run
+
+
+def _jax_pooled_convolution(jax: Any) -> Function:
+    def run(*operands: Any, window: Any, activation: str | None, **settings: Any) -> Any:
+        y = _jax_convolution(jax)(*operands, **settings)
+        return _jax_largest(jax)(
+            y if activation is None else getattr(jax.nn, activation)(y), window, window, (0, 0), (1, 1)
+        )
+
+    return run
+
+
+def _jax_window(
+    jax: Any, x: Any, start: Any, function: Any, size: Any, stride: Any, padding: Any, dilation: Any
+) -> Any:
+    edges = [(0, 0), (0, 0), *((p, p) for p in padding)]
+    return jax.lax.reduce_window(x, start, function, (1, 1, *size), (1, 1, *stride), edges, None, (1, 1, *dilation))
+
+
+def _jax_largest(jax: Any) -> Function:
+    def run(x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> Any:
+        least = jax.numpy.iinfo(x.dtype).min if x.dtype.kind in "iu" else -jax.numpy.inf
+        return _jax_window(jax, x, x.dtype.type(least), jax.lax.max, kernel_size, stride, padding, dilation)
+
+    return run
+
+
+def _jax_mean(jax: Any) -> Function:
+    def run(x: Any, kernel_size: Any, stride: Any, padding: Any, count_include_pad: bool) -> Any:
+        total = _jax_window(jax, x, x.dtype.type(0), jax.lax.add, kernel_size, stride, padding, (1, 1))
+        return total / (kernel_size[0] * kernel_size[1])
+
+    return run
+
+
+def _jax_batch_norm(jax: Any) -> Function:
+    def run(x: Any, weight: Any, bias: Any, eps: float) -> Any:
+        centred = x - x.mean((0, 2), keepdims=True)
+        rstd = jax.lax.rsqrt((centred * centred).mean((0, 2), keepdims=True) + eps)
+        return centred * rstd * weight[:, None] + bias[:, None]
+
+    return run
+
+
+def _jax_gradient(library: Any, op: str) -> Function:
+    """Of an elementwise function, at its operand."""
+    function = jax(library, op, "elementwise")
+    assert function is not None
+
+    def run(g: Any, x: Any, **params: Any) -> Any:
+        return library.vjp(lambda x: function(x, **params), x)[1](g)[0]
 
     return run
 
@@ -164,6 +274,30 @@ JAX: Table = {
     "take_along_axis": lambda j: lambda x, i, axis: j.numpy.take_along_axis(x, i, axis=axis),
     "cast": lambda j: lambda x, dtype: x.astype(dtype.interchange),
     "quantize": lambda j: lambda x, dtype, **nearest_even: x.astype(dtype.interchange),
+    "fake_quantize": lambda j: lambda x, dtype, **nearest_even: x.astype(dtype.interchange).astype(x.dtype),
+    "clamp": lambda j: lambda x, low, high: j.numpy.clip(x, low, high),
+    **{f"{name}_gradient": partial(_jax_gradient, op=name) for name in ("clamp", "gelu", "leaky_relu", "relu", "silu")},
+    "tanh_gradient": lambda j: lambda g, y: g * (1 - y * y),
+    "sigmoid_gradient": lambda j: lambda g, y: g * (y * (1 - y)),
+    "softmax_gradient": lambda j: lambda g, y, axis: y * (g - (g * y).sum(axis, keepdims=True)),
+    "log_softmax_gradient": lambda j: lambda g, y, axis: g - j.numpy.exp(y) * g.sum(axis, keepdims=True),
+    "conv2d_max_pool": _jax_pooled_convolution,
+    "max_pool2d": _jax_largest,
+    "avg_pool2d": _jax_mean,
+    "integer_max_pool2d": _jax_largest,
+    "integer_matmul": lambda j: lambda a, b, accumulator: j.lax.dot(a, b, preferred_element_type=j.numpy.int32),
+    "integer_conv2d": lambda j: lambda x, w, stride, padding, dilation, groups, accumulator: j.lax.conv_general_dilated(
+        x, w, stride, [(p, p) for p in padding], rhs_dilation=dilation, feature_group_count=groups,
+        preferred_element_type=j.numpy.int32),
+    "cross_entropy": lambda j: lambda x, y, ignore_index, label_smoothing: -j.numpy.take_along_axis(
+        j.nn.log_softmax(x), y[:, None], 1)[:, 0],
+    "rms_norm": lambda j: lambda x, w, eps: x * j.lax.rsqrt((x * x).mean(-1, keepdims=True) + eps) * w,
+    "batch_norm": _jax_batch_norm,
+    "scatter_add": lambda j: lambda g, i, axis, size: j.numpy.zeros((g.shape[0], size), g.dtype).at[
+        j.numpy.arange(g.shape[0])[:, None], i].add(g),
+    "topk": lambda j: lambda x, k, axis, largest: j.lax.top_k(x, k)[1],
+    "searchsorted": lambda j: lambda x, v, side: j.numpy.searchsorted(x, v, side=side),
+    "fused": lambda j: lambda *arrays, chain: _steps(chain, lambda op: jax(j, op, "elementwise"))(*arrays),
 }  # fmt: skip
 
 # ONNX's operators, for graphs of one node. Parameters of ours that are not among their attributes are the ones they have.

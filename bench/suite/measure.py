@@ -224,18 +224,21 @@ def _row(task: Task, t: Turn, base: Row, roof: Roofline | None, expected: Result
         return replace(base, state="failed", reason=reason(error))
     forms = (task.form,) if task.form.routed else task.formats
     for g, e, f in zip(got, expected, forms, strict=False):
-        if (why := exact.wrong(g, e, f)) is not None:
+        if g is not None and (why := exact.wrong(g, e, f)) is not None:
             return replace(base, state="failed", reason=why)  # how fast it was wrong is nobody's business
     if share > ABOVE:
         return replace(row, state="failed", reason=(
             f"{share:.2f} of the measured limit: an error of the benchmark, not a rate; the limit was disturbed, or the "
             "call does less than its op says"))  # fmt: skip
+    main = got[0] if got else None
+    if main is None:  # random numbers of its own, or a result that it does not give
+        return row
     if whole is not None and whole[0].shape != expected[0].shape:  # equal values are one, once they are rounded
         whole = None
     before = expected[0] if whole is None else whole[0]
-    found = exact.error(got[0], expected[0], None if whole is None else before, forms[0], _magnitude(task))
+    found = exact.error(main, expected[0], None if whole is None else before, forms[0], _magnitude(task))
     is_real = forms[0].kind not in ("integer", "bool")
-    return replace(row, error=found, range=exact.left(got[0], before, forms[0]) if is_real else None)
+    return replace(row, error=found, range=exact.left(main, before, forms[0]) if is_real else None)
 
 
 def _magnitude(task: Task) -> Any:

@@ -16,14 +16,17 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.bench.peers.others import imported
-from ulpgrad.bench.suite import functions
+from ulpgrad.bench.suite import drawn, functions, gradients, recurrent, updates
 from ulpgrad.bench.suite.cells import nearest
-from ulpgrad.bench.suite.contenders import Contender, Refusal, Results, Task
+from ulpgrad.bench.suite.contenders import Contender, Refusal, Some, Task
+from ulpgrad.bench.suite.prepared import Give, Makers, Prepared, given
 from ulpgrad.errors import ArgumentError
-from ulpgrad.formats import Array, Format
+from ulpgrad.formats import Array, Format, as_format
 
 NOBODY = "none"
 NOTHING = "has no function that does the same"
+TORCH: Makers = {**gradients.TORCH, **recurrent.TORCH, **updates.TORCH, **drawn.TORCH}
+JAX: Makers = {**gradients.JAX, **recurrent.JAX, **drawn.JAX}
 
 
 @dataclass(frozen=True)
@@ -88,21 +91,34 @@ def _missing(name: str) -> list[str]:
     return [module for module in NAMES[name].modules if importlib.util.find_spec(module) is None]
 
 
-def _operands(task: Task, give: Callable[[Array, Format], Any]) -> Callable[[], tuple[Any, ...]]:
-    """Each operand as the library's own array, new each time."""
-    pairs = list(zip(task.problem.arrays, task.problem.formats, strict=True))
-    return lambda: tuple(None if a is None or f is None else give(a.copy(order="K"), f) for a, f in pairs)
+def _ready(task: Task, library: Any, makers: Makers, function: Callable[..., Any] | None) -> Prepared | None:
+    """What a library does for an op: made for it, or a function of the op's operands. None where it has nothing."""
+    if task.op.name in makers:
+        return makers[task.op.name](library, task)
+    if function is None:
+        return None
+    return Prepared(partial(given, task.problem), partial(function, **task.params))
 
 
-def _results(convert: Callable[[Any], Array]) -> Callable[[Any], Results]:
-    return lambda returned: tuple(
-        convert(r) for r in (returned if isinstance(returned, (tuple, list)) else (returned,))
-    )
+def _contender(
+    name: str, ready: Prepared, give: Give, back: Callable[[Any], Array], counted: bool = False
+) -> Contender:
+    """A peer: its operands by `give`, the op's results by `back`."""
+
+    def values(returned: Any) -> Some:
+        found = tuple(None if r is None else back(r) for r in ready.results(returned))
+        if ready.check is None:
+            return found
+        ready.check(*found)
+        return ()
+
+    return Contender(name, ready.call, partial(ready.operands, give), values, counted=counted)
 
 
 def _unknown(task: Task, name: str, known: Callable[[str], Any]) -> str | None:
-    """The first format of an operand that a library does not have."""
-    for f in task.problem.formats:
+    """The first format of an operand, or of numbers that are drawn, that a library does not have."""
+    of_numbers = () if task.problem.arrays else (task.params.get("dtype"),)
+    for f in (*task.problem.formats, *of_numbers):
         if f is not None and known(f.name) is None:
             return f"{name} has no {f.name}"
     return None
@@ -110,13 +126,10 @@ def _unknown(task: Task, name: str, known: Callable[[str], Any]) -> str | None:
 
 def _numpy(task: Task, threads: int) -> Contender | str:
     del threads  # the variables that its BLAS reads were set when the process began
-    function = functions.numpy(np, task.op.name, task.op.family)
-    if function is None or task.op.mutates:
-        return f"NumPy {NOTHING}"
-    strange = next((f.name for f in task.problem.formats if f is not None and not f.is_native), None)
-    if strange:
-        return f"NumPy has no {strange}"
-    return Contender("numpy", partial(function, **task.params), task.arrays, _results(_widened), counted=True)
+    if why := _unknown(task, "NumPy", lambda name: as_format(name).is_native or None):
+        return why
+    ready = _ready(task, np, drawn.NUMPY, functions.numpy(np, task.op.name, task.op.family))
+    return f"NumPy {NOTHING}" if ready is None else _contender("numpy", ready, lambda a, f: a, _widened, counted=True)
 
 
 def _widened(values: Any) -> Array:
@@ -128,11 +141,11 @@ def _widened(values: Any) -> Array:
 def _torch(task: Task, threads: int) -> Contender | str:
     torch = imported("torch")
     torch.set_num_threads(threads)
-    function = functions.torch(torch, task.op.name, task.op.family)
-    if function is None or task.op.mutates:
-        return f"torch {NOTHING}"
     if why := _unknown(task, "torch", lambda name: getattr(torch, name, None)):
         return why
+    ready = _ready(task, torch, TORCH, functions.torch(torch, task.op.name, task.op.family))
+    if ready is None:
+        return f"torch {NOTHING}"
 
     def give(a: Array, f: Format) -> Any:
         return torch.from_numpy(a if f.is_native else f.exact(a)).to(getattr(torch, f.name))
@@ -140,24 +153,36 @@ def _torch(task: Task, threads: int) -> Contender | str:
     def back(t: Any) -> Array:
         return np.asarray((t.double() if t.is_floating_point() else t).numpy())
 
-    return Contender("torch", partial(function, **task.params), _operands(task, give), _results(back))
+    return _contender("torch", ready, give, back)
 
 
 def _jax(task: Task, threads: int) -> Contender | str:
     del threads  # it takes the cores that the process is pinned to
     jax = imported("jax")
     jax.config.update("jax_enable_x64", True)
-    function = functions.jax(jax, task.op.name, task.op.family)
-    if function is None or task.op.mutates:
-        return f"JAX {NOTHING}"
     if why := _unknown(task, "JAX", lambda name: getattr(jax.numpy, name, None)):
         return why
-    run = jax.jit(partial(function, **task.params))
+    function = functions.jax(jax, task.op.name, task.op.family)
+    ready = _ready(task, jax, JAX, None if function is None else _compiled(jax, function))
+    if ready is None:
+        return f"JAX {NOTHING}"
 
     def give(a: Array, f: Format) -> Any:
         return jax.numpy.asarray(f.exact(a), getattr(jax.numpy, f.name))
 
-    return Contender("jax", lambda *a: jax.block_until_ready(run(*a)), _operands(task, give), _results(_widened))
+    return _contender("jax", ready, give, _widened)
+
+
+def _compiled(jax: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function as a whole program, and what it gives when it is there."""
+
+    def run(*arrays: Any, **params: Any) -> Any:
+        if not made:
+            made.append(jax.jit(partial(function, **params)))
+        return jax.block_until_ready(made[0](*arrays))
+
+    made: list[Any] = []
+    return run
 
 
 def _onnxruntime(task: Task, threads: int) -> Contender | str:
@@ -183,7 +208,8 @@ def _onnxruntime(task: Task, threads: int) -> Contender | str:
     def run(*arrays: Array) -> Any:
         return session.run(None, dict(zip(names, arrays, strict=True)))
 
-    return Contender("onnxruntime", run, task.arrays, _results(_widened))
+    ready = Prepared(partial(given, task.problem), run)
+    return _contender("onnxruntime", ready, lambda a, f: a, _widened)
 
 
 def _cupy(task: Task, threads: int) -> Contender | str:
