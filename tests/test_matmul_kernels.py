@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import ulpgrad as ug
+from ulpgrad.errors import ShapeError
 from ulpgrad.formats import Array, Format, bfloat16, float16, float32, float64
 from ulpgrad.kernels import capabilities, native
 
@@ -87,6 +88,67 @@ def test_bias_and_activation(form: Format, activation: str) -> None:
         for isa, dots in ways(form):
             got = form.exact(native.module().linear(x, w, bias, activation, isa, dots))
             assert (abs(got - want) <= 1.01 * UNIT[form] * abs(want) + 2.0**-21 * size).all(), (m, k, n, isa, dots)
+
+
+@pytest.mark.parametrize("form", [float32, float64, float16, bfloat16], ids=str)
+def test_what_follows_a_product(form: Format) -> None:
+    """Scale, bias, activation and residual in one write-out, rounded once to each format that results may have."""
+    rng = np.random.default_rng(5)
+    for m, k, n in ((1, 40, 33), (20, 40, 1), (9, 700, 50), (31, 2100, 70), (200, 20, 90)):
+        shapes = (m, k), (n, k), (n,), (n,), (m, n)
+        (x, w, bias, scale, residual), exact = zip(*(draw(rng, form, s) for s in shapes), strict=True)
+        want = np.tanh(exact[0] @ exact[1].T * 0.3 * exact[3] + exact[2]) + exact[4]
+        size = 0.3 * abs(exact[3]) * (abs(exact[0]) @ abs(exact[1].T)) + abs(exact[2]) + abs(exact[4]) + 1
+        for isa, dots in ways(form):
+            for out in (form,) if form is float64 else (float32, float16, bfloat16):
+                got = native.module().linear(
+                    x, w, bias, "tanh", isa, dots, scale=scale, residual=residual, factor=0.3,
+                    stored="" if out is form else out.name,
+                )  # fmt: skip
+                allowed = 1.01 * UNIT[out] * abs(want) + (2.0**-50 if form is float64 else 2.0**-21) * size
+                assert (abs(out.exact(got) - want) <= allowed).all(), (m, k, n, isa, dots, out)
+
+
+def test_linear_in_every_result_format() -> None:
+    """What the kernels do not round to themselves is rounded from their float32 sums, and steps come to the same as one."""
+    rng = np.random.default_rng(6)
+    for source in (ug.float32, ug.bfloat16, ug.float8_e4m3fn, ug.float64):
+        x, w, b, s, r = (
+            ug.asarray(rng.standard_normal(shape)).to(source) for shape in ((5, 9), (4, 9), (4,), (4,), (5, 4))
+        )
+        for dtype in (None, ug.float32, ug.float64, ug.float16, ug.bfloat16, ug.float8_e5m2, ug.Q(3, 12)):
+            got = ug.linear(x, w, b, "gelu", scale=s, residual=r, dtype=dtype)
+            wide = [ug.astype(t, ug.float64) for t in (x, w, b, s, r)]
+            want = ug.gelu(wide[0] @ wide[1].T * wide[3] + wide[2]) + wide[4]
+            assert got.dtype is (dtype or source)
+            step = {ug.float64: 2.0**-20 if source is not ug.float64 else 2.0**-50}.get(got.dtype, 2.0**-20)
+            step = {ug.float16: 2.0**-11, ug.bfloat16: 2.0**-8, ug.float8_e4m3fn: 2.0**-4, ug.float8_e5m2: 2.0**-3}.get(
+                got.dtype, 2.0**-12 if dtype == ug.Q(3, 12) else step
+            )
+            near = abs(got.to(ug.float64).numpy() - want.numpy()) <= step * (2 + abs(want.numpy()))
+            assert near.all(), (source, dtype)
+
+
+def test_linear_in_steps_and_at_once() -> None:
+    """With a chosen accumulator, under a policy, and while a gradient is recorded, linear gives what it gives at once."""
+    rng = np.random.default_rng(7)
+    x, w, b, s, r = (ug.asarray(rng.standard_normal(k).astype("f4")) for k in ((5, 9), (4, 9), (4,), (4,), (5, 4)))
+    finish = {"scale": s, "residual": r, "dtype": ug.bfloat16}
+    want = ug.linear(x, w, b, "silu", **finish).to(ug.float32).numpy()
+    leaf = ug.asarray(w.numpy(), requires_grad=True)
+    found = ug.linear(x, leaf, b, "silu", **finish)
+    found.sum().backward()
+    assert leaf.grad is not None
+    assert leaf.grad.dtype is ug.float32
+    others = [found.detach(), ug.linear(x, w, b, "silu", **finish, accumulate=ug.float32)]
+    with ug.policy.Policy(weight=ug.float32):
+        others.append(ug.linear(x, w, b, "silu", **finish))
+    for other in others:
+        np.testing.assert_allclose(other.to(ug.float32).numpy(), want, rtol=2.0**-7)
+    with pytest.raises(ShapeError, match="residual of the result's shape"):
+        ug.linear(x, w, residual=s)
+    with pytest.raises(ShapeError, match="scale of shape"):
+        ug.linear(x, w, scale=r)
 
 
 def test_bfloat16_products_of_tiny_numbers() -> None:

@@ -16,8 +16,24 @@
 
 namespace ulpgrad {
 
-// Applied to each finished value of C, after the bias.
 enum class Activation : int { none, relu, gelu, silu, tanh, sigmoid };
+
+// What becomes of a finished sum on its way into C: activation(sum * factor * scale + bias) + residual.
+template <typename T>
+struct Epilogue {
+  Wide<T> factor = 1;
+  const T* scale = nullptr;  // n values, one for each column, or none
+  const T* bias = nullptr;   // the same
+  Activation activation = Activation::none;
+  const T* residual = nullptr;  // residual[i * residual_row + j], or none
+  int64_t residual_row = 0;
+
+  bool scales() const { return scale || factor != 1; }
+  bool nothing() const { return !scales() && !bias && !residual && activation == Activation::none; }
+};
+
+// What C holds: the operands' type, or another that a product of float32 sums is rounded to.
+enum class Stored : int { own, float32, float16, bfloat16 };
 
 template <typename T>
 struct Gemm {
@@ -28,10 +44,11 @@ struct Gemm {
   int64_t b_row = 0, b_col = 1;
   T* c = nullptr;  // c[i * c_row + j]
   int64_t c_row = 0;
+  Stored stored = Stored::own;
+  void* other = nullptr;    // instead of c, unless `stored` is own
   bool accumulate = false;  // add to what C holds
   bool threaded = true;     // false: on the calling thread only, as inside a parallel region
-  const T* bias = nullptr;  // n values added to each row, or none
-  Activation activation = Activation::none;
+  Epilogue<T> after;
 };
 
 struct GemmTable {

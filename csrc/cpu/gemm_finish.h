@@ -1,51 +1,95 @@
 // What happens to a tile of finished sums on their way into C, while they are in the cache nearest to the core: what C
-// held is added, then the bias, the activation is applied, and the value is rounded to C's type.
+// held is added, then comes the epilogue, and the value is rounded to the type that C holds.
 #pragma once
+
+#include <type_traits>
 
 #include "activation.h"
 #include "halves_simd.h"
 
 namespace ulpgrad::ULPGRAD_ISA {
 
-// Rows of n values from `sums` to `c`, which may be the same; `add`: to what c holds.
-template <Activation activation, typename T>
-static void finish_as(const Wide<T>* sums, int64_t sums_row, T* c, int64_t c_row, int64_t rows, int64_t n,
-                      const T* bias, bool add) {
+// Rows of n values from `sums` to `c`, which may be the same; `add`: to what c holds. They stand in C from (i, j) on.
+template <Activation activation, typename T, typename Out>
+static void finish_as(const Wide<T>* sums, int64_t sums_row, Out* c, int64_t c_row, int64_t rows, int64_t n,
+                      const Epilogue<T>& after, int64_t i, int64_t j, bool add) {
   using Sum = Wide<T>;
   constexpr int lanes = kLanes<Sum>;
-  for (int64_t i = 0; i < rows; ++i, sums += sums_row, c += c_row) {
-    int64_t j = 0;
-    for (; j + lanes <= n; j += lanes) {
-      Vec<Sum> x = load(sums + j);
-      if (add) x += load_wide(c + j);
-      if (bias) x += load_wide(bias + j);
-      store_narrow(c + j, activate<activation>(x));
+  const bool scales = after.scales();
+  const Vec<Sum> factor = broadcast(after.factor);
+  const T* const scale = after.scale ? after.scale + j : nullptr;
+  const T* const bias = after.bias ? after.bias + j : nullptr;
+  const T* residual = after.residual ? after.residual + i * after.residual_row + j : nullptr;
+  for (int64_t r = 0; r < rows; ++r, sums += sums_row, c += c_row) {
+    int64_t x = 0;
+    for (; x + lanes <= n; x += lanes) {
+      Vec<Sum> y = load(sums + x);
+      if (add) y += load_wide(c + x);
+      if (scales) y *= scale ? factor * load_wide(scale + x) : factor;
+      if (bias) y += load_wide(bias + x);
+      y = activate<activation>(y);
+      if (residual) y += load_wide(residual + x);
+      store_narrow(c + x, y);
     }
-    if (j < n) {
-      Vec<Sum> x = load_some(sums + j, n - j);
-      if (add) x += load_wide_some(c + j, n - j);
-      if (bias) x += load_wide_some(bias + j, n - j);
-      store_narrow_some(c + j, activate<activation>(x), n - j);
+    if (x < n) {
+      Vec<Sum> y = load_some(sums + x, n - x);
+      if (add) y += load_wide_some(c + x, n - x);
+      if (scales) y *= scale ? factor * load_wide_some(scale + x, n - x) : factor;
+      if (bias) y += load_wide_some(bias + x, n - x);
+      y = activate<activation>(y);
+      if (residual) y += load_wide_some(residual + x, n - x);
+      store_narrow_some(c + x, y, n - x);
     }
+    if (residual) residual += after.residual_row;
   }
 }
 
-template <typename T>
-static void finish(const Wide<T>* sums, int64_t sums_row, T* c, int64_t c_row, int64_t rows, int64_t n, const T* bias,
-                   Activation activation, bool add) {
-  switch (activation) {
+template <typename T, typename Out>
+static void finish(const Wide<T>* sums, int64_t sums_row, Out* c, int64_t c_row, int64_t rows, int64_t n,
+                   const Epilogue<T>& after, int64_t i, int64_t j, bool add) {
+  switch (after.activation) {
     case Activation::none:
-      return finish_as<Activation::none>(sums, sums_row, c, c_row, rows, n, bias, add);
+      return finish_as<Activation::none, T>(sums, sums_row, c, c_row, rows, n, after, i, j, add);
     case Activation::relu:
-      return finish_as<Activation::relu>(sums, sums_row, c, c_row, rows, n, bias, add);
+      return finish_as<Activation::relu, T>(sums, sums_row, c, c_row, rows, n, after, i, j, add);
     case Activation::gelu:
-      return finish_as<Activation::gelu>(sums, sums_row, c, c_row, rows, n, bias, add);
+      return finish_as<Activation::gelu, T>(sums, sums_row, c, c_row, rows, n, after, i, j, add);
     case Activation::silu:
-      return finish_as<Activation::silu>(sums, sums_row, c, c_row, rows, n, bias, add);
+      return finish_as<Activation::silu, T>(sums, sums_row, c, c_row, rows, n, after, i, j, add);
     case Activation::tanh:
-      return finish_as<Activation::tanh>(sums, sums_row, c, c_row, rows, n, bias, add);
+      return finish_as<Activation::tanh, T>(sums, sums_row, c, c_row, rows, n, after, i, j, add);
     case Activation::sigmoid:
-      return finish_as<Activation::sigmoid>(sums, sums_row, c, c_row, rows, n, bias, add);
+      return finish_as<Activation::sigmoid, T>(sums, sums_row, c, c_row, rows, n, after, i, j, add);
+  }
+}
+
+// Rows of sums rounded to Out.
+template <typename Out>
+static void store_rows(const float* sums, int64_t sums_row, Out* c, int64_t c_row, int64_t rows, int64_t n) {
+  constexpr int lanes = kLanes<float>;
+  for (int64_t r = 0; r < rows; ++r, sums += sums_row, c += c_row) {
+    int64_t x = 0;
+    for (; x + lanes <= n; x += lanes) store_narrow(c + x, load(sums + x));
+    if (x < n) store_narrow_some(c + x, load_some(sums + x, n - x), n - x);
+  }
+}
+
+// The tile of C from (i, j) on gets its finished sums, which are overwritten where C holds another type than T.
+template <typename T>
+static void write_out(const Gemm<T>& g, Wide<T>* sums, int64_t sums_row, int64_t i, int64_t j, int64_t rows, int64_t n,
+                      bool add) {
+  const int64_t at = i * g.c_row + j;
+  if (g.stored == Stored::own) return finish(sums, sums_row, g.c + at, g.c_row, rows, n, g.after, i, j, add);
+  if constexpr (std::is_same_v<Wide<T>, float>) {
+    if (!g.after.nothing()) finish(sums, sums_row, sums, sums_row, rows, n, g.after, i, j, false);
+    switch (g.stored) {
+      case Stored::float16:
+        return store_rows(sums, sums_row, static_cast<Float16*>(g.other) + at, g.c_row, rows, n);
+      case Stored::bfloat16:
+        return store_rows(sums, sums_row, static_cast<Bfloat16*>(g.other) + at, g.c_row, rows, n);
+      default:
+        return store_rows(sums, sums_row, static_cast<float*>(g.other) + at, g.c_row, rows, n);
+    }
   }
 }
 

@@ -68,14 +68,15 @@ class Product {
         height(parts_of(g.m, parts_of(g.m, kTileRows))),
         tiles(parts_of(g.m, height)),
         columns(parts_of(g.n, kWidth)),
+        in_place(kSumsFit && g.stored == Stored::own),
         a_in_place(reads_a_in_place()),
         b_in_place(reads_b_in_place()) {}
 
   void run() const {
     if constexpr (kReads) {
-      if (a_in_place && b_in_place && threads == 1) {
+      if (a_in_place && b_in_place && threads == 1 && !waits()) {
         for (int64_t p = 0; p == 0 || p < g.k; p += step_k)
-          multiply({}, 0, g.m, {}, 0, g.n, p, std::min(step_k, g.k - p), g.c, g.c_row);
+          multiply({}, 0, g.m, {}, 0, g.n, p, std::min(step_k, g.k - p), nullptr, 0);
         return;
       }
     }
@@ -83,8 +84,8 @@ class Product {
   }
 
  private:
-  static constexpr bool in_place = std::is_same_v<Sum, Value>;  // sums wait in C
-  static constexpr int64_t kWidth = 2 * kLanes<Sum>;            // of a panel of B
+  static constexpr bool kSumsFit = std::is_same_v<Sum, Value>;
+  static constexpr int64_t kWidth = 2 * kLanes<Sum>;  // of a panel of B
   static constexpr int64_t kSize = sizeof(Packed);
   static constexpr bool kReads = std::is_same_v<Value, Packed> && ULPGRAD_ISA_LEVEL >= 1;  // matrices where they stand
 
@@ -93,6 +94,7 @@ class Product {
   const int64_t step_k, most_steps;
   const int64_t height;          // rows of a tile: all alike, since one of few rows is slow
   const int64_t tiles, columns;  // panels of A and of B
+  const bool in_place;           // sums wait in C
   const bool a_in_place, b_in_place;
 
   // Packing pays where values are used several times, by several tiles, from beyond the nearest cache.
@@ -153,14 +155,18 @@ class Product {
     if constexpr (Math::depth == 2) to.tiny[at] = holds_tiny(out, width * steps);
   }
 
-  // The panels of A that begin with row i0 times those of B that begin with column j0. The sums stand in `sums` (none:
-  // they are finished at once), and are finished with the last block of k.
+  // The panels of A that begin with row i0 times those of B that begin with column j0. The sums stand in C, or in
+  // `waiting` (none: they are finished at once), and are finished with the last block of k.
   void multiply(const Panels<Math>& a, int64_t i0, int64_t m, const Panels<Math>& b, int64_t j0, int64_t n, int64_t p,
-                int64_t k, Sum* sums, int64_t sums_row) const {
+                int64_t k, Sum* waiting, int64_t waiting_row) const {
     const int64_t steps = parts_of(k, Math::depth);
-    const bool finishes = p + k >= g.k && (!in_place || g.bias || g.activation != Activation::none);
+    const bool finishes = p + k >= g.k && (!in_place || !g.after.nothing());
     const bool add = p > 0 || (in_place && g.accumulate);
-    alignas(64) Sum held[in_place ? 1 : kTileRows * kWidth];
+    Sum* sums = waiting;
+    int64_t sums_row = waiting_row;
+    if constexpr (kSumsFit)
+      if (in_place) sums = g.c + i0 * g.c_row + j0, sums_row = g.c_row;
+    alignas(64) Sum held[kTileRows * kWidth];
     for (int64_t j = 0; j < n; j += kWidth) {
       const int64_t cols = std::min(kWidth, n - j);
       const int vectors = vectors_for(cols);
@@ -180,9 +186,7 @@ class Product {
         if constexpr (Math::depth == 2)
           if (a.tiny[i / height] || b.tiny[j / kWidth]) tile = tile_for<typename Math::Careful>(rows, vectors);
         tile(in, to, to_row, cols, add);
-        if (finishes)
-          finish(to, to_row, g.c + (i0 + i) * g.c_row + j0 + j, g.c_row, rows, cols, g.bias ? g.bias + j0 + j : nullptr,
-                 g.activation, !in_place && g.accumulate);
+        if (finishes) write_out(g, to, to_row, i0 + i, j0 + j, rows, cols, !in_place && g.accumulate);
       }
     }
   }
@@ -211,11 +215,7 @@ class Product {
             const int64_t i = top + first * height, m = std::min(count * height, g.m - i);
             const Panels<Math> a = room(Slot::gemm_a, count, a_size(most_steps), 0, nullptr);
             for (int64_t at = 0; at < count; ++at) pack_a(a, at, i, p, k);
-            if constexpr (in_place) {
-              multiply(a, i, m, b, j, n, p, k, g.c + i * g.c_row + j, g.c_row);
-            } else {
-              multiply(a, i, m, b, j, n, p, k, waiting ? waiting + (i - top) * most_n : nullptr, most_n);
-            }
+            multiply(a, i, m, b, j, n, p, k, waiting ? waiting + (i - top) * most_n : nullptr, most_n);
           });
         }
       }
@@ -243,11 +243,7 @@ class Product {
           for (int64_t at = task * together; at < std::min(count, (task + 1) * together); ++at) {
             const int64_t j = j0 + at * kWidth, cols = std::min(kWidth, g.n - j);
             pack_b(b, 0, j, p, k);
-            if constexpr (in_place) {
-              multiply(a, 0, g.m, b, j, cols, p, k, g.c + j, g.c_row);
-            } else {
-              multiply(a, 0, g.m, b, j, cols, p, k, waiting ? waiting + at * kWidth : nullptr, most_n);
-            }
+            multiply(a, 0, g.m, b, j, cols, p, k, waiting ? waiting + at * kWidth : nullptr, most_n);
           }
         });
       }

@@ -47,11 +47,8 @@ static bool multiply_vector(const Gemm<T>& g) {
       } else {
         gemv_rows(count, g.k, matrix + first, k_step, x, y);
       }
-      if (row) {
-        finish(y, count, g.c + first, count, 1, count, g.bias ? g.bias + first : nullptr, g.activation, g.accumulate);
-      } else {
-        finish(y, 1, g.c + first * g.c_row, g.c_row, count, 1, g.bias, g.activation, g.accumulate);
-      }
+      row ? write_out(g, y, count, 0, first, 1, count, g.accumulate)
+          : write_out(g, y, 1, first, 0, count, 1, g.accumulate);
     }
   };
   share_out<Sum>(g.threaded, n, g.k, part);
@@ -82,11 +79,10 @@ static bool multiply_few(const Gemm<T>& g) {
       const int64_t count = std::min(chunk, end - first);
       if (rows) {
         gemv_few(count, g.k, matrix + first * step, step, x, far, vectors, y, 1, chunk);
-        finish(y, chunk, g.c + first, g.c_row, vectors, count, g.bias ? g.bias + first : nullptr, g.activation,
-               g.accumulate);
+        write_out(g, y, chunk, 0, first, vectors, count, g.accumulate);
       } else {
         gemv_few(count, g.k, matrix + first * step, step, x, far, vectors, y, kFew, 1);
-        finish(y, kFew, g.c + first * g.c_row, g.c_row, count, vectors, g.bias, g.activation, g.accumulate);
+        write_out(g, y, kFew, first, 0, count, vectors, g.accumulate);
       }
     }
   });

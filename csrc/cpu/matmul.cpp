@@ -89,26 +89,46 @@ py::array matmul(const py::array& a, const py::array& b, const char* isa, bool d
   return by_type(a, "a", [&](auto type) { return matmul_as<decltype(type)>(a, b, units); });
 }
 
+// What linear does beside the product.
+struct Finish {
+  std::optional<py::array> bias, scale, residual;
+  double factor;
+  Activation activation;
+  Stored stored;
+};
+
+// The values of an optional operand of this shape, row by row; `kept` holds the copy that this may take.
 template <typename T>
-py::array linear_as(const py::array& given_x, const py::array& given_weight, const std::optional<py::array>& bias,
-                    Activation activation, Units units) {
+const T* rows_of(const std::optional<py::array>& given, std::initializer_list<int64_t> shape, const char* name,
+                 py::array& kept) {
+  if (!given) return nullptr;
+  kept = py::array::ensure(*given, py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_);
+  expect_shape(kept, shape, name);
+  return strided<T>(kept, name);
+}
+
+template <typename T>
+py::array linear_as(const py::array& given_x, const py::array& given_weight, const Finish& finish, Units units) {
   const py::array x = usable(given_x), weight = usable(given_weight);
   expect_ndim(x, 2, "x");
   expect_ndim(weight, 2, "weight");
   Gemm<T> g;
   g.m = x.shape(0), g.n = weight.shape(0), g.k = x.shape(1);
   expect_shape(weight, {g.n, g.k}, "weight");
-  py::array added;
-  if (bias) {
-    added = py::array::ensure(*bias, py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_);
-    expect_shape(added, {g.n}, "bias");
-    g.bias = strided<T>(added, "bias");
-  }
+  py::array bias, scale, residual;
+  g.after.bias = rows_of<T>(finish.bias, {g.n}, "bias", bias);
+  g.after.scale = rows_of<T>(finish.scale, {g.n}, "scale", scale);
+  g.after.residual = rows_of<T>(finish.residual, {g.m, g.n}, "residual", residual), g.after.residual_row = g.n;
+  g.after.factor = static_cast<Wide<T>>(finish.factor);
+  g.after.activation = finish.activation;
   g.a = strided<T>(x, "x"), g.a_row = stride<T>(x, 0), g.a_col = stride<T>(x, 1);
   g.b = strided<T>(weight, "weight"), g.b_row = stride<T>(weight, 1), g.b_col = stride<T>(weight, 0);
-  py::array out = empty_of<T>({g.m, g.n});
-  g.c = static_cast<T*>(out.mutable_data()), g.c_row = g.n;
-  g.activation = activation;
+  g.stored = finish.stored;
+  py::array out = g.stored == Stored::own        ? empty_of<T>({g.m, g.n})
+                  : g.stored == Stored::float32  ? empty_of<float>({g.m, g.n})
+                  : g.stored == Stored::bfloat16 ? empty_of<Bfloat16>({g.m, g.n})
+                                                 : empty_of<Float16>({g.m, g.n});
+  g.other = out.mutable_data(), g.c = static_cast<T*>(g.other), g.c_row = g.n;
   {
     py::gil_scoped_release released;
     run(units, g);
@@ -116,11 +136,24 @@ py::array linear_as(const py::array& given_x, const py::array& given_weight, con
   return out;
 }
 
+Stored stored_named(const std::string& name) {
+  const char* const names[] = {"", "float32", "float16", "bfloat16"};
+  for (int i = 0; i < 4; ++i)
+    if (name == names[i]) return static_cast<Stored>(i);
+  throw py::value_error("linear: stored='" + name + "': expected float32, float16 or bfloat16");
+}
+
 py::array linear(const py::array& x, const py::array& weight, const std::optional<py::array>& bias,
-                 const std::string& activation, const char* isa, bool dots) {
-  const Activation after = activation_named("linear", activation);
+                 const std::string& activation, const char* isa, bool dots, const std::optional<py::array>& scale,
+                 const std::optional<py::array>& residual, double factor, const std::string& stored) {
+  const Finish finish{bias, scale, residual, factor, activation_named("linear", activation), stored_named(stored)};
   const Units units = units_named(isa, dots);
-  return by_type(x, "x", [&](auto type) { return linear_as<decltype(type)>(x, weight, bias, after, units); });
+  return by_type(x, "x", [&](auto type) {
+    using T = decltype(type);
+    if (std::is_same_v<T, double> && finish.stored != Stored::own)
+      throw py::value_error("linear: stored='" + stored + "': sums of float64 are stored as such");
+    return linear_as<T>(x, weight, finish, units);
+  });
 }
 
 void bind_matmul(py::module_& m) {
@@ -128,8 +161,10 @@ void bind_matmul(py::module_& m) {
         "a[..., m, k] @ b[..., k, n] of float32, float64, float16 or uint16 (bfloat16) with any strides; batches "
         "broadcast. dots: whether bfloat16 may use VDPBF16PS.");
   m.def("linear", &linear, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("activation") = "",
-        py::arg("isa") = "", py::arg("dots") = true,
-        "activation(x[m, k] @ weight[n, k].T + bias[n]) in one sweep, of what matmul takes.");
+        py::arg("isa") = "", py::arg("dots") = true, py::kw_only(), py::arg("scale") = py::none(),
+        py::arg("residual") = py::none(), py::arg("factor") = 1.0, py::arg("stored") = "",
+        "activation(x[m, k] @ weight[n, k].T * factor * scale[n] + bias[n]) + residual[m, n] in one sweep, of what "
+        "matmul takes. stored: float32, float16 or bfloat16 instead of the operands' type, not for float64.");
 }
 
 const Binder binder(bind_matmul);

@@ -22,7 +22,8 @@ def fan_in_uniform(parameter: Parameter, fan_in: int) -> None:
 class Linear(Module):
     """x @ weight.T + bias: (..., in_features) -> (..., out_features); weight (out, in), bias (out,).
 
-    Called with the name of an activation too, it applies that in the same kernel. See `ulpgrad.linear`.
+    Called with the name of an activation too, or with a residual to be added, it does that in the same kernel. See
+    `ulpgrad.linear`.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, dtype: Any = None) -> None:
@@ -37,8 +38,8 @@ class Linear(Module):
         if self.bias is not None:
             fan_in_uniform(self.bias, self.in_features)
 
-    def forward(self, x: Any, activation: str | None = None) -> Tensor:
-        return linear(x, self.weight, self.bias, activation)
+    def forward(self, x: Any, activation: str | None = None, *, residual: Tensor | None = None) -> Tensor:
+        return linear(x, self.weight, self.bias, activation, residual=residual)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

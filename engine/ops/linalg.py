@@ -6,12 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ulpgrad import dispatch
 from ulpgrad.autograd import is_grad_enabled
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, ShapeError
+from ulpgrad.formats import FLOATS, as_format, float32, float64
 from ulpgrad.kernels.matmul import spec
 from ulpgrad.ops import accumulate as acc, elementwise as ew
 from ulpgrad.ops.common import as_tensor, normalize_axes, normalize_axis, operands
+from ulpgrad.ops.creation import astype
 from ulpgrad.ops.manipulation import matrix_transpose, moveaxis, permute_dims, reshape
 from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
@@ -41,11 +44,28 @@ _linear: Primitive = Primitive(
         "bias": lambda g: g,
     },
 )
+_finished: Primitive = Primitive(
+    spec.linear,
+    "x weight bias scale residual",
+    gradients={
+        "x": lambda g, weight, scale, factor: matmul(_scaled(g, scale, factor), weight),
+        "weight": lambda g, x, scale, factor: _matmul(matrix_transpose(_rows(_scaled(g, scale, factor))), _rows(x)),
+        "bias": lambda g: g,
+        "scale": lambda g, x, weight, factor: _scaled(g * _linear(x, weight, None, activation=None), None, factor),
+        "residual": lambda g: g,
+    },
+)
 ACTIVATIONS = {"relu": ew.relu, "gelu": ew.gelu, "silu": ew.silu, "tanh": ew.tanh, "sigmoid": ew.sigmoid}
 
 
 def _rows(x: Tensor) -> Tensor:
     return x if x.ndim == 2 else reshape(x, (-1, x.shape[-1]))
+
+
+def _scaled(x: Tensor, scale: Tensor | None, factor: float) -> Tensor:
+    """x * factor * scale, of which both may be left out."""
+    x = x if factor == 1.0 else x * factor
+    return x if scale is None else x * scale
 
 
 def _product(name: str, a: Tensor, b: Tensor, accumulate: Any, backward: Any) -> Tensor:
@@ -90,30 +110,59 @@ def linear(
     bias: Tensor | None = None,
     activation: str | None = None,
     *,
+    scale: float | Tensor | None = None,
+    residual: Tensor | None = None,
+    dtype: Any = None,
     accumulate: Any = None,
     accumulate_backward: Any = None,
 ) -> Tensor:
-    """activation(x @ weight.T + bias) in one kernel: x (..., in), weight (out, in), bias (out,) -> (..., out).
+    """activation(x @ weight.T * scale + bias) + residual in one kernel: x (..., in), weight (out, in), bias (out,) ->
+    (..., out).
 
-    `activation`: None, "relu", "gelu", "silu", "tanh" or "sigmoid". While a gradient is recorded the activation is a
-    step of its own, since its gradient needs what goes into it. `accumulate` and `accumulate_backward`: as in `matmul`, for
-    the products only; the bias is added to their result.
+    `activation`: None, "relu", "gelu", "silu", "tanh" or "sigmoid". While a gradient is recorded the activation, and what
+    follows it, is a step of its own, since its gradient needs what goes into it. `scale`: a number, or a tensor (out,).
+    `residual`: a tensor of the result's shape. `dtype`: the result's format, in which the sums are rounded once; float64 widens
+    the operands. `accumulate` and `accumulate_backward`: as in `matmul`, for the products only; what follows is made of their
+    result.
     """
     x = as_tensor(x)
     if activation is not None and activation not in ACTIVATIONS:
         raise ArgumentError(
             f"linear: unknown activation {activation!r}; expected None or one of {', '.join(ACTIVATIONS)}"
         )
+    recorded = is_grad_enabled() and any(
+        isinstance(t, Tensor) and t.requires_grad for t in (x, weight, bias, scale, residual)
+    )
+    if accumulate is None and scale is None and residual is None and dtype is None:
+        if activation and recorded:
+            return ACTIVATIONS[activation](_linear(x, weight, bias, activation=None))
+        return _linear(x, weight, bias, activation=activation)
+
+    out = None if dtype is None else as_format(dtype)
+    values = scale if isinstance(scale, Tensor) else None
+    factor = float(scale) if scale is not None and values is None else 1.0
+    spec.check_linear(x, weight, bias, values, residual, activation=activation)
+    whole = all(t is None or t.dtype in FLOATS for t in (x, weight, bias, values, residual))
     if accumulate is not None:
-        spec.check_linear(x, weight, bias)
         rows = reshape(x, (1, -1)) if x.ndim == 1 else x
-        out = acc.product("linear", rows, matrix_transpose(weight), accumulate, accumulate_backward)
-        out = reshape(out, (*x.shape[:-1], weight.shape[0]))
-        out = out if bias is None else out + bias
-        return ACTIVATIONS[activation](out) if activation else out
-    if activation and is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-        return ACTIVATIONS[activation](_linear(x, weight, bias, activation=None))
-    return _linear(x, weight, bias, activation=activation)
+        y = acc.product("linear", rows, matrix_transpose(weight), accumulate, accumulate_backward)
+        y = _with_bias(_scaled(reshape(y, (*x.shape[:-1], weight.shape[0])), values, factor), bias)
+    elif dispatch.state.policies or not whole:  # they know the plain product
+        y = _with_bias(_scaled(_linear(x, weight, None, activation=None), values, factor), bias)
+    elif activation and recorded:
+        y = _finished(x, weight, bias, values, None, activation=None, factor=factor, dtype=None)
+    else:
+        x = astype(x, float64, copy=False) if out is float64 else x
+        stored = None if out is None or out is float64 else out if out in spec.RESULTS else float32
+        y = _finished(x, weight, bias, values, residual, activation=activation, factor=factor, dtype=stored)
+        return y if out is None else astype(y, out, copy=False)
+    y = ACTIVATIONS[activation](y) if activation else y
+    y = y if residual is None else y + residual
+    return y if out is None else astype(y, out, copy=False)
+
+
+def _with_bias(x: Tensor, bias: Tensor | None) -> Tensor:
+    return x if bias is None else x + bias
 
 
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1, accumulate: Any = None, accumulate_backward: Any = None) -> Tensor:

@@ -3,9 +3,11 @@ float16 while it is packed. Next limit: the registers; a larger tile would use e
 
 from __future__ import annotations
 
+from typing import Any
+
 from ulpgrad.formats import Array, bfloat16, float16, float32, float64
 from ulpgrad.kernels import native
-from ulpgrad.kernels.matmul import layout, spec
+from ulpgrad.kernels.matmul import native_call, spec
 from ulpgrad.kernels.registry import kernel
 
 FORMATS = (bfloat16, float16, float32, float64)
@@ -17,6 +19,12 @@ def matmul(a: Array, b: Array) -> Array:
 
 
 @kernel(spec.linear, "cpu/native-avx2", rank=70, formats=FORMATS, requires=("native", "avx2"))
-def linear(x: Array, weight: Array, bias: Array | None, *, activation: str | None = None) -> Array:
-    out = native.module().linear(layout.rows(x), weight, bias, activation or "", "avx2")
-    return out.reshape(*x.shape[:-1], weight.shape[0])
+def linear(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    scale: Array | None = None,
+    residual: Array | None = None,
+    **finish: Any,
+) -> Array:
+    return native_call.linear("avx2", False, x, weight, bias, scale, residual, **finish)

@@ -7,9 +7,11 @@ ordinary FMAs instead, so that results keep to the same tolerance. Next limit: t
 
 from __future__ import annotations
 
+from typing import Any
+
 from ulpgrad.formats import Array, bfloat16
 from ulpgrad.kernels import native
-from ulpgrad.kernels.matmul import layout, spec
+from ulpgrad.kernels.matmul import native_call, spec
 from ulpgrad.kernels.registry import kernel
 
 FORMATS = (bfloat16,)
@@ -21,6 +23,12 @@ def matmul(a: Array, b: Array) -> Array:
 
 
 @kernel(spec.linear, "cpu/native-avx512-bf16", rank=90, formats=FORMATS, requires=("native", "avx512_bf16"))
-def linear(x: Array, weight: Array, bias: Array | None, *, activation: str | None = None) -> Array:
-    out = native.module().linear(layout.rows(x), weight, bias, activation or "", "avx512")
-    return out.reshape(*x.shape[:-1], weight.shape[0])
+def linear(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    scale: Array | None = None,
+    residual: Array | None = None,
+    **finish: Any,
+) -> Array:
+    return native_call.linear("avx512", True, x, weight, bias, scale, residual, **finish)

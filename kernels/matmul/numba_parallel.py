@@ -8,7 +8,8 @@ import math
 
 import numpy as np
 
-from ulpgrad.formats import Array, float32, float64
+from ulpgrad.formats import Array, Format, as_format, float32, float64
+from ulpgrad.kernels.cast import convert
 from ulpgrad.kernels.matmul import layout, spec
 from ulpgrad.kernels.numba_jit import jit, prange
 from ulpgrad.kernels.registry import kernel
@@ -108,13 +109,13 @@ def multiply(a: Array, b: Array, c: Array, height: int) -> None:
 
 
 @jit(parallel=True)
-def finish(c: Array, bias: Array, activation: int) -> None:
-    """c = activation(c + bias), row by row."""
+def finish(c: Array, scale: Array, bias: Array, activation: int, residual: Array) -> None:
+    """c = activation(c * scale + bias) + residual, row by row; a residual without rows is none."""
     one, half, root = c.dtype.type(1), c.dtype.type(0.5), c.dtype.type(math.sqrt(0.5))
     for i in prange(len(c)):
         row = c[i]
         for j in range(len(row)):
-            x = row[j] + bias[j]
+            x = row[j] * scale[j] + bias[j]
             if activation == 1:
                 x = x if not x < 0 else x - x
             elif activation == 2:
@@ -126,6 +127,9 @@ def finish(c: Array, bias: Array, activation: int) -> None:
             elif activation == 5:
                 x = one / (one + math.exp(-x))
             row[j] = x
+        if len(residual):
+            for j in range(len(row)):
+                row[j] += residual[i, j]
 
 
 def task_height(m: int) -> int:
@@ -156,10 +160,17 @@ def matmul(a: Array, b: Array) -> Array:
     rank=40,
     formats=[float32, float64],
     contiguous=True,
-    idea="matmul's rung of this name on the transposed weight, then one sweep for bias and activation.",
+    idea="matmul's rung of this name on the transposed weight, then one sweep for all that follows.",
 )
-def linear(x: Array, weight: Array, bias: Array | None, *, activation: str | None = None) -> Array:
+def linear(
+    x: Array, weight: Array, bias: Array | None, scale: Array | None = None, residual: Array | None = None, *,
+    activation: str | None = None, factor: float = 1.0, dtype: Format | None = None,
+) -> Array:  # fmt: skip
     out = matmul(layout.rows(x), np.ascontiguousarray(weight.T))
-    if bias is not None or activation is not None:
-        finish(out, np.zeros(len(weight), x.dtype) if bias is None else bias, ACTIVATIONS.index(activation))
-    return out.reshape(*x.shape[:-1], len(weight))
+    if factor != 1.0 or any(given is not None for given in (bias, scale, residual, activation)):
+        by = np.full(len(weight), factor, x.dtype) if scale is None else (scale * factor).astype(x.dtype)
+        added = np.zeros(len(weight), x.dtype) if bias is None else bias
+        rest = np.empty((0, len(weight)), x.dtype) if residual is None else layout.rows(residual)
+        finish(out, by, added, ACTIVATIONS.index(activation), rest)
+    out = out.reshape(*x.shape[:-1], len(weight))
+    return out if dtype is None else convert(out, as_format(x.dtype), dtype)

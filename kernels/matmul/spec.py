@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.errors import ArgumentError, ShapeError
-from ulpgrad.formats import FLOATS, REALS, Array, Format, float32, float64
-from ulpgrad.kernels.spec import Op, Sample
+from ulpgrad.errors import ArgumentError, FormatError, ShapeError
+from ulpgrad.formats import FLOATS, REALS, Array, Format, bfloat16, float16, float32, float64
+from ulpgrad.kernels.spec import Op, Sample, promoted
 
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "sigmoid")
+
+RESULTS = (float32, bfloat16, float16)  # what linear rounds its sums to, beside the operands' own format
 
 # Of |a| @ |b|: the rounding of each product and each sum can add up, but by far not to the bound of k / 2.
 ULPS: dict[Format, float] = {float32: 4, float64: 4}
@@ -33,16 +35,26 @@ def check_matmul(a: Any, b: Any) -> None:
         ) from None
 
 
-def check_linear(x: Any, weight: Any, bias: Any, *, activation: str | None = None) -> None:
+def check_linear(
+    x: Any, weight: Any, bias: Any, scale: Any = None, residual: Any = None, *, activation: str | None = None,
+    factor: float = 1.0, dtype: Format | None = None,
+) -> None:  # fmt: skip
     if weight.ndim != 2:
         raise ShapeError(f"linear: expected a weight of shape (outputs, inputs), got {weight.shape}")
     if x.ndim < 1 or x.shape[-1] != weight.shape[1]:
         given = f"{x.shape[-1]} != {weight.shape[1]}" if x.ndim else "x has no axes"
         raise ShapeError(f"linear: input sizes differ: x {x.shape}, weight {weight.shape}: {given}")
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(f"linear: expected a bias of shape {weight.shape[:1]}, got {bias.shape}")
+    for name, values in (("bias", bias), ("scale", scale)):
+        if values is not None and values.shape != weight.shape[:1]:
+            raise ShapeError(f"linear: expected a {name} of shape {weight.shape[:1]}, got {values.shape}")
+    if residual is not None and residual.shape != (*x.shape[:-1], weight.shape[0]):
+        raise ShapeError(
+            f"linear: expected a residual of the result's shape {(*x.shape[:-1], weight.shape[0])}, got {residual.shape}"
+        )
     if activation is not None and activation not in ACTIVATIONS:
         raise ArgumentError(f"linear: activation={activation!r}: expected None or one of {', '.join(ACTIVATIONS)}")
+    if dtype is not None and dtype not in RESULTS:
+        raise FormatError(f"linear: dtype={dtype}: expected one of {', '.join(f.name for f in RESULTS)}")
 
 
 def activate(x: Array, activation: str | None) -> Array:
@@ -62,15 +74,24 @@ def activate(x: Array, activation: str | None) -> Array:
     return x
 
 
-def linear_reference(x: Array, weight: Array, bias: Array | None, *, activation: str | None = None) -> Array:
-    product = np.matmul(x, weight.T)
-    return activate(product if bias is None else product + bias, activation)
+def linear_reference(
+    x: Array, weight: Array, bias: Array | None, scale: Array | None = None, residual: Array | None = None, *,
+    activation: str | None = None, factor: float = 1.0, dtype: Format | None = None,
+) -> Array:  # fmt: skip
+    y = np.matmul(x, weight.T) * factor
+    y = y if scale is None else y * scale
+    y = activate(y if bias is None else y + bias, activation)
+    return y if residual is None else y + residual
 
 
-def linear_magnitude(x: Array, weight: Array, bias: Array | None, *, activation: str | None = None) -> Array:
+def linear_magnitude(
+    x: Array, weight: Array, bias: Array | None, scale: Array | None = None, residual: Array | None = None, *,
+    activation: str | None = None, factor: float = 1.0, dtype: Format | None = None,
+) -> Array:  # fmt: skip
     """The terms' sizes; and the result's, which may be larger (sigmoid(0) = 0.5)."""
-    terms = linear_reference(abs(x), abs(weight), None if bias is None else abs(bias))
-    return np.asarray(terms + abs(linear_reference(x, weight, bias, activation=activation)))
+    sizes = [None if a is None else abs(a) for a in (x, weight, bias, scale, residual)]
+    result = linear_reference(x, weight, bias, scale, residual, activation=activation, factor=factor)
+    return np.asarray(linear_reference(*sizes, factor=abs(factor)) + abs(result))  # type: ignore[arg-type]
 
 
 def matmul_flops(a: Any, b: Any) -> float:
@@ -123,6 +144,20 @@ def linear_samples() -> Iterable[Sample]:
     for activation in ACTIVATIONS:
         yield sample((19, 33), 37, activation, bias=True, name=activation)
         yield sample((1, 600), 5, activation, bias=False, name=f"one row, {activation}")
+    finished: tuple[tuple[int, int, int, dict[str, Any], str], ...] = (
+        (1, 40, 33, {"factor": 0.25}, "scale"),
+        (19, 33, 37, {"activation": "gelu", "factor": -0.3, "dtype": float32}, "bias scale residual"),
+        (21, 600, 1, {"activation": "relu", "dtype": bfloat16}, "residual"),
+        (7, 130, 18, {"activation": "tanh", "dtype": float16}, "bias scale"),
+        (70, 20, 45, {}, "residual"),
+    )
+    for m, k, n, finish, operands in finished:
+        shapes = {"bias": (n,), "scale": (n,), "residual": (m, n)}
+        rest = (rng.standard_normal(shape) if name in operands else None for name, shape in shapes.items())
+        x, weight = rng.standard_normal((m, k)), rng.standard_normal((n, k)) / k**0.5
+        yield Sample((x, weight, *rest), finish, f"finished, {m} x {k} x {n}")
+    yield Sample((rng.standard_normal((2, 3, 5)), rng.standard_normal((4, 5)), None, None, rng.standard_normal((2, 3, 4))),
+                 name="residual with leading axes")  # fmt: skip
     wide = np.linspace(-30, 30, 121).reshape(-1, 1)
     for activation in ACTIVATIONS:
         yield Sample((wide, np.ones((1, 1)), None), {"activation": activation}, f"wide range, {activation}")
@@ -143,13 +178,17 @@ matmul = Op(
 
 linear = Op(
     "linear",
-    "(x: [..., k], weight: [n, k], bias: [n] | None, *, activation=None) -> [..., n]",
-    doc="activation(x @ weight.T + bias) in one pass; gelu is the exact one, by erf.",
+    "(x: [..., k], weight: [n, k], bias: [n] | None, scale: [n] | None, residual: [..., n] | None, *, activation=None, "
+    "factor=1.0, dtype=None) -> [..., n]",
+    doc="activation(x @ weight.T * factor * scale + bias) + residual in one pass, rounded once to dtype; gelu is the exact one, "
+    "by erf.",
     reference=linear_reference,
     check=check_linear,
+    result=lambda *formats, dtype=None, **_: promoted(*formats) if dtype is None else dtype,
     formats=FLOATS,
-    flops=lambda x, weight, bias, *, activation=None: 2.0 * x.size * weight.shape[0],
+    flops=lambda x, weight, *_, **__: 2.0 * x.size * weight.shape[0],
     samples=linear_samples,
     ulps=ULPS,
     magnitude=linear_magnitude,
+    key=lambda *_, dtype=None, **__: dtype,
 )

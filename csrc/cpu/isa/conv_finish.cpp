@@ -6,8 +6,9 @@ namespace ulpgrad::ULPGRAD_ISA {
 
 template <typename T>
 static void activate_row(T* x, int64_t step, int64_t width, int64_t positions, Activation activation) {
-  const T* const no_bias = nullptr;
-  finish<T>(x, step, x, step, positions, width, no_bias, activation, false);
+  Epilogue<T> after;
+  after.activation = activation;
+  finish(x, step, x, step, positions, width, after, 0, 0, false);
 }
 
 template <typename T>
