@@ -1,16 +1,22 @@
 """`jit`: numba.njit that is not imported before the first call, so that a rung can be listed, explained and refused at no cost.
 
-Kernels write `prange` and call other `@jit` functions of the same file as usual. Compiled code is cached on disk; since
-Numba's cache does not see changes in imported helpers, a kernel's helpers stand in its own file. In a forked child kernels
-are compiled anew for one thread: the parent's OpenMP threads are not there.
+Kernels write `prange` and call other `@jit` functions as usual. A name that stands for a `PerFormat` (a type, a constant)
+has the value that goes with the format a kernel is compiled for: such kernels, and all that call them, are compiled once
+for float32 and once for float64. Compiled code is cached on disk, under a name that changes with the files of helpers,
+since Numba's cache sees changes in a kernel's own file only. In a forked child kernels are compiled anew for one thread:
+the parent's OpenMP threads are not there.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import os
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ulpgrad import settings
@@ -18,31 +24,67 @@ from ulpgrad import settings
 prange = range  # the name kernels use; the real one takes its place when a kernel is compiled
 
 
+@dataclass(frozen=True)
+class PerFormat:
+    """What a name means in a kernel of float32, and in one of float64."""
+
+    float32: Any
+    float64: Any
+
+
 class Jit:
-    """A function that becomes a Numba dispatcher when first called."""
+    """A function that becomes a Numba dispatcher, or one for each format, when first called."""
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
         functools.update_wrapper(self, function)
         self.function, self.options = function, options
-        self.compiled: Callable[..., Any] | None = None
+        self.compiled: dict[str, Callable[..., Any]] = {}
 
-    def compile(self) -> Callable[..., Any]:
-        """Import Numba, compile what this function calls, and return its dispatcher."""
-        if self.compiled is None:
+    def named(self) -> Iterator[tuple[str, Any]]:
+        """The globals that the function names."""
+        scope = self.function.__globals__
+        return ((name, scope[name]) for name in self.function.__code__.co_names if name in scope)
+
+    @functools.cached_property
+    def helpers(self) -> frozenset[Jit]:
+        """Itself, and all kernels that it calls, or they do."""
+        return frozenset({self}).union(*(value.helpers for _, value in self.named() if isinstance(value, Jit)))
+
+    @functools.cached_property
+    def has_formats(self) -> bool:
+        return any(isinstance(value, PerFormat) for helper in self.helpers for _, value in helper.named())
+
+    def compile(self, form: str = "") -> Callable[..., Any]:
+        """Import Numba, compile what this function calls, and return its dispatcher. `form`: where formats matter."""
+        form = form if self.has_formats else ""
+        if form not in self.compiled:
             numba = _numba()
-            scope = self.function.__globals__
-            for name in self.function.__code__.co_names:
-                if isinstance(scope.get(name), Jit):
-                    scope[name] = scope[name].compile()
-                elif scope.get(name) is range and name == "prange":
+            scope = dict(self.function.__globals__)
+            for name, value in self.named():
+                if isinstance(value, Jit):
+                    scope[name] = value.compile(form)
+                elif isinstance(value, PerFormat):
+                    scope[name] = getattr(value, form)
+                elif value is range and name == "prange":
                     scope[name] = numba.prange
             options = {**self.options, "parallel": False, "cache": False} if _forked else self.options
-            self.compiled = numba.njit(**options)(self.function)
+            self.compiled[form] = numba.njit(**options)(self._copy(scope, form))
             _compiled.append(self)
-        return self.compiled
+        return self.compiled[form]
+
+    def _copy(self, scope: dict[str, Any], form: str) -> Callable[..., Any]:
+        """The function among other globals, under the name by which its compiled code is found again."""
+        code = self.function.__code__
+        copy = types.FunctionType(code, scope, code.co_name, self.function.__defaults__)
+        elsewhere = {helper.function.__code__.co_filename for helper in self.helpers} - {code.co_filename}
+        digest = hashlib.sha256(b"".join(Path(file).read_bytes() for file in sorted(elsewhere))).hexdigest()[:8]
+        copy.__qualname__ = "_".join(filter(None, (self.function.__qualname__, form, digest if elsewhere else "")))
+        return copy
 
     def __call__(self, *args: Any) -> Any:
-        return (self.compiled or self.compile())(*args)
+        """Run on these arguments; the first is an array, where formats matter."""
+        form = args[0].dtype.name if self.has_formats else ""
+        return (self.compiled.get(form) or self.compile(form))(*args)
 
 
 _compiled: list[Jit] = []
@@ -54,7 +96,7 @@ def _after_fork() -> None:
     global _forked
     _forked = True
     while _compiled:
-        _compiled.pop().compiled = None
+        _compiled.pop().compiled.clear()
 
 
 if hasattr(os, "register_at_fork"):

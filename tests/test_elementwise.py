@@ -11,8 +11,9 @@ import pytest
 from ulpgrad import dispatch
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats import Format, as_format, bfloat16, float16, float32, float64
-from ulpgrad.kernels.elementwise.expression import to_cpp, to_scalar_python
+from ulpgrad.kernels.elementwise.expression import to_cpp
 from ulpgrad.kernels.elementwise.spec import OPS
+from ulpgrad.kernels.numba_source import expression
 
 
 def call(name: str, *arrays: np.ndarray, form: Format | None = None, **params: Any) -> np.ndarray:
@@ -57,6 +58,6 @@ def test_unknown_variant_is_named() -> None:
 
 def test_formulas_translate() -> None:
     assert to_cpp("where(x > 0, x, 2 * x)") == "((x > T(0)) ? x : (T(2) * x))"
-    assert to_scalar_python("where(x > 0, exp(x), -x)") == "(_exp(x) if (x > 0) else (-x))"
+    assert expression("where(x > 0, exp(x), -x)", {"x": "v0"}) == "(_exp(v0) if (v0 > T(0)) else (-v0))"
     with pytest.raises(SyntaxError, match="is not in the expression language"):
         to_cpp("x if x > 0 else 0")

@@ -1,6 +1,6 @@
-"""A row at a time, with the softmax never stored: maximum and sum of exponentials, then one number per row.
+"""A row at a time, with the softmax never stored: maximum and sum of exponentials, then one number per row, all in vectors.
 
-Next limit: exp, a scalar call per value in Numba.
+Next limit: reading the logits from memory, once forward; backward a read and a write.
 """
 
 from __future__ import annotations
@@ -10,50 +10,53 @@ import numpy as np
 from ulpgrad.formats import INTEGERS, Array, float32, float64
 from ulpgrad.kernels.cross_entropy import spec
 from ulpgrad.kernels.numba_jit import jit, prange
+from ulpgrad.kernels.numba_math import ZERO, T, exp_of_shifted
+from ulpgrad.kernels.numba_rows import SUM, largest, sum_of_exp
 from ulpgrad.kernels.registry import kernel
 
 FORMATS = [float32, float64, *INTEGERS]
 
 
+@jit(fastmath=SUM, forceinline=True)
+def _shifts(x, top):  # type: ignore[no-untyped-def]
+    found = ZERO
+    for j in range(x.size):
+        found += x[j] - top
+    return found
+
+
 @jit(parallel=True)
 def _forward(x, target, ignore_index, smoothing, losses, lse):  # type: ignore[no-untyped-def]
-    kind = x.dtype.type
     classes = x.shape[1]
-    spread = kind(smoothing / classes) if classes else kind(0)
-    hit = kind(1 - smoothing)
+    spread = T(smoothing / classes) if classes else ZERO
+    hit = T(1 - smoothing)
     for i in prange(x.shape[0]):
-        top = kind(-np.inf)
-        for j in range(classes):
-            top = max(top, x[i, j])
-        total = kind(0)
-        shifts = kind(0)
-        for j in range(classes):
-            total += np.exp(x[i, j] - top)
-            shifts += x[i, j] - top
-        log = np.log(total)
+        row, t = x[i], target[i]
+        top = largest(row)
+        log = np.log(sum_of_exp(row, top))
         lse[i] = top + log
-        t = target[i]
-        if t == ignore_index:
-            losses[i] = 0
-        else:
-            losses[i] = hit * (log - (x[i, t] - top)) if hit else kind(0)
+        loss = ZERO
+        if t != ignore_index:
+            if hit:
+                loss = hit * (log - (row[t] - top))
             if spread:
-                losses[i] += spread * (kind(classes) * log - shifts)
+                loss += spread * (T(classes) * log - _shifts(row, top))
+        losses[i] = loss
 
 
 @jit(parallel=True)
-def _gradient(g, x, target, lse, ignore_index, smoothing, out):  # type: ignore[no-untyped-def]
-    kind = x.dtype.type
+def _gradient(x, g, target, lse, ignore_index, smoothing, dx):  # type: ignore[no-untyped-def]
     classes = x.shape[1]
-    spread = kind(smoothing / classes) if classes else kind(0)
+    spread = T(smoothing / classes) if classes else ZERO
     for i in prange(x.shape[0]):
-        t = target[i]
+        row, out, t = x[i], dx[i], target[i]
+        scale, log = g[i], lse[i]
         if t == ignore_index:
-            out[i] = 0
+            out[:] = ZERO
         else:
-            for j in range(classes):
-                out[i, j] = g[i] * (np.exp(x[i, j] - lse[i]) - spread)
-            out[i, t] = g[i] * ((np.exp(x[i, t] - lse[i]) - spread) - kind(1 - smoothing))
+            for j in range(row.size):
+                out[j] = scale * (exp_of_shifted(row[j] - log) - spread)
+            out[t] = scale * ((exp_of_shifted(row[t] - log) - spread) - T(1 - smoothing))
 
 
 @kernel(spec.cross_entropy, "cpu/numba-rows", rank=20, formats=FORMATS)
@@ -70,5 +73,5 @@ def cross_entropy_gradient(
 ) -> Array:
     spec.validate("cross_entropy_gradient", target, logits.shape[1], ignore_index)
     out = np.empty_like(logits, order="C")
-    _gradient(g, logits, target.astype(np.int64), lse, ignore_index, label_smoothing, out)
+    _gradient(logits, g, target.astype(np.int64), lse, ignore_index, label_smoothing, out)
     return out

@@ -34,14 +34,13 @@ def called(formula: str) -> set[str]:
     return {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
 
 
-def operations(formula: str) -> int:
-    """How many operators and calls a formula has: more than one is what fusing saves passes over memory for."""
-    nodes = ast.walk(ast.parse(formula, mode="eval"))
-    return sum(isinstance(node, ast.BinOp | ast.UnaryOp | ast.Compare | ast.Call) for node in nodes)
-
-
-def translate(formula: str, number: Callable[[float], str], call: Callable[[str, list[str]], str]) -> str:
-    """The formula in a language with C's operators: `number` writes a constant, `call` a function call."""
+def translate(
+    formula: str,
+    number: Callable[[float], str],
+    call: Callable[[str, list[str]], str],
+    name: Callable[[str], str] = str,
+) -> str:
+    """The formula in a language with C's operators: `number` writes a constant, `call` a function call, `name` an operand."""
 
     def write(node: ast.AST) -> str:
         match node:
@@ -49,16 +48,16 @@ def translate(formula: str, number: Callable[[float], str], call: Callable[[str,
                 return write(body)
             case ast.Constant(value=bool() | int() | float() as value):
                 return number(value)
-            case ast.Name(id=name):
-                return name
+            case ast.Name(id=operand):
+                return name(operand)
             case ast.UnaryOp(op=op, operand=operand):
                 return f"({_OPERATORS[type(op)]}{write(operand)})"
             case ast.BinOp(left=left, op=op, right=right):
                 return f"({write(left)} {_OPERATORS[type(op)]} {write(right)})"
             case ast.Compare(left=left, ops=[op], comparators=[right]):
                 return f"({write(left)} {_OPERATORS[type(op)]} {write(right)})"
-            case ast.Call(func=ast.Name(id=name), args=args) if name in FUNCTIONS:
-                return call(name, [write(a) for a in args])
+            case ast.Call(func=ast.Name(id=function), args=args) if function in FUNCTIONS:
+                return call(function, [write(a) for a in args])
         raise SyntaxError(f"{formula!r}: {ast.unparse(node)!r} is not in the expression language")
 
     return write(ast.parse(formula, mode="eval"))
@@ -73,14 +72,3 @@ def to_cpp(formula: str, number: str = "T({})") -> str:
         return f"vm::{name}({', '.join(args)})"
 
     return translate(formula, lambda value: number.format(repr(value)), call)
-
-
-def to_scalar_python(formula: str) -> str:
-    """Python over scalars, as Numba compiles it: functions get a leading underscore, `where` becomes a conditional."""
-
-    def call(name: str, args: list[str]) -> str:
-        if name == "where":
-            return "({1} if {0} else {2})".format(*args)
-        return f"_{name}({', '.join(args)})"
-
-    return translate(formula, repr, call)

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from .expression import operations
-
 
 @dataclass(frozen=True)
 class Row:
@@ -54,7 +52,7 @@ class Row:
     @property
     def is_fused(self) -> bool:
         """Whether NumPy would need several passes over memory where a loop of our own needs one."""
-        return not self.ufunc and any(operations(f) > 1 for f in self.formulas().values())
+        return not self.ufunc and bool(self.formulas())
 
 
 _RAISED = "where(x < low, low, x)"  # clamp is clip with numbers for bounds

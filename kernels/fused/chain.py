@@ -39,6 +39,16 @@ class Chain:
         """Arithmetic per element, as the table of elementwise ops counts it."""
         return sum(ROWS[step.op].flops for step in self.steps)
 
+    def mixing_bools(self) -> str | None:
+        """The op of the first step that reads a comparison as a number, or a number as a condition; None if none does."""
+        is_bool = [False] * (self.operands + len(self.constants))
+        for step in self.steps:
+            row = ROWS[step.op]
+            if [is_bool[s] for s in step.sources] != [row.name == "where" and k == 0 for k in range(len(step.sources))]:
+                return row.name
+            is_bool.append(row.gives == "bool")
+        return None
+
     def is_like(self, other: Chain) -> bool:
         """Whether both do the same."""
         mine, theirs = (

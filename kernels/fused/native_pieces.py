@@ -31,8 +31,6 @@ def loop_of(step: Step) -> tuple[str, list[int], list[float]]:
 
 def _where(request: Request) -> str | None:
     chain: Chain = request.params["chain"]
-    given = len(request.arrays) + len(chain.constants)
-    is_bool = [False] * given
     for step in chain.steps:
         row = ROWS[step.op]
         formula = row.formulas().get(loop_of(step)[0])
@@ -40,10 +38,8 @@ def _where(request: Request) -> str | None:
             return f"{row.name} has no loop in C++"
         if request.formats[0] is float64 and called(formula) & ONLY_FLOAT32:
             return f"{row.name} has no loop in C++ for float64"
-        if [is_bool[s] for s in step.sources] != [row.name == "where" and k == 0 for k in range(len(step.sources))]:
-            return f"{row.name} of what was compared has no loop in C++"
-        is_bool.append(row.gives == "bool")
-    return None
+    mixed = chain.mixing_bools()
+    return f"{mixed} of what was compared has no loop in C++" if mixed else None
 
 
 def _periodic(a: Array, shape: tuple[int, ...]) -> Array:

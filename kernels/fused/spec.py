@@ -88,7 +88,12 @@ def _samples() -> Iterator[Sample]:
     polynomial, gated, same, waves = _polynomial(), _gated(), _same(), _unvectorized()
     for shapes in (((7,), (7,)), ((3, 5), (5,)), ((4, 1), (1, 3)), ((), ()), ((2, 0), (1,)), ((1500,), (1500,))):
         yield Sample(normal(*shapes), {"chain": polynomial}, f"polynomial {shapes}")
-    for three in (((5,), (5,), (5,)), ((3, 700), (700,), ()), ((200, 300), (200, 1), (300,))):
+    for three in (
+        ((5,), (5,), (5,)),
+        ((3, 700), (700,), ()),
+        ((200, 300), (200, 1), (300,)),
+        ((40_001,), (), (40_001,)),
+    ):
         yield Sample(normal(*three), {"chain": gated}, f"gated {three}")
     yield Sample(normal((6, 7)), {"chain": same}, "same")
     yield Sample((np.abs(normal((40,))[0]) + 0.1,), {"chain": waves}, "waves")

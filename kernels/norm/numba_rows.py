@@ -1,7 +1,7 @@
-"""A row (or channel) at a time, swept for its mean, its variance and its result while it lies in the cache.
+"""A row (or channel) at a time, swept in vectors for its mean, its variance and its result while it lies in the cache.
 
 Gradients of the parameters are added over fixed runs of 64 rows, then over the runs in order: the same bits on any number
-of threads. Next limit: sums are single chains of additions, since their order is kept.
+of threads. Next limit: memory, and the sweeps of a row in the first cache.
 """
 
 from __future__ import annotations
@@ -12,99 +12,148 @@ from ulpgrad.formats import Array, float32, float64
 from ulpgrad.kernels.norm import spec
 from ulpgrad.kernels.norm.spec import Present, as_rows
 from ulpgrad.kernels.numba_jit import jit, prange
+from ulpgrad.kernels.numba_math import ONE, ZERO, T
+from ulpgrad.kernels.numba_rows import SUM, dot, squares, total
 from ulpgrad.kernels.registry import kernel
 
 FORMATS = [float32, float64]
-RUN = 64
+RUN, COLUMNS = 64, 64
+
+
+@jit(fastmath=SUM, forceinline=True)
+def _slope(g, x, weight, middle, scale):  # type: ignore[no-untyped-def]
+    """The sum of g weight (x - middle) scale"""
+    found = ZERO
+    for j in range(x.size):
+        found += g[j] * weight[j] * ((x[j] - middle) * scale)
+    return found
+
+
+@jit(fastmath=SUM, forceinline=True)
+def _channel_slope(g, x, middle, scale):  # type: ignore[no-untyped-def]
+    """The sum of g (x - middle) scale"""
+    found = ZERO
+    for j in range(x.size):
+        found += g[j] * ((x[j] - middle) * scale)
+    return found
 
 
 @jit(parallel=True)
 def _forward(x, weight, bias, eps, centered, y, mean, rstd):  # type: ignore[no-untyped-def]
-    kind = x.dtype.type
     rows, n = x.shape
     for i in prange(rows):
-        middle = kind(0)
-        if centered:
-            for j in range(n):
-                middle += x[i, j]
-            middle /= kind(n)
-        squares = kind(0)
+        row, out = x[i], y[i]
+        middle = total(row) / T(n) if centered else ZERO
+        scale = ONE / np.sqrt(squares(row, middle) / T(n) + T(eps))
         for j in range(n):
-            squares += (x[i, j] - middle) * (x[i, j] - middle)
-        scale = kind(1) / np.sqrt(squares / kind(n) + eps)
-        for j in range(n):
-            y[i, j] = (x[i, j] - middle) * scale * weight[j] + bias[j]
+            out[j] = (row[j] - middle) * scale * weight[j] + bias[j]
         mean[i] = middle
         rstd[i] = scale
 
 
 @jit(parallel=True)
-def _gradient(g, x, weight, mean, rstd, centered, dx, parts):  # type: ignore[no-untyped-def]
-    kind = x.dtype.type
+def _gradient(x, g, weight, mean, rstd, centered, dx, parts):  # type: ignore[no-untyped-def]
     rows, n = x.shape
     for k in prange(parts.shape[0]):
+        dweight, dbias = parts[k, 0], parts[k, 1]
         for i in range(k * RUN, min((k + 1) * RUN, rows)):
-            constant, slope = kind(0), kind(0)
+            row, slopes, out, middle, scale = x[i], g[i], dx[i], mean[i], rstd[i]
+            constant = dot(slopes, weight) / T(n) if centered else ZERO
+            slope = _slope(slopes, row, weight, middle, scale) / T(n)
             for j in range(n):
-                normal = (x[i, j] - mean[i]) * rstd[i]
-                constant += g[i, j] * weight[j]
-                slope += g[i, j] * weight[j] * normal
-                parts[k, 0, j] += g[i, j] * normal
-                parts[k, 1, j] += g[i, j]
-            constant = constant / kind(n) if centered else kind(0)
-            slope /= kind(n)
-            for j in range(n):
-                normal = (x[i, j] - mean[i]) * rstd[i]
-                dx[i, j] = rstd[i] * (g[i, j] * weight[j] - constant - normal * slope)
+                normal = (row[j] - middle) * scale
+                dweight[j] += slopes[j] * normal
+                dbias[j] += slopes[j]
+                out[j] = scale * (slopes[j] * weight[j] - constant - normal * slope)
 
 
 @jit(parallel=True)
 def _channels(x, weight, bias, eps, y, mean, rstd):  # type: ignore[no-untyped-def]
-    kind = x.dtype.type
     n, channels, size = x.shape
-    count = kind(n * size)
+    count = T(n * size)
     for c in prange(channels):
-        middle = kind(0)
+        middle = ZERO
         for i in range(n):
-            part = kind(0)
-            for j in range(size):
-                part += x[i, c, j]
-            middle += part
+            middle += total(x[i, c])
         middle /= count
-        squares = kind(0)
+        spread = ZERO
         for i in range(n):
-            part = kind(0)
-            for j in range(size):
-                part += (x[i, c, j] - middle) * (x[i, c, j] - middle)
-            squares += part
-        scale = kind(1) / np.sqrt(squares / count + eps)
+            spread += squares(x[i, c], middle)
+        scale = ONE / np.sqrt(spread / count + T(eps))
         for i in range(n):
+            row, out = x[i, c], y[i, c]
             for j in range(size):
-                y[i, c, j] = (x[i, c, j] - middle) * scale * weight[c] + bias[c]
+                out[j] = (row[j] - middle) * scale * weight[c] + bias[c]
         mean[c] = middle
         rstd[c] = scale
 
 
 @jit(parallel=True)
-def _channel_gradient(g, x, weight, mean, rstd, dx, dweight, dbias):  # type: ignore[no-untyped-def]
-    kind = x.dtype.type
+def _channel_gradient(x, g, weight, mean, rstd, dx, dweight, dbias):  # type: ignore[no-untyped-def]
     n, channels, size = x.shape
-    count = kind(n * size)
+    count = T(n * size)
     for c in prange(channels):
-        constant, slope = kind(0), kind(0)
+        constant, slope, middle, scale = ZERO, ZERO, mean[c], rstd[c]
         for i in range(n):
-            total, dot = kind(0), kind(0)
-            for j in range(size):
-                total += g[i, c, j]
-                dot += g[i, c, j] * ((x[i, c, j] - mean[c]) * rstd[c])
-            constant += total
-            slope += dot
+            constant += total(g[i, c])
+            slope += _channel_slope(g[i, c], x[i, c], middle, scale)
         dbias[c] = constant
         dweight[c] = slope
+        constant /= count
+        slope /= count
+        factor = weight[c] * scale
         for i in range(n):
+            row, slopes, out = x[i, c], g[i, c], dx[i, c]
             for j in range(size):
-                normal = (x[i, c, j] - mean[c]) * rstd[c]
-                dx[i, c, j] = weight[c] * rstd[c] * (g[i, c, j] - (constant + normal * slope) / count)
+                out[j] = factor * (slopes[j] - (constant + (row[j] - middle) * scale * slope))
+
+
+@jit(parallel=True)
+def _columns(x, weight, bias, eps, y, mean, rstd):  # type: ignore[no-untyped-def]
+    """[n, channels], where a channel's values lie far apart: all rows, 64 channels side by side."""
+    n, channels = x.shape
+    for block in prange((channels + COLUMNS - 1) // COLUMNS):
+        first, last = block * COLUMNS, min((block + 1) * COLUMNS, channels)
+        middle, scale, w, b = mean[first:last], rstd[first:last], weight[first:last], bias[first:last]
+        middle[:] = ZERO
+        scale[:] = ZERO
+        for i in range(n):
+            row = x[i, first:last]
+            for j in range(row.size):
+                middle[j] += row[j]
+        for j in range(middle.size):
+            middle[j] /= T(n)
+        for i in range(n):
+            row = x[i, first:last]
+            for j in range(row.size):
+                scale[j] += (row[j] - middle[j]) * (row[j] - middle[j])
+        for j in range(scale.size):
+            scale[j] = ONE / np.sqrt(scale[j] / T(n) + T(eps))
+        for i in range(n):
+            row, out = x[i, first:last], y[i, first:last]
+            for j in range(row.size):
+                out[j] = (row[j] - middle[j]) * scale[j] * w[j] + b[j]
+
+
+@jit(parallel=True)
+def _column_gradient(x, g, weight, mean, rstd, dx, dweight, dbias):  # type: ignore[no-untyped-def]
+    n, channels = x.shape
+    for block in prange((channels + COLUMNS - 1) // COLUMNS):
+        first, last = block * COLUMNS, min((block + 1) * COLUMNS, channels)
+        middle, scale, w = mean[first:last], rstd[first:last], weight[first:last]
+        slope, constant = dweight[first:last], dbias[first:last]
+        slope[:] = ZERO
+        constant[:] = ZERO
+        for i in range(n):
+            row, slopes = x[i, first:last], g[i, first:last]
+            for j in range(row.size):
+                constant[j] += slopes[j]
+                slope[j] += slopes[j] * ((row[j] - middle[j]) * scale[j])
+        for i in range(n):
+            row, slopes, out = x[i, first:last], g[i, first:last], dx[i, first:last]
+            for j in range(row.size):
+                normal = (row[j] - middle[j]) * scale[j]
+                out[j] = w[j] * scale[j] * (slopes[j] - (constant[j] + normal * slope[j]) / T(n))
 
 
 def _or(given: Present, value: float, size: int, like: Array) -> Array:
@@ -114,7 +163,7 @@ def _or(given: Present, value: float, size: int, like: Array) -> Array:
 def _rows(x: Array, weight: Present, bias: Present, eps: float, centered: bool) -> tuple[Array, Array, Array]:
     rows, n = as_rows(x), x.shape[-1]
     y, mean, rstd = np.empty_like(rows), np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
-    _forward(rows, _or(weight, 1, n, x), _or(bias, 0, n, x), x.dtype.type(eps), centered, y, mean, rstd)
+    _forward(rows, _or(weight, 1, n, x), _or(bias, 0, n, x), eps, centered, y, mean, rstd)
     return y.reshape(x.shape), mean.reshape(x.shape[:-1]), rstd.reshape(x.shape[:-1])
 
 
@@ -123,7 +172,7 @@ def _row_gradients(g: Array, x: Array, weight: Present, mean: Present, rstd: Arr
     dx, parts = np.empty_like(rows), np.zeros((-(-len(rows) // RUN), 2, n), x.dtype)
     centered = mean is not None
     middle = np.zeros(len(rows), x.dtype) if mean is None else mean.reshape(-1)
-    _gradient(as_rows(g), rows, _or(weight, 1, n, x), middle, rstd.reshape(-1), centered, dx, parts)
+    _gradient(rows, as_rows(g), _or(weight, 1, n, x), middle, rstd.reshape(-1), centered, dx, parts)
     dweight, dbias = parts.sum(axis=0)
     return dx.reshape(x.shape), dweight, dbias
 
@@ -152,9 +201,10 @@ def rms_norm_gradient(g: Array, x: Array, weight: Present, rstd: Array) -> tuple
 
 @kernel(spec.batch_norm, "cpu/numba-channels", rank=20, formats=FORMATS, contiguous=True)
 def batch_norm(x: Array, weight: Present, bias: Present, *, eps: float) -> tuple[Array, Array, Array]:
-    c = x.shape[1]
+    n, c, size = x.shape
     y, mean, rstd = np.empty_like(x), np.empty(c, x.dtype), np.empty(c, x.dtype)
-    _channels(x, _or(weight, 1, c, x), _or(bias, 0, c, x), x.dtype.type(eps), y, mean, rstd)
+    fill, shape = (_columns, (n, c)) if size == 1 else (_channels, x.shape)
+    fill(x.reshape(shape), _or(weight, 1, c, x), _or(bias, 0, c, x), eps, y.reshape(shape), mean, rstd)
     return y, mean, rstd
 
 
@@ -162,7 +212,8 @@ def batch_norm(x: Array, weight: Present, bias: Present, *, eps: float) -> tuple
     spec.batch_norm_gradient, "cpu/numba-channels", rank=20, formats=FORMATS, contiguous=True, where=spec.one_format
 )
 def batch_norm_gradient(g: Array, x: Array, weight: Present, mean: Array, rstd: Array) -> tuple[Array, Array, Array]:
-    c = x.shape[1]
+    n, c, size = x.shape
     dx, dweight, dbias = np.empty_like(x), np.empty(c, x.dtype), np.empty(c, x.dtype)
-    _channel_gradient(g, x, _or(weight, 1, c, x), mean, rstd, dx, dweight, dbias)
+    fill, shape = (_column_gradient, (n, c)) if size == 1 else (_channel_gradient, x.shape)
+    fill(x.reshape(shape), g.reshape(shape), _or(weight, 1, c, x), mean, rstd, dx.reshape(shape), dweight, dbias)
     return dx, dweight, dbias
