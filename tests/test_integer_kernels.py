@@ -235,6 +235,39 @@ def test_whole_blocks(rung: str, how: Any) -> None:
         ug.set_num_threads(before)
 
 
+@functools.cache
+def products_that_grow() -> tuple[np.ndarray, np.ndarray]:
+    """Terms of which the first stay far from every limit and later ones do not; some ties, some of the largest codes."""
+    rng = np.random.default_rng(6)
+    a, b = values(rng, "random", np.int16, 11, 301), values(rng, "random", np.int16, 301, 37)
+    a[:, :150] >>= 6
+    a[5:, 200:] >>= 9
+    a[:, ::3] &= -64
+    a[3, 170:180], b[170:180, 5] = -32768, -32768
+    return a, b
+
+
+@pytest.mark.parametrize("rung", [r for r in RUNGS if r.startswith("cpu/n")])
+@pytest.mark.parametrize("rounding", ["nearest_even", "down", "up"])
+@pytest.mark.parametrize("shift", [0, 3, 8, 13])
+def test_limits_that_only_some_sums_meet(rung: str, rounding: str, shift: int) -> None:
+    """Each product rounded by itself: sums that are far from the limits, near them, and at them, in one call."""
+    a, b = products_that_grow()
+    unit = 2**shift
+    for bits, overflow in ((24, "saturate"), (31, "saturate"), (20, "wrap")):
+        low, high, total = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1, np.zeros((11, 37), np.int64)
+        for p in range(301):
+            exact = np.multiply.outer(a[:, p].astype(np.int64), b[p].astype(np.int64))
+            half = {"nearest_even": (unit - 1) // 2 + (exact >> shift & 1) * (shift > 0), "down": 0, "up": unit - 1}[
+                rounding
+            ]
+            more = (exact + half) >> shift
+            total += more if overflow == "wrap" else np.clip(more, low, high)
+            total = (total - low) % 2**bits + low if overflow == "wrap" else np.clip(total, low, high)
+        how = Accumulator(bits, shift, overflow, rounding, chunk=1)
+        assert (run(spec.integer_matmul, rung, a, b, accumulator=how) == total).all(), how
+
+
 @pytest.mark.parametrize("rung", RUNGS)
 @pytest.mark.parametrize("chunk", [1, 16, 40])
 def test_the_first_overflow_is_named(rung: str, chunk: int) -> None:

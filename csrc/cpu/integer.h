@@ -30,8 +30,9 @@ struct IntegerPlan {
   bool wide = false;    // accumulators of 64 bits instead of 32
   bool scalar = false;  // none of the vectors' widths is safe: one by one, in 128 bits
   bool short_chunks = false;
-  int64_t chunk = 0;    // steps of k between roundings; 0: sums may be cut anywhere
-  int64_t segment = 0;  // steps of k whose sum surely fits 32 bits
+  bool by_steps = false;  // chunks of one product, which a float32 multiply-add may round: see integer_steps.h
+  int64_t chunk = 0;      // steps of k between roundings; 0: sums may be cut anywhere
+  int64_t segment = 0;    // steps of k whose sum surely fits 32 bits
   Round round = Round::plain;
   Limit limit = Limit::none;
   int shift = 0;       // right, or left by -shift

@@ -198,7 +198,8 @@ template <int per, typename T>
 static void pack_apart(const Panel<T>& p, int64_t k, uint32_t* out) {
   const int64_t step = p.halves ? 2 * p.width : p.width;
   alignas(64) uint32_t lanes[kMostLanes][kPiece];
-  for (int64_t l = p.count; l < kMostLanes; ++l)
+  const int64_t turned = std::min(kMostLanes, (p.width + 7) / 8 * 8);
+  for (int64_t l = p.count; l < turned; ++l)
     for (int64_t u = 0; u < kPiece; ++u) lanes[l][u] = 0;
   for (int64_t at = 0; at < k; at += per * kPiece) {
     const int64_t codes = k - at < per * kPiece ? k - at : per * kPiece, units = (codes + per - 1) / per;
@@ -212,10 +213,10 @@ static void pack_apart(const Panel<T>& p, int64_t k, uint32_t* out) {
     }
     if (p.halves) {
       alignas(64) uint32_t part[kMostLanes][kPiece];
-      for (int64_t l = 0; l < kMostLanes; ++l)
+      for (int64_t l = 0; l < turned; ++l)
         for (int64_t u = 0; u < units; ++u) part[l][u] = high_bytes(lanes[l][u]);
       turn(part, p.width, units, step, out);
-      for (int64_t l = 0; l < kMostLanes; ++l)
+      for (int64_t l = 0; l < turned; ++l)
         for (int64_t u = 0; u < units; ++u) part[l][u] = low_bytes(lanes[l][u]);
       turn(part, p.width, units, step, out + p.width);
     } else {

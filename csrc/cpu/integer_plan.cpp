@@ -16,6 +16,7 @@ constexpr double kInt = 2147483647.0, kSafe = 0x1p62;
 constexpr int64_t kShortChunk = 16;      // steps of k up to which sums are folded where they arise
 constexpr int64_t kSplitSegment = 256;   // 256 products of 16 bits and an unsigned byte fit 32 bits
 constexpr int64_t kByteSegment = 32768;  // as do as many products of bytes
+constexpr int kStepDigits = 22;          // of a rounded product that a float32 leaves room for beside 3 2^22
 constexpr int64_t kWorthwhile = 64;      // steps of k between two folds that leave the dot products most of the time
 
 int64_t code_at(const void* p, Codes codes, int64_t at) {
@@ -179,6 +180,8 @@ IntegerPlan make_plan(const Accumulator& accumulator, int64_t k, Codes a, Codes 
   const bool are_bytes = a != Codes::int16 && b != Codes::int16;
   if (!is_free && chunk <= kShortChunk && chunk <= exact) {
     plan.short_chunks = true, plan.segment = exact;
+    const bool fits = plan.shift >= -64 && std::ldexp(static_cast<double>(product), -plan.shift) <= 1 << kStepDigits;
+    plan.by_steps = narrow && chunk == 1 && fits && plan.round != Round::by_bit;
   } else if (are_bytes && vnni) {
     plan.units = Units::bytes, plan.segment = kByteSegment;
   } else if (narrow || exact >= std::min(chunk, kWorthwhile)) {
@@ -196,7 +199,8 @@ void plan_product(IntegerGemm& g, const Accumulator& accumulator, const py::arra
   };
   g.plan = plan(largest(g.a_codes), largest(g.b_codes));
   const bool has_words = g.a_codes == Codes::int16 || g.b_codes == Codes::int16;
-  if (has_words && (g.plan.wide || g.plan.units == Units::split))
+  const bool steps = accumulator.chunk == 1 && !g.plan.by_steps;
+  if (has_words && (g.plan.wide || g.plan.units == Units::split || steps))
     g.plan = plan(largest(a, g.a_codes), std::max(b_least, largest(b, g.b_codes)));
 }
 

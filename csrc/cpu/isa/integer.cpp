@@ -15,6 +15,7 @@ namespace ulpgrad::ULPGRAD_ISA {
 
 constexpr int64_t kBlockUnits = 512;                // of a panel: six rows fit the cache nearest to the core
 constexpr int64_t kBlockN = 1024;                   // columns of packed B
+constexpr int64_t kStepBlock = 256, kStepN = 512;   // of k and of columns, where every product is rounded
 constexpr int64_t kMostWords = int64_t{1} << 21;    // of packed B, where chunks are long
 constexpr int64_t kGrain = int64_t{1} << 20;        // products that make one more thread worth its start
 constexpr int64_t kFoldedGrain = int64_t{1} << 17;  // the same where each is rounded, or read from memory
@@ -41,6 +42,12 @@ template <typename T>
 static void accumulate_tile(const IntegerGemm& g, const RowBlock& a, int64_t rows, int64_t vectors, int64_t k,
                             const int32_t* b, T* total, T* over) {
   const IntegerPlan& plan = g.plan;
+  if constexpr (sizeof(T) == 4) {
+    if (plan.by_steps) {
+      const float* const rows_a = reinterpret_cast<const float*>(a.part.at);
+      return step_tile_for(plan)(plan, k, rows_a, reinterpret_cast<const float*>(b), total, over);
+    }
+  }
   if (plan.short_chunks) {
     const auto tile = g.vnni ? vnni::short_tile_for<T>(plan) : plain::short_tile_for<T>(plan);
     const int64_t per = per_unit(plan), chunks = ceil_div(k, plan.chunk), last = k - (chunks - 1) * plan.chunk;
@@ -158,14 +165,16 @@ static void multiply_range(const IntegerGemm& g, int64_t i0, int64_t i1, int64_t
   const RunTile run = adds_only(plan) ? add_tile
                       : plan.wide     ? (long_c ? run_tile<int64_t, int64_t> : run_tile<int64_t, int32_t>)
                                       : (long_c ? run_tile<int32_t, int64_t> : run_tile<int32_t, int32_t>);
-  const int64_t target = kBlockUnits * per_unit(plan), tile = tile_rows(plan), width = panel_width(plan);
+  const int64_t target = plan.by_steps ? kStepBlock : kBlockUnits * per_unit(plan), tile = tile_rows(plan),
+                width = panel_width(plan);
   const int64_t block_m = plan.short_chunks || stands_in_units(g) ? tile : kBlockRows;
   const int64_t unit = plan.chunk ? std::min(plan.chunk, std::max<int64_t>(1, g.k)) : 1;
   const int64_t block_k = std::min(std::max<int64_t>(1, g.k), std::max(unit, target / unit * unit));
   const int64_t a_words = stands_in_units(g) ? 0 : lane_words(plan, block_k, false);
   const int64_t b_words = lane_words(plan, block_k, halves), parts = segments(plan, block_k);
   const int64_t block_n =
-      std::min(std::max<int64_t>(1, std::min(kBlockN, kMostWords / b_words) / width) * width, round_up(j1 - j0, width));
+      std::min(std::max<int64_t>(1, std::min(plan.by_steps ? kStepN : kBlockN, kMostWords / b_words) / width) * width,
+               round_up(j1 - j0, width));
   int32_t* a = static_cast<int32_t*>(
       scratch(Slot::gemm_a, static_cast<size_t>((a_words + 2 * parts) * kBlockRows + kUnitSlack) * sizeof(int32_t)));
   int32_t* b = static_cast<int32_t*>(
@@ -214,7 +223,9 @@ static int row_parts(const IntegerGemm& g, int threads) {
   return best;
 }
 
-static void multiply(const IntegerGemm& g) {
+static void multiply(const IntegerGemm& asked) {
+  IntegerGemm g = asked;
+  g.plan.by_steps = can_step(g.plan);
   if (g.m <= 0 || g.n <= 0) return;
   const bool passes = may_pass(g, true, g.n) || may_pass(g, false, g.m);
   const int64_t grain = g.plan.chunk || passes ? kFoldedGrain : kGrain;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "integer_kernels.h"
+#include "integer_steps.h"
 
 namespace ulpgrad::ULPGRAD_ISA {
 
@@ -51,15 +52,57 @@ static int64_t segments(const IntegerPlan& plan, int64_t k) {
 static int64_t lane_words(const IntegerPlan& plan, int64_t k, bool halves) {
   int64_t words = 0;
   const int64_t per = per_unit(plan), times = halves ? 2 : 1;
+  if (plan.by_steps) return k + ceil_div(k, kStretch);
   if (plan.short_chunks) return k / plan.chunk * ceil_div(plan.chunk, per) + ceil_div(k % plan.chunk, per);
   each_segment(plan, k, [&](int64_t, int64_t count, bool, bool) { words += times * ceil_div(count, per); });
   return words;
+}
+
+// The bounds of a stretch's lanes: the sum of each row's magnitudes.
+ULPGRAD_INLINE void row_bounds(const float* __restrict from, int64_t k, float* __restrict bounds) {
+  float sums[kStepRows] = {};
+  for (int64_t s = 0; s < k; ++s)
+    for (int l = 0; l < kStepRows; ++l) sums[l] += __builtin_fabsf(from[s * kStepRows + l]);
+  for (int l = 0; l < kStepRows; ++l) bounds[l] = sums[l];
+}
+
+// The largest magnitude of each column.
+ULPGRAD_INLINE void column_bounds(const float* __restrict from, int64_t k, int64_t width, float* __restrict bounds) {
+  for (int64_t l = 0; l < width; l += kLanes<float>) {
+    Ints most{};
+    for (int64_t s = 0; s < k; ++s) {
+      const Ints size =
+          (Ints)load(from + s * width + l) & broadcast(INT32_MAX);  // floats are in the order of their codes
+      most = size > most ? size : most;
+    }
+    store(bounds + l, (Vec<float>)most);
+  }
+}
+
+// A stretch of codes as float32, and behind them the bounds of its lanes.
+template <typename T>
+static void pack_stretch(const Panel<T>& p, int64_t k, float* __restrict out) {
+  alignas(64) uint32_t units[kStretch * kStepVectors * kLanes<int32_t> + kUnitSlack];
+  const int64_t count = k * p.width;
+  pack_units<1>(p, k, units);
+  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(static_cast<int32_t>(units[i] << 16) >> 16);
+  if (p.width == kStepRows) return row_bounds(out, k, out + count);
+  column_bounds(out, k, p.width, out + count);
 }
 
 template <typename T>
 static void pack_panel(const IntegerPlan& plan, Panel<T> p, int64_t k, int32_t* to) {
   uint32_t* out = reinterpret_cast<uint32_t*>(to);
   const T* first = p.from;
+  if (plan.by_steps) {
+    for (int64_t c = 0; c < k; c += kStretch) {
+      const int64_t count = std::min<int64_t>(kStretch, k - c);
+      p.from = first + c * p.k_stride;
+      pack_stretch(p, count, reinterpret_cast<float*>(out));
+      out += (count + 1) * p.width;
+    }
+    return;
+  }
   if (plan.short_chunks) {
     if (plan.chunk == 1) return pack_units<1>(p, k, out);
     for (int64_t c = 0; c < k; c += plan.chunk) {
