@@ -62,29 +62,30 @@ struct ConvLanes {
   int64_t y_step, positions;
 };
 
-// sum[p][lane] += sum over rows r and positions q of x[r * x_row + q * step + offset[p]] * g[r * g_row + q][lane], the
-// lanes those of `vectors` vectors.
+// sum[p][lane] += sum over images n, rows r and positions q of x[n * x_image + r * x_row + q * step + offset[p]] *
+// g[n * g_image + r * g_row + q][lane], the lanes those of `vectors` vectors.
 template <typename T>
 struct ConvDots {
   const void* x;
-  int64_t step, x_row;
+  int64_t step, x_row, x_image;
   const int64_t* offset;
   int64_t k;
   const void* g;
-  int64_t g_row, rows, positions;
+  int64_t g_row, g_image, images, rows, positions;
   T* sum;
   int64_t vectors;  // 1 or 2
 };
 
-// The same with channels in lanes on both sides.
+// The same with channels in lanes on both sides: sum[weight of a tap + lane] += x[r * x_row + q * x_step + its offset +
+// lane] * g[r * g_row + q * g_step + lane].
 template <typename T>
 struct ConvLaneDots {
   const T* x;
-  int64_t x_row;
-  const int64_t* offset;
-  int64_t k;
+  int64_t x_step, x_row;
+  const ConvLaneTap* taps;
+  int64_t tap_count;
   const T* g;
-  int64_t g_row, rows, positions;
+  int64_t g_step, g_row, rows, positions;
   T* sum;
 };
 

@@ -1,39 +1,43 @@
 // The sums of a weight gradient in registers. Included as conv_tile_row.h is, with kTogether besides.
 
-constexpr int kTaps = kManyRegisters ? 8 : 6;
+constexpr int kTaps = kManyRegisters ? 12 : 6;
 
-// taps x (vectors * lanes) results in registers while the positions run; kTogether positions are one unit.
+// taps x (vectors * lanes) results in registers while the positions of all images run; kTogether positions are one
+// unit. They start from nothing and are added at the end, so that rounding errors grow with what is run through at a
+// time.
 template <int step, int taps, int vectors>
 ULPGRAD_TARGET static void dot_tile(const ConvDots<Sum>& d, int64_t p) {
   constexpr int lanes = kLanes<Sum>;
-  const Unit* x[taps];
-  Vec<Sum> sums[taps][vectors];
+  Vec<Sum> sums[taps][vectors] = {};
+  for (int64_t i = p * vectors; i < (p + taps) * vectors; ++i) __builtin_prefetch(d.sum + i * lanes, 1);
+  for (int64_t image = 0; image < d.images; ++image) {
+    const Unit* x[taps];
 #pragma GCC unroll 32
-  for (int i = 0; i < taps; ++i) {
-    x[i] = static_cast<const Unit*>(d.x) + d.offset[p + i];
+    for (int i = 0; i < taps; ++i) x[i] = static_cast<const Unit*>(d.x) + image * d.x_image + d.offset[p + i];
+    const Unit* g_row = static_cast<const Unit*>(d.g) + image * d.g_image;
+    int64_t at = 0;
+    for (int64_t r = 0; r < d.rows; ++r, g_row += d.g_row, at += d.x_row) {
+      const Unit* g = g_row;
+      for (int64_t q = at; q < at + d.positions * step; q += kTogether * step, g += vectors * lanes) {
+        Weights gradients[vectors];
 #pragma GCC unroll 4
-    for (int j = 0; j < vectors; ++j) sums[i][j] = load(d.sum + ((p + i) * vectors + j) * lanes);
-  }
-  const Unit* g_row = static_cast<const Unit*>(d.g);
-  int64_t at = 0;
-  for (int64_t r = 0; r < d.rows; ++r, g_row += d.g_row, at += d.x_row) {
-    const Unit* g = g_row;
-    for (int64_t q = at; q < at + d.positions * step; q += kTogether * step, g += vectors * lanes) {
-      Weights gradients[vectors];
-#pragma GCC unroll 4
-      for (int j = 0; j < vectors; ++j) gradients[j] = load_weights(g + j * lanes);
+        for (int j = 0; j < vectors; ++j) gradients[j] = load_weights(g + j * lanes);
 #pragma GCC unroll 32
-      for (int i = 0; i < taps; ++i) {
-        const Weights value = repeat(x[i] + q);
+        for (int i = 0; i < taps; ++i) {
+          const Weights value = repeat(x[i] + q);
 #pragma GCC unroll 4
-        for (int j = 0; j < vectors; ++j) multiply_add(sums[i][j], gradients[j], value);
+          for (int j = 0; j < vectors; ++j) multiply_add(sums[i][j], gradients[j], value);
+        }
       }
     }
   }
 #pragma GCC unroll 32
   for (int i = 0; i < taps; ++i) {
 #pragma GCC unroll 4
-    for (int j = 0; j < vectors; ++j) store(d.sum + ((p + i) * vectors + j) * lanes, sums[i][j]);
+    for (int j = 0; j < vectors; ++j) {
+      Sum* const to = d.sum + ((p + i) * vectors + j) * lanes;
+      store(to, load(to) + sums[i][j]);
+    }
   }
 }
 

@@ -1,45 +1,13 @@
 // The gradient of a convolution's weights: products of taps and outputs, summed over all positions.
+#include "conv_weight.h"
+
 #include <pybind11/stl.h>
 
 #include <algorithm>
 #include <utility>
 
-#include "conv_correlate.h"
-#include "conv_geometry.h"
-
 namespace ulpgrad {
 namespace {
-
-constexpr int64_t kSpanBytes = 1 << 18;     // of the planes of a span
-constexpr int64_t kChunks = 16;             // most partial sums of a gradient, so that they do not depend on threads
-constexpr int64_t kMostPartials = 1 << 22;  // values of them
-
-template <typename S>
-struct Problem {
-  const Geometry& g;
-  std::vector<Tap> taps;  // `weight` is the tap's place in a filter
-  Images<const S> x, dy;
-
-  int64_t products() const {
-    return g.images * g.groups * g.outputs * g.inputs * static_cast<int64_t>(taps.size()) * g.positions[0] *
-           g.positions[1];
-  }
-};
-
-// Fixed shares of the spans, each with sums of its own.
-int64_t chunks_of(int64_t spans, int64_t total) {
-  return std::clamp<int64_t>(kMostPartials / std::max<int64_t>(total, 1), 1, std::clamp<int64_t>(spans, 1, kChunks));
-}
-
-template <typename T>
-void add_up(std::vector<T>& partials, int64_t chunks, int64_t total) {
-  parallel_for(total, kConvGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t chunk = 1; chunk < chunks; ++chunk) {
-      const T* const more = partials.data() + chunk * total;
-      for (int64_t i = begin; i < end; ++i) partials[i] += more[i];
-    }
-  });
-}
 
 // Pairs of bfloat16 positions, where the unit for them is there.
 template <typename S>
@@ -47,164 +15,178 @@ bool has_pairs(Isa isa) {
   return std::is_same_v<S, Bfloat16> && isa == Isa::avx512 && has_avx512_bf16();
 }
 
-// Sums[output chunk][block, tap, unit][lane] of each group; weights' places are set by set(group, output, input, tap,
-// sum).
-template <typename S, typename Set>
-void by_tiles(const Problem<S>& problem, Isa isa, const Set& set) {
+// The part of a problem that one pass over the sums covers, on planes, and what its gradients become beside it.
+template <typename S>
+class Stack {
+ public:
+  using T = Wide<S>;
+
+  Stack(const WeightProblem<S>& problem, const Planes& planes, Isa isa, int64_t width)
+      : problem_(problem),
+        planes_(planes),
+        moves_(table<ConvMoves>(isa)),
+        pairs_(has_pairs<S>(isa)),
+        plane_(round_up(planes.units(), kConvBlock) + 2 * kConvBlock),
+        gradients_(round_up((planes.span_positions() + 1) * width, kConvBlock)) {}
+
+  int64_t bytes() const { return (plane_ + gradients_) * static_cast<int64_t>(sizeof(T)); }  // of a span
+  int64_t plane_bytes() const { return plane_ * static_cast<int64_t>(sizeof(T)); }
+
+  // Spans [first, first + count), all of one shape, of a group's images; the memory holds them.
+  void read(int64_t first, int64_t count, int64_t group, T* memory) {
+    first_ = first, count_ = count, group_ = group, seen_ = memory, held_ = memory + count * plane_;
+    paired_ = pairs_;
+    fill_planes();
+    for (int64_t i = 0; paired_ && i < count_; ++i) {
+      T* const plane = seen_ + i * plane_;
+      moves_.pair_up(plane, planes_.step, round_up(planes_.units(), kConvBlock), plane);
+      if (!moves_.plain_b16(plane, 2 * planes_.units())) read_wide();
+    }
+  }
+
+  // Adds the products with outputs [first, first + outputs) of the group, in `vectors` vectors, to `sum`.
+  void add(int64_t first, int64_t outputs, int64_t vectors, int64_t lanes, const std::vector<int64_t>& offsets, T* sum,
+           const ConvTiles<T>& tiles, [[maybe_unused]] Isa isa) {
+    const Span s = planes_.span(first_);
+    const int64_t step = vectors * lanes, row = s.columns * step;
+    ConvDots<T> dots{
+        seen_, planes_.step, planes_.row_units(), plane_, offsets.data(), static_cast<int64_t>(offsets.size()),
+        held_, row,          gradients_,          count_, s.rows,         s.columns,
+        sum,   vectors};
+    fill_gradients(first, outputs, step);
+    if constexpr (std::is_same_v<S, Bfloat16>) {
+      if (paired_) {
+        dots.g_row = ceil_div(s.columns, 2) * step;
+        if (pair_gradients(s, step, row, dots.g_row)) return table<ConvPairsTable>(isa).dots(dots);
+        read_wide();  // what is subnormal or not finite takes the widened road, with all that follows
+        fill_gradients(first, outputs, step);
+        dots.g_row = row;
+      }
+    }
+    tiles.dots(dots);
+  }
+
+ private:
+  void read_wide() {
+    paired_ = false;
+    fill_planes();
+  }
+
+  void fill_planes() {
+    Images<const S> x = problem_.x;
+    x.data += group_ * problem_.g.inputs * x.channel;
+    for (int64_t i = 0; i < count_; ++i) {
+      T* const plane = seen_ + i * plane_;
+      if (paired_) std::fill(plane, plane + plane_, T(0));
+      planes_.fill(x, planes_.span(first_ + i), problem_.g.inputs, moves_.*ConvRoad<S>::in, plane);
+    }
+  }
+
+  void fill_gradients(int64_t first, int64_t outputs, int64_t step) {
+    for (int64_t i = 0; i < count_; ++i) {
+      const Span s = planes_.span(first_ + i);
+      T* const to = held_ + i * gradients_;
+      if (outputs < step) std::fill(to, to + s.rows * s.columns * step, T(0));
+      read_gradients(problem_.dy, s, group_ * problem_.g.outputs + first, 1, outputs, step, moves_.*ConvRoad<S>::in,
+                     to);
+    }
+  }
+
+  bool pair_gradients(const Span& s, int64_t step, int64_t row, int64_t paired_row) {
+    for (int64_t i = 0; i < count_; ++i) {
+      T* const to = held_ + i * gradients_;
+      for (int64_t r = 0; r < s.rows; ++r) moves_.pair_row(to + r * row, step, s.columns, to + r * paired_row);
+      if (!moves_.plain_b16(to, 2 * s.rows * paired_row)) return false;
+    }
+    return true;
+  }
+
+  const WeightProblem<S>& problem_;
+  const Planes& planes_;
+  const ConvMoves& moves_;
+  const bool pairs_;
+  const int64_t plane_, gradients_;  // values of a span
+  int64_t first_ = 0, count_ = 0, group_ = 0;
+  T *seen_ = nullptr, *held_ = nullptr;
+  bool paired_ = false;
+};
+
+// The sums of `count` outputs from `first` on, `width` lanes apart, as they are to lie. Squares of outputs and taps are
+// turned at a time, or of outputs and inputs where there is but one tap.
+template <typename S>
+void put_block(const WeightProblem<S>& problem, const Wide<S>* from, int64_t first, int64_t count, int64_t width,
+               const ConvMoves& moves) {
+  const auto out = moves.*ConvRoad<Wide<S>>::out;
+  const Geometry& g = problem.g;
+  const int64_t taps = static_cast<int64_t>(problem.taps.size()), step = g.inputs > 1 ? kConvBlock : 1;
+  for (int64_t b = 0; b < g.inputs; b += step) {
+    const int64_t units = std::min(step, g.inputs - b);
+    Wide<S>* const to = problem.dw + (first * g.inputs + b) * problem.filter;
+    if (taps == 1 && problem.filter == 1) {
+      out(from, width, count, units, to, g.inputs, 1);
+    } else if (taps == problem.filter) {
+      for (int64_t u = 0; u < units; ++u) {
+        out(from + u * width, units * width, count, taps, to + u * taps, g.inputs * taps, 1);
+      }
+    } else {
+      for (int64_t t = 0; t < taps; ++t) {
+        for (int64_t u = 0; u < units; ++u) {
+          for (int64_t lane = 0; lane < count; ++lane) {
+            problem.set(first + lane, b + u, t, from[(t * units + u) * width + lane]);
+          }
+        }
+      }
+    }
+    from += taps * units * width;
+  }
+}
+
+// Sums[output block][channel block, tap, unit][lane] of each group.
+template <typename S>
+void by_tiles(const WeightProblem<S>& problem, Isa isa) {
   using T = Wide<S>;
   const Geometry& g = problem.g;
   const ConvTiles<T>& tiles = conv_tiles(isa, T());
-  const ConvMoves& moves = table<ConvMoves>(isa);
-  const auto in = moves.*ConvRoad<S>::in;
   const int64_t taps = static_cast<int64_t>(problem.taps.size()), lanes = tiles.lanes, width = 2 * lanes;
   const int64_t padded = round_up(g.outputs, lanes), k = g.inputs * taps, total = g.groups * padded * k;
   const Planes planes(g.images, g.positions, g.stride, problem.taps, g.inputs, kSpanBytes / sizeof(T), 1);
-  const int64_t chunks = chunks_of(planes.spans(), total);
   const int64_t blocks = ceil_div(padded, width);
-  const int64_t parts = std::clamp<int64_t>(ceil_div(kChunks, chunks * g.groups), 1, blocks);
+  const int64_t chunks = chunks_of(planes.spans(), total, g.groups * blocks);
+  const int64_t useful = threads_for(problem.products(), kConvGrain);
+  const int64_t parts = useful > 1 ? std::clamp<int64_t>(ceil_div(2 * useful, chunks * g.groups), 1, blocks) : 1;
   std::vector<int64_t> offsets;
   for (const ConvSegment& s : planes.segments(g.inputs, planes.taps())) {
     for (int64_t u = 0; u < s.units; ++u) offsets.push_back(s.offset + u);
   }
-  std::vector<T> sums(chunks * total);
+  T* const sums = static_cast<T*>(scratch(Slot::weights, chunks * total * static_cast<int64_t>(sizeof(T))));
+  std::fill(sums, sums + chunks * total, T(0));
+  const Stack<S> one(problem, planes, isa, width);
+  const bool whole = planes.spans() == g.images;  // images that are spans of their own go together
+  const int64_t stack = whole ? std::clamp<int64_t>(kSpanBytes / one.plane_bytes(), 1, planes.spans()) : 1;
   const int64_t tasks = chunks * g.groups * parts;
-  const int threads = static_cast<int>(std::min<int64_t>(threads_for(problem.products(), kConvGrain), tasks));
-  allocating_tasks(tasks, threads, [&](int64_t task) {
+  allocating_tasks(tasks, static_cast<int>(std::min(useful, tasks)), [&](int64_t task) {
     const int64_t part = task % parts, group = task / parts % g.groups, chunk = task / parts / g.groups;
-    Images<const S> x = problem.x, dy = problem.dy;
-    x.data += group * g.inputs * x.channel;
-    for (int64_t i = chunk * planes.spans() / chunks; i < (chunk + 1) * planes.spans() / chunks; ++i) {
-      const Span s = planes.span(i);
-      const int64_t size = round_up(planes.units(), kConvBlock) + 2 * kConvBlock;
-      T* const seen = static_cast<T*>(
-          scratch(Slot::caller, (size + planes.span_positions() * width + width) * static_cast<int64_t>(sizeof(T))));
-      T* const gradients = seen + size;
-      bool paired = has_pairs<S>(isa);
-      if (paired) {
-        std::fill(seen, seen + size, T(0));
-        planes.fill(x, s, g.inputs, in, seen);
-        moves.pair_up(seen, planes.step, round_up(planes.units(), kConvBlock), seen);
-        paired = moves.plain_b16(seen, 2 * planes.units());
-      }
-      if (!paired) planes.fill(x, s, g.inputs, in, seen);
+    const int64_t end = (chunk + 1) * planes.spans() / chunks;
+    Stack<S> here = one;
+    for (int64_t i = chunk * planes.spans() / chunks; i < end; i += stack) {
+      const int64_t count = std::min(stack, end - i);
+      here.read(i, count, group, static_cast<T*>(scratch(Slot::caller, count * here.bytes())));
       for (int64_t b = part * blocks / parts; b < (part + 1) * blocks / parts; ++b) {
         const int64_t first = b * width, vectors = std::min<int64_t>(2, (padded - first) / lanes);
-        const int64_t outputs = std::min(vectors * lanes, g.outputs - first), step = vectors * lanes;
-        const int64_t row = s.columns * step, paired_row = ceil_div(s.columns, 2) * step;
-        const auto fill = [&] {
-          if (outputs < step) std::fill(gradients, gradients + s.rows * row, T(0));
-          for (int64_t r = 0; r < s.rows; ++r) {
-            in(dy.data + s.image * dy.image + (group * g.outputs + first) * dy.channel + (s.row + r) * dy.row +
-                   s.column * dy.column,
-               dy.channel, dy.column, outputs, s.columns, gradients + r * row, step, step, 0);
-          }
-        };
-        fill();
-        ConvDots<T> dots{seen,
-                         planes.step,
-                         planes.row_units(),
-                         offsets.data(),
-                         k,
-                         gradients,
-                         row,
-                         s.rows,
-                         s.columns,
-                         sums.data() + chunk * total + (group * padded + first) * k,
-                         vectors};
-        if constexpr (std::is_same_v<S, Bfloat16>) {
-          if (paired) {
-            for (int64_t r = 0; r < s.rows; ++r) {
-              moves.pair_row(gradients + r * row, step, s.columns, gradients + r * paired_row);
-            }
-            if (moves.plain_b16(gradients, 2 * s.rows * paired_row)) {
-              dots.g_row = paired_row;
-              table<ConvPairsTable>(isa).dots(dots);
-              continue;
-            }
-            fill();  // what is subnormal or not finite takes the widened road, with all that follows
-            planes.fill(x, s, g.inputs, in, seen);
-            paired = false;
-          }
-        }
-        tiles.dots(dots);
+        here.add(first, std::min(vectors * lanes, g.outputs - first), vectors, lanes, offsets,
+                 sums + chunk * total + (group * padded + first) * k, tiles, isa);
       }
     }
   });
   add_up(sums, chunks, total);
-  const int64_t step = g.inputs > 1 ? kConvBlock : 1;
   parallel_for(g.groups * blocks, std::max<int64_t>(1, kConvGrain / (width * k + 1)), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t group = i / blocks, first = i % blocks * width,
                     vectors = std::min<int64_t>(2, (padded - first) / lanes);
-      const T* from = sums.data() + (group * padded + first) * k;
-      for (int64_t b = 0; b < g.inputs; b += step) {
-        const int64_t units = std::min(step, g.inputs - b);
-        for (int64_t lane = 0; lane < std::min(vectors * lanes, g.outputs - first); ++lane) {
-          for (int64_t u = 0; u < units; ++u) {
-            for (int64_t t = 0; t < taps; ++t) {
-              set(group * g.outputs + first + lane, b + u, t, from[(t * units + u) * vectors * lanes + lane]);
-            }
-          }
-        }
-        from += taps * units * vectors * lanes;
-      }
+      put_block(problem, sums + (group * padded + first) * k, group * g.outputs + first,
+                std::min(vectors * lanes, g.outputs - first), vectors * lanes, table<ConvMoves>(isa));
     }
   });
-}
-
-// Where groups are small, the lanes are groups.
-template <typename S, typename Set>
-void by_lanes(const Problem<S>& problem, Isa isa, const Set& set) {
-  using T = Wide<S>;
-  const Geometry& g = problem.g;
-  const ConvTiles<T>& tiles = conv_tiles(isa, T());
-  const auto in = table<ConvMoves>(isa).*ConvRoad<S>::in;
-  const int64_t taps = static_cast<int64_t>(problem.taps.size()), k = g.inputs * taps;
-  const int64_t blocks = ceil_div(g.groups, kConvBlock), total = blocks * g.outputs * k * kConvBlock;
-  const Planes planes(g.images, g.positions, g.stride, problem.taps, kConvBlock,
-                      kSpanBytes / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(1, g.inputs), 1);
-  const int64_t chunks = chunks_of(planes.spans(), total);
-  std::vector<int64_t> offsets;
-  for (int64_t p = 0; p < g.inputs; ++p) {
-    for (const int64_t offset : planes.tap_offset) offsets.push_back(p * planes.units() + offset);
-  }
-  std::vector<T> sums(chunks * total);
-  const int threads = static_cast<int>(std::min<int64_t>(threads_for(problem.products(), kConvGrain), chunks * blocks));
-  allocating_tasks(chunks * blocks, threads, [&](int64_t task) {
-    const int64_t b = task % blocks, chunk = task / blocks;
-    const int64_t first = b * kConvBlock, count = std::min(kConvBlock, g.groups - first);
-    for (int64_t i = chunk * planes.spans() / chunks; i < (chunk + 1) * planes.spans() / chunks; ++i) {
-      const Span s = planes.span(i);
-      const int64_t size = round_up(planes.units() * g.inputs, 16), row = s.columns * kConvBlock;
-      T* const seen = static_cast<T*>(
-          scratch(Slot::caller, (size + (planes.span_positions() + 1) * kConvBlock) * static_cast<int64_t>(sizeof(T))));
-      T* const gradients = seen + size;
-      Images<const S> x = problem.x;
-      const Images<const S>& dy = problem.dy;
-      for (int64_t p = 0; p < g.inputs; ++p) {
-        x.data = problem.x.data + (first * g.inputs + p) * problem.x.channel;
-        x.channel = g.inputs * problem.x.channel;
-        planes.fill(x, s, count, in, seen + p * planes.units());
-      }
-      for (int64_t o = 0; o < g.outputs; ++o) {
-        if (count < kConvBlock) std::fill(gradients, gradients + s.rows * row, T(0));
-        for (int64_t r = 0; r < s.rows; ++r) {
-          in(dy.data + s.image * dy.image + (first * g.outputs + o) * dy.channel + (s.row + r) * dy.row +
-                 s.column * dy.column,
-             g.outputs * dy.channel, dy.column, count, s.columns, gradients + r * row, kConvBlock, kConvBlock, 0);
-        }
-        tiles.lane_dots({seen, planes.row_units(), offsets.data(), k, gradients, row, s.rows, s.columns,
-                         sums.data() + chunk * total + (b * g.outputs + o) * k * kConvBlock});
-      }
-    }
-  });
-  add_up(sums, chunks, total);
-  for (int64_t group = 0; group < g.groups; ++group) {
-    for (int64_t o = 0; o < g.outputs; ++o) {
-      const T* const from = sums.data() + (group / kConvBlock * g.outputs + o) * k * kConvBlock + group % kConvBlock;
-      for (int64_t p = 0; p < k; ++p) set(group * g.outputs + o, p / taps, p % taps, from[p * kConvBlock]);
-    }
-  }
 }
 
 template <typename S>
@@ -237,14 +219,11 @@ void weight_gradient(const Geometry& g, Images<const S> x, const Images<const S>
     if (kept.empty()) return;
     taps = shifted(kept, x.top, x.left);
   }
-  const Problem<S> problem{g, taps, x, dy};
-  const auto set = [&](int64_t output, int64_t input, int64_t tap, Wide<S> sum) {
-    dw[(output * g.inputs + input) * all + problem.taps[tap].weight] = sum;
-  };
+  const WeightProblem<S> problem{g, taps, x, dy, dw, all};
   if (ceil_div(g.groups, kConvBlock) * g.outputs < g.groups * ceil_div(g.outputs, conv_tiles(isa, Wide<S>()).lanes)) {
-    by_lanes(problem, isa, set);
+    by_lanes(problem, isa);
   } else {
-    by_tiles(problem, isa, set);
+    by_tiles(problem, isa);
   }
 }
 

@@ -53,35 +53,44 @@ static void lanes_row(const ConvLanes<T>& r) {
   }
 }
 
+constexpr int kLaneTaps = 9;  // most of a tile of sums: those of a 3 x 3 filter
+
 template <typename T, int taps>
-ULPGRAD_INLINE void lane_dots_tile(const ConvLaneDots<T>& d, int64_t p, int64_t lane) {
-  Vec<T> sums[taps];
+ULPGRAD_INLINE void lane_dots_tile(const ConvLaneDots<T>& d, const ConvLaneTap* tap, int64_t lane) {
+  Vec<T> sums[taps] = {};
   const T* x[taps];
 #pragma GCC unroll 16
-  for (int i = 0; i < taps; ++i) {
-    sums[i] = load(d.sum + (p + i) * kConvBlock + lane);
-    x[i] = d.x + d.offset[p + i] + lane;
-  }
+  for (int i = 0; i < taps; ++i) x[i] = d.x + tap[i].offset + lane;
   for (int64_t r = 0; r < d.rows; ++r) {
-    const T* const g = d.g + r * d.g_row + lane;
-    const int64_t at = r * d.x_row;
-    for (int64_t q = 0; q < d.positions * kConvBlock; q += kConvBlock) {
-      const Vec<T> gradient = load(g + q);
+    const T* g = d.g + r * d.g_row + lane;
+    int64_t at = r * d.x_row;
+    for (int64_t q = 0; q < d.positions; ++q, g += d.g_step, at += d.x_step) {
+      const Vec<T> gradient = load(g);
 #pragma GCC unroll 16
-      for (int i = 0; i < taps; ++i) sums[i] += load(x[i] + at + q) * gradient;
+      for (int i = 0; i < taps; ++i) sums[i] += load(x[i] + at) * gradient;
     }
   }
 #pragma GCC unroll 16
-  for (int i = 0; i < taps; ++i) store(d.sum + (p + i) * kConvBlock + lane, sums[i]);
+  for (int i = 0; i < taps; ++i) {
+    T* const to = d.sum + tap[i].weight + lane;
+    store(to, load(to) + sums[i]);
+  }
+}
+
+template <typename T, int taps = kLaneTaps>
+static void lane_dots_of(const ConvLaneDots<T>& d, const ConvLaneTap* tap, int64_t lane, int64_t count) {
+  if (count == taps) return lane_dots_tile<T, taps>(d, tap, lane);
+  if constexpr (taps > 1) lane_dots_of<T, taps - 1>(d, tap, lane, count);
 }
 
 template <typename T>
 static void lane_dots(const ConvLaneDots<T>& d) {
+  const int64_t tiles = (d.tap_count + kLaneTaps - 1) / kLaneTaps;
   for (int64_t lane = 0; lane < kConvBlock; lane += kLanes<T>) {
-    int64_t p = 0;
-    for (; p + 9 <= d.k; p += 9) lane_dots_tile<T, 9>(d, p, lane);
-    for (; p + 3 <= d.k; p += 3) lane_dots_tile<T, 3>(d, p, lane);
-    for (; p < d.k; ++p) lane_dots_tile<T, 1>(d, p, lane);
+    for (int64_t i = 0; i < tiles; ++i) {
+      const int64_t p = i * d.tap_count / tiles;
+      lane_dots_of<T>(d, d.taps + p, lane, (i + 1) * d.tap_count / tiles - p);
+    }
   }
 }
 
