@@ -61,16 +61,18 @@ test-triton: $(VENV)/.dev  ## what runs in Triton's interpreter, with each of th
 	  echo "Triton $$v"; PYTHONPATH=$$folder $(BIN)/python -m pytest -n 2 tests/test_triton_launch.py tests/test_exercises.py \
 	    -k triton || exit 1; done
 
-test-kernels: $(VENV)/.dev  ## only the kernel tests; ULPGRAD_NATIVE and ULPGRAD_ISA choose which
-	$(BIN)/python -m pytest -n 2 tests/test_kernels.py tests/test_threads.py
+test-kernels: $(VENV)/.dev  ## only the kernel tests; ULPGRAD_NATIVE and ULPGRAD_ISA choose which, ONLY="softmax" some of them
+	$(BIN)/python -m pytest -n 2 tests/test_kernels.py tests/test_threads.py $(if $(ONLY),-k "$(ONLY)")
 
 test-portable: $(VENV)/.dev test-isas  ## the tests without the C++ extension, and the kernel tests on each instruction set
 	ULPGRAD_NATIVE=0 $(BIN)/python -m pytest -n 2
 
+# Rungs in Python do the same with and without the extension: `make test` runs them, here it is what was compiled and what is chosen.
 test-isas: $(VENV)/.dev  ## the kernel tests on each instruction set below the best one that this machine has
 	@for isa in $$($(BIN)/python -c "from ulpgrad.kernels import native; m = native.module(); print(*[n for n in \
 	  m.isa_names() if n in {*m.cpu_isas(), *m.cpu_extensions()}][:-1])"); do \
-	  echo "ULPGRAD_ISA=$$isa"; ULPGRAD_ISA=$$isa $(MAKE) test-kernels || exit 1; done
+	  echo "ULPGRAD_ISA=$$isa"; ULPGRAD_ISA=$$isa $(MAKE) test-kernels ONLY="native or choice or threads" \
+	    || exit 1; done
 
 # First the pool of threads by itself: Python and NumPy are not built for the thread sanitizer.
 test-sanitize: $(VENV)/.dev  ## the C++ code under sanitizers: of threads its pool, of addresses and undefined behaviour the kernels
