@@ -16,29 +16,31 @@ pytest.importorskip("matplotlib", reason="the pictures need the extra `lab`")
 from typer.testing import CliRunner
 
 from ulpgrad.bench.suite import record
-from ulpgrad.bench.suite.compare import Comparison, agreed, compare, standard_error
+from ulpgrad.bench.suite.compare import BATCHES, Comparison, agreed, compare, is_apart, standard_error
 from ulpgrad.bench.suite.record import Error, Limit, Record, Row, Time
 from ulpgrad.cli.app import app
 from ulpgrad.errors import DataError
 
-ROWS, SAMPLES = 30, 16
+ROWS, ROUNDS, EACH = 30, 8, 4
+SAMPLES = ROUNDS * EACH
 HERE = Path(__file__).resolve().parent
 RECORDED = {path.stem: path for path in sorted((HERE / "recorded").glob("*.json"))}
 
 
 def drawn(seed: int, noise: float = 0.02, drift: float = 0.01, spikes: float = 0.0) -> Record:
-    """A run of ROWS rows of ours and as many of a peer: noise within it, drift from run to run, and a share of samples that
-    another program made up to five times as long."""
+    """A run of ROWS rows of ours and as many of a peer: noise within it, drift from run to run, and a share of samples, and of
+    whole rounds, that another program made up to five times as long."""
     rng = np.random.default_rng(seed)
     rows = []
     for i in range(ROWS):
         for contender in ("ulpgrad", "torch"):
             times = 1e-3 * (i + 1) * np.exp(drift * rng.normal() + noise * np.abs(rng.normal(size=SAMPLES)))
             times *= np.where(rng.random(SAMPLES) < spikes, rng.uniform(1, 5, SAMPLES), 1)
+            times *= np.repeat(np.where(rng.random(ROUNDS) < spikes, rng.uniform(1, 5, ROUNDS), 1), EACH)
             rows.append(
                 Row(f"op{i}", "float32", 64, "cpu", contender, "cpu/native" if contender == "ulpgrad" else None, 1, "measured",
-                    chosen=contender == "ulpgrad", time=Time.of(times.tolist()), limit=Limit(1e11, 2e10), memory=1000,
-                    error=Error(1e-7, None, 1.0))
+                    chosen=contender == "ulpgrad", time=Time.of(times.tolist(), [EACH] * ROUNDS), limit=Limit(1e11, 2e10),
+                    memory=1000, error=Error(1e-7, None, 1.0))
             )  # fmt: skip
     return Record("ulpgrad bench", "abc", {"cpu": "A", "cores": 2}, {"torch": "2"}, 1, "2026-01-01T00:00:00+00:00",
                   "2026-01-01T00:01:00+00:00", rows=tuple(rows))  # fmt: skip
@@ -54,7 +56,7 @@ def slower(factor: float, *ops: str, contender: str = "ulpgrad") -> Callable[[Ro
     def change(row: Row) -> Row:
         if row.contender != contender or (ops and row.op not in ops) or row.time is None:
             return row
-        return replace(row, time=Time.of([factor * t for t in row.time.samples]))
+        return replace(row, time=Time.of([factor * t for t in row.time.samples], row.time.sizes))
 
     return change
 
@@ -68,13 +70,17 @@ def recorded(name: str) -> list[Record]:
 
 
 def test_a_slow_down_of_a_fifth_is_found() -> None:
+    others = 0
     for seed in range(20):
         before, after = drawn(2 * seed), changed(drawn(2 * seed + 1), slower(1.2, "op7"))
-        assert verdicts(compare([before], after)) == {"slower": ["op7"], "faster": []}
-        assert verdicts(compare([after], before)) == {"slower": [], "faster": ["op7"]}
+        there, back = verdicts(compare([before], after)), verdicts(compare([after], before))
+        assert "op7" in there["slower"]
+        assert "op7" in back["faster"]
+        others += sum(len(ops) - ("op7" in ops) for found in (there, back) for ops in found.values())
+    assert others <= 2, "one comparison in a hundred may accuse somebody"
 
 
-@pytest.mark.parametrize("spikes", [0.0, 0.2, 0.5])
+@pytest.mark.parametrize("spikes", [0.0, 0.2, 0.35])
 def test_false_alarms_are_as_rare_as_promised(spikes: float) -> None:
     """One comparison in a hundred may accuse somebody; disturbed samples do not make it more."""
     found = [compare([drawn(1000 + 2 * s, spikes=spikes)], drawn(1001 + 2 * s, spikes=spikes)) for s in range(60)]
@@ -129,26 +135,39 @@ def test_a_busy_machine_accuses_nobody() -> None:
 
 
 def test_a_difference_inside_the_noise_is_none() -> None:
-    """Medians 20 % apart, but intervals that overlap."""
+    """All quick rounds 20 % apart, but they lie as far from each other; in one round, intervals of samples that overlap."""
 
-    def times(scale: float, seed: int) -> Time:
-        return Time.of((scale * np.exp(0.4 * np.random.default_rng(seed).random(SAMPLES))).tolist())
+    def times(scale: float, *rounds: float) -> Time:
+        return Time.of([scale * t for t in rounds for _ in range(EACH)], [EACH] * len(rounds))
+
+    def one_round(scale: float) -> Time:
+        return Time.of([scale * t for t in (1.0, 1.2, 1.25, 1.3) for _ in range(BATCHES)])
 
     before, after = drawn(1), drawn(2)
-    wide = changed(before, lambda row: replace(row, time=times(1.0, 5)) if row.op == "op3" else row)
-    moved = changed(after, lambda row: replace(row, time=times(1.2, 6)) if row.op == "op3" else row)
-    found = next(c for c in compare([wide], moved).changes if c.after.op == "op3")
-    assert found.verdict == "none"
+    for make in (lambda scale: times(scale, 1.0, 1.1, 1.25, 1.3, 1.3), one_round):
+        wide, moved = (
+            changed(run, lambda row, at=scale: replace(row, time=make(at)) if row.op == "op3" else row)  # noqa: B023
+            for run, scale in ((before, 1.0), (after, 1.2))
+        )
+        found = next(c for c in compare([wide], moved).changes if c.after.op == "op3")
+        assert found.ratio == pytest.approx(1.2, rel=0.03)
+        assert found.verdict == "none"
 
 
 def test_what_samples_agree_on() -> None:
-    calm = Time.of([1.0, 1.01, 1.02, 1.03, 1.04])
+    def rounds(*each: float) -> Time:
+        return Time.of(each, [1] * len(each))
+
+    calm = rounds(1.0, 1.01, 1.02, 1.03, 1.04)
     assert agreed(calm, calm) == 0
-    assert agreed(calm, Time.of([1.2 * t for t in calm.samples])) == pytest.approx(np.log(1.2))
-    disturbed = Time.of([1.0, 1.01, 3.0, 3.1, 3.2])
-    assert agreed(calm, disturbed) == 0, "the shortest has not changed"
-    assert agreed(calm, Time.of([0.9, 1.5, 1.5, 1.5, 1.5])) == 0, "they contradict each other"
+    assert agreed(calm, rounds(*(1.2 * t for t in calm.samples))) == pytest.approx(np.log(1.2))
+    assert agreed(calm, rounds(3.0, 3.1, 1.02, 1.01, 1.0)) == 0, "the three quickest have not changed"
+    assert agreed(calm, rounds(1.0, 3.0, 3.0, 3.1, 3.2)) == 0, "the quickest has not changed"
+    assert agreed(calm, rounds(0.9, 1.5, 1.5, 1.5, 1.5)) == 0, "they contradict each other"
     assert standard_error(calm) < 0.02
+    assert standard_error(rounds(1.0, 3.0, 3.0, 3.1, 3.2)) > 0.5
+    assert is_apart(calm, rounds(1.03, 1.04, 1.05))
+    assert not is_apart(calm, rounds(1.01, 1.04, 1.05))
     assert standard_error(Time.of([1.0])) >= 0.01
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,7 +20,8 @@ from ulpgrad.bench import peak
 from ulpgrad.bench.suite import cells, contenders, exact, measure, meter, peers, record, run
 from ulpgrad.bench.suite.cells import Cell
 from ulpgrad.bench.suite.contenders import Contender, Task
-from ulpgrad.bench.suite.record import Row
+from ulpgrad.bench.suite.process import Died
+from ulpgrad.bench.suite.record import Limit, Row, Time
 from ulpgrad.bench.suite.run import Settings
 from ulpgrad.cli.app import app
 from ulpgrad.errors import DataError
@@ -294,6 +295,58 @@ def test_another_command_begins_anew(tmp_path: Path) -> None:
     assert run.start(settings, "ulpgrad bench exp", path).rows == ()
     with pytest.raises(DataError, match="there is no folder"):
         run.start(settings, "ulpgrad bench exp", tmp_path / "nowhere" / "run.json")
+
+
+class Scripted:
+    """A worker that needs no time: NumPy brings it down in its first round, ours gives a sample of each round's number."""
+
+    started: ClassVar[list[Scripted]] = []
+
+    def __init__(self, *_: Any) -> None:
+        self.asked: list[tuple[str, int, list[str]]] = []
+        self.started.append(self)
+
+    def ask(self, request: dict[str, Any]) -> list[dict[str, Any]]:
+        self.asked.append((request["op"], request["number"], request["without"]))
+        if "numpy" not in request["without"]:
+            raise Died("numpy", "crashed: Aborted")
+        time = Time.of([1.0 + request["number"]] * 2)
+        row = Row(request["op"], request["format"], request["size"], "cpu", "ulpgrad", "cpu/native", 1, "measured", time=time,
+                  limit=Limit(1.0, 1.0))  # fmt: skip
+        return [row.as_data()]
+
+    def close(self) -> None:
+        pass
+
+
+def test_each_round_has_a_process_of_its_own_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "Worker", Scripted)
+    monkeypatch.setattr(Scripted, "started", [])
+    settings = Settings("exp,log", sizes=(64,), peers="numpy", threads=1, rounds=3)
+    path = tmp_path / "run.json"
+
+    def stop(name: str, rows: list[Row]) -> None:
+        if name == "log float32 64 (2 of 3)":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.finish(run.start(settings, "ulpgrad bench exp", path), settings, path, stop)
+    assert [row.time.sizes for row in record.read(path).rows if row.time] == [(2, 2), (2,)]
+    whole = run.finish(run.start(settings, "ulpgrad bench exp", path), settings, path)
+    every = [worker.asked for worker in Scripted.started]
+    assert [[asked[:2] for asked in worker] for worker in every if worker] == [
+        [("exp", 0), ("exp", 0), ("log", 0), ("log", 0)],  # again without NumPy
+        [("exp", 1)],
+        [("log", 1)],
+        [("exp", 2), ("log", 2)],
+    ]
+    assert {row.reason for row in whole.rows if row.contender == "numpy"} == {"crashed: Aborted"}
+    assert all(without == ["numpy"] for worker in every[1:] for _, _, without in worker), "it is not tried again"
+    times = [row.time for row in whole.rows if row.contender == "ulpgrad"]
+    assert times == [Time.of([1.0, 1.0, 2.0, 2.0, 3.0, 3.0], [2, 2, 2])] * 2
+    assert whole.ended is not None
 
 
 def test_who_brings_the_worker_down_is_a_row_and_the_rest_goes_on(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ulpgrad.bench.suite import record
+from ulpgrad.bench.suite import record, rounds
 from ulpgrad.bench.suite.record import Error, Limit, Range, Record, Row, Time
 from ulpgrad.errors import DataError
 
@@ -29,7 +29,41 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
     record.write(path, RUN)
     assert record.read(path) == RUN
     data = json.loads(path.read_text())
-    assert (data["kind"], data["version"], data["rows"][0]["time"]["median"]) == ("ulpgrad-bench", 1, 2e-6)
+    assert (data["kind"], data["version"], data["rows"][0]["time"]["median"]) == ("ulpgrad-bench", 2, 2e-6)
+
+
+def test_a_record_of_the_first_version_is_read(tmp_path: Path) -> None:
+    data = {**RUN.as_data(), "version": 1}
+    del data["rows"][0]["time"]["sizes"]
+    (found, _) = Record.from_data(data).rows
+    assert found.time is not None
+    assert found.time.rounds == ((3e-6, 1e-6, 2e-6),)
+
+
+def test_rounds_are_joined() -> None:
+    """Samples come together, the highest limits count, and what one round measured only stays."""
+    later = replace(ROW, time=Time.of([4e-6, 5e-6]), limit=Limit(4e11, 4e10), memory=None, error=None, range=None)
+    (both,) = rounds.joined([ROW], [later])
+    assert both.time == Time.of([3e-6, 1e-6, 2e-6, 4e-6, 5e-6], [3, 2])
+    assert both.time is not None
+    assert both.time.rounds == ((3e-6, 1e-6, 2e-6), (4e-6, 5e-6))
+    assert (both.limit, both.memory, both.error, both.range) == (Limit(4e11, 5e10), ROW.memory, ROW.error, ROW.range)
+    assert both.share == pytest.approx(2.0 * 64**3 / 4e11 / 3e-6)
+    assert rounds.taken([ROW]) == 1
+    assert rounds.taken([both]) == 2
+
+
+def test_who_fails_in_one_round_has_failed() -> None:
+    crash = replace(ROW, state="failed", reason="crashed", time=None)
+    for earlier, later in ((ROW, crash), (crash, ROW)):
+        (both,) = rounds.joined([earlier], [later])
+        assert (both.state, both.reason, both.time) == ("failed", "crashed", None)
+    fast = replace(ROW, time=Time.of([1e-9] * 5))
+    (above,) = rounds.joined([fast], [fast])
+    assert above.state == "failed"
+    assert "of the measured limit: an error of the benchmark" in above.reason
+    other = replace(ROW, contender="numpy", rung=None)
+    assert rounds.joined([ROW], [other]) == [ROW, other]
 
 
 def test_a_file_that_cannot_be_written_stays(tmp_path: Path) -> None:
@@ -45,7 +79,7 @@ def test_a_file_that_cannot_be_written_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, r"version 2 of the record; this ulpgrad reads up to 1: update it"),
+        ({"version": 3}, r"version 3 of the record; this ulpgrad reads up to 2: update it"),
         ({"version": None}, "version None"),
         ({"kind": "other"}, "not a benchmark record"),
         ({"rows": [{"op": "matmul"}]}, "a row is not as it should be .*format"),

@@ -1,15 +1,18 @@
 """Two runs beside each other: what became faster or slower beyond noise.
 
-Other programs lengthen some samples, other code all of them. So the change of a row is what the median, the 20th percentile and
-the shortest of its samples agree on: the smallest of their three ratios, and none where they contradict each other. It is a
+Other programs, and other machines on the same processor, lengthen samples, some or nearly all of them; nothing shortens them. So
+a row is judged by the shortest sample of each of its rounds, which lie apart in time and in processes of their own, and of these
+by the three quickest: where three rounds come to the same time, that is what the code takes. The change of a row is what its
+quickest, second and third round agree on: the smallest of three ratios, and none where they contradict each other. It is a
 difference only where all of these hold:
 
-- the noise of both runs, from the 20th to the 80th percentile of their samples, lies apart;
+- the noise of both runs, from the quickest to the third round, lies apart;
 - it is larger than LEAST;
-- it is larger than chance allows: the spread inside both runs, together with what times differ by from run to run although
-  nothing changed. That is measured: by peers of the same version and by the limits of the machine in both runs, and where there
-  are several runs before, by those among each other. How many standard deviations are needed follows from CHANCE, the chance of
-  even one false alarm, and the number of rows that are compared (Bonferroni).
+- it is larger than chance allows: what the quickest rounds of both runs differ by, together with what times differ by from
+  run to run although nothing changed. The latter is measured: by peers of the same version in both runs, by several
+  runs before among each other, and where there are neither, by the rows themselves, of which most did not change. How many
+  standard deviations are needed follows from CHANCE, the chance of even one false alarm, and the number of rows that are
+  compared (Bonferroni).
 
 A shift that all peers share is the machine's, and is taken out. Where a run was made on a busy machine, such a difference is
 called unsure: another program on the same core takes half of its speed for as long as it runs, from one row, not from the next.
@@ -32,9 +35,9 @@ CHANCE = 0.01  # of one false alarm in a comparison
 ALIKE = 0.01  # times of two runs agree no better than that, whatever was measured
 ENOUGH = 5  # witnesses from which they are believed
 TAILS = 20  # witnesses from which the worst of them are more than one
-BATCHES = 4  # parts of a run's samples, in their order: a machine that drifts shows between them
-TO_SIGMA = 0.8416  # standard deviations from the 20th percentile to the median of normal values
-OF_MEDIAN = 1.2533  # the standard error of a median over that of a mean
+BATCHES = 4  # parts of a run in one round, in their order
+FEW = 3  # rounds that must agree: fewer may be quick by chance, more are rarely left alone
+OF_REACH = 0.6  # of 5 to 10 normal values: the standard error of the lowest over how far the third lies above it
 OF_DEVIATION = 1.4826  # a normal standard deviation over the median distance from the median
 WIDER = 1.1  # memory does not vary by chance: what is a tenth more is more
 WORSE = 2.0  # errors do, since each run draws its values anew: over 40 draws that of 64 sums by a factor of 1.6
@@ -109,7 +112,7 @@ def compare(before: Sequence[Record], after: Record) -> Comparison:
         )
     witnesses = [*across(before[-1], after), *limits(before[-1], after)]
     shift = statistics.median(witnesses) if len(witnesses) >= ENOUGH else 0.0
-    apart = [w - shift for w in witnesses] + list(among(earlier.values()))
+    apart = [w - shift for w in across(before[-1], after)] + list(among(earlier.values()))
     if len(apart) < ENOUGH:  # nothing to go by but the rows themselves, of which most did not change
         logs = [_agreed(rows, row) for rows, row in pairs]
         apart = [x - statistics.median(logs) for x in logs]
@@ -164,29 +167,33 @@ def spread(values: Sequence[float]) -> float:
     return from_middle if len(sizes) < TAILS else max(from_middle, sizes[int(0.95 * (len(sizes) - 1))] / 1.96)
 
 
+def quickest(time: Time) -> list[float]:
+    """Logarithms of the shortest samples of the FEW quickest rounds, in rising order; of a run in one round, of parts of it."""
+    rounds: Sequence[Sequence[float]] = time.rounds
+    if len(rounds) == 1:
+        (samples,) = rounds
+        size = max(1, len(samples) // BATCHES)
+        rounds = [samples[i : i + size] for i in range(0, len(samples), size)]
+    return sorted(math.log(min(one)) for one in rounds)[:FEW]
+
+
 def agreed(before: Time, after: Time) -> float:
-    """The logarithm of the change that the median, the 20th percentile and the shortest sample agree on; 0 where they do not."""
-    logs = [
-        math.log(new / old)
-        for new, old in (
-            (after.median, before.median),
-            (after.p20, before.p20),
-            (min(after.samples), min(before.samples)),
-        )
-    ]
+    """The logarithm of the change that the quickest rounds agree on, each with its like; 0 where they contradict each other."""
+    logs = [new - old for old, new in zip(quickest(before), quickest(after), strict=False)]
     return 0.0 if min(logs) < 0 < max(logs) else min(logs, key=abs)
 
 
 def standard_error(time: Time) -> float:
-    """Of the logarithm of a time: from the lower half of the samples, or from the shortest of each of the samples' parts, where
-    these differ more."""
-    n = len(time.samples)
-    from_quantiles = OF_MEDIAN * math.log(time.median / time.p20) / TO_SIGMA / math.sqrt(n)
-    size = n // BATCHES
-    if size < 2:
-        return from_quantiles if n > 2 else max(from_quantiles, ALIKE)
-    shortest = [math.log(min(time.samples[i * size : (i + 1) * size])) for i in range(BATCHES)]
-    return max(from_quantiles, statistics.stdev(shortest) / math.sqrt(BATCHES))
+    """Of the logarithm of a time: from how far its quickest rounds lie apart."""
+    found = quickest(time)
+    return OF_REACH * (found[-1] - found[0]) if len(found) == FEW else ALIKE
+
+
+def is_apart(before: Time, after: Time) -> bool:
+    """Whether the noise of two runs lies apart: their quickest rounds, or of a run in one round its samples as well."""
+    old, new = quickest(before), quickest(after)
+    in_rounds = min(len(before.rounds), len(after.rounds)) > 1
+    return (old[-1] < new[0] or new[-1] < old[0]) and (in_rounds or after.differs(before))
 
 
 def _judged(rows: Sequence[Row], row: Row, shift: float, alike: float, sigmas: float, *, is_busy: bool) -> Change:
@@ -194,11 +201,12 @@ def _judged(rows: Sequence[Row], row: Row, shift: float, alike: float, sigmas: f
     assert row.time is not None
     log = _agreed(rows, row) - shift
     inside = [standard_error(t) ** 2 for t in times]
-    noise = math.sqrt(standard_error(row.time) ** 2 + alike**2 + (statistics.fmean(inside) + alike**2) / len(times))
+    own = standard_error(row.time) ** 2 + statistics.fmean(inside) / len(times)
+    noise = math.sqrt(own + alike**2 * (1 + 1 / len(times)))
     needed = max(math.log1p(LEAST), sigmas * noise)
-    is_apart = all(row.time.differs(t) for t in times)
+    apart = all(is_apart(row.time, t) for t in times)
     verdict: Verdict = "none"
-    if abs(log) >= needed and is_apart:
+    if abs(log) >= needed and apart:
         verdict = "unsure" if is_busy else "slower" if log > 0 else "faster"
     return Change(rows[-1], row, math.exp(log), noise, math.exp(needed), verdict)
 
@@ -232,7 +240,9 @@ def _mind(before: Record, after: Record) -> Iterable[str]:
     """Why two runs may not be comparable."""
     for name, old, new in (("processor", before.machine.get("cpu"), after.machine.get("cpu")),
                            ("cores", before.machine.get("cores"), after.machine.get("cores")),
-                           ("threads", before.threads, after.threads)):  # fmt: skip
+                           ("threads", before.threads, after.threads),
+                           *((name, before.settings.get(name), after.settings.get(name)) for name in ("rounds", "samples"))
+                           ):  # fmt: skip
         if old != new:
             yield f"not the same {name}: {old} before, {new} after"
     for record, when in ((before, "before"), (after, "after")):
@@ -259,7 +269,9 @@ __all__ = [
     "agreed",
     "among",
     "compare",
+    "is_apart",
     "limits",
+    "quickest",
     "spread",
     "standard_error",
     "timed",

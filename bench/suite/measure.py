@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -16,15 +17,19 @@ from ulpgrad.bench.roofline import Roofline
 from ulpgrad.bench.suite import exact
 from ulpgrad.bench.suite.contenders import Contender, Refusal, Results, Task
 from ulpgrad.bench.suite.meter import Energy, peak_bytes
-from ulpgrad.bench.suite.record import ABOVE, OURS, Limit, Row, Time
+from ulpgrad.bench.suite.record import OURS, Limit, Row, Time
+from ulpgrad.bench.suite.rounds import judged
 from ulpgrad.bench.timing import REST, SAMPLE, seconds
 from ulpgrad.errors import FormatError, UlpgradError
 from ulpgrad.formats import Format
 
-BUDGET = 1.0  # seconds for the samples of one contender
+BUDGET = 1.0  # seconds for the samples of one contender, in all rounds
 FEWEST = 3
 VISITS = 4  # times that each contender has its turn, so that a disturbance does not meet one alone
-SHORT_REST = 0.01  # after other ops, whose threads go to sleep sooner
+SPREAD = (
+    0.25  # seconds over which the turns of a cell lie at least: neighbours on the same core come and go within them
+)
+WARM = 0.02  # seconds of calls before the first sample: memory of operands and results that nobody has touched is slow
 COPIES = 64  # of the operands, at most
 PAST_CACHES = 3  # times the last cache that the copies fill together
 TRIES = 3  # times that limits are measured again when something is above them
@@ -64,14 +69,18 @@ class Turn:
 
 
 def cell(
-    task: Task, contenders: Sequence[Contender | Refusal], threads: int, samples: int, told: Told = lambda name: None
-) -> list[Row]:
-    """A row for each contender, in their order. `told` is called with the name of the one whose turn begins."""
+    task: Task, contenders: Sequence[Contender | Refusal], threads: int, samples: int, told: Told = lambda name: None,
+    rounds: int = 1, number: int = 0,
+) -> list[Row]:  # fmt: skip
+    """A row for each contender, in their order. `told` is called with the name of the one whose turn begins. `samples`: of
+    all rounds, of which this is the one with the number; after the first (0), errors and memory are known."""
     start = _start(task, threads)
     refused = {id(c): replace(start, contender=c.name, rung=c.rung, state=c.state, reason=c.reason)
                for c in contenders if isinstance(c, Refusal)}  # fmt: skip
     with np.errstate(all="ignore"):
-        rows = _measured(task, [c for c in contenders if isinstance(c, Contender)], start, samples, told)
+        rows = _measured(
+            task, [c for c in contenders if isinstance(c, Contender)], start, samples, told, rounds, number
+        )
     return [refused.get(id(c)) or rows[id(c)] for c in contenders]
 
 
@@ -83,7 +92,7 @@ def _start(task: Task, threads: int) -> Row:
 
 
 def _measured(
-    task: Task, contenders: list[Contender], start: Row, samples: int, told: Told
+    task: Task, contenders: list[Contender], start: Row, samples: int, told: Told, rounds: int, number: int
 ) -> dict[int, Row]:  # by id of the contender
     rows: dict[int, Row] = {}
     turns: list[Turn] = []
@@ -96,7 +105,7 @@ def _measured(
             if roof is None:
                 results = _results(task, returned if one.name == OURS else None)
                 roof, copies = _roof(task, results)
-            turns.append(ready(turn, copies, samples))
+            turns.append(ready(turn, copies, samples, rounds, weighed=number == 0))
         except NotImplementedError:
             rows[id(one)] = replace(
                 base, state="refused", reason=f"{one.name} does not compute this in {task.form.name}"
@@ -109,10 +118,10 @@ def _measured(
         turns.remove(t)
     if roof is not None:
         roof = _raised(roof, [t.times for t in turns], partial(_limits, task, results, copies))
-    expected, whole = _expected(task)
+    expected, whole = (task.expected, None) if number else _expected(task)
     for t in turns:
         base = replace(start, contender=t.one.name, rung=t.one.rung, chosen=t.one.chosen)
-        rows[id(t.one)] = _row(task, t, base, roof, expected, whole)
+        rows[id(t.one)] = _row(task, t, base, roof, expected, whole, judges=number == 0)
     return rows
 
 
@@ -127,8 +136,8 @@ def _taken(task: Task, turns: Sequence[Turn], told: Told) -> list[tuple[Turn, Ex
             if id(t) in lost:
                 continue
             told(t.one.label)
-            if several and t.one.name != before:
-                time.sleep(REST if task.op.family in roofline.DOTS else SHORT_REST)
+            spins = several and t.one.name != before and task.op.family in roofline.DOTS
+            time.sleep(REST if spins else SPREAD / VISITS / len(turns))
             before = t.one.name
             try:
                 t.kept[t.position] = t.calls[t.position]()
@@ -148,15 +157,21 @@ def warm(one: Contender) -> tuple[Turn, Any]:
     return Turn(one, [call], one.first or first, None, 1, 1, [None]), returned
 
 
-def ready(turn: Turn, copies: int, samples: int) -> Turn:
-    """Its memory, its further operands, and how often it is called."""
+def ready(turn: Turn, copies: int, samples: int, rounds: int = 1, *, weighed: bool = True) -> Turn:
+    """Its memory, its further operands, and how often it is called in this of several rounds."""
     one = turn.one
-    turn.memory = peak_bytes(turn.calls[0], counted=one.counted)
+    turn.memory = peak_bytes(turn.calls[0], counted=one.counted) if weighed else None
     once = seconds(turn.calls[0])
     turn.calls += [partial(one.call, *one.operands()) for _ in range(copies - 1)]
     turn.kept = [None] * copies
+    end = time.perf_counter() + WARM
+    for i, call in enumerate(turn.calls):
+        if time.perf_counter() < end:
+            turn.kept[i] = call()
+    once = min(once, seconds(turn.calls[0]))
     turn.repeats = max(1, round(SAMPLE / max(once, 1e-8)))
-    turn.count = max(FEWEST, min(samples, int(BUDGET / max(once * turn.repeats, SAMPLE))))
+    fits = int(BUDGET / max(once * turn.repeats, SAMPLE))
+    turn.count = math.ceil(max(FEWEST, min(samples, fits)) / rounds)
     return turn
 
 
@@ -208,14 +223,15 @@ def _expected(task: Task) -> tuple[Results, Results | None]:
     return expected, task.reference(task.sample.arrays)
 
 
-def _row(task: Task, t: Turn, base: Row, roof: Roofline | None, expected: Results, whole: Results | None) -> Row:
+def _row(
+    task: Task, t: Turn, base: Row, roof: Roofline | None, expected: Results, whole: Results | None, *, judges: bool
+) -> Row:
     assert roof is not None
     spent = Time.of(t.times)
-    share = roof.seconds / spent.median
     limit = Limit(roof.peak_flops, roof.peak_bytes)
     joules = [j for j in t.joules if j is not None]
     row = replace(
-        base, time=spent, first=t.first, flops=roof.flops, bytes=roof.bytes, limit=limit, bound=roof.bound, share=share,
+        base, time=spent, first=t.first, flops=roof.flops, bytes=roof.bytes, limit=limit,
         memory=t.memory, traffic=_traffic(task, expected), energy=sum(joules) / len(joules) if joules else None,
     )  # fmt: skip
     try:
@@ -226,12 +242,11 @@ def _row(task: Task, t: Turn, base: Row, roof: Roofline | None, expected: Result
     for g, e, f in zip(got, expected, forms, strict=False):
         if g is not None and (why := exact.wrong(g, e, f)) is not None:
             return replace(base, state="failed", reason=why)  # how fast it was wrong is nobody's business
-    if share > ABOVE:
-        return replace(row, state="failed", reason=(
-            f"{share:.2f} of the measured limit: an error of the benchmark, not a rate; the limit was disturbed, or the "
-            "call does less than its op says"))  # fmt: skip
+    row = judged(row)
     main = got[0] if got else None
-    if main is None:  # random numbers of its own, or a result that it does not give
+    if (
+        row.state == "failed" or not judges or main is None
+    ):  # None: random numbers of its own, or a result it does not give
         return row
     if whole is not None and whole[0].shape != expected[0].shape:  # equal values are one, once they are rounded
         whole = None

@@ -5,6 +5,7 @@ Reports and comparisons read these files and nothing else. Times are in seconds,
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from ulpgrad.errors import DataError
 from ulpgrad.io.atomic import atomic_write
 
 KIND = "ulpgrad-bench"
-VERSION = 1
+VERSION = 2  # 1: times without rounds
 OURS = "ulpgrad"
 ABOVE = 1.05  # of the measured limit, whose own noise is in it: what lies above was not measured right
 LOW, HIGH = 0.2, 0.8  # the quantiles that stand for the noise of samples
@@ -27,18 +28,31 @@ Bound = Literal["arithmetic", "memory"]
 
 @dataclass(frozen=True)
 class Time:
-    """Seconds of one call: the median, the 20th and 80th percentile, and every sample in the order in which it was taken."""
+    """Seconds of one call: the median, the 20th and 80th percentile, and every sample in the order in which it was taken.
+    `sizes`: how many of them each round of the run took."""
 
     median: float
     p20: float
     p80: float
     samples: tuple[float, ...]
+    sizes: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, samples: Sequence[float]) -> Time:
+    def of(cls, samples: Sequence[float], sizes: Sequence[int] = ()) -> Time:
         ordered = sorted(samples)
         low, high = (ordered[round(q * (len(ordered) - 1))] for q in (LOW, HIGH))
-        return cls(statistics.median(ordered), low, high, tuple(samples))
+        return cls(statistics.median(ordered), low, high, tuple(samples), tuple(sizes) or (len(ordered),))
+
+    @property
+    def rounds(self) -> tuple[tuple[float, ...], ...]:
+        """The samples of each round."""
+        ends = list(itertools.accumulate(self.sizes or (len(self.samples),)))
+        return tuple(self.samples[end - size : end] for end, size in zip(ends, self.sizes or ends, strict=True))
+
+    def joined(self, later: Time) -> Time:
+        """With the rounds of another."""
+        sizes = (len(one) for one in (*self.rounds, *later.rounds))
+        return Time.of(self.samples + later.samples, tuple(sizes))
 
     def differs(self, other: Time) -> bool:
         """Whether the intervals of noise lie apart. What is inside them is no difference."""

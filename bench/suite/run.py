@@ -1,7 +1,9 @@
-"""A run: every cell in a worker, each finished one kept in the record at once, so that an interrupted run can go on."""
+"""A run: every cell in a worker, in each of several rounds; what is finished is kept in the record at once, so that an
+interrupted run can go on."""
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,21 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from ulpgrad.bench import machine
-from ulpgrad.bench.suite import cells, peers, record
+from ulpgrad.bench.suite import cells, peers, record, rounds
 from ulpgrad.bench.suite.cells import Cell
+from ulpgrad.bench.suite.contenders import labelled
 from ulpgrad.bench.suite.process import STARTING, Died, Worker, cores
 from ulpgrad.bench.suite.record import OURS, Record, Row
 from ulpgrad.errors import ArgumentError, DataError, KernelError
 from ulpgrad.kernels import registry
 
-SAMPLES, QUICK = 20, 6
+SAMPLES, QUICK = 40, 6
+ROUNDS = 8  # of a run that is not quick: with fewer, chance has a word in comparisons
 LIMIT = 180.0  # seconds without an answer after which a contender is given up
 EVERY = ("best", "all")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for. `rungs`: best, all, or names with commas; `files`: Python files that register ops or rungs."""
+    """What was asked for. `rungs`: best, all, or names with commas; `files`: Python files that register ops or rungs.
+    `samples`: of each contender, in all rounds together."""
 
     ops: str = ""
     formats: str = ""
@@ -34,6 +39,7 @@ class Settings:
     rungs: str = "best"
     threads: int = 1
     samples: int = SAMPLES
+    rounds: int = ROUNDS
     limit: float = LIMIT
     files: tuple[str, ...] = ()
 
@@ -64,21 +70,26 @@ def start(settings: Settings, command: str, path: Path | None = None) -> Record:
 def finish(made: Record, settings: Settings, path: Path | None = None, told: Told = lambda name, rows: None) -> Record:
     """Measure what the record does not have. After each cell the record is written; `told` gets its name and its rows."""
     wanted = plan(settings)
-    done = {(row.op, row.format, row.size, row.device) for row in made.rows}
-    worker = Worker(settings.threads, settings.limit, [Path(name) for name in settings.files])
+    found: dict[Cell, list[Row]] = {cell: [] for cell in wanted}
+    for row in made.rows:
+        found.setdefault(Cell(row.op, row.format, row.size, row.device), []).append(row)
     asked = peers.chosen(settings.peers)
-    try:
-        for cell in wanted:
-            if (cell.op, cell.format, cell.size, cell.device) in done:
-                continue
-            told(cell.name, [])
-            rows = measured(worker, cell, settings, asked, int(made.settings["seed"]))
-            made = replace(made, rows=(*made.rows, *rows))
-            if path is not None:
-                record.write(path, made)
-            told(cell.name, rows)
-    finally:
-        worker.close()
+    for number in range(settings.rounds):
+        worker = Worker(settings.threads, settings.limit, [Path(name) for name in settings.files])
+        which = f" ({number + 1} of {settings.rounds})" if settings.rounds > 1 else ""
+        try:
+            for cell in wanted:
+                if found[cell] and rounds.taken(found[cell]) > number:
+                    continue
+                told(cell.name + which, [])
+                rows = measured(worker, cell, settings, asked, int(made.settings["seed"]), number, found[cell])
+                found[cell] = rounds.joined(found[cell], rows)
+                made = replace(made, rows=tuple(itertools.chain.from_iterable(found.values())))
+                if path is not None:
+                    record.write(path, made)
+                told(cell.name + which, rows)
+        finally:
+            worker.close()
     made = replace(made, ended=_now())
     if path is not None:
         record.write(path, made)
@@ -113,13 +124,19 @@ def sizes(text: str) -> tuple[int, ...]:
     return found
 
 
-def measured(worker: Worker, cell: Cell, settings: Settings, asked: Sequence[str], seed: int) -> list[Row]:
-    """The rows of a cell. Whoever brings the worker down gets a row that says so, and the others are measured without it."""
+def measured(
+    worker: Worker, cell: Cell, settings: Settings, asked: Sequence[str], seed: int, number: int = 0,
+    earlier: Sequence[Row] = (),
+) -> list[Row]:  # fmt: skip
+    """The rows of a cell. Whoever brings the worker down gets a row that says so, and the others are measured without it, and
+    without those who failed in earlier rounds."""
     nobody = Row(cell.op, cell.format, cell.size, cell.device, OURS, None, settings.threads, "failed")
     if (why := cells.too_large(cell)) is not None:
         return [replace(nobody, state="too large", reason=why)]
-    request: dict[str, Any] = {**asdict(cell), "seed": seed, "rungs": settings.rungs, "peers": list(asked), "without": [],
-                               "samples": settings.samples, "threads": settings.threads}  # fmt: skip
+    request: dict[str, Any] = {**asdict(cell), "seed": seed + number, "number": number, "rungs": settings.rungs,
+                               "peers": list(asked),
+                               "without": [labelled(row.contender, row.rung) for row in earlier if row.time is None],
+                               "samples": settings.samples, "rounds": settings.rounds, "threads": settings.threads}  # fmt: skip
     lost: list[Row] = []
     while True:
         try:
@@ -157,4 +174,4 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-__all__ = ["LIMIT", "QUICK", "SAMPLES", "Settings", "finish", "measured", "plan", "sizes", "start"]
+__all__ = ["LIMIT", "QUICK", "ROUNDS", "SAMPLES", "Settings", "finish", "measured", "plan", "sizes", "start"]

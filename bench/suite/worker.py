@@ -1,6 +1,6 @@
 """The process in which cells are measured. It reads a request a line and answers with lines; if it dies, another is started.
 
-{"op", "format", "size", "device", "seed", "rungs", "peers", "without", "samples", "threads"}   a request
+{"op", "format", "size", "device", "seed", "rungs", "peers", "without", "samples", "rounds", "number", "threads"}   a request
 {"begin": LABEL}                                  whose turn it is: if nothing more comes, it was this one
 {"row": {...}}                                    a row of the record
 {"end": true}                                     the cell is finished
@@ -56,7 +56,8 @@ def answer(request: dict[str, Any], told: measure.Told) -> list[Row]:
     found += peers.of(task, request["peers"], threads)
     taking_part = [c for c in found if labelled(c.name, c.rung) not in request["without"]]
     try:
-        return measure.cell(task, taking_part, threads, request["samples"], told)
+        return measure.cell(task, taking_part, threads, request["samples"], told, request["rounds"],
+                            request["number"])  # fmt: skip
     except Exception as error:  # of the suite itself, or of an op's reference: the rest can still be measured
         return [replace(nobody, state="failed", reason=measure.reason(error))]
 

@@ -218,7 +218,10 @@ def bench_run(
     ] = None,
     rungs: Annotated[str, typer.Option(help='"best" (what dispatch takes), "all", or rungs by name.')] = "best",
     threads: Threads = None,
-    samples: Annotated[int, typer.Option(min=3, help="Timed samples of each contender, at most.")] = 20,
+    samples: Annotated[int, typer.Option(min=3, help="Timed samples of each contender, at most.")] = 40,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Times that all is gone through, in new processes, which share the samples.")
+    ] = 8,
     limit: Annotated[float, typer.Option(min=1, help="Seconds without an answer after which one is given up.")] = 180,
     file: Annotated[
         list[Path] | None,
@@ -244,7 +247,7 @@ def bench_run(
         return command.listed()
     settings = command.Settings(
         ",".join(ops or ()), formats, command.sizes(sizes), device, peers, rungs, command.threads(threads),
-        min(samples, command.QUICK) if quick else samples, limit, tuple(map(str, file or ())),
+        min(samples, command.QUICK) if quick else samples, 1 if quick else rounds, limit, tuple(map(str, file or ())),
     )  # fmt: skip
     return command.bench(settings, json, html)
 
@@ -313,6 +316,19 @@ def bench_compare(
     from ulpgrad.cli import bench_report as command
 
     command.compare(names, json, html, fail=fail)
+
+
+@bench.command("trial")
+def bench_trial(
+    folder: Annotated[Path, typer.Argument(help="Where the runs are kept: a trial that was stopped goes on.")],
+    same: Annotated[int, typer.Option(min=0, help="Runs of the same code, of which none must be told apart.")] = 10,
+    planted: Annotated[int, typer.Option(min=0, help="Runs with ops a fifth slower, which must be found.")] = 4,
+    threads: Annotated[int, typer.Option(min=1, help="Of each run.")] = 1,
+) -> None:
+    """Try `compare` on this machine: runs of the same code, and runs with a planted slow-down of a fifth."""
+    from ulpgrad.cli import bench_trial as command
+
+    command.run(folder, same, planted, threads)
 
 
 @bench.command("network")

@@ -59,7 +59,7 @@ def bench(settings: Settings, json: Path | None, html: Path | None) -> None:
     made = run.start(settings, command(), json)
     if made.rows:
         console(stderr=True).print(f"Going on after {len({row.cell for row in made.rows})} cells of an earlier call.")
-    with progress(len(wanted), lines=True) as step:
+    with progress(len(wanted) * settings.rounds, lines=True) as step:
 
         def told(name: str, rows: list[Row]) -> None:
             step(f"{name}: {brief(rows)}" if rows else name, done=bool(rows))
