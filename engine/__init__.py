@@ -27,9 +27,6 @@ from ulpgrad.autograd import (
 from ulpgrad.device import (
     Device as Device,
 )
-from ulpgrad.differentiable import (
-    Function as Function,
-)
 from ulpgrad.dispatch import (
     log_kernels as log_kernels,
     use as use,
@@ -69,6 +66,9 @@ from ulpgrad.formats import (
     uint16 as uint16,
     uint32 as uint32,
     uint64 as uint64,
+)
+from ulpgrad.function import (
+    Function as Function,
 )
 from ulpgrad.fused import (
     fused as fused,

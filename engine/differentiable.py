@@ -1,4 +1,4 @@
-"""Where dispatch and autograd meet: an op with its gradient rules, data movement with its way back, and `Function`.
+"""Where dispatch and autograd meet: an op with its gradient rules, and data movement with its way back.
 
 A gradient rule says by its parameter names what it needs: `g` (the gradient of the result), operands, `y` and further
 outputs, `x_shape` for the shape of operand x, `needed` (which operands want a gradient, for a joint rule), and the call's
@@ -10,7 +10,6 @@ parameters. Only what some needed rule names is kept:
 from __future__ import annotations
 
 import functools
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -19,8 +18,7 @@ import numpy as np
 from ulpgrad import autograd, dispatch
 from ulpgrad.autograd import Node, Saved, is_grad_enabled
 from ulpgrad.errors import FormatError, GradientError
-from ulpgrad.formats import Format, gradient_format
-from ulpgrad.kernels import native
+from ulpgrad.formats import Format
 from ulpgrad.kernels.spec import Op
 from ulpgrad.remembered import Remembered
 from ulpgrad.tensor import Tensor
@@ -39,14 +37,29 @@ class PlainCall(NamedTuple):
     params: dict[str, Any]
 
 
+class Movement(NamedTuple):
+    """Data that was moved: by `run` from the operands' arrays, or, without one, as a view of the only operand. Without
+    operands it was made anew."""
+
+    name: str
+    tensors: Sequence[Tensor]
+    outs: tuple[Tensor, ...]
+    run: Callable[..., Any] | None
+    back: Callable[[Tensor], Any] | None
+
+
 class _PlainCalls:
-    """The last of these calls, as long as somebody listens (`remembered`)."""
+    """These calls, as long as somebody listens (`remembered`)."""
 
     def __init__(self) -> None:
         self.listeners = 0
-        self.last: PlainCall | None = None
+        self.heard: list[PlainCall | Movement] = []
         self.numbers: list[Tensor] = []  # operands made of numbers among the arguments
-        self.defaults = 0  # formats that were the default one: the same call may mean another one later
+        self.varying = 0  # what hung on values, so that the same call may come to something else later
+
+    def varies(self) -> None:
+        """Note that the function which runs looks at values."""
+        self.varying += self.listeners
 
     def __enter__(self) -> _PlainCalls:
         self.listeners += 1
@@ -54,7 +67,7 @@ class _PlainCalls:
 
     def __exit__(self, *_: object) -> None:
         self.listeners -= 1
-        self.last, self.numbers, self.defaults = None, [], 0
+        self.heard, self.numbers, self.varying = [], [], 0
 
 
 plain_calls = _PlainCalls()
@@ -141,7 +154,7 @@ class Primitive(Remembered):
         if recorded:
             self.record(tensors, outs, params)
         if plain_calls.listeners:
-            plain_calls.last = PlainCall(self, tensors, outs, params)
+            plain_calls.heard.append(PlainCall(self, tensors, outs, params))
         return outs
 
     def record(self, tensors: Sequence[Tensor | None], outs: tuple[Tensor, ...], params: dict[str, Any]) -> None:
@@ -152,7 +165,7 @@ class Primitive(Remembered):
                 mask |= bit
             bit <<= 1
         if mask and outs[0].dtype.differentiable and is_grad_enabled():
-            outs[0]._node = (_OpNode(self, tensors, outs, params, self.needs(mask)), 0)
+            outs[0]._node = (OpNode(self, tensors, outs, params, self.needs(mask)), 0)
             outs[0].requires_grad = True
 
     def needs(self, mask: int) -> tuple[Places, Places]:
@@ -217,7 +230,7 @@ def _parameters(rule: Rule) -> tuple[str, ...]:
     return reads if reads is not None else rule.__code__.co_varnames[: rule.__code__.co_argcount]
 
 
-class _OpNode(Node):
+class OpNode(Node):
     """A recorded call of a Primitive."""
 
     __slots__ = ("params", "primitive", "saved")
@@ -300,42 +313,10 @@ class _OpNode(Node):
         return self.saved is None
 
 
-def _learn(function: Callable[..., Any], *args: Any, **options: Any) -> tuple[Any, ...]:
-    """What a remembered function gives; and, if that is one op's result on tensors among the arguments, how to come to it:
-    the kernel, its results' formats, where each operand is found, the parameters, and what the node is made of."""
-    with plain_calls as calls:
-        out = function(*args, **options)
-        call, numbers, defaults = calls.last, calls.numbers, calls.defaults
-    if call is None or out is not call.outs[0] or defaults:
-        return (out,)
-    primitive, tensors, _, params = call
-    given = {id(a): i for i, a in enumerate((*args, *options.values()))}
-    known = {id(t) for t in numbers}
-    if any(t is not None and id(t) not in given and id(t) not in known for t in tensors):
-        return (out,)
-    arrays = tuple(None if t is None else t.storage for t in tensors)
-    plan = dispatch.plan(primitive.op, tuple(None if t is None else t.dtype for t in tensors), arrays, params)
-    places = tuple(t if t is None else given.get(id(t), t) for t in tensors)
-    node = None
-    if out.requires_grad:
-        mask = sum(1 << i for i, t in enumerate(tensors) if t is not None and t.requires_grad)
-        node = primitive, primitive.op.name, autograd.operands_of(tensors), *primitive.needs(mask)
-    return out, _from_here(plan.run), plan.formats, places, params, node
-
-
-def _from_here(run: Callable[..., Any]) -> Callable[..., Any]:
-    """NumPy's own functions, called by ours: their warnings are silenced by the module that calls them."""
-    return (lambda *arrays, **params: run(*arrays, **params)) if isinstance(run, np.ufunc) else run
-
-
-if native.missing() is None:
-    native.module().remember(
-        Tensor, Saved, _OpNode, Format, dispatch.state, autograd.recording, autograd.sequence, _learn
-    )
-
-
-class _MoveNode(Node):
+class MoveNode(Node):
     """A recorded movement of data: values change place, not themselves. `back` moves a gradient to the inputs."""
+
+    __slots__ = ("back",)
 
     def __init__(self, name: str, inputs: Sequence[Tensor | None], back: Callable[[Tensor], Any]) -> None:
         super().__init__(name, inputs)
@@ -346,24 +327,53 @@ class _MoveNode(Node):
         return found if isinstance(found, (tuple, list)) else (found,)
 
 
-def moved(
-    name: str, inputs: Sequence[Tensor], storage: Any, back: Callable[[Tensor], Any], *, view: bool = False
-) -> Tensor:
-    """The result of moving data: `storage` in the format of the inputs, with `back` from its gradient to theirs.
+SMALL = 1 << 12  # bytes; larger results are not kept to be copied
 
-    `view` says that the storage may share memory with the (single) input, so that writes are seen through both.
-    """
+
+def made(out: Tensor) -> Tensor:
+    """The tensor, whose values hang on nothing but the arguments of the function that made it: no tensor is among them."""
+    if plain_calls.listeners and out.storage.__class__ is np.ndarray and out.nbytes <= SMALL:
+        plain_calls.heard.append(Movement("made", (), (out,), out.storage.copy().copy, None))
+    return out
+
+
+def moved(
+    name: str, inputs: Sequence[Tensor], run: Callable[..., Any], back: Callable[[Tensor], Any], *, storage: Any = None
+) -> Tensor:
+    """The result of moving data: what `run` makes of the storages of the inputs (`storage`, where that is at hand), in their
+    format, with `back` from its gradient to theirs. Neither function may hold an input."""
     form = inputs[0].dtype
-    if form.routed and name not in ("copy", "alias"):
+    if form.routed and name != "copy":
         check_movable(name, form, inputs)
+    out = Tensor(run(*[t.storage for t in inputs]) if storage is None else storage, form)
+    return _recorded(name, inputs, out, run, back)
+
+
+def viewed(name: str, x: Tensor, storage: Any, back: Callable[[Tensor], Any] | None) -> Tensor:
+    """A view of x: `storage`, which shares its memory, so that writes are seen through both. `back` is from its gradient to
+    that of x; None leaves it outside the graph."""
+    form = x.dtype
+    if form.routed and name not in ("alias", "detach"):
+        check_movable(name, form, [x])
     out = Tensor(storage, form)
-    if view:
-        out._cell = inputs[0]._version_cell()
+    out._cell = x._version_cell()
+    return _recorded(name, [x], out, None, back)
+
+
+def _recorded(
+    name: str,
+    inputs: Sequence[Tensor],
+    out: Tensor,
+    run: Callable[..., Any] | None,
+    back: Callable[[Tensor], Any] | None,
+) -> Tensor:
     for t in inputs:
-        if t.requires_grad and is_grad_enabled():
-            out._node = (_MoveNode(name, inputs, back), 0)
+        if t.requires_grad and back is not None and is_grad_enabled():
+            out._node = (MoveNode(name, inputs, back), 0)
             out.requires_grad = True
             break
+    if plain_calls.listeners:
+        plain_calls.heard.append(Movement(name, inputs, (out,), run, back))
     return out
 
 
@@ -380,113 +390,9 @@ def check_movable(name: str, form: Format, inputs: Sequence[Tensor]) -> None:
 
 def alias(x: Tensor) -> Tensor:
     """The same values as a new place in the graph."""
-    return moved("alias", [x], x.storage, lambda g: g, view=True)
+    return viewed("alias", x, x.storage, lambda g: g)
 
 
-class Context:
-    """What a Function keeps between forward and backward: `save_for_backward(*tensors)`, and any attribute."""
-
-    def __init__(self) -> None:
-        self._saved: list[Saved] = []
-        self._outputs: dict[int, int] = {}  # positions of saved tensors that are outputs of forward
-        self._node: weakref.ref[Node] | None = None  # weak, since the node holds this context
-        self._name = "Function"
-        self.needs_input_grad: tuple[bool, ...] = ()
-
-    def save_for_backward(self, *tensors: Tensor) -> None:
-        """Keep tensors; writing to them in place before backward raises GradientError."""
-        self._saved = [Saved(t) for t in tensors]
-
-    @property
-    def saved_tensors(self) -> tuple[Tensor, ...]:
-        """What was saved. An output of forward comes with its place in the graph, so that `backward` can be differentiated."""
-        tensors = [s.get(self._name) for s in self._saved]
-        node = self._node() if self._node is not None and is_grad_enabled() else None
-        for position, index in self._outputs.items() if node is not None else ():
-            tensors[position] = tensors[position].detach()
-            tensors[position]._node, tensors[position].requires_grad = (node, index), True  # type: ignore[assignment]
-        return tuple(tensors)
-
-
-class Function:
-    """A differentiable function of one's own.
-
-    Subclass it with two static methods and call `apply`:
-
-        class Square(Function):
-            @staticmethod
-            def forward(ctx, x):
-                ctx.save_for_backward(x)
-                return x * x
-
-            @staticmethod
-            def backward(ctx, g):
-                (x,) = ctx.saved_tensors
-                return 2 * g * x
-
-    `forward` runs unrecorded and returns a Tensor or a tuple of them; `backward` gets one gradient per output (zeros where
-    an output was not used) and returns one per argument of `apply`, None for those without. Written with ulpgrad ops,
-    `backward` can itself be differentiated.
-    """
-
-    @staticmethod
-    def forward(ctx: Context, *args: Any) -> Any:
-        raise NotImplementedError("a Function needs a static forward(ctx, *args)")
-
-    @staticmethod
-    def backward(ctx: Context, *gradients: Tensor) -> Any:
-        raise GradientError("this Function has no gradient: give it a static backward(ctx, *gradients)")
-
-    @classmethod
-    def apply(cls, *args: Any) -> Any:
-        """Run `forward` and record the call."""
-        ctx = Context()
-        ctx._name = cls.__name__
-        tensors = [a if isinstance(a, Tensor) else None for a in args]
-        ctx.needs_input_grad = tuple(t is not None and t.requires_grad for t in tensors)
-        with autograd.no_grad():
-            result = cls.forward(ctx, *args)
-        outs = result if isinstance(result, tuple) else (result,)
-        for out in outs:
-            if not isinstance(out, Tensor):
-                raise GradientError(f"{cls.__name__}.forward must return tensors, got {type(out).__name__}")
-        if any(ctx.needs_input_grad) and is_grad_enabled():
-            made = {id(o): i for i, o in enumerate(outs) if o.dtype.differentiable and not any(o is t for t in tensors)}
-            ctx._outputs = {p: made[id(s.tensor)] for p, s in enumerate(ctx._saved) if id(s.tensor) in made}
-            outs = tuple(alias_of.detach() for alias_of in outs)  # an input returned as it is gets a place of its own
-            node = _FunctionNode(cls, ctx, tensors, outs)
-            ctx._node = weakref.ref(node)
-            for index, out in enumerate(outs):
-                if out.dtype.differentiable:
-                    out._node, out.requires_grad = (node, index), True
-        return outs if isinstance(result, tuple) else outs[0]
-
-
-class _FunctionNode(Node):
-    """A recorded call of a user's Function."""
-
-    keeps_gradients = True
-
-    def __init__(
-        self, function: type[Function], ctx: Context, inputs: Sequence[Tensor | None], outs: tuple[Tensor, ...]
-    ) -> None:
-        super().__init__(function.__name__, inputs)
-        self.function = function
-        self.ctx: Context | None = ctx
-        self.outs = [(o.shape, gradient_format(o.dtype)) for o in outs]
-
-    def vjp(self, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:
-        from ulpgrad import ops
-
-        if self.ctx is None:
-            raise GradientError(f"backward of {self.name}: the graph has been freed; pass retain_graph=True before")
-        gradients = [*gradients, *[None] * (len(self.outs) - len(gradients))]
-        filled = [ops.zeros(s, dtype=f) if g is None else g for g, (s, f) in zip(gradients, self.outs, strict=True)]
-        found = self.function.backward(self.ctx, *filled)
-        found = found if isinstance(found, (tuple, list)) else (found,)
-        if len(found) != len(self.edges):
-            raise GradientError(f"{self.name}.backward returned {len(found)} gradients for {len(self.edges)} arguments")
-        return found
-
-    def free(self) -> None:
-        self.ctx = None
+def apart(x: Tensor) -> Tensor:
+    """x outside the graph: `detach`, for functions that remember their calls."""
+    return viewed("detach", x, x.storage, None)

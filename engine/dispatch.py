@@ -34,6 +34,12 @@ class Plan(NamedTuple):
     rung: registry.Rung
     widened: bool
 
+    def run_on(self, arrays: tuple[Any, ...]) -> Callable[..., Any]:
+        """`run` for arrays of these layouts: contiguous ones need not be looked at again."""
+        inner: Callable[..., Any] | None = getattr(self.run, "on_contiguous", None)
+        contiguous = all(a is None or (a.__class__ is np.ndarray and a.flags.c_contiguous) for a in arrays)
+        return inner if inner is not None and contiguous else self.run
+
 
 MOST_PLANS = 4096  # affine formats are made with every scale; what is forgotten is planned again
 _plans: dict[tuple[Any, ...], Plan] = {}
@@ -137,6 +143,7 @@ def _contiguous(run: Callable[..., Any]) -> Callable[..., Any]:
                 return run(*[a if a is None or a.flags.c_contiguous else copied(a) for a in arrays], **params)
         return run(*arrays, **params)
 
+    call.on_contiguous = run  # type: ignore[attr-defined]
     return call
 
 

@@ -2,12 +2,13 @@
 
 Before a kernel runs, Python turns arguments into operands, checks them and looks for the kernel; for a few values that takes
 ten times as long as the kernel. A function is `remembered` where all this depends on nothing but the tensors' formats, shapes
-and layouts and on the other arguments, never on values, and where it comes down to one op on tensors among its arguments:
+and layouts and on the other arguments, never on values, and where it comes down to ops, movements of data (`moved`, `viewed`)
+and new tensors (`made`), each on tensors among the arguments or on what came before:
 
     @remembered
     def softmax(x, /, axis=-1): ...
 
-What does not (because arrays were given, or an operand was converted first) runs as it stands each time.
+What does not (because arrays were given, or values were looked at: `plain_calls.varies`) runs as it stands each time.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ulpgrad import formats
 from ulpgrad.kernels import native, registry
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,6 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 if not TYPE_CHECKING and native.missing() is None:
     Remembered = native.module().Remembered
     registry.on_change(native.module().forget_calls)
+    formats.on_default_dtype(native.module().forget_calls)
 else:
 
     class Remembered:

@@ -21,7 +21,7 @@ LEVELS = [
     {"_native"},
     {"kernels"},
     {"device", "dispatch", "remembered"},
-    {"autograd", "tensor", "differentiable"},
+    {"autograd", "tensor", "differentiable", "function", "learning"},
     {"ops", "random", "policy", "explain", "fixed", "fused"},
     {"nn", "optim", "io", "data", "testing", "quantization"},
     {"bench"},
@@ -30,7 +30,7 @@ LEVELS = [
 LEVEL = {room: i for i, rooms in enumerate(LEVELS) for room in rooms}
 # Where a lower room needs a higher one at call time (gradients are written with ops; a tensor offers ops as methods; the
 # arithmetic of fixed point is loaded when first met).
-LATE = {("autograd", "ops"), ("tensor", "ops"), ("differentiable", "ops"), ("differentiable", "fixed")}
+LATE = {("autograd", "ops"), ("tensor", "ops"), ("function", "ops"), ("differentiable", "fixed")}
 
 
 def modules() -> dict[str, Path]:

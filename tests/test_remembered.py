@@ -37,6 +37,32 @@ CALLS: dict[str, Callable[..., ug.Tensor]] = {
     "layer_norm": lambda x, y: ug.layer_norm(x, (4,), y[0], None),
     "attention": lambda x, y: ug.scaled_dot_product_attention(x, y, y, is_causal=True),
     "cumulative_sum": lambda x, y: ug.cumulative_sum(x, axis=1),
+    "reshape": lambda x, y: x.reshape(2, 8),
+    "permute_dims": lambda x, y: ug.permute_dims(x, (1, 0)),
+    "flip": lambda x, y: ug.flip(x),
+    "flip of one value": lambda x, y: ug.flip(x[1, 2]),
+    "expand_dims": lambda x, y: ug.expand_dims(x, axis=1) * y,
+    "broadcast_to": lambda x, y: ug.broadcast_to(x[0], (3, 4)),
+    "a row": lambda x, y: x[2],
+    "a part": lambda x, y: x[1:, None, ..., ::-2],
+    "concat": lambda x, y: ug.concat([x, y, x], axis=1),
+    "stack": lambda x, y: ug.stack((x, y), axis=-1),
+    "stack first": lambda x, y: ug.stack([x[0], y[0]]),
+    "unstack": lambda x, y: ug.unstack(x)[1],
+    "roll": lambda x, y: ug.roll(x, (1, -1), axis=(0, 1)),
+    "roll flat": lambda x, y: ug.roll(x, 3),
+    "tile": lambda x, y: ug.tile(x, (2, 1)),
+    "repeat": lambda x, y: ug.repeat(x, 3, axis=0),
+    "tril": lambda x, y: ug.tril(x, k=1),
+    "copy": lambda x, y: ug.copy(x),
+    "std": lambda x, y: ug.std(x, axis=1),
+    "logsumexp": lambda x, y: ug.logsumexp(x, axis=0),
+    "diff": lambda x, y: ug.diff(x, prepend=y[:, :1]),
+    "einsum": lambda x, y: ug.einsum("ij,kj->ik", x, y),
+    "vecdot": lambda x, y: ug.vecdot(x, y),
+    "topk": lambda x, y: ug.topk(x, 2)[0],
+    "mse_loss": lambda x, y: ug.mse_loss(x, y),
+    "batch_norm": lambda x, y: ug.batch_norm(x, None, None, y[0], None, training=True),
 }
 
 
@@ -83,6 +109,63 @@ def test_values_that_compare_equal_are_told_apart() -> None:
     for _ in range(3):
         assert (whole + 1).dtype is ug.int64
         assert (whole + 1.0).dtype is ug.get_default_dtype()
+
+
+def test_values_that_are_looked_at_count() -> None:
+    """An index that is a tensor, a mask, or repeats of their own: calls that look alike come to different things."""
+    x = ug.asarray([2.0, 3.0, 5.0], requires_grad=True)
+    for position in (0, 1, 2, 0):
+        at = ug.asarray(position)
+        assert x[at].item() == x.tolist()[position]
+        assert x[at[None]].tolist() == ug.take(x, at[None]).tolist() == [x.tolist()[position]]
+        assert ug.repeat(x, ug.asarray([position, 1, 0])).tolist() == [2.0] * position + [3.0]
+        assert ug.count_nonzero(x == x[position]).item() == 1
+        assert ug.grad(x[at], x).tolist() == [float(i == position) for i in range(3)]
+
+
+def test_new_tensors_have_memory_of_their_own_and_follow_the_default_format() -> None:
+    for make in (lambda: ug.zeros(3), lambda: ug.ones((2, 2)), lambda: ug.arange(4.0), lambda: ug.full((2,), 7.0)):
+        expected = make().tolist()
+        for _ in range(5):
+            made = make()
+            assert made.tolist() == expected
+            made[0] = -1.0
+        try:
+            ug.set_default_dtype(ug.float64)
+            assert [make().dtype for _ in range(3)] == [ug.float64] * 3
+        finally:
+            ug.set_default_dtype(ug.float32)
+        assert make().dtype is ug.float32
+    for _ in range(4):
+        assert ug.ones(2, requires_grad=True).requires_grad
+        assert not ug.ones(2).requires_grad
+
+
+def test_views_share_memory_and_what_is_written_through_them_is_noticed() -> None:
+    for _ in range(4):
+        x = ug.asarray([[1.0, 2.0], [3.0, 4.0]])
+        for view in (x[1], x.T[:, 1], x.reshape(-1)[2:], ug.flip(x)[0, ::-1], ug.unstack(x)[1]):
+            before = x[1].tolist()
+            view[...] = view + 1.0
+            assert x[1].tolist() == [v + 1.0 for v in before]
+        w = ug.asarray([2.0, 3.0], requires_grad=True)
+        out = w * x[0]
+        x.T[0] = 9.0
+        with pytest.raises(GradientError, match="written to"):
+            ug.sum(out).backward()
+        with pytest.raises(ug.errors.ArgumentError, match="read-only"):
+            ug.broadcast_to(x, (2, 2, 2))[0] = 1.0
+
+
+def test_lists_that_contain_themselves_and_long_lists_are_left_to_the_function() -> None:
+    endless: list[object] = []
+    endless.append(endless)
+    x = ug.asarray([1.0])
+    for _ in range(3):
+        with pytest.raises(ug.errors.UlpgradError):
+            ug.concat(endless)
+        assert ug.concat([x] * 300).shape == (300,)
+        assert ug.concat([x, ug.asarray([2.0]), np.asarray([3.0], np.float32)]).tolist() == [1.0, 2.0, 3.0]
 
 
 def test_one_tensor_twice_is_not_two_tensors() -> None:
@@ -135,6 +218,12 @@ def test_errors_are_raised_each_time() -> None:
             ug.sum(x, axis=5)
         with pytest.raises(FormatError):
             ug.softmax(ug.asarray([1, 2]))
+        with pytest.raises(ShapeError, match="do not fit shape"):
+            x.reshape(4, 2)
+        with pytest.raises(AxisError):
+            x[5]
+        with pytest.raises(ShapeError, match="differ elsewhere"):
+            ug.concat([x, y.T])
 
 
 def test_pins_logs_and_policies_are_heeded() -> None:

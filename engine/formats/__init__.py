@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,16 @@ def set_default_dtype(dtype: Any) -> None:
     if not isinstance(chosen, Float):
         raise FormatError(f"set_default_dtype: expected a floating format, got {chosen.name}")
     _default = chosen
+    for heed in _heeding:
+        heed()
+
+
+_heeding: list[Callable[[], None]] = []
+
+
+def on_default_dtype(heed: Callable[[], None]) -> None:
+    """Have a function called whenever another default format was chosen."""
+    _heeding.append(heed)
 
 
 def compute_format(form: Format) -> Format:

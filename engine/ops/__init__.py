@@ -1,6 +1,7 @@
 """The functions on tensors, by family. Names and signatures are the array API standard's for array functions, torch's for
 layers; each differentiable function stands beside its gradient."""
 
+from ulpgrad import learning
 from ulpgrad.ops.accumulate import *
 from ulpgrad.ops.activation import *
 from ulpgrad.ops.affine import *
@@ -27,3 +28,4 @@ from ulpgrad.ops.reduction import *
 from ulpgrad.ops.sorting import *
 
 bind()
+learning.begin()

@@ -18,8 +18,9 @@ import numpy as np
 
 from ulpgrad import autograd, dispatch
 from ulpgrad.autograd import is_grad_enabled
-from ulpgrad.differentiable import Context, Function, Primitive, arithmetic
+from ulpgrad.differentiable import Primitive, arithmetic
 from ulpgrad.formats import Affine, Array, as_format, float32
+from ulpgrad.function import Context, Function
 from ulpgrad.kernels.spec import Op
 from ulpgrad.ops import elementwise as ew
 from ulpgrad.ops.quantize import through_float32, to_format

@@ -56,7 +56,6 @@ def weak_format(value: bool | int | float, other: Format) -> Format:
         return other
     if isinstance(value, int):
         return other if other.kind == "integer" else as_format(int)
-    plain_calls.defaults += plain_calls.listeners
     return get_default_dtype()
 
 

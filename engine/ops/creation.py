@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.device import as_device
-from ulpgrad.differentiable import Primitive
+from ulpgrad.differentiable import Primitive, made, moved, plain_calls
 from ulpgrad.errors import ArgumentError, FormatError, GradientError, ShapeError
 from ulpgrad.formats import (
     Array,
@@ -27,6 +27,7 @@ from ulpgrad.kernels.cast import spec as cast_spec
 from ulpgrad.kernels.copy import copied
 from ulpgrad.ops.common import LARGEST, checked_shape, scalar
 from ulpgrad.ops.dlpack import bfloat16_bits
+from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
 __all__ = [
@@ -175,6 +176,7 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
     return Tensor(storage.copy() if copy or not storage.flags.writeable else storage, form)
 
 
+@remembered
 def astype(x: Tensor, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Tensor:
     """`x` in another format, each value rounded once to nearest even. Differentiable, but for integers and bools.
 
@@ -193,20 +195,25 @@ def astype(x: Tensor, dtype: Any, /, *, copy: bool = True, device: Any = None) -
 
 
 def _copy(x: Tensor) -> Tensor:
-    from ulpgrad.differentiable import moved
-
-    storage = x.storage.copy() if x.dtype.kind == "block" else copied(x.storage)
-    return moved("copy", [x], storage, lambda g: g)
+    return moved("copy", [x], _copied_block if x.dtype.kind == "block" else copied, lambda g: g)
 
 
+def _copied_block(storage: Any) -> Any:
+    return storage.copy()
+
+
+@remembered
 def copy(x: Tensor, /) -> Tensor:
     """The same values in memory of their own. Differentiable."""
     return _copy(x)
 
 
 def _new(storage: Array, form: Format, requires_grad: bool) -> Tensor:
-    out = Tensor(storage, form)
-    return out.requires_grad_() if requires_grad else out
+    out = made(Tensor(storage, form))
+    if requires_grad:
+        plain_calls.varies()
+        out.requires_grad_()
+    return out
 
 
 def _float_or(dtype: Any) -> Format:
@@ -220,6 +227,7 @@ def empty(shape: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     return _new(np.empty(checked_shape("empty", shape), form.storage), form, requires_grad)
 
 
+@remembered
 def zeros(shape: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor of zeros."""
     as_device(device)
@@ -230,6 +238,7 @@ def zeros(shape: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     return _new(np.zeros(sizes, form.storage), form, requires_grad)
 
 
+@remembered
 def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor of one value; its format follows the value as in `asarray` unless given."""
     as_device(device)
@@ -243,6 +252,7 @@ def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, 
     return _new(np.full(sizes, value.storage), value.dtype, requires_grad)
 
 
+@remembered
 def ones(shape: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor of ones."""
     as_device(device)
@@ -258,21 +268,25 @@ def empty_like(x: Tensor, /, *, dtype: Any = None, device: Any = None) -> Tensor
     return empty(x.shape, dtype=dtype or x.dtype, device=device)
 
 
+@remembered
 def zeros_like(x: Tensor, /, *, dtype: Any = None, device: Any = None) -> Tensor:
     """`zeros` in the shape and format of x."""
     return zeros(x.shape, dtype=dtype or x.dtype, device=device)
 
 
+@remembered
 def ones_like(x: Tensor, /, *, dtype: Any = None, device: Any = None) -> Tensor:
     """`ones` in the shape and format of x."""
     return ones(x.shape, dtype=dtype or x.dtype, device=device)
 
 
+@remembered
 def full_like(x: Tensor, /, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
     """`full` in the shape and format of x."""
     return full(x.shape, fill_value, dtype=dtype or x.dtype, device=device)
 
 
+@remembered
 def arange(start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None) -> Tensor:
     """start, start + step, ... up to but without stop: int64 for integers, else the default format."""
     as_device(device)
@@ -290,13 +304,13 @@ def arange(start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None,
     start, stop, step = numbers
     form = (int64 if whole else get_default_dtype()) if dtype is None else as_format(dtype)
     if whole:
-        return _whole_range(range(start, stop, step), form)
+        return made(_whole_range(range(start, stop, step), form))
     with np.errstate(all="ignore"):
         steps = float((np.float64(stop) - start) / step)
     if not steps < LARGEST:
         raise ShapeError(f"arange: no array can hold the {steps:g} numbers from {start!r} to {stop!r} by {step!r}")
     values = np.arange(max(0, math.ceil(steps)), dtype=np.float64) * step + start
-    return astype(Tensor(values, float64), form, copy=False)
+    return made(astype(Tensor(values, float64), form, copy=False))
 
 
 def _finite(value: Any) -> float:
@@ -322,6 +336,7 @@ def _whole_range(numbers: range, form: Format) -> Tensor:
     return astype(Tensor(values.view(np.int64).astype(held.storage, copy=False), held), form, copy=False)
 
 
+@remembered
 def linspace(
     start: float, stop: float, /, num: int, *, dtype: Any = None, device: Any = None, endpoint: bool = True
 ) -> Tensor:
@@ -336,25 +351,28 @@ def linspace(
             values = np.linspace(float(start), float(stop), count, endpoint=endpoint, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         raise ArgumentError(f"linspace: start and stop must be numbers, got {start!r}, {stop!r}") from None
-    return astype(Tensor(values, float64), form, copy=False)
+    return made(astype(Tensor(values, float64), form, copy=False))
 
 
+@remembered
 def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = None, device: Any = None) -> Tensor:
     """Ones on the k-th diagonal of an (n_rows, n_cols) matrix of zeros."""
     as_device(device)
     form = _float_or(dtype)
     rows, columns = checked_shape("eye", (n_rows, n_rows if n_cols is None else n_cols))
     try:
-        return Tensor(form.encode(np.eye(rows, columns, k=k)), form)
+        return made(Tensor(form.encode(np.eye(rows, columns, k=k)), form))
     except TypeError:
         raise ArgumentError(f"eye: k must be an integer, got {k!r}") from None
 
 
+@remembered
 def tril(x: Tensor, /, *, k: int = 0) -> Tensor:
     """The lower triangle of each matrix, zeros above the k-th diagonal."""
     return _triangle("tril", x, lambda m, n: np.tri(m, n, k, dtype=np.bool_))
 
 
+@remembered
 def triu(x: Tensor, /, *, k: int = 0) -> Tensor:
     """The upper triangle of each matrix, zeros below the k-th diagonal."""
     return _triangle("triu", x, lambda m, n: ~np.tri(m, n, k - 1, dtype=np.bool_))
@@ -365,7 +383,7 @@ def _triangle(name: str, x: Tensor, mask: Any) -> Tensor:
 
     if x.ndim < 2:
         raise ShapeError(f"{name}: expected at least two dimensions, got shape {x.shape}")
-    return where(Tensor(mask(*x.shape[-2:]), bool_), x, zeros((), dtype=x.dtype))
+    return where(made(Tensor(mask(*x.shape[-2:]), bool_)), x, zeros((), dtype=x.dtype))
 
 
 def meshgrid(*arrays: Tensor, indexing: str = "xy") -> tuple[Tensor, ...]:

@@ -12,6 +12,7 @@ from ulpgrad.ops.common import as_tensor
 from ulpgrad.ops.linalg import matmul
 from ulpgrad.ops.manipulation import permute_dims, reshape
 from ulpgrad.ops.reduction import sum as total
+from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
 ]
 
 
+@remembered
 def einsum(equation: str, /, *operands: Any) -> Tensor:
     """Einstein summation: `einsum("bij,bjk->bik", a, b)`.
 

@@ -7,6 +7,7 @@ from typing import Any
 from ulpgrad.differentiable import Primitive
 from ulpgrad.kernels.embedding import spec
 from ulpgrad.ops.common import as_tensor
+from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
 __all__ = ["embedding"]
@@ -23,6 +24,7 @@ _embedding_gradient: Primitive = Primitive(
 )
 
 
+@remembered
 def embedding(indices: Any, weight: Any, /) -> Tensor:
     """weight[indices]: indices (...) of an integer format, weight (rows, width) -> (..., width).
 

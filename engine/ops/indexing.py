@@ -15,15 +15,17 @@ import numpy as np
 
 from ulpgrad import dispatch
 from ulpgrad.autograd import Placed, is_grad_enabled
-from ulpgrad.differentiable import Primitive, check_movable, moved
+from ulpgrad.differentiable import Primitive, check_movable, moved, plain_calls, viewed
 from ulpgrad.errors import ArgumentError, AxisError, FormatError, GradientError, ShapeError
-from ulpgrad.formats import Array, as_format, bool_, float32, float64, int64
+from ulpgrad.formats import Array, Format, as_format, bool_, float32, float64, int64
 from ulpgrad.kernels.embedding import spec as embedding_spec
 from ulpgrad.kernels.gather import spec as gather_spec
 from ulpgrad.ops.common import Axis, as_tensor, broadcast_shapes, normalize_axes, normalize_axis, scalar
 from ulpgrad.ops.creation import asarray, astype
+from ulpgrad.ops.elementwise import not_equal
 from ulpgrad.ops.manipulation import broadcast_to
 from ulpgrad.ops.reduction import sum as total
+from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
 __all__ = [
@@ -39,11 +41,13 @@ BASIC = frozenset((int, slice, NoneType, EllipsisType))
 ACCUMULATED = (float32, float64)  # formats whose sums NumPy writes in place
 
 
+@remembered
 def getitem(x: Tensor, index: Any, /) -> Tensor:
     """x[index]: a view for integers, slices, None and `...`; a copy where there are integer arrays or masks."""
     kind = index.__class__
     if kind is int or kind is slice or (kind is tuple and BASIC.issuperset(map(type, index))):
         return _picked("getitem", x, index, True)
+    plain_calls.varies()
     items = _prepared("getitem", index)
     basic = BASIC.issuperset(map(type, items))
     return _picked("getitem", x, items if basic or not x.requires_grad else _own(items), basic)
@@ -54,16 +58,15 @@ def _picked(name: str, x: Tensor, index: Any, basic: bool) -> Tensor:
     storage = _read(name, x, index)
     if storage.__class__ is not np.ndarray:  # a single element: as a view, not as a NumPy scalar
         storage = x.storage[(*index, ...) if isinstance(index, tuple) else (index, ...)]
-    if x.requires_grad:
-        shape = x.shape
-        put_back = _placed if basic and x.dtype in ACCUMULATED else _put_back
-        return moved(name, [x], storage, lambda g: put_back(g, shape, index), view=basic)
-    if x.dtype.routed:
-        check_movable(name, x.dtype, [x])
-    out = Tensor(storage, x.dtype)
+    shape = x.shape
+    put_back = _placed if basic and x.dtype in ACCUMULATED else _put_back
+
+    def back(g: Tensor) -> Any:
+        return put_back(g, shape, index)
+
     if basic:
-        out._cell = x._version_cell()
-    return out
+        return viewed(name, x, storage, back)
+    return moved(name, [x], lambda a: a[index], back, storage=storage)
 
 
 def _read(name: str, x: Tensor, index: Any) -> Any:
@@ -127,29 +130,34 @@ def _placed(g: Tensor, shape: tuple[int, ...], index: Any) -> Any:
 def _put_back(g: Tensor, shape: tuple[int, ...], index: Any) -> Tensor:
     """Zeros of a shape with g added at the index."""
     items = index if isinstance(index, tuple) else (index,)
-    if any(isinstance(item, np.ndarray) and item.dtype.kind != "b" for item in items):
-        storage = _sums(g, shape, items)
-    else:
-        storage = np.zeros(shape, g.storage.dtype)
-        storage[index] = g.storage
-    return moved("getitem_gradient", [g], storage, lambda h: _picked("getitem", h, index, False))
+    several = any(isinstance(item, np.ndarray) and item.dtype.kind != "b" for item in items)
+    form = g.dtype
+
+    def run(values: Array) -> Array:
+        if several:
+            return _sums(values, form, shape, items)
+        storage = np.zeros(shape, values.dtype)
+        storage[index] = values
+        return storage
+
+    return moved("getitem_gradient", [g], run, lambda h: _picked("getitem", h, index, False))
 
 
-def _sums(g: Tensor, shape: tuple[int, ...], index: Index) -> Array:
+def _sums(values: Array, form: Format, shape: tuple[int, ...], index: Index) -> Array:
     """As `_put_back`, for an index that may name a position several times."""
     axes = [axis for axis, item in enumerate(index) if item.__class__ is not slice or item != slice(None)]
     first, end = axes[0], axes[-1] + 1
     if end - first == len(axes) and all(map(_is_integer, index[first:end])):
-        return _sum_slices(g, shape, index[first:end], first)
+        return _sum_slices(values, form, shape, index[first:end], first)
     positions = np.arange(math.prod(shape)).reshape(shape)[index]
-    return _sum_rows(g, g.storage.reshape(-1, 1), positions, math.prod(shape)).reshape(shape)
+    return _sum_rows(values.reshape(-1, 1), form, positions, math.prod(shape)).reshape(shape)
 
 
 def _is_integer(item: Any) -> bool:
     return item.__class__ is int or (isinstance(item, np.ndarray) and item.dtype.kind != "b")
 
 
-def _sum_slices(g: Tensor, shape: tuple[int, ...], index: Index, axis: int) -> Array:
+def _sum_slices(values: Array, form: Format, shape: tuple[int, ...], index: Index, axis: int) -> Array:
     """Slices picked by integers on successive axes, from `axis` on, summed into the position each was picked from."""
     sizes, rest = shape[axis : axis + len(index)], (*shape[:axis], *shape[axis + len(index) :])
     positions = np.zeros((), np.int64)
@@ -157,17 +165,17 @@ def _sum_slices(g: Tensor, shape: tuple[int, ...], index: Index, axis: int) -> A
         whole = np.asarray(item).astype(np.int64)
         whole[whole < 0] += size
         positions = positions * size + whole
-    front = np.moveaxis(g.storage, range(axis, axis + positions.ndim), range(positions.ndim))
-    summed = _sum_rows(g, front.reshape(positions.size, math.prod(rest)), positions, math.prod(sizes))
+    front = np.moveaxis(values, range(axis, axis + positions.ndim), range(positions.ndim))
+    summed = _sum_rows(front.reshape(positions.size, math.prod(rest)), form, positions, math.prod(sizes))
     if axis == 0:
         return summed.reshape(shape)
     return np.moveaxis(summed.reshape(*sizes, *rest), range(len(sizes)), range(axis, axis + len(sizes)))
 
 
-def _sum_rows(g: Tensor, values: Array, positions: Array, rows: int) -> Array:
-    """Rows of values, in the format of g, summed by position."""
+def _sum_rows(values: Array, form: Format, positions: Array, rows: int) -> Array:
+    """Rows of values, in a format, summed by position."""
     summed, _ = dispatch.call(
-        embedding_spec.embedding_gradient, (g.dtype, int64), (values, positions.reshape(-1)), {"rows": rows}
+        embedding_spec.embedding_gradient, (form, int64), (values, positions.reshape(-1)), {"rows": rows}
     )
     return np.asarray(summed)
 
@@ -224,6 +232,7 @@ def take(x: Tensor, indices: Any, /, *, axis: int | None = None) -> Tensor:
             raise ShapeError(f"take: axis must be given for a tensor of {x.ndim} dimensions")
         axis = 0
     where = normalize_axis("take", axis, x.ndim)
+    plain_calls.varies()
     positions = _positions("take", indices, x.requires_grad)
     return _picked("take", x, (slice(None),) * where + (positions,), False)
 
@@ -274,8 +283,10 @@ def nonzero(x: Tensor, /) -> tuple[Tensor, ...]:
     return tuple(Tensor(positions, int64) for positions in np.nonzero(x.dtype.decode(x.storage)))
 
 
+@remembered
 def count_nonzero(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """How many elements over `axis` are not zero (int64)."""
     x = as_tensor(x)
     axes = normalize_axes("count_nonzero", axis, x.ndim)
-    return total(Tensor(x.dtype.decode(x.storage) != 0, bool_), axis=axes, keepdims=keepdims)
+    hit = Tensor(x.dtype.decode(x.storage) != 0, bool_) if x.dtype.routed else not_equal(x, 0)
+    return total(hit, axis=axes, keepdims=keepdims)

@@ -165,6 +165,7 @@ def _with_bias(x: Tensor, bias: Tensor | None) -> Tensor:
     return x if bias is None else x + bias
 
 
+@remembered
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1, accumulate: Any = None, accumulate_backward: Any = None) -> Tensor:
     """The sum of products along an axis that both operands have, counted from the end; the others broadcast.
     `accumulate` and `accumulate_backward`: as in `matmul`."""
@@ -180,6 +181,7 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1, accumulate: Any = None, accum
     return reshape(out, out.shape[:-2])
 
 
+@remembered
 def tensordot(
     x1: Any,
     x2: Any,
@@ -213,6 +215,7 @@ def tensordot(
     return reshape(_product("tensordot", flat_a, flat_b, accumulate, accumulate_backward), outer)
 
 
+@remembered
 def outer(x1: Any, x2: Any, /) -> Tensor:
     """The products of all pairs of two 1-d tensors: (m,), (n,) -> (m, n)."""
     a, b = operands("outer", x1, x2)

@@ -17,6 +17,7 @@ from ulpgrad.ops.creation import astype
 from ulpgrad.ops.indexing import take, take_along_axis
 from ulpgrad.ops.manipulation import broadcast_to, moveaxis, reshape
 from ulpgrad.ops.reduction import mean as average, sum as total
+from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
 __all__ = ["bce_with_logits", "cross_entropy", "mse_loss", "nll_loss"]
@@ -194,6 +195,7 @@ def _same_shape(name: str, x: Tensor, target: Tensor) -> None:
         )
 
 
+@remembered
 @whole
 def mse_loss(x: Any, target: Any, reduction: str = "mean") -> Tensor:
     """(x - target)^2, of two tensors of one shape."""
@@ -202,6 +204,7 @@ def mse_loss(x: Any, target: Any, reduction: str = "mean") -> Tensor:
     return _reduced("mse_loss", ew.square(x - target), reduction)
 
 
+@remembered
 @whole
 def bce_with_logits(
     logits: Any, target: Any, weight: Any = None, pos_weight: Any = None, reduction: str = "mean"

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.differentiable import moved
+from ulpgrad.differentiable import moved, viewed
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats.promotion import result_format
-from ulpgrad.kernels.copy import copied, joined, rolled, tiled
+from ulpgrad.kernels.copy import copied, joining, rolling, stacking, tiled
 from ulpgrad.ops.common import (
     as_tensor,
     broadcast_shapes,
@@ -21,6 +21,7 @@ from ulpgrad.ops.common import (
     normalize_axis,
     normalize_shape,
 )
+from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 
+@remembered
 def reshape(x: Tensor, /, shape: Any, *, copy: bool | None = None) -> Tensor:
     """The same elements in row-major order in another shape; one size may be -1. A view where the layout allows it."""
     x = as_tensor(x)
@@ -59,11 +61,19 @@ def reshape(x: Tensor, /, shape: Any, *, copy: bool | None = None) -> Tensor:
     shared = new.base is old or (new.base is not None and new.base is old.base)
     if copy is False and not shared:
         raise ArgumentError(f"reshape: {sizes} cannot be a view of this layout of {x.shape}; drop copy=False")
-    if copy and shared:
-        new, shared = copied(new), False
-    return moved("reshape", [x], new, lambda g: reshape(g, old.shape), view=shared)
+    shape = old.shape
+
+    def back(g: Tensor) -> Tensor:
+        return reshape(g, shape)
+
+    if shared and not copy:
+        return viewed("reshape", x, new, back)
+    if shared:
+        return moved("reshape", [x], lambda a: copied(a.reshape(sizes)), back)
+    return moved("reshape", [x], lambda a: a.reshape(sizes), back, storage=new)
 
 
+@remembered
 def permute_dims(x: Tensor, /, axes: Sequence[int]) -> Tensor:
     """The axes in another order: a view."""
     x = as_tensor(x)
@@ -73,17 +83,19 @@ def permute_dims(x: Tensor, /, axes: Sequence[int]) -> Tensor:
             f"permute_dims: axes {tuple(axes)} must name each of the {x.ndim} dimensions of {x.shape} once"
         )
     inverse = tuple(sorted(range(x.ndim), key=order.__getitem__))
-    return moved("permute_dims", [x], x.storage.transpose(order), lambda g: permute_dims(g, inverse), view=True)
+    return viewed("permute_dims", x, x.storage.transpose(order), lambda g: permute_dims(g, inverse))
 
 
+@remembered
 def matrix_transpose(x: Tensor, /) -> Tensor:
     """The last two axes exchanged: a view."""
     x = as_tensor(x)
     if x.ndim < 2:
         raise ShapeError(f"matrix_transpose: expected at least two dimensions, got shape {x.shape}")
-    return moved("matrix_transpose", [x], x.storage.swapaxes(-1, -2), matrix_transpose, view=True)
+    return viewed("matrix_transpose", x, x.storage.swapaxes(-1, -2), matrix_transpose)
 
 
+@remembered
 def moveaxis(x: Tensor, source: int | Sequence[int], destination: int | Sequence[int], /) -> Tensor:
     """Axes moved to other places, the rest in their order: a view."""
     x = as_tensor(x)
@@ -97,6 +109,7 @@ def moveaxis(x: Tensor, source: int | Sequence[int], destination: int | Sequence
     return permute_dims(x, order)
 
 
+@remembered
 def squeeze(x: Tensor, /, axis: int | tuple[int, ...]) -> Tensor:
     """Without the axes named, which must have size 1: a view."""
     x = as_tensor(x)
@@ -106,6 +119,7 @@ def squeeze(x: Tensor, /, axis: int | tuple[int, ...]) -> Tensor:
     return reshape(x, tuple(s for i, s in enumerate(x.shape) if i not in axes))
 
 
+@remembered
 def expand_dims(x: Tensor, /, *, axis: int = 0) -> Tensor:
     """A new axis of size 1 at `axis`: a view."""
     x = as_tensor(x)
@@ -113,6 +127,7 @@ def expand_dims(x: Tensor, /, *, axis: int = 0) -> Tensor:
     return reshape(x, (*x.shape[:position], 1, *x.shape[position:]))
 
 
+@remembered
 def flatten(x: Tensor, /, start: int = 0, end: int = -1) -> Tensor:
     """The axes from start to end (inclusive) as one."""
     x = as_tensor(x)
@@ -124,13 +139,14 @@ def flatten(x: Tensor, /, start: int = 0, end: int = -1) -> Tensor:
     return reshape(x, (*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :]))
 
 
+@remembered
 def broadcast_to(x: Tensor, /, shape: Any) -> Tensor:
     """x repeated without copying to a larger shape: a view, to be read only."""
     x = as_tensor(x)
     target = checked_shape("broadcast_to", shape)
     if broadcast_shapes("broadcast_to", x.shape, target) != target:
         raise ShapeError(f"broadcast_to: shape {x.shape} is larger than the target {target}")
-    return moved("broadcast_to", [x], np.broadcast_to(x.storage, target), lambda g: g, view=True)
+    return viewed("broadcast_to", x, np.broadcast_to(x.storage, target), lambda g: g)
 
 
 def broadcast_arrays(*arrays: Tensor) -> list[Tensor]:
@@ -153,6 +169,7 @@ def _together(name: str, arrays: Sequence[Any]) -> list[Tensor]:
     return [astype(t, form, copy=False) for t in tensors]
 
 
+@remembered
 def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
     """Tensors joined along an axis (None: flattened first). All other sizes must be equal."""
     tensors = _together("concat", arrays)
@@ -171,19 +188,20 @@ def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
         starts = [0, *ends[:-1]]
         return tuple(g[(slice(None),) * where + (slice(s, e),)] for s, e in zip(starts, ends, strict=True))
 
-    return moved("concat", tensors, joined([t.storage for t in tensors], where), back)
+    return moved("concat", tensors, joining([t.storage for t in tensors], where), back)
 
 
+@remembered
 def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
     """Tensors of one shape joined along a new axis."""
     tensors = _together("stack", arrays)
     if any(t.shape != tensors[0].shape for t in tensors):
         raise ShapeError(f"stack: all shapes must be equal, got {', '.join(str(t.shape) for t in tensors)}")
     where = normalize_axis("stack", axis, tensors[0].ndim + 1)
-    storage = joined([t.storage[(slice(None),) * where + (None,)] for t in tensors], where)
-    return moved("stack", tensors, storage, lambda g: unstack(g, axis=where))
+    return moved("stack", tensors, stacking([t.storage for t in tensors], where), lambda g: unstack(g, axis=where))
 
 
+@remembered
 def unstack(x: Tensor, /, *, axis: int = 0) -> tuple[Tensor, ...]:
     """The slices along an axis: views."""
     x = as_tensor(x)
@@ -191,13 +209,16 @@ def unstack(x: Tensor, /, *, axis: int = 0) -> tuple[Tensor, ...]:
     return tuple(x[(slice(None),) * where + (i,)] for i in range(x.shape[where]))
 
 
+@remembered
 def flip(x: Tensor, /, *, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """The order of elements reversed along axes (None: all): a view."""
     x = as_tensor(x)
     axes = normalize_axes("flip", axis, x.ndim)
-    return moved("flip", [x], np.flip(x.storage, axes), lambda g: flip(g, axis=axes), view=True)
+    turned = (*(slice(None, None, -1) if i in axes else slice(None) for i in range(x.ndim)), ...)
+    return viewed("flip", x, x.storage[turned], lambda g: flip(g, axis=axes))
 
 
+@remembered
 def roll(x: Tensor, /, shift: int | tuple[int, ...], *, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Elements shifted along axes, those pushed out coming in at the other end (None: in flattened order)."""
     x = as_tensor(x)
@@ -209,9 +230,10 @@ def roll(x: Tensor, /, shift: int | tuple[int, ...], *, axis: int | tuple[int, .
     if axis is not None and len(shifts) not in (1, len(axis)):
         raise ArgumentError(f"roll: {len(shifts)} shifts for {len(axis)} axes")
     opposite = tuple(-s for s in shifts) if isinstance(shift, tuple) else -shift
-    return moved("roll", [x], rolled(x.storage, shift, axis), lambda g: roll(g, opposite, axis=axis))
+    return moved("roll", [x], rolling(x.shape, shift, axis), lambda g: roll(g, opposite, axis=axis))
 
 
+@remembered
 def tile(x: Tensor, repetitions: Sequence[int], /) -> Tensor:
     """x repeated whole, `repetitions` times along each axis."""
     from ulpgrad.ops.reduction import sum as total
@@ -220,24 +242,42 @@ def tile(x: Tensor, repetitions: Sequence[int], /) -> Tensor:
     counts = checked_shape("tile", repetitions)
     ndim = max(x.ndim, len(counts))
     counts = (1,) * (ndim - len(counts)) + counts
-    shape = (1,) * (ndim - x.ndim) + x.shape
+    own, shape = x.shape, (1,) * (ndim - x.ndim) + x.shape
     checked_shape("tile", tuple(c * s for c, s in zip(counts, shape, strict=True)))
 
     def back(g: Tensor) -> Tensor:
         split = reshape(g, tuple(v for c, s in zip(counts, shape, strict=True) for v in (c, s)))
-        return reshape(total(split, axis=tuple(range(0, 2 * ndim, 2))), x.shape)
+        return reshape(total(split, axis=tuple(range(0, 2 * ndim, 2))), own)
 
-    return moved("tile", [x], tiled(x.storage.reshape(shape), counts), back)
+    return moved("tile", [x], lambda a: tiled(a.reshape(shape), counts), back)
 
 
+@remembered
 def repeat(x: Tensor, repeats: int | Tensor, /, *, axis: int | None = None) -> Tensor:
     """Each element repeated in place, `repeats` times (a number, or one per position) along an axis (None: flattened)."""
-    from ulpgrad.ops.indexing import take
-
     x = as_tensor(x)
     if axis is None:
         x, axis = reshape(x, (-1,)), 0
     where = normalize_axis("repeat", axis, x.ndim)
+    if repeats.__class__ is not int:
+        return _repeat_each(x, repeats, where)
+    if repeats < 0:
+        raise ArgumentError(f"repeat: repeats must be integers of at least 0, got {repeats!r}")
+    before, size, behind = x.shape[:where], x.shape[where], x.shape[where + 1 :]
+    checked_shape("repeat", (*before, repeats * size, *behind))
+
+    def back(g: Tensor) -> Tensor:
+        from ulpgrad.ops.reduction import sum as total
+
+        return total(reshape(g, (*before, size, repeats, *behind)), axis=where + 1)
+
+    return moved("repeat", [x], lambda a: a.repeat(repeats, where), back)
+
+
+def _repeat_each(x: Tensor, repeats: Any, where: int) -> Tensor:
+    """Each position as often as its own number says."""
+    from ulpgrad.ops.indexing import take
+
     try:
         counts = repeats.numpy() if isinstance(repeats, Tensor) else np.asarray(repeats)
     except ValueError:  # ragged

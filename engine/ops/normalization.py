@@ -150,12 +150,19 @@ def batch_norm(
     count = x.size // max(x.shape[1], 1)
     if count == 1:
         raise ShapeError(f"batch_norm: x {x.shape} has one value per channel: training needs at least two")
-    y, mean, rstd = _batch_norm.every(reshape(x, (*x.shape[:2], -1)), weight, bias, eps=float(eps))
+    y, mean, rstd = _with_own_statistics(x, weight, bias, float(eps))
     if running_mean is not None:
         _move(running_mean, mean.storage, momentum)
     if running_var is not None:
         _move(running_var, _variance(x, mean.storage, rstd.storage, eps) * (count / max(count - 1, 1)), momentum)
-    return reshape(y, x.shape)
+    return y
+
+
+@remembered
+def _with_own_statistics(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, ...]:
+    """The normalized batch, and its mean and 1 / deviation per channel."""
+    y, mean, rstd = _batch_norm.every(reshape(x, (*x.shape[:2], -1)), weight, bias, eps=eps)
+    return reshape(y, x.shape), mean, rstd
 
 
 def _variance(x: Tensor, mean: Array, rstd: Array, eps: float) -> Array:
@@ -175,6 +182,7 @@ def _move(running: Tensor, towards: Any, momentum: float) -> None:
     running._written()
 
 
+@remembered
 def _with_running_statistics(
     x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Tensor:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from ulpgrad import dispatch
-from ulpgrad.differentiable import Context, Function, Primitive, arithmetic
+from ulpgrad.differentiable import Primitive, arithmetic
 from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.formats import Affine, Block, BlockArray, Counts, Fixed, Format, Random, as_format, float32, float64
 from ulpgrad.formats.rounding import RANDOM_BITS, check, round_to_odd
+from ulpgrad.function import Context, Function
 from ulpgrad.kernels.cast import convert
 from ulpgrad.kernels.quantize import spec
 from ulpgrad.kernels.quantize.counts import counted

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ulpgrad.differentiable import Primitive
+from ulpgrad.differentiable import Primitive, apart
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import as_format, compute_format
 from ulpgrad.kernels.reduction import spec
@@ -167,6 +167,7 @@ def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
     return _var(x, axis=axes, keepdims=keepdims, correction=float(correction))
 
 
+@remembered
 def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """The square root of `var`."""
     x = as_tensor(x)
@@ -264,6 +265,7 @@ def cumulative_prod(x: Any, /, *, axis: int | None = None, dtype: Any = None, in
     return _cumulative("cumulative_prod", _cumulative_prod, x, axis, dtype, include_initial)
 
 
+@remembered
 def diff(
     x: Any, /, *, axis: int = -1, n: int = 1, prepend: Tensor | None = None, append: Tensor | None = None
 ) -> Tensor:
@@ -280,13 +282,14 @@ def diff(
     return out
 
 
+@remembered
 def logsumexp(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """log of the sum of exponentials over `axis`, without overflow."""
     x = as_tensor(x)
     if x.dtype.kind != "float":
         raise FormatError(f"logsumexp: expected a floating format, got {x.dtype.name}")
     axes = normalize_axes("logsumexp", axis, x.ndim)
-    top = max(x.detach(), axis=axes, keepdims=True)
+    top = max(apart(x), axis=axes, keepdims=True)
     top = ew.where(ew.isfinite(top), top, 0.0)
     out = ew.log(sum(ew.exp(x - top), axis=axes, keepdims=True)) + top
     return out if keepdims else reshape(out, tuple(s for i, s in enumerate(x.shape) if i not in axes))

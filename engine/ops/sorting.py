@@ -13,6 +13,7 @@ from ulpgrad.formats import Array, int64
 from ulpgrad.kernels.order import spec
 from ulpgrad.ops.common import as_tensor, normalize_axis, operands
 from ulpgrad.ops.indexing import along_axis, take
+from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
 __all__ = [
@@ -75,6 +76,7 @@ def argsort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: b
     return Tensor(_order(x, normalize_axis("argsort", axis, x.ndim), descending, stable), int64)
 
 
+@remembered
 def topk(x: Tensor, k: int, axis: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Tensor, Tensor]:
     """The k largest (or smallest) values along an axis and their positions (int64), the most extreme first.
 
@@ -87,6 +89,7 @@ def topk(x: Tensor, k: int, axis: int = -1, largest: bool = True, sorted: bool =
     return along_axis(x, positions, axis=where), positions
 
 
+@remembered
 def searchsorted(x1: Tensor, x2: Any, /, *, side: str = "left", sorter: Tensor | None = None) -> Tensor:
     """Positions (int64) at which the values of x2 would enter the rising 1-d x1 (or x1[sorter]) and keep it in order.
 

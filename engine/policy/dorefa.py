@@ -13,9 +13,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ulpgrad import ops
-from ulpgrad.differentiable import Context, Function
 from ulpgrad.errors import ArgumentError
 from ulpgrad.formats import Array
+from ulpgrad.function import Context, Function
 from ulpgrad.random import Generator
 from ulpgrad.tensor import Tensor
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ulpgrad.kernels.copy.into import copied, copy_into, joined, rolled, tiled
+from ulpgrad.kernels.copy.into import copied, copy_into, joining, rolling, stacking, tiled
 
-__all__ = ["copied", "copy_into", "joined", "rolled", "tiled"]
+__all__ = ["copied", "copy_into", "joining", "rolling", "stacking", "tiled"]

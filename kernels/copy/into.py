@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -37,10 +38,25 @@ def copied(x: Array) -> Array:
     return out
 
 
-def joined(parts: Sequence[Array], axis: int) -> Array:
-    """Arrays of one type joined along an axis; their other sizes are equal."""
+def joining(parts: Sequence[Array], axis: int) -> Callable[..., Array]:
+    """A function that joins arrays like these along an axis: of one type, their other sizes equal."""
     if sum(p.nbytes for p in parts) < LARGE * len(parts):
-        return np.concatenate(parts, axis=axis)
+        return lambda *given: np.concatenate(given, axis)
+    return lambda *given: _joined(given, axis)
+
+
+def stacking(parts: Sequence[Array], axis: int) -> Callable[..., Array]:
+    """A function that joins arrays like these, of one type and shape, along a new axis."""
+    shape = parts[0].shape
+    if axis == 0 and shape:
+        join, whole = joining(parts, 0), (len(parts), *shape)
+        return lambda *given: join(*given).reshape(whole)
+    layer = (slice(None),) * axis + (None,)
+    join = joining([p[layer] for p in parts], axis)
+    return lambda *given: join(*[p[layer] for p in given])
+
+
+def _joined(parts: Sequence[Array], axis: int) -> Array:
     before, behind = parts[0].shape[:axis], parts[0].shape[axis + 1 :]
     out = memory.empty((*before, sum(p.shape[axis] for p in parts), *behind), parts[0].dtype)
     start = 0
@@ -59,20 +75,24 @@ def _turns(size: int, shift: int) -> Iterator[tuple[slice, slice]]:
         yield slice(size - shift, size), slice(0, shift)
 
 
-def rolled(x: Array, shift: int | tuple[int, ...], axis: tuple[int, ...] | None) -> Array:
-    """`np.roll`; the result is C-contiguous where x is large."""
-    if x.nbytes < LARGE:
-        return np.roll(x, shift, axis)
+def rolling(shape: tuple[int, ...], shift: int | tuple[int, ...], axis: tuple[int, ...] | None) -> Callable[..., Array]:
+    """A function that rolls arrays of a shape as `np.roll` does; what it gives is C-contiguous."""
     if axis is None:
-        flat = (x if x.flags.c_contiguous else copied(x)).reshape(-1)
-        return rolled(flat, int(np.sum(shift)), (0,)).reshape(x.shape)
-    shifts = [0] * x.ndim
+        flat = rolling((math.prod(shape),), int(np.sum(shift)), (0,))
+        return lambda x: flat(x.reshape(-1) if x.flags.c_contiguous else copied(x).reshape(-1)).reshape(shape)
+    shifts = [0] * len(shape)
     for s, a in np.broadcast(shift, axis):
         shifts[a] += int(s)
-    out = memory.empty(x.shape, x.dtype)
-    for pieces in product(*map(_turns, x.shape, shifts)):
-        copy_into(out[tuple(to for _, to in pieces)], x[tuple(start for start, _ in pieces)])
-    return out
+    pieces = list(product(*map(_turns, shape, shifts)))
+    moves = [(tuple(given for given, _ in piece), tuple(to for _, to in piece)) for piece in pieces]
+
+    def rolled(x: Array) -> Array:
+        out = memory.empty(x.shape, x.dtype)
+        for given, to in moves:
+            copy_into(out[to], x[given])
+        return out
+
+    return rolled
 
 
 def tiled(x: Array, counts: tuple[int, ...]) -> Array:

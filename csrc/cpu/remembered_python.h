@@ -1,0 +1,66 @@
+// What functions that remember their calls (remembered.cpp) know of Python: classes whose instances they make, and
+// where those hold their attributes.
+#pragma once
+
+#include <Python.h>  // what structmember.h needs
+#include <structmember.h>
+
+#include "bind.h"
+
+namespace ulpgrad {
+
+// Where an instance of a Python class with slots holds its attributes.
+struct Slots {
+  PyTypeObject* type = nullptr;
+  std::vector<Py_ssize_t> offsets;
+
+  Slots() = default;
+  Slots(const py::object& given, std::initializer_list<const char*> names)
+      : type(reinterpret_cast<PyTypeObject*>(given.inc_ref().ptr())) {
+    for (const char* name : names) {
+      const py::object found = given.attr(name);
+      if (Py_TYPE(found.ptr()) != &PyMemberDescr_Type)
+        throw py::type_error(std::string("remember: expected a slot ") + name);
+      offsets.push_back(reinterpret_cast<PyMemberDescrObject*>(found.ptr())->d_member->offset);
+    }
+  }
+  PyObject*& at(PyObject* object, int i) const {
+    return *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + offsets[i]);
+  }
+  // A new instance with these values, to which references are taken, in the order of the names.
+  py::object make(std::initializer_list<PyObject*> values) const {
+    PyObject* made = type->tp_alloc(type, 0);
+    if (!made) throw py::error_already_set();
+    int i = 0;
+    for (PyObject* value : values) at(made, i++) = Py_NewRef(value);
+    return py::reinterpret_steal<py::object>(made);
+  }
+};
+
+enum TensorSlot { kStorage, kDtype, kRequiresGrad, kGrad, kNode, kCell, kHooks };
+
+// What is known of Python.
+struct Known {
+  Slots tensor, saved, node, move;
+  PyTypeObject* format;
+  PyObject *state, *special, *recording, *sequence, *learn;
+  uint64_t age = 0;  // how often what was learnt has become void
+  int learning = 0;  // functions that run now so that it is seen what their calls come to
+};
+
+inline Known& known() {
+  static Known* const one = new Known;  // never freed: Python may be gone by then
+  return *one;
+}
+
+inline bool is_array(PyObject* given) {
+  return Py_TYPE(given) == reinterpret_cast<PyTypeObject*>(py::detail::npy_api::get().PyArray_Type_);
+}
+
+inline py::object call_python(PyObject* function, PyObject* const* args, size_t count, PyObject* names) {
+  auto out = py::reinterpret_steal<py::object>(PyObject_Vectorcall(function, args, count, names));
+  if (!out) throw py::error_already_set();
+  return out;
+}
+
+}  // namespace ulpgrad
