@@ -69,8 +69,9 @@ def test_cell(benchmark: Any, cell: Cell, who: Who) -> None:
         benchmark.extra_info["call"] = given.problem.call
         once = seconds(turn.calls[0])
         benchmark.pedantic(turn.calls[0], rounds=1 if once > SLOW / 10 else 10, iterations=turn.repeats)
-        got = one.values(one.call(*one.operands()) if given.op.mutates else returned)
-    form = given.form if given.form.routed else given.formats[0]
+        returned = one.call(*one.operands()) if given.op.mutates else returned
+        got = one.values(returned)
+    form = given.returned(returned)[0]
     main = got[0] if got else None
     if main is not None:  # else: random numbers of its own, or a result that it does not give
         assert exact.wrong(main, given.expected[0], form) is None, one.label

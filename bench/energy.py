@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ulpgrad.errors import FormatError
-from ulpgrad.formats import Format
-from ulpgrad.formats.block import Block
+from ulpgrad.formats import Affine, Block, Format, as_format
 
 SOURCE = (
     "M. Horowitz, “Computing’s energy problem (and what we can do about it)”, ISSCC 2014, figure 1.1.9 (45 nm, 0.9 V)"
@@ -98,10 +97,13 @@ def _whole(form: Format) -> bool:
 
 def _element(form: Format) -> Any:
     """What is multiplied: a block's element, an affine format's integer, else the format itself."""
-    inner = {"block": "element", "affine": "base"}.get(form.kind)
-    if inner is None and form.kind not in ("float", "fixed", "integer"):
+    if isinstance(form, Block):
+        return form.element
+    if isinstance(form, Affine):
+        return as_format(form.base)
+    if form.kind not in ("float", "fixed", "integer"):
         raise FormatError(f"energy: {form.name}: expected a float, an integer, a fixed-point, affine or block format")
-    return form if inner is None else getattr(form, inner)
+    return form
 
 
 __all__ = ["SOURCE", "Energy", "add", "move", "multiply", "power_law", "precision", "stored_bits"]

@@ -28,7 +28,7 @@ from ulpgrad.bench.studies.tradeoff import costs
 from ulpgrad.bench.studies.tradeoff.schemes import SCHEMES, as_sent
 from ulpgrad.cli.app import app
 from ulpgrad.errors import FormatError
-from ulpgrad.formats import Q, as_format, float16, float32, int8, int32
+from ulpgrad.formats import Affine, Q, as_format, float16, float32, int8, int32
 from ulpgrad.policy import dorefa as quantisers
 
 # Energy
@@ -64,6 +64,7 @@ def test_blocks_cost_their_elements_and_a_share_of_the_scale() -> None:
     form = as_format("mxfp4_e2m1")
     assert energy.stored_bits(form) == 4.25
     assert energy.stored_bits(Q(7, 8)) == 16
+    assert energy.stored_bits(Affine("int8", 0.5)) == 8
     assert energy.multiply(form, form) == pytest.approx(energy.multiply(form.element, form.element) + 0.03 / 32)
     with pytest.raises(FormatError, match="energy: bool"):
         energy.add(as_format("bool"))

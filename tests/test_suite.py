@@ -95,6 +95,29 @@ def test_formats_without_units_of_their_own(form: str) -> None:
     assert row.traffic == row.bytes == 3 * 1024 * (row.bits or 0) / 8
 
 
+@pytest.mark.parametrize(
+    "form", ["affine_int8", "affine_uint8", "affine(int8, 0.02, 3)", "block16(float6_e3m2fn, even)"]
+)
+def test_any_number_system_is_named(form: str) -> None:
+    """Their arithmetic gives float32, in whose last places the result is right; what operands lose is counted beside it."""
+    (cell,) = cells.choose("multiply", form, [1024], "cpu")
+    assert cell.format == form
+    (row,) = measured(cell)
+    assert (row.state, row.reason) == ("measured", "")
+    assert row.bits == (6.5 if form.startswith("block") else 8)
+    assert row.call == f"multiply({form}[1024], {form}[1024])"
+    assert row.error is not None
+    assert row.error.ulps is not None
+    assert row.error.whole is not None
+    assert row.error.ulps < 4
+    assert 1e-3 < row.error.whole < 0.1
+
+
+def test_an_op_without_arithmetic_in_a_format_says_so() -> None:
+    (row,) = measured(Cell("quantize", "affine_int8", 64))
+    assert (row.state, row.reason) == ("refused", "no function of tensors makes quantize of affine_int8")
+
+
 def test_what_leaves_a_format_is_counted() -> None:
     got, wanted = np.array([np.inf, 0.0, 1.0, 448.0, 0.0]), np.array([1e3, 1e-9, 1.0, 460.0, 0.0])
     found = exact.left(got, wanted, as_format("float8_e4m3fn"))
@@ -217,6 +240,10 @@ def test_sizes_beyond_the_memory_are_not_tried() -> None:
 MISTAKES = [
     ("matmull", "there is no op 'matmull'; did you mean matmul"),
     ("exp --formats flot32", "there is no format 'flot32'; did you mean float32"),
+    ("exp --formats afine_int8", "there is no format 'afine_int8'; did you mean affine_int8"),
+    ("exp --formats q60.60", "a word of 121 bits"),
+    ("exp --formats block0(q1.2,floor)", "Block: size=0"),
+    ("exp --formats affine(int8,x,0)", "affine(int8,x,0): could not convert string to float"),
     ("exp --peers tensorflow", "there is no peer 'tensorflow'; did you mean torch, numpy"),
     ("exp --sizes 12,x", "--sizes 12,x: expected whole numbers of at least 1"),
     ("exp --rungs cpu/nativ", "there is no rung 'cpu/nativ' of these ops; did you mean cpu/native"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,19 @@ from pathlib import Path
 from ulpgrad.bench import machine, shapes
 from ulpgrad.device import as_device
 from ulpgrad.errors import ArgumentError, FormatError, UlpgradError
-from ulpgrad.formats import FORMATS, Format, as_format
+from ulpgrad.formats import FORMATS, Affine, Block, Format, as_format
 from ulpgrad.kernels import registry
 from ulpgrad.kernels.spec import Op
 
 OVERHEAD = (
     6  # operands and results as they are, in float64, as the reference's temporaries, and in the peers' own arrays
 )
+CALIBRATED = {
+    "affine_int8": "int8",
+    "affine_uint8": "uint8",
+}  # affine integers, each operand on the scale of its values
+BLOCK = re.compile(r"block(\d+)\(([^,()]+), *(\w+)\)")  # as blocks of other sizes call themselves
+AFFINE = re.compile(r"affine\((\w+), *([^,()]+), *(-?\d+)\)")  # one scale and zero point for all operands
 CGROUP = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
 
 
@@ -39,21 +46,34 @@ class Cell:
 def choose(ops: str, formats: str, sizes: Sequence[int], device: str) -> list[Cell]:
     """Cells of all ops named (all there are where none is), in each format and size.
 
-    Formats: names with commas between them, "all" for each that the op takes among those it is tested in, nothing for the op's
-    standard one. An op whose standard problem has no size comes once. Raises the typed error of what is unknown, with the
-    nearest names.
+    Formats: names with commas between them, as `named` takes them, or "affine_int8" and "affine_uint8", whose scales come from
+    the values; "all" for each that the op takes among those it is tested in, nothing for the op's standard one. An op whose
+    standard problem has no size comes once. Raises the typed error of what is unknown, with the nearest names.
     """
     as_device(device)
     chosen = [_op(name) for name in _names(ops)] or list(registry.ops().values())
     forms = None if formats in ("", "all") else [_format(name) for name in _names(formats)]
     cells = []
     for op in chosen:
-        own = list(op.formats) if formats == "all" else forms or [shapes.default_format(op)]
+        own = [form.name for form in op.formats] if formats == "all" else forms or [shapes.default_format(op).name]
         for form in own:
             counted = shapes.shape_of(op)
             for size in (sizes or [counted.size]) if counted else [None]:
-                cells.append(Cell(op.name, form.name, size, device))
+                cells.append(Cell(op.name, form, size, device))
     return list(dict.fromkeys(cells))
+
+
+def named(name: str) -> Format:
+    """The format of that name: of any kind, blocks of other sizes and affine integers as they call themselves. FormatError for
+    another name, and for a number system that cannot be."""
+    try:
+        if match := BLOCK.fullmatch(name):
+            return Block(as_format(match[2]), int(match[1]), match[3])
+        if match := AFFINE.fullmatch(name):
+            return Affine(match[1], float(match[2]), int(match[3]))
+    except ValueError as error:
+        raise FormatError(f"{name}: {error}") from None
+    return as_format(name)
 
 
 def needed(cell: Cell) -> int:
@@ -117,7 +137,8 @@ def _sizes(op: Op, n: int) -> list[int]:
 
 
 def _names(text: str) -> list[str]:
-    return [name for part in text.split(",") if (name := part.strip())]
+    """What stands between commas, those in parentheses aside."""
+    return [name for part in re.split(r",(?![^()]*\))", text) if (name := part.strip())]
 
 
 def _op(name: str) -> Op:
@@ -129,14 +150,19 @@ def _op(name: str) -> Op:
     return known[name]
 
 
-def _format(name: str) -> Format:
+def _format(name: str) -> str:
+    """The name that a format goes by. FormatError with the nearest ones, or with what is wrong with its numbers."""
+    if name in CALIBRATED:
+        return name
     try:
-        return as_format(name)
-    except UlpgradError:
+        return named(name).name
+    except UlpgradError as error:
+        if not str(error).startswith("unknown format"):
+            raise
         raise FormatError(
-            f"there is no format {name!r}; did you mean {nearest(name, FORMATS)}? "
-            "A float of any size is e6m9, fixed point q7.8; `ulpgrad formats` shows all"
+            f"there is no format {name!r}; did you mean {nearest(name, [*FORMATS, *CALIBRATED])}? "
+            "A float of any size is e6m9, fixed point q7.8, P3109 binary8p3se; `ulpgrad formats` shows all"
         ) from None
 
 
-__all__ = ["Cell", "available", "choose", "nearest", "needed", "readable", "too_large"]
+__all__ = ["CALIBRATED", "Cell", "available", "choose", "named", "nearest", "needed", "readable", "too_large"]

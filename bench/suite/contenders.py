@@ -15,15 +15,16 @@ import numpy as np
 from ulpgrad import dispatch, ops
 from ulpgrad.bench import shapes
 from ulpgrad.bench.shapes import Problem
-from ulpgrad.bench.suite.cells import Cell
+from ulpgrad.bench.suite.cells import CALIBRATED, Cell, named
 from ulpgrad.bench.suite.record import OURS
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import UlpgradError
-from ulpgrad.formats import Array, Format, as_format, float64
+from ulpgrad.formats import Array, Format, float64
 from ulpgrad.kernels import registry
 from ulpgrad.kernels.registry import Request, Rung
 from ulpgrad.kernels.spec import Op, Sample
 from ulpgrad.ops.common import as_tensor
+from ulpgrad.quantization.calibrate import calibrate
 from ulpgrad.tensor import Tensor
 
 Results = tuple[Array, ...]
@@ -72,10 +73,17 @@ class Task:
     """A cell with its operands drawn: what contenders are given, and what is right."""
 
     def __init__(self, cell: Cell, seed: int) -> None:
-        self.cell, self.op, self.form, self.seed = cell, registry.find(cell.op), as_format(cell.format), seed
+        self.cell, self.op, self.seed = cell, registry.find(cell.op), seed
         self.sample: Sample = shapes.sample(self.op, cell.size, seed)
+        self.form: Format = named(cell.format) if cell.format not in CALIBRATED else self._calibrated(
+            *[a for a in self.sample.arrays if a is not None and a.dtype.kind == "f"])  # fmt: skip
         if self.form.routed:
             self.op.takes([shapes.default_format(self.op)])
+
+    def _calibrated(self, *values: Array) -> Format:
+        """Affine integers that hold all of these: with zero in the middle, or where it lies."""
+        base, every = CALIBRATED[self.cell.format], [np.ravel(a) for a in values] or [np.zeros(1)]
+        return calibrate(np.concatenate(every), base=base, symmetric=base == "int8")
 
     @cached_property
     def problem(self) -> Problem:
@@ -101,7 +109,10 @@ class Task:
         made = []
         for a, f in zip(self.arrays(), self.problem.formats, strict=True):
             t = None if a is None or f is None else Tensor(a, f)
-            made.append(t.to(self.form) if self.form.routed and t is not None and t.dtype.kind == "float" else t)
+            if self.form.routed and t is not None and t.dtype.kind == "float":
+                own = self._calibrated(np.asarray(a)) if self.cell.format in CALIBRATED else self.form
+                t = t.to(own)
+            made.append(t)
         return tuple(made)
 
     @cached_property
@@ -127,6 +138,13 @@ class Task:
     def formats(self) -> tuple[Format, ...]:
         """Of the results of the ordinary kernels."""
         return self.op.result_formats(dispatch._promoted(self.op, self.problem.formats), self.params)
+
+    def returned(self, returned: Any) -> tuple[Format, ...]:
+        """The formats of what a call gave: a routed one's arithmetic may give another, blocks float32."""
+        if not self.form.routed:
+            return self.formats
+        first = returned[0] if isinstance(returned, tuple) else returned
+        return (first.dtype if isinstance(first, Tensor) else self.form,)
 
     def stored(self, returned: Any) -> Results:
         """What kernels return, as exact values."""
@@ -209,21 +227,21 @@ def _routed(task: Task) -> Contender | Refusal:
     """A format whose arithmetic is not the ordinary kernels': the public function, whatever that is made of, or the op itself
     on tensors where the function has other arguments."""
     function = getattr(ops, task.op.name, None)
-    failure: Exception | None = None
+    failure = f"no function of tensors makes {task.op.name} of {task.cell.format}"
     for call in (function, primitive(task.op)):
         if not callable(call):
             continue
         tensors, begin = task.tensors(), time.perf_counter()
         try:
             call(*tensors, **task.params)
-        except (UlpgradError, TypeError) as error:
-            failure = error
+        except TypeError:  # a function with other arguments
+            continue
+        except UlpgradError as error:
+            failure = str(error)
         else:
             first = time.perf_counter() - begin
             return Contender(OURS, partial(call, **task.params), task.tensors, _tensors, None, True, True, first)
-    return Refusal(
-        OURS, "refused", str(failure) if failure else f"no function of tensors makes {task.op.name} of {task.form.name}"
-    )
+    return Refusal(OURS, "refused", failure)
 
 
 def primitive(op: Op) -> Primitive | None:

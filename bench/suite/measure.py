@@ -235,10 +235,11 @@ def _row(
         memory=t.memory, traffic=_traffic(task, expected), energy=sum(joules) / len(joules) if joules else None,
     )  # fmt: skip
     try:
-        got = t.one.values(t.one.call(*t.one.operands()) if task.op.mutates else _last(t))
+        returned = t.one.call(*t.one.operands()) if task.op.mutates else _last(t)
+        got = t.one.values(returned)
     except Exception as error:
         return replace(base, state="failed", reason=reason(error))
-    forms = (task.form,) if task.form.routed else task.formats
+    forms = task.returned(returned)
     for g, e, f in zip(got, expected, forms, strict=False):
         if g is not None and (why := exact.wrong(g, e, f)) is not None:
             return replace(base, state="failed", reason=why)  # how fast it was wrong is nobody's business
@@ -292,7 +293,7 @@ def _traffic(task: Task, expected: Results) -> float:
 
 def _call(task: Task) -> str:
     made = task.problem.call
-    return made.replace(str(task.problem.formats[0]), task.form.name) if task.form.routed else made
+    return made.replace(str(task.problem.formats[0]), task.cell.format) if task.form.routed else made
 
 
 __all__ = ["cell", "ready", "reason", "warm"]

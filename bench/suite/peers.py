@@ -60,7 +60,7 @@ def of(task: Task, names: list[str], threads: int) -> list[Contender | Refusal]:
             continue
         made: Contender | str
         if task.form.routed:
-            made = f"{name} has no {task.form.name}"
+            made = f"{name} has no {task.cell.format}"
         else:
             try:
                 made = NAMES[name].make(task, threads)

@@ -8,13 +8,14 @@ from typing import Any
 
 from ulpgrad.bench.report import Entry
 from ulpgrad.bench.suite import charts, view
+from ulpgrad.bench.suite.cells import named
 from ulpgrad.bench.suite.charts import Point
 from ulpgrad.bench.suite.record import OURS, Record, Row
 from ulpgrad.bench.suite.sections import FIGURES, MOST, duration, speed_of
 from ulpgrad.bench.suite.tables import Figure, Section, Table, Value
 from ulpgrad.bench.suite.view import Cell
 from ulpgrad.errors import FormatError
-from ulpgrad.formats import Format, as_format
+from ulpgrad.formats import Format
 
 BASE = "float32"
 FEW = 12  # ops whose errors are drawn where no op was run in several formats
@@ -186,7 +187,7 @@ def _draw_ranges(known: Sequence[Format], losses: dict[str, dict[str, tuple[floa
 def known_format(name: str) -> Format | None:
     """A float, fixed-point or block format by its name; None for what has no range to draw."""
     try:
-        form = as_format(name)
+        form = named(name)
     except FormatError:
         return None
     return form if form.kind in ("float", "fixed", "block") else None

@@ -208,7 +208,10 @@ def bench_run(
         list[str] | None, typer.Argument(help="Ops by name: matmul softmax, or matmul,softmax. All if none is given.")
     ] = None,
     formats: Annotated[
-        str, typer.Option(help='By name, with commas: float32,bfloat16,e6m9,q7.8; "all" that an op is tested in.')
+        str,
+        typer.Option(
+            help='By name, with commas: float32,bfloat16,e6m9,q7.8,mxfp4_e2m1,affine_int8; "all" that an op is tested in.'
+        ),
     ] = "",
     sizes: Annotated[str, typer.Option(help="Of the ops' standard problems, with commas: 128,1024.")] = "",
     device: Device = "cpu",
