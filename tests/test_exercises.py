@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ulpgrad.bench import exercises
-from ulpgrad.bench.classroom import Trial, Wrong
+from ulpgrad.bench.classroom import Trial, Wrong, passed
 from ulpgrad.bench.classroom.desk import Desk
 from ulpgrad.bench.classroom.exercise import Exercise, Ratio
 from ulpgrad.bench.classroom.trace import traced
@@ -327,6 +327,47 @@ def test_from_start_to_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     moved.write_text(solution("choose-q"))
     assert call("exercise", "check", moved, "--as", "choose-q").exit_code == 0
     assert "no exercise 'mine'" in call("exercise", "check", moved).output
+
+
+def states(folder: str) -> dict[str, str]:
+    assert call("exercise", "list", folder, "--json", "list.json").exit_code == 0
+    return {row["name"]: row["state"] for row in json.loads(Path("list.json").read_text()) if row["state"]}
+
+
+def test_what_passed_is_kept_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert states("mine") == {}
+    assert call("exercise", "start", "choose-q", "--to", "mine").exit_code == 0
+    assert states("mine") == {"choose-q": "begun"}
+    path = Path("mine/choose_q.py")
+    path.write_text(solution("choose-q"))
+    assert call("exercise", "check", "mine", "--seed", "5").exit_code == 0
+    assert states("mine") == {"choose-q": "passed"}
+    assert "1 of " in call("exercise", "list", "mine").output
+    path.write_text(solution("choose-q") + "# another thought\n")
+    assert states("mine") == {"choose-q": "changed"}
+    assert "changed since it passed" in call("exercise", "list", "mine").output
+    path.write_text("def choose(values, bits):\n    return None\n")
+    assert call("exercise", "check", path).exit_code == 1
+    assert states("mine") == {"choose-q": "changed"}
+    passed.keep(path, "choose-q", 5, right=True)
+    assert call("exercise", "check", path).exit_code == 1  # the same file, on other values
+    assert states("mine") == {"choose-q": "begun"}
+
+
+def test_a_record_that_cannot_be_read_or_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    kept = Path("exercises", passed.FILE)
+    call("exercise", "start", "choose-q")
+    Path("exercises/choose_q.py").write_text(solution("choose-q"))
+    kept.write_text("[]")
+    assert "delete it, and check again" in call("exercise", "list").output
+    kept.write_text('{"version": 99, "passed": {}}')
+    assert "version 99; this ulpgrad reads up to 1" in call("exercise", "list").output
+    done = call("exercise", "check", "choose-q")
+    assert done.exit_code == 0
+    assert "Not kept for `ulpgrad exercise list`" in done.output
+    assert "99" in kept.read_text()
 
 
 def test_hints_come_in_steps() -> None:

@@ -364,11 +364,14 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="An exercise, as `ulpg
 
 
 @exercise.command("list")
-def exercise_list(json: Json = None) -> None:
-    """Show all exercises, in their order."""
+def exercise_list(
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where your answers are.")] = Path("exercises"),
+    json: Json = None,
+) -> None:
+    """Show all exercises, in their order, and which of your answers have passed."""
     from ulpgrad.cli import exercise as command
 
-    command.show(json)
+    command.show(folder, json)
 
 
 @exercise.command("start")
@@ -385,7 +388,8 @@ def exercise_start(
 @exercise.command("check")
 def exercise_check(
     which: Annotated[
-        str | None, typer.Argument(metavar="[FILE|NAME]", help="An answer; without one, all in the folder exercises.")
+        str | None,
+        typer.Argument(metavar="[FILE|NAME|FOLDER]", help="An answer, or a folder of them: exercises, if not given."),
     ] = None,
     exercise: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="The exercise, if the file is not called after it.")

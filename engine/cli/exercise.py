@@ -10,27 +10,40 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from ulpgrad.bench import exercises, machine
+from ulpgrad.bench.classroom import passed
 from ulpgrad.bench.classroom.desk import Desk
 from ulpgrad.bench.classroom.exercise import Ratio, Verdict
 from ulpgrad.cli.screen import console, progress, table, write_json
-from ulpgrad.errors import ArgumentError, KernelError
+from ulpgrad.errors import ArgumentError, DataError, KernelError
 
 FOLDER = Path("exercises")
+STYLES = {"passed": "green", "changed": "yellow"}
 
 
-def show(json: Path | None) -> None:
-    """All exercises, in their order."""
-    rows, data = [], []
+def show(folder: Path, json: Path | None) -> None:
+    """All exercises, in their order, with what became of the answers in a folder."""
+    kept = passed.passed(folder)
+    rows, data, following = [], [], ""
     for number, (name, exercise) in enumerate(exercises.every().items(), 1):
-        reason = exercise.unavailable()
-        is_begun = (FOLDER / exercises.file_name(name)).exists()
-        state = f"not here: {reason}" if reason else "begun" if is_begun else ""
-        rows.append((str(number), name, exercise.title, exercise.teaches, state))
+        reason, before = exercise.unavailable(), kept.get(name)
+        state = passed.state(folder / exercises.file_name(name), before)
+        words = {"": "", "begun": "begun", "passed": f"passed {before.on if before else ''}",
+                 "changed": "changed since it passed"}[state]  # fmt: skip
+        said = f"not here: {reason}" if reason and state != "passed" else words
+        rows.append((str(number), name, exercise.title, exercise.teaches, Text(said, style=STYLES.get(state, ""))))
         data.append({"name": name, "title": exercise.title, "teaches": exercise.teaches,
-                     "hints": len(exercise.hints), "unavailable": reason})  # fmt: skip
+                     "hints": len(exercise.hints), "unavailable": reason, "state": state})  # fmt: skip
+        if not following and not reason and state != "passed":
+            following = name
     out = console()
     out.print(table("Exercises", ("", "name", "task", "idea", ""), rows, right=("",)))
-    out.print("Begin with `ulpgrad exercise start NAME`.", markup=False)
+    done = sum(row["state"] == "passed" for row in data)
+    said = f"{done} of {len(data)} passed. " if done else ""
+    if following:
+        verb = "check" if (folder / exercises.file_name(following)).exists() else "start"
+        out.print(f"{said}{'Next' if done else 'Begin with'}: ulpgrad exercise {verb} {following}", markup=False)
+    else:
+        out.print(said.strip())
     write_json(json, data)
 
 
@@ -46,15 +59,26 @@ def start(name: str, to: Path) -> None:
 
 
 def check(which: str | None, exercise: str | None, seed: int | None, limit: float, json: Path | None) -> None:
-    """Examine one answer, or all in the folder `exercises`; status 1 if one is wrong."""
+    """Examine one answer, or all in a folder; status 1 if one is wrong."""
     verdicts = []
     for name, path in _answers(which, exercise):
         verdict = examine(name, path, seed, limit)
         tell(verdict, path)
         verdicts.append(verdict)
+        remember(verdict, path)
     write_json(json, [verdict.as_data() for verdict in verdicts])
     if not all(verdict.passed for verdict in verdicts):
         raise typer.Exit(1)
+
+
+def remember(verdict: Verdict, path: Path) -> None:
+    """Keep the verdict for `ulpgrad exercise list`, where the file is one that `start` made; say so if that cannot be."""
+    if path.name != exercises.file_name(verdict.exercise):
+        return
+    try:
+        passed.keep(path, verdict.exercise, verdict.seed, verdict.passed)
+    except DataError as error:
+        console(stderr=True).print(f"Not kept for `ulpgrad exercise list`: {error}", markup=False)
 
 
 def examine(name: str, path: Path, seed: int | None, limit: float) -> Verdict:
@@ -141,14 +165,15 @@ def docstring(source: str) -> str:
 
 
 def _answers(which: str | None, exercise: str | None) -> list[tuple[str, Path]]:
-    """(exercise, file) of each answer that is meant by a file's or an exercise's name, or by none."""
-    if which is None:
-        names = [n for n in exercises.every() if (FOLDER / exercises.file_name(n)).exists()]
+    """(exercise, file) of each answer that is meant by a folder's, a file's or an exercise's name, or by none."""
+    folder = FOLDER if which is None else Path(which)
+    if which is None or folder.is_dir():
+        names = [n for n in exercises.every() if (folder / exercises.file_name(n)).exists()]
         if not names:
             raise ArgumentError(
-                "there is no answer in the folder exercises yet: `ulpgrad exercise start NAME` begins one"
+                f"there is no answer in the folder {folder} yet: `ulpgrad exercise start NAME` begins one"
             )
-        return [(name, FOLDER / exercises.file_name(name)) for name in names]
+        return [(name, folder / exercises.file_name(name)) for name in names]
     path = Path(which)
     if path.suffix == ".py" or path.exists():
         return [(exercise or path.stem.replace("_", "-"), path)]
