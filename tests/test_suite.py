@@ -376,6 +376,20 @@ def test_each_round_has_a_process_of_its_own_and_goes_on_where_it_was(
     assert whole.ended is not None
 
 
+def test_what_takes_long_is_measured_in_few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "Worker", Scripted)
+    monkeypatch.setattr(Scripted, "started", [])
+    settings = Settings("exp", sizes=(64,), peers="none", threads=1, rounds=5)
+    monkeypatch.setattr(run, "LONG", 1e9)
+    run.finish(run.start(settings, "ulpgrad bench exp"), settings)
+    assert sum(len(worker.asked) for worker in Scripted.started) == 5 + 1
+    monkeypatch.setattr(run, "LONG", 0.5)
+    monkeypatch.setattr(Scripted, "started", [])
+    (row, _) = run.finish(run.start(settings, "ulpgrad bench exp"), settings).rows
+    assert row.time is not None
+    assert len(row.time.rounds) == run.OF_LONG
+
+
 def test_who_brings_the_worker_down_is_a_row_and_the_rest_goes_on(tmp_path: Path) -> None:
     own = tmp_path / "own_rungs.py"
     own.write_text(OWN_RUNGS)

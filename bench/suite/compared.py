@@ -65,8 +65,8 @@ def in_short(found: Comparison) -> list[str]:
         f"{view.many(len(found.changes), 'row')} compared: {slower} slower, {faster} faster, {none} without a difference beyond "
         "noise.",
         f"Times differ by {found.alike:.1%} from run to run although nothing changed, as {found.witnesses} witnesses say: peers "
-        "of one version, limits of the machine, runs of one code. What can be told from that is, for half of the rows, a "
-        f"factor of {needed[len(needed) // 2]:.2f}, and for all of them one of {needed[-1]:.2f}.",
+        "of one version and runs of one code, or else the rows themselves. What can be told from that is, for half of the rows, "
+        f"a factor of {needed[len(needed) // 2]:.2f}, and for all of them one of {needed[-1]:.2f}.",
     ]
     if unsure:
         told.append(

@@ -133,7 +133,8 @@ def _taken(task: Task, turns: Sequence[Turn], told: Told) -> list[tuple[Turn, Ex
     lost: dict[int, tuple[Turn, Exception]] = {}
     for visit in range(VISITS):
         for t in random.sample(turns, len(turns)):
-            if id(t) in lost:
+            count = t.count * (visit + 1) // VISITS - t.count * visit // VISITS
+            if id(t) in lost or not count:
                 continue
             told(t.one.label)
             spins = several and t.one.name != before and task.op.family in roofline.DOTS
@@ -141,7 +142,7 @@ def _taken(task: Task, turns: Sequence[Turn], told: Told) -> list[tuple[Turn, Ex
             before = t.one.name
             try:
                 t.kept[t.position] = t.calls[t.position]()
-                for _ in range(t.count * (visit + 1) // VISITS - t.count * visit // VISITS):
+                for _ in range(count):
                     t.sample(energy)
             except Exception as error:
                 lost[id(t)] = t, error
@@ -164,11 +165,12 @@ def ready(turn: Turn, copies: int, samples: int, rounds: int = 1, *, weighed: bo
     once = seconds(turn.calls[0])
     turn.calls += [partial(one.call, *one.operands()) for _ in range(copies - 1)]
     turn.kept = [None] * copies
-    end = time.perf_counter() + WARM
-    for i, call in enumerate(turn.calls):
-        if time.perf_counter() < end:
-            turn.kept[i] = call()
-    once = min(once, seconds(turn.calls[0]))
+    if once < WARM:
+        end = time.perf_counter() + WARM
+        for i, call in enumerate(turn.calls):
+            if time.perf_counter() < end:
+                turn.kept[i] = call()
+        once = min(once, seconds(turn.calls[0]))
     turn.repeats = max(1, round(SAMPLE / max(once, 1e-8)))
     fits = int(BUDGET / max(once * turn.repeats, SAMPLE))
     turn.count = math.ceil(max(FEWEST, min(samples, fits)) / rounds)

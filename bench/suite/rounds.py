@@ -16,8 +16,8 @@ Number = TypeVar("Number", int, float)
 
 
 def taken(rows: Iterable[Row]) -> int:
-    """How many rounds the rows of a cell have behind them; all of them where nobody has a time."""
-    return max((len(row.time.rounds) for row in rows if row.time is not None), default=1 << 30)
+    """How many rounds the rows of a cell have behind them."""
+    return max((len(row.time.rounds) for row in rows if row.time is not None), default=0)
 
 
 def joined(earlier: Sequence[Row], later: Sequence[Row]) -> list[Row]:

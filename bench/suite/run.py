@@ -21,6 +21,7 @@ from ulpgrad.errors import ArgumentError, DataError, KernelError
 from ulpgrad.kernels import registry
 
 SAMPLES, QUICK = 40, 6
+LONG, OF_LONG = 0.5, 3  # seconds: calls that take longer are measured in this many rounds only
 ROUNDS = 8  # of a run that is not quick: with fewer, chance has a word in comparisons
 LIMIT = 180.0  # seconds without an answer after which a contender is given up
 EVERY = ("best", "all")
@@ -79,7 +80,7 @@ def finish(made: Record, settings: Settings, path: Path | None = None, told: Tol
         which = f" ({number + 1} of {settings.rounds})" if settings.rounds > 1 else ""
         try:
             for cell in wanted:
-                if found[cell] and rounds.taken(found[cell]) > number:
+                if found[cell] and (rounds.taken(found[cell]) > number or all(map(_is_through, found[cell]))):
                     continue
                 told(cell.name + which, [])
                 rows = measured(worker, cell, settings, asked, int(made.settings["seed"]), number, found[cell])
@@ -129,13 +130,13 @@ def measured(
     earlier: Sequence[Row] = (),
 ) -> list[Row]:  # fmt: skip
     """The rows of a cell. Whoever brings the worker down gets a row that says so, and the others are measured without it, and
-    without those who failed in earlier rounds."""
+    without those who failed in earlier rounds, or take long and have been measured often enough."""
     nobody = Row(cell.op, cell.format, cell.size, cell.device, OURS, None, settings.threads, "failed")
     if (why := cells.too_large(cell)) is not None:
         return [replace(nobody, state="too large", reason=why)]
     request: dict[str, Any] = {**asdict(cell), "seed": seed + number, "number": number, "rungs": settings.rungs,
                                "peers": list(asked),
-                               "without": [labelled(row.contender, row.rung) for row in earlier if row.time is None],
+                               "without": [labelled(row.contender, row.rung) for row in earlier if _is_through(row)],
                                "samples": settings.samples, "rounds": settings.rounds, "threads": settings.threads}  # fmt: skip
     lost: list[Row] = []
     while True:
@@ -151,6 +152,11 @@ def measured(
             if not known or death.name in request["without"]:
                 return lost
             request["without"].append(death.name)
+
+
+def _is_through(row: Row) -> bool:
+    """Whether a row needs no further round."""
+    return row.time is None or (row.time.median > LONG and len(row.time.rounds) >= OF_LONG)
 
 
 def _unfinished(path: Path | None) -> Record | None:
