@@ -37,7 +37,9 @@ ENOUGH = 5  # witnesses from which they are believed
 TAILS = 20  # witnesses from which the worst of them are more than one
 BATCHES = 4  # parts of a run in one round, in their order
 FEW = 3  # rounds that must agree: fewer may be quick by chance, more are rarely left alone
-OF_REACH = 0.6  # of 5 to 10 normal values: the standard error of the lowest over how far the third lies above it
+OF_REACH = (
+    1.0  # the standard error of a time over how far its quickest rounds lie apart; 0.6 were those of normal values
+)
 OF_DEVIATION = 1.4826  # a normal standard deviation over the median distance from the median
 WIDER = 1.1  # memory does not vary by chance: what is a tenth more is more
 WORSE = 2.0  # errors do, since each run draws its values anew: over 40 draws that of 64 sums by a factor of 1.6

@@ -1,7 +1,7 @@
 """The trial of `ulpgrad bench compare`: runs of the same code, which it must not tell apart, and runs with a planted slow-down,
 which it must find.
 
-    ulpgrad bench trial reports/trial                                    # ten runs of the same code, four with a plant
+    ulpgrad bench trial reports/trial                                    # ten runs of the same code, three with a plant
     ulpgrad bench trial reports/trial --same 4 --planted 2 --threads 2
 
 Runs that the folder has are kept, so that a trial can be stopped, go on, and be made longer. Planted is a rung above all others,
@@ -28,22 +28,14 @@ from ulpgrad.errors import KernelError
 from ulpgrad.formats import float32
 from ulpgrad.kernels.registry import Request, find, kernel, ladder
 
-OPS = ("matmul", "softmax", "layer_norm", "gelu", "exp", "sum", "conv2d", "attention")
+OPS = ("matmul", "softmax", "layer_norm", "exp", "sum", "attention")
+ROUNDS = 12
 FACTOR = 1.2
 PLANTED = "cpu/planted"
 FEW = 3  # runs before, where there are several
 COLUMNS = (
-    "before",
-    "comparisons",
-    "rows",
-    "planted",
-    "found",
-    "false",
-    "unsure",
-    "run to run",
-    "needed, half",
-    "needed, 90 %",
-)
+    "runs", "comparisons", "rows", "planted", "fine enough", "found", "false", "unsure", "run to run", "needed, half", "90 %",
+)  # fmt: skip
 
 
 def plant(ops: Sequence[str], factor: float = FACTOR) -> None:
@@ -75,11 +67,13 @@ def _slowed(run: Callable[..., Any], factor: float) -> Callable[..., Any]:
 
 @dataclass(frozen=True)
 class Tally:
-    """What comparisons of a kind came to. `planted`, `found`: of rows with a plant; `false`, `unsure`: of the others."""
+    """What comparisons of a kind came to. `planted`: rows with a plant; `fine`: those of which the comparison says that it could
+    see as much; `found`: those that it saw. `false`, `unsure`: of the other rows."""
 
     comparisons: int
     rows: int
     planted: int
+    fine: int
     found: int
     false: int
     unsure: int
@@ -98,7 +92,8 @@ def tally(pairs: Iterable[tuple[Sequence[Record], Record]]) -> Tally:
     with_plant = [c for c in changes if c.after.rung == PLANTED]
     others = [c for c in changes if c.after.rung != PLANTED]
     return Tally(
-        len(alike), len(changes), len(with_plant), sum(c.verdict == "slower" for c in with_plant),
+        len(alike), len(changes), len(with_plant), sum(c.needed <= FACTOR for c in with_plant),
+        sum(c.verdict == "slower" for c in with_plant),
         sum(c.verdict in ("slower", "faster") for c in others), sum(c.verdict == "unsure" for c in others),
         math.fsum(alike) / max(1, len(alike)), tuple(sorted(c.needed for c in changes)),
     )  # fmt: skip
@@ -119,7 +114,12 @@ def tallies(same: Sequence[Record], planted: Sequence[Record]) -> Iterator[tuple
 
 
 def measure(
-    folder: Path, same: int, planted: int, threads: int, told: Callable[[str], None] = lambda line: None
+    folder: Path,
+    same: int,
+    planted: int,
+    threads: int,
+    rounds: int = ROUNDS,
+    told: Callable[[str], None] = lambda line: None,
 ) -> None:
     """The runs that the folder has not yet, planted ones among the others. `told`: of each run that is made."""
     wanted = sorted(
@@ -130,8 +130,8 @@ def measure(
         path = folder / f"{name}.json"
         if path.exists() and record.read(path).ended is not None:
             continue
-        command = [sys.executable, "-m", "ulpgrad.cli", "bench", ",".join(OPS), "--threads", str(threads), "--peers", "numpy",
-                   "--json", str(path)]  # fmt: skip
+        command = [sys.executable, "-m", "ulpgrad.cli", "bench", ",".join(OPS), "--threads", str(threads),
+                   "--rounds", str(rounds), "--peers", "numpy", "--json", str(path)]  # fmt: skip
         if ops:
             file = folder / f"{name}.py"
             file.write_text(f"from ulpgrad.bench.suite.trial import plant\n\nplant({ops!r})\n")
@@ -151,7 +151,7 @@ def runs(folder: Path, kind: str) -> list[Record]:
 def lines(folder: Path) -> list[tuple[str, ...]]:
     """What comparisons of the folder's runs come to, as COLUMNS."""
     return [
-        (name, *map(str, (t.comparisons, t.rows, t.planted, t.found, t.false, t.unsure)), f"{t.alike:.1%}",
+        (name, *map(str, (t.comparisons, t.rows, t.planted, t.fine, t.found, t.false, t.unsure)), f"{t.alike:.1%}",
          *(f"{t.needed[int(q * (len(t.needed) - 1))]:.2f}x" for q in (0.5, 0.9)))
         for name, t in tallies(runs(folder, "same"), runs(folder, "planted")) if t.rows
     ]  # fmt: skip

@@ -325,13 +325,14 @@ def bench_compare(
 def bench_trial(
     folder: Annotated[Path, typer.Argument(help="Where the runs are kept: a trial that was stopped goes on.")],
     same: Annotated[int, typer.Option(min=0, help="Runs of the same code, of which none must be told apart.")] = 10,
-    planted: Annotated[int, typer.Option(min=0, help="Runs with ops a fifth slower, which must be found.")] = 4,
+    planted: Annotated[int, typer.Option(min=0, help="Runs with ops a fifth slower, which must be found.")] = 3,
     threads: Annotated[int, typer.Option(min=1, help="Of each run.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Of each run.")] = 12,
 ) -> None:
     """Try `compare` on this machine: runs of the same code, and runs with a planted slow-down of a fifth."""
     from ulpgrad.cli import bench_trial as command
 
-    command.run(folder, same, planted, threads)
+    command.run(folder, same, planted, threads, rounds)
 
 
 @bench.command("network")

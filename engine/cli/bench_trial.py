@@ -9,11 +9,11 @@ from ulpgrad.cli.screen import console, table
 from ulpgrad.errors import DataError
 
 
-def run(folder: Path, same: int, planted: int, threads: int) -> None:
+def run(folder: Path, same: int, planted: int, threads: int, rounds: int) -> None:
     """Make the runs that the folder has not yet, and show what comparisons of them come to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made: {error.strerror}; name a folder for the runs") from None
-    trial.measure(folder, same, planted, threads, lambda line: console().print(line, markup=False))
+    trial.measure(folder, same, planted, threads, rounds, lambda line: console().print(line, markup=False))
     console().print(table("Comparisons of runs", trial.COLUMNS, trial.lines(folder), right=trial.COLUMNS[1:]))
