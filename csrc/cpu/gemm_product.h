@@ -17,7 +17,7 @@
 
 namespace ulpgrad::ULPGRAD_ISA {
 
-constexpr int64_t kMostSteps = 1024;                // of a block of k
+constexpr int64_t kMostLane = int64_t{1} << 12;     // bytes of a row or column in a block of k
 constexpr int64_t kSharedBytes = int64_t{1} << 23;  // of shared panels of B: in the L3 cache
 constexpr int64_t kSumBytes = int64_t{1} << 24;     // of sums that wait between blocks of k, where C cannot hold them
 constexpr int64_t kNear = int64_t{1} << 15;         // bytes of an operand that stays in the L1 cache while it is used
@@ -30,7 +30,8 @@ ULPGRAD_INLINE int64_t round_up(int64_t n, int64_t unit) { return parts_of(n, un
 // k falls into equal blocks of whole chunks; the sums' bits depend on this, so nothing else may.
 template <typename Math>
 ULPGRAD_INLINE int64_t block_k(int64_t k) {
-  constexpr int64_t chunk = Math::depth * kChunk, most = Math::depth * kMostSteps;
+  constexpr int64_t chunk = Math::depth * kChunk;
+  constexpr int64_t most = Math::depth * kMostLane / static_cast<int64_t>(sizeof(typename Math::Packed));
   const int64_t blocks = parts_of(k, most);
   return blocks ? round_up(parts_of(k, blocks), chunk) : chunk;
 }
@@ -51,6 +52,25 @@ template <typename Math>
 struct Panels {
   typename Math::Packed* values;
   bool* tiny;
+};
+
+// So many tiles in blocks of at most `fitting`. Several threads are left small ones at last: then they end together,
+// though one of them was held up.
+class Blocks {
+ public:
+  Blocks(int64_t tiles, int64_t fitting, int threads)
+      : count(tiles),
+        tail(threads == 1 ? 0 : std::min(tiles, threads * fitting)),
+        small(std::max<int64_t>(1, tail / (4 * threads))),
+        large(parts_of(count - tail, fitting)) {}
+
+  int64_t size() const { return large + parts_of(tail, small); }
+  int64_t begin(int64_t block) const {
+    return block < large ? (count - tail) * block / large : std::min(count, count - tail + (block - large) * small);
+  }
+
+ private:
+  const int64_t count, tail, small, large;
 };
 
 template <typename Math>
@@ -203,15 +223,14 @@ class Product {
     const Panels<Math> b = room(Slot::gemm_b, most_n / kWidth, b_size(most_steps), sums, &waiting);
     for (int64_t top = 0; top < g.m; top += most_m) {
       const int64_t here = parts_of(std::min(most_m, g.m - top), height);
-      const int64_t least = threads == 1 ? 1 : std::min<int64_t>(here, 4 * threads);
-      const int64_t blocks = std::min(here, round_up(std::max(least, parts_of(here, fitting)), threads));
+      const Blocks blocks(here, fitting, threads);
       for (int64_t j = 0; j < g.n; j += most_n) {
         const int64_t n = std::min(most_n, g.n - j);
         for (int64_t p = 0; p == 0 || p < g.k; p += step_k) {
           const int64_t k = std::min(step_k, g.k - p);
           parallel_tasks(parts_of(n, kWidth), threads, [&](int64_t at) { pack_b(b, at, j, p, k); });
-          parallel_tasks(blocks, threads, [&](int64_t block) {
-            const int64_t first = here * block / blocks, count = here * (block + 1) / blocks - first;
+          parallel_tasks(blocks.size(), threads, [&](int64_t block) {
+            const int64_t first = blocks.begin(block), count = blocks.begin(block + 1) - first;
             const int64_t i = top + first * height, m = std::min(count * height, g.m - i);
             const Panels<Math> a = room(Slot::gemm_a, count, a_size(most_steps), 0, nullptr);
             for (int64_t at = 0; at < count; ++at) pack_a(a, at, i, p, k);

@@ -1,6 +1,7 @@
 // Binds matmul and linear: batches, strides and threads; the work is gemm's.
 #include <pybind11/stl.h>
 
+#include <memory>
 #include <optional>
 
 #include "activation_named.h"
@@ -89,6 +90,83 @@ py::array matmul(const py::array& a, const py::array& b, const char* isa, bool d
   return by_type(a, "a", [&](auto type) { return matmul_as<decltype(type)>(a, b, units); });
 }
 
+// Work from which letting other Python threads run is worth its cost (multiply-adds).
+constexpr int64_t kWithoutGil = int64_t{1} << 14;
+
+// One product of matrices as they stand: what matmul_as comes down to for two of them, without its lists of batches.
+template <typename T>
+py::array product_of(const py::array& a, const py::array& b, const py::object& type, Units units) {
+  Gemm<T> g;
+  g.m = a.shape(0), g.n = b.shape(1), g.k = a.shape(1);
+  g.a = static_cast<const T*>(a.data()), g.a_row = stride<T>(a, 0), g.a_col = stride<T>(a, 1);
+  g.b = static_cast<const T*>(b.data()), g.b_row = stride<T>(b, 0), g.b_col = stride<T>(b, 1);
+  const py::ssize_t shape[] = {g.m, g.n};
+  auto out = py::reinterpret_steal<py::array>(new_array(py::object(type).release().ptr(), 2, shape).release());
+  g.c = static_cast<T*>(out.mutable_data()), g.c_row = g.n;
+  if (g.m * g.n * g.k < kWithoutGil) {
+    run(units, g);
+  } else {
+    const py::gil_scoped_release released;
+    run(units, g);
+  }
+  return out;
+}
+
+// Whether an array is a matrix of values of this type, as this machine reads them, a whole number of them apart.
+bool is_matrix(const py::array& x, const py::object& type) {
+  const auto* given = py::detail::array_proxy(x.ptr());
+  const auto size = x.itemsize();
+  return given->descr == type.ptr() && given->nd == 2 && (given->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_) &&
+         given->strides[0] % size == 0 && given->strides[1] % size == 0;
+}
+
+// A callable of two arrays with its units chosen: where matrices are small, naming them costs as much as the product.
+constexpr const char* kCapsule = "ulpgrad.matmul";
+
+PyObject* enter(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  try {
+    const auto& units = *static_cast<const Units*>(PyCapsule_GetPointer(self, kCapsule));
+    const auto& numpy = py::detail::npy_api::get();
+    if (count != 2 || !numpy.PyArray_Check_(args[0]) || !numpy.PyArray_Check_(args[1]))
+      throw py::type_error("matmul: expected two arrays");
+    const auto a = py::reinterpret_borrow<py::array>(args[0]), b = py::reinterpret_borrow<py::array>(args[1]);
+    return by_type(a, "a",
+                   [&](auto value) {
+                     using T = decltype(value);
+                     const auto type =
+                         py::reinterpret_steal<py::object>(numpy.PyArray_DescrFromType_(type_number<T>()));
+                     return is_matrix(a, type) && is_matrix(b, type) && a.shape(1) == b.shape(0)
+                                ? product_of<T>(a, b, type, units)
+                                : matmul_as<T>(a, b, units);
+                   })
+        .release()
+        .ptr();
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const py::builtin_exception& error) {
+    error.set_error();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return nullptr;
+}
+
+PyMethodDef definition = {"matmul", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(enter)), METH_FASTCALL,
+                          "The product of two arrays, as `matmul` of an instruction set."};
+
+py::object matmul_by(const char* isa, bool dots) {
+  const auto free = [](PyObject* capsule) { delete static_cast<Units*>(PyCapsule_GetPointer(capsule, kCapsule)); };
+  auto units = std::make_unique<Units>(units_named(isa, dots));
+  const auto self = py::reinterpret_steal<py::object>(PyCapsule_New(units.get(), kCapsule, free));
+  if (!self) throw py::error_already_set();
+  units.release();
+  const auto function = py::reinterpret_steal<py::object>(PyCFunction_New(&definition, self.ptr()));
+  if (!function) throw py::error_already_set();
+  return function;
+}
+
 // What linear does beside the product.
 struct Finish {
   std::optional<py::array> bias, scale, residual;
@@ -160,6 +238,8 @@ void bind_matmul(py::module_& m) {
   m.def("matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("isa") = "", py::arg("dots") = true,
         "a[..., m, k] @ b[..., k, n] of float32, float64, float16 or uint16 (bfloat16) with any strides; batches "
         "broadcast. dots: whether bfloat16 may use VDPBF16PS.");
+  m.def("matmul_by", &matmul_by, py::arg("isa"), py::arg("dots"),
+        "matmul of an instruction set, as a function of a and b.");
   m.def("linear", &linear, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("activation") = "",
         py::arg("isa") = "", py::arg("dots") = true, py::kw_only(), py::arg("scale") = py::none(),
         py::arg("residual") = py::none(), py::arg("factor") = 1.0, py::arg("stored") = "",

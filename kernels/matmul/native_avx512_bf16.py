@@ -12,14 +12,14 @@ from typing import Any
 from ulpgrad.formats import Array, bfloat16
 from ulpgrad.kernels import native
 from ulpgrad.kernels.matmul import native_call, spec
-from ulpgrad.kernels.registry import kernel
+from ulpgrad.kernels.registry import Request, kernel
 
 FORMATS = (bfloat16,)
 
 
-@kernel(spec.matmul, "cpu/native-avx512-bf16", rank=90, formats=FORMATS, requires=("native", "avx512_bf16"))
-def matmul(a: Array, b: Array) -> Array:
-    return native.module().matmul(a, b, "avx512")
+@kernel(spec.matmul, "cpu/native-avx512-bf16", rank=90, formats=FORMATS, requires=("native", "avx512_bf16"), build=True)
+def matmul(request: Request) -> Any:
+    return native.module().matmul_by("avx512", True)
 
 
 @kernel(spec.linear, "cpu/native-avx512-bf16", rank=90, formats=FORMATS, requires=("native", "avx512_bf16"))

@@ -8,14 +8,14 @@ from typing import Any
 from ulpgrad.formats import Array, bfloat16, float16, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.matmul import native_call, spec
-from ulpgrad.kernels.registry import kernel
+from ulpgrad.kernels.registry import Request, kernel
 
 FORMATS = (bfloat16, float16, float32, float64)
 
 
-@kernel(spec.matmul, "cpu/native-portable", rank=60, formats=FORMATS)
-def matmul(a: Array, b: Array) -> Array:
-    return native.module().matmul(a, b, "portable")
+@kernel(spec.matmul, "cpu/native-portable", rank=60, formats=FORMATS, build=True)
+def matmul(request: Request) -> Any:
+    return native.module().matmul_by("portable", False)
 
 
 @kernel(spec.linear, "cpu/native-portable", rank=60, formats=FORMATS)
