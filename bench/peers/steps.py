@@ -75,6 +75,9 @@ def transformer(library: Any) -> Step:
     def swap(t: Any) -> Any:
         return permute(t, (0, 2, 1, 3))
 
+    def added(layer: Any, t: Any, residual: Any) -> Any:
+        return layer(t, residual=residual) if is_own else residual + layer(t)
+
     class Layer(base):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
@@ -86,8 +89,8 @@ def transformer(library: Any) -> Step:
         def forward(self, x: Any) -> Any:
             all_three = self.projections(self.before_attention(x)).reshape(SEQUENCES, LENGTH, 3, HEADS, WIDTH // HEADS)
             q, k, v = (swap(all_three[:, :, i]) for i in range(3))
-            x = x + self.joined(swap(attend(q, k, v)).reshape(SEQUENCES, LENGTH, WIDTH))
-            return x + self.down(self.gelu(self.up(self.before_dense(x))))
+            x = added(self.joined, swap(attend(q, k, v)).reshape(SEQUENCES, LENGTH, WIDTH), x)
+            return added(self.down, self.gelu(self.up(self.before_dense(x))), x)
 
     x = library.asarray(normal((SEQUENCES, LENGTH, WIDTH), 0))
     return trained(library, Layer(), x, lambda y: (y * y).mean())
