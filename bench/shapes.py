@@ -281,7 +281,14 @@ def sums(rng: np.random.Generator, n: int, op: Op) -> Sample:
     """Accumulators of an int8 layer, with a scale for each of 1024 channels."""
     x, bias = (rng.integers(-(2**19), 2**19, shape).astype(np.int32) for shape in ((n, COLUMNS), COLUMNS))
     multiplier = rng.integers(2**30, 2**31, COLUMNS).astype(np.int32)
-    params = {"axis": 1, "zero_point": 0, "low": 0, "high": 127, "ties": "up", "dtype": FORMATS["int8"]}
+    params: dict[str, Any] = {"zero_point": 0, "low": 0, "high": 127, "ties": "up", "dtype": FORMATS["int8"]}
+    if op.name == "integer_linear":
+        weight = rng.integers(-128, 128, (COLUMNS, COLUMNS)).astype(np.int8)
+        codes = rng.integers(-128, 128, (n, COLUMNS)) / 1.0
+        return Sample(
+            (codes, weight, multiplier, np.full(COLUMNS, 42, np.int32), bias), {"accumulator": "int32", **params}
+        )
+    params = {"axis": 1, **params}
     return Sample((x, multiplier, np.full(COLUMNS, 42, np.int32), bias), params)
 
 
@@ -347,7 +354,7 @@ SHAPES: dict[str, Shape] = {
     "pool": Shape(pooled, 8, "images of 16 channels, 64 x 64, in windows 2 x 2"),
     "integer_pool": Shape(pooled_codes, 8, "images of 16 channels of codes, 64 x 64, in windows 2 x 2"),
     "quantize": Shape(rounded, MILLION, "elements, to float8_e4m3fn"),
-    "requantize": Shape(sums, 1024, "rows of 1024 sums to int8"),
+    "requantize": Shape(sums, 1024, "rows of 1024 sums, or of 1024 codes through a layer of 1024, to int8"),
     "fused": Shape(chained, MILLION, "elements through x (2 x + 0.5) + y"),
     "fixed": Shape(fixed_point, MILLION, "elements of Q7.8"),
     "fixed_matmul": Shape(fixed_point, 256, "rows and columns of square matrices of Q7.8"),

@@ -13,6 +13,7 @@ import pytest
 import ulpgrad as ug
 from ulpgrad import nn
 from ulpgrad.errors import ArgumentError, AxisError, DataError, FormatError
+from ulpgrad.kernels import native
 from ulpgrad.quantization import METHODS, Comparison, calibrate, calibrate_fixed, compare, load, quantize, save
 from ulpgrad.quantization.layers import Product
 
@@ -188,7 +189,7 @@ def test_only_integers_run_between_the_ends(networks: dict[str, nn.Module]) -> N
     quantized = quantize(networks["cnn"], data("train")[0][:64])
     ops = [call.op for _, calls in quantized.kernels(batch=4) for call in calls]
     assert ops == ["integer_conv2d", "requantize", "integer_max_pool2d", "integer_conv2d", "requantize", "integer_avg_pool2d",
-                   "integer_matmul", "requantize"]  # fmt: skip
+                   *(("integer_linear",) if native.missing() is None else ("integer_matmul", "requantize"))]  # fmt: skip
     operands = {operand for _, calls in quantized.kernels() for call in calls for operand in call.operands}
     assert operands <= {"int8", "uint8", "int16", "int32", "int64"}
     codes = quantized.run(quantized.encode(data("test")[0]))
@@ -199,7 +200,7 @@ def test_only_integers_run_between_the_ends(networks: dict[str, nn.Module]) -> N
         "8x1x3x3 int8 per channel",
         "affine(uint8",
         "M/2^s",
-        "integer_matmul cpu/",
+        "integer_linear cpu/native" if native.missing() is None else "integer_matmul cpu/",
         "int32 sums",
     ):
         assert part in text

@@ -196,6 +196,7 @@ def test_all_rungs_give_the_same(kind: dict[str, Any]) -> None:
     quantized = quantize(model, x, **kind)
     codes = quantized.encode(x)
     with ug.use(requantize="cpu/reference", integer_matmul="cpu/reference", integer_conv2d="cpu/reference",
-                integer_max_pool2d="cpu/reference", integer_avg_pool2d="cpu/reference"):  # fmt: skip
+                integer_linear="cpu/reference", integer_max_pool2d="cpu/reference",
+                integer_avg_pool2d="cpu/reference"):  # fmt: skip
         plain = quantized.run(codes)
     assert (plain == quantized.run(codes)).all()

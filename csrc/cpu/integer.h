@@ -52,6 +52,9 @@ struct IntegerGemm {
   int64_t c_row = 0;
   int64_t c_first = 0;            // position of c[0][0] in the whole result
   int64_t* overflowed = nullptr;  // with Limit::note: lowered to the position of the first result that overflowed
+  // Called with each finished part of C, rows [i, i + m) of columns [j, j + n), on the thread that made it; or null.
+  void (*finish)(const void* with, int64_t i, int64_t j, int64_t m, int64_t n) = nullptr;
+  const void* with = nullptr;
   bool threaded = true;
   bool vnni = false;  // use the instruction set's extension for dot products of bytes
   IntegerPlan plan;

@@ -249,6 +249,7 @@ void multiply(const IntegerGemm& g, const Accumulator& accumulator, Isa isa) {
   } else {
     rows(0, g.m * g.n);
   }
+  if (g.finish) g.finish(g.with, 0, 0, g.m, g.n);
 }
 
 }  // namespace ulpgrad

@@ -1,4 +1,5 @@
-// Requantisation: rows of channels, or planes of one channel each, are shared out among threads.
+// Requantisation: rows of channels, or planes of one channel each, are shared out among threads; or the sums of a
+// product as they arise.
 #include "requantize.h"
 
 #include <algorithm>
@@ -7,7 +8,9 @@
 #include <type_traits>
 #include <vector>
 
+#include "batches.h"
 #include "bind.h"
+#include "integer_plan.h"
 #include "threads.h"
 
 namespace ulpgrad {
@@ -49,20 +52,18 @@ struct Call {
   Range range;
   bool even;
 
-  void run(const int32_t* x, Out* y, const Scales<int32_t>& s, bool multiplied) const {
+  // The loops for one scale and for one per value.
+  const RequantizeRun<int32_t, Out>* loops(const Scales<int32_t>& s, bool multiplied) const {
     const auto [least, most] = std::minmax_element(s.shift, s.shift + layout.channels);
-    const bool is_high = multiplied && !even && layout.channels && *least >= 33;
-    const bool is_low = !multiplied && (!layout.channels || *most < 32);
-    if (is_high) {
-      run_all(x, y, layout, s, range, kernels.high[0], kernels.high[1]);
-    } else {
-      const auto& runs = is_low ? kernels.shifted[even] : kernels.scaled[even];
-      run_all(x, y, layout, s, range, runs[0], runs[1]);
-    }
+    if (multiplied && !even && layout.channels && *least >= 33) return kernels.high;
+    return !multiplied && (!layout.channels || *most < 32) ? kernels.shifted[even] : kernels.scaled[even];
   }
+  const RequantizeRun<int64_t, Out>* loops(const Scales<int64_t>&, bool) const { return kernels.wide[even]; }
 
-  void run(const int64_t* x, Out* y, const Scales<int64_t>& s, bool) const {
-    run_all(x, y, layout, s, range, kernels.wide[even][0], kernels.wide[even][1]);
+  template <typename Acc>
+  void run(const Acc* x, Out* y, const Scales<Acc>& s, bool multiplied) const {
+    const auto* const found = loops(s, multiplied);
+    run_all(x, y, layout, s, range, found[0], found[1]);
   }
 };
 
@@ -82,6 +83,25 @@ const To* per_channel(const py::object& given, const char* name, int64_t channel
   return converted.data();
 }
 
+// What scales each channel, in the types that the loops take.
+template <typename Acc>
+struct Channels {
+  std::vector<int32_t> ones;
+  std::vector<Acc> shifts, zeros;
+  Scales<Acc> scales;
+
+  Channels(const py::object& multiplier, const py::array& shift, const py::object& bias, int64_t count)
+      : scales{per_channel<int32_t, int32_t>(multiplier, "multiplier", count, ones, 1),
+               per_channel<Acc, int32_t>(shift, "shift", count, shifts, 0),
+               per_channel<Acc, Acc>(bias, "bias", count, zeros, 0)} {
+    for (int64_t c = 0; c < count; ++c) {
+      if (scales.shift[c] < 0 || scales.shift[c] > kLargestShift)
+        throw py::value_error("requantize: shift " + std::to_string(scales.shift[c]) + ": expected 0 to 62");
+      if (scales.multiplier[c] < 0) throw py::value_error("requantize: expected no negative multiplier");
+    }
+  }
+};
+
 template <typename Acc, typename Out>
 py::object requantize_of(const py::array& x, const py::object& multiplier, const py::array& shift,
                          const py::object& bias, int64_t axis, Range range, bool even,
@@ -89,23 +109,22 @@ py::object requantize_of(const py::array& x, const py::object& multiplier, const
   const Acc* const from = contiguous<Acc>(x, "x");
   Layout layout{1, x.shape(axis), 1};
   for (int64_t i = 0; i < x.ndim(); ++i) (i < axis ? layout.outer : layout.inner) *= i == axis ? 1 : x.shape(i);
-  std::vector<int32_t> ones;
-  std::vector<Acc> shifts, zeros;
-  const Scales<Acc> scales{per_channel<int32_t, int32_t>(multiplier, "multiplier", layout.channels, ones, 1),
-                           per_channel<Acc, int32_t>(shift, "shift", layout.channels, shifts, 0),
-                           per_channel<Acc, Acc>(bias, "bias", layout.channels, zeros, 0)};
-  for (int64_t c = 0; c < layout.channels; ++c) {
-    if (scales.shift[c] < 0 || scales.shift[c] > kLargestShift)
-      throw py::value_error("requantize: shift " + std::to_string(scales.shift[c]) + ": expected 0 to 62");
-    if (scales.multiplier[c] < 0) throw py::value_error("requantize: expected no negative multiplier");
-  }
+  const Channels<Acc> channels(multiplier, shift, bias, layout.channels);
   py::array_t<Out> y = empty<Out>(std::vector<py::ssize_t>(x.shape(), x.shape() + x.ndim()));
   Out* const to = y.mutable_data();
   {
     py::gil_scoped_release release;
-    Call<Out>{kernels, layout, range, even}.run(from, to, scales, !multiplier.is_none());
+    Call<Out>{kernels, layout, range, even}.run(from, to, channels.scales, !multiplier.is_none());
   }
   return std::move(y);
+}
+
+template <typename Out>
+void check_range(Range range) {
+  const int64_t least = std::numeric_limits<Out>::min(), most = std::numeric_limits<Out>::max();
+  if (range.zero_point < least || range.zero_point > most || range.least + range.zero_point < least ||
+      range.most + range.zero_point > most || range.least > range.most)
+    throw py::value_error("requantize: zero point or clamp outside the result's type");
 }
 
 template <typename Out>
@@ -113,10 +132,7 @@ py::object requantize_to(const py::array& x, const py::object& multiplier, const
                          const py::object& bias, int64_t axis, Range range, bool even,
                          const RequantizeKernels<Out>& kernels) {
   if (axis < 0 || axis >= x.ndim()) throw py::value_error("requantize: axis is outside x of shape " + shape_text(x));
-  const int64_t least = std::numeric_limits<Out>::min(), most = std::numeric_limits<Out>::max();
-  if (range.zero_point < least || range.zero_point > most || range.least + range.zero_point < least ||
-      range.most + range.zero_point > most || range.least > range.most)
-    throw py::value_error("requantize: zero point or clamp outside the result's type");
+  check_range<Out>(range);
   if (py::isinstance<py::array_t<int64_t>>(x)) {
     if (!multiplier.is_none()) throw py::type_error("requantize: a multiplier needs int32 values");
     return requantize_of<int64_t>(x, multiplier, shift, bias, axis, range, even, kernels);
@@ -124,20 +140,86 @@ py::object requantize_to(const py::array& x, const py::object& multiplier, const
   return requantize_of<int32_t>(x, multiplier, shift, bias, axis, range, even, kernels);
 }
 
+// Calls body with the kernels for results of this type.
+template <typename Body>
+py::object by_result(const py::dtype& dtype, const RequantizeTable& kernels, const Body& body) {
+  if (dtype.is(py::dtype::of<int8_t>())) return body(kernels.s8);
+  if (dtype.is(py::dtype::of<uint8_t>())) return body(kernels.u8);
+  if (dtype.is(py::dtype::of<int16_t>())) return body(kernels.s16);
+  if (dtype.is(py::dtype::of<int32_t>())) return body(kernels.s32);
+  throw py::type_error("requantize: expected int8, uint8, int16 or int32 for the result");
+}
+
+Range range_of(int32_t zero_point, int32_t low, int32_t high) {
+  return {zero_point, int64_t{low} - zero_point, int64_t{high} - zero_point};
+}
+
 py::object requantize(const py::array& x, const py::object& multiplier, const py::array& shift, const py::object& bias,
                       int64_t axis, int32_t zero_point, int32_t low, int32_t high, bool even, const py::dtype& dtype,
                       const char* isa) {
-  const RequantizeTable& kernels = table<RequantizeTable>(isa_named(isa));
-  const Range range{zero_point, int64_t{low} - zero_point, int64_t{high} - zero_point};
-  if (dtype.is(py::dtype::of<int8_t>()))
-    return requantize_to(x, multiplier, shift, bias, axis, range, even, kernels.s8);
-  if (dtype.is(py::dtype::of<uint8_t>()))
-    return requantize_to(x, multiplier, shift, bias, axis, range, even, kernels.u8);
-  if (dtype.is(py::dtype::of<int16_t>()))
-    return requantize_to(x, multiplier, shift, bias, axis, range, even, kernels.s16);
-  if (dtype.is(py::dtype::of<int32_t>()))
-    return requantize_to(x, multiplier, shift, bias, axis, range, even, kernels.s32);
-  throw py::type_error("requantize: expected int8, uint8, int16 or int32 for the result");
+  return by_result(dtype, table<RequantizeTable>(isa_named(isa)), [&](const auto& kernels) {
+    return requantize_to(x, multiplier, shift, bias, axis, range_of(zero_point, low, high), even, kernels);
+  });
+}
+
+// A part of a product's sums becomes codes while it is in the cache.
+template <typename Acc, typename Out>
+struct Finish {
+  const Acc* sums;
+  Out* codes;
+  int64_t row;
+  Scales<Acc> scales;
+  Range range;
+  RequantizeRun<Acc, Out> loop;
+
+  static void part(const void* with, int64_t i0, int64_t j, int64_t m, int64_t n) {
+    const Finish& f = *static_cast<const Finish*>(with);
+    const Scales<Acc> scales{f.scales.multiplier + j, f.scales.shift + j, f.scales.bias + j};
+    for (int64_t i = i0; i < i0 + m; ++i) f.loop(f.sums + i * f.row + j, f.codes + i * f.row + j, n, scales, f.range);
+  }
+};
+
+// x[m, k] times weight[n, k] transposed, on sums of Acc.
+template <typename Acc, typename Out>
+py::object linear_of(const py::array& x, const py::array& weight, const py::object& multiplier, const py::array& shift,
+                     const py::object& bias, Range range, bool even, const IntegerIsa& isa,
+                     const RequantizeKernels<Out>& kernels) {
+  check_range<Out>(range);
+  const Accumulator accumulator{8 * static_cast<int>(sizeof(Acc)), 0, "wrap", "down", 0};
+  IntegerGemm g;
+  g.a_codes = codes_of(x, "x"), g.b_codes = codes_of(weight, "weight"), g.vnni = isa.vnni;
+  g.m = x.shape(0), g.n = weight.shape(0), g.k = x.shape(1), g.c_row = g.n;
+  g.a = x.data(), g.a_row = x.strides(0) / x.itemsize(), g.a_col = x.strides(1) / x.itemsize();
+  g.b = weight.data(), g.b_row = weight.strides(1) / weight.itemsize(), g.b_col = weight.strides(0) / weight.itemsize();
+  const Channels<Acc> channels(multiplier, shift, bias, g.n);
+  py::array_t<Acc> sums = empty<Acc>({g.m, g.n});
+  py::array_t<Out> codes = empty<Out>({g.m, g.n});
+  const auto* const loops =
+      Call<Out>{kernels, Layout{g.m, g.n, 1}, range, even}.loops(channels.scales, !multiplier.is_none());
+  const Finish<Acc, Out> finish{sums.data(), codes.mutable_data(), g.n, channels.scales, range, loops[1]};
+  g.c = sums.mutable_data(), g.finish = Finish<Acc, Out>::part, g.with = &finish;
+  {
+    py::gil_scoped_release release;
+    plan_product(g, accumulator, x, weight);
+    multiply(g, accumulator, isa.isa);
+  }
+  return std::move(codes);
+}
+
+py::object integer_linear(const py::array& given_x, const py::array& given_weight, const py::object& multiplier,
+                          const py::array& shift, const py::object& bias, int bits, int32_t zero_point, int32_t low,
+                          int32_t high, bool even, const py::dtype& dtype, const std::string& name) {
+  const IntegerIsa isa(name);
+  const py::array x = usable(given_x), weight = usable(given_weight);
+  expect_ndim(x, 2, "x");
+  expect_shape(weight, {-1, x.shape(1)}, "weight");
+  if (bits != 32 && (bits != 64 || !multiplier.is_none()))
+    throw py::value_error("integer_linear: expected sums of 32 bits, or of 64 without a multiplier");
+  return by_result(dtype, table<RequantizeTable>(isa.isa), [&](const auto& kernels) {
+    const Range range = range_of(zero_point, low, high);
+    return bits == 32 ? linear_of<int32_t>(x, weight, multiplier, shift, bias, range, even, isa, kernels)
+                      : linear_of<int64_t>(x, weight, multiplier, shift, bias, range, even, isa, kernels);
+  });
 }
 
 void bind_requantize(py::module_& m) {
@@ -145,6 +227,10 @@ void bind_requantize(py::module_& m) {
         py::arg("x"), py::arg("multiplier").none(true), py::arg("shift"), py::arg("bias").none(true), py::kw_only(),
         py::arg("axis"), py::arg("zero_point"), py::arg("low"), py::arg("high"), py::arg("even"), py::arg("dtype"),
         py::arg("isa") = "");
+  m.def("integer_linear", &integer_linear, "requantize(x[m, k] @ weight[n, k].T), part by part as the sums arise.",
+        py::arg("x"), py::arg("weight"), py::arg("multiplier").none(true), py::arg("shift"), py::arg("bias").none(true),
+        py::kw_only(), py::arg("bits"), py::arg("zero_point"), py::arg("low"), py::arg("high"), py::arg("even"),
+        py::arg("dtype"), py::arg("isa") = "");
 }
 
 const Binder binder(bind_requantize);

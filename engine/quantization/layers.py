@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.formats import Affine, Array, Fixed, Format, as_format
+from ulpgrad.kernels import native
 from ulpgrad.kernels.integer import spec as integer
 from ulpgrad.kernels.integer_pool import spec as pool
-from ulpgrad.kernels.requantize.spec import requantize
+from ulpgrad.kernels.requantize.spec import integer_linear, requantize
 from ulpgrad.nn import Module
 from ulpgrad.ops import flatten
 from ulpgrad.quantization.calls import padded, run
@@ -159,6 +160,18 @@ class IntegerLinear(Product):
 
     def sums(self, codes: Array) -> Array:
         out: Array = run(integer.integer_matmul, codes, self.weight.storage.T, accumulator=self.accumulator)
+        return out
+
+    def forward(self, codes: Array) -> Array:
+        if native.missing() is not None or codes.ndim < 2:
+            return super().forward(codes)
+        low, high = code_range(self.target)
+        out: Array = run(
+            integer_linear, codes, self.weight.storage, None if self.multiplier is None else self.multiplier.storage,
+            self.shift.storage, self.bias.storage, accumulator=self.accumulator, zero_point=zero_code(self.target),
+            low=zero_code(self.target) if self.relu else low, high=high,
+            ties="up" if isinstance(self.source, Affine) else "even", dtype=as_format(self.target.storage),
+        )  # fmt: skip
         return out
 
     def extra_repr(self) -> str:

@@ -66,3 +66,31 @@ def samples() -> Iterator[Sample]:
             far = np.array([[-(2**63), 2**63 - 1, -(2**62), 2**62, *edges[0, 4:]]])
             yield Sample((far, None, shift, None), settings(int32, ties=ties, zero_point=9), "int64 " + name)
             yield Sample((far, None, shift, far[0]), settings(int16, ties=ties), "int64 and bias " + name)
+
+
+def linear_samples() -> Iterator[Sample]:
+    """Layers of every kind of code, in one row and many, over blocks of k and of columns."""
+    rng = np.random.default_rng(1)
+    shapes = ((1, 40, 7), (5, 200, 33), (50, 20, 70), (2, 1100, 5), (9, 0, 5), (0, 4, 3), (4, 3, 0))
+    for i, (m, k, n) in enumerate(shapes):
+        for weight_type in (np.int8, np.uint8, np.int16):
+            limits = np.iinfo(weight_type)
+            weight = rng.integers(max(limits.min, -200), min(limits.max, 200) + 1, (n, k)).astype(weight_type)
+            x = rng.integers(-100, 200, (m, k)) / 1.0
+            shift = rng.integers(36, 44, n).astype(np.int32)
+            for wide in (False, True):
+                bias = rng.integers(-5000, 5000, n).astype(np.int64 if wide else np.int32)
+                multiplier = None if wide else rng.integers(2**30, 2**31, n).astype(np.int32)
+                how = {
+                    "accumulator": "int64" if wide else "int32",
+                    "zero_point": 3,
+                    "low": 3 if i % 2 else 0,
+                    "high": 120,
+                    "ties": TIES[wide],
+                    "dtype": RESULTS[i % 4],
+                }
+                moved = (shift - 30).astype(np.int32) if wide else shift
+                yield Sample((x, weight, multiplier, moved, bias), how, f"{m} x {k} x {n}, {how['accumulator']}")
+    x, weight = rng.integers(-100, 200, (2, 3, 17)) / 1.0, rng.integers(-128, 128, (5, 17)).astype(np.int8)
+    how = {"accumulator": "int32", "zero_point": 0, "low": -128, "high": 127, "ties": "even", "dtype": int8}
+    yield Sample((x, weight, None, np.full(5, 5, np.int32), None), how, "leading axes, shifted")

@@ -10,11 +10,14 @@ ties="even", it is a shift of the radix point.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ulpgrad.errors import ArgumentError, AxisError, FormatError, ShapeError
 from ulpgrad.formats import Array, Format, int32, int64
-from ulpgrad.kernels.requantize.samples import RESULTS, TIES, samples
+from ulpgrad.kernels.integer import spec as integer
+from ulpgrad.kernels.requantize.samples import RESULTS, TIES, linear_samples, samples
 from ulpgrad.kernels.spec import Op
 
 RANGES = {form: (form.min, form.max) for form in RESULTS}
@@ -107,4 +110,49 @@ requantize = Op(
     key=lambda x, multiplier, shift, bias, *, axis, ties, dtype, **_: (multiplier is None, dtype, ties),
 )
 
-__all__ = ["LARGEST_SHIFT", "RESULTS", "TIES", "along", "requantize", "round_shift", "wrapped"]
+LINEAR_FORMATS = (*integer.FORMATS, int32, int64)
+
+
+def _linear_reference(
+    x: Array, weight: Array, multiplier: Array | None, shift: Array, bias: Array | None, *, accumulator: str, **how: Any
+) -> Array:
+    sums = integer.reference(x, weight.T, accumulator, "integer_linear")
+    return _reference(sums, multiplier, shift, bias, axis=x.ndim - 1, **how)
+
+
+def _check_linear(x: Any, weight: Any, multiplier: Any, shift: Any, bias: Any, *, accumulator: str, **how: Any) -> None:
+    if accumulator not in ("int32", "int64"):
+        raise ArgumentError(f"integer_linear: accumulator={accumulator!r}: expected 'int32' or 'int64'")
+    for name, codes in (("x", x), ("weight", weight)):
+        if codes.dtype not in integer.DTYPES:
+            raise FormatError(f"integer_linear: {name} is {codes.dtype}: expected int8, uint8 or int16 codes")
+    if weight.ndim != 2 or x.ndim < 2 or x.shape[-1] != weight.shape[1]:
+        raise ShapeError(f"integer_linear: expected x (..., in) and weight (out, in), got {x.shape} and {weight.shape}")
+    sums = np.broadcast_to(np.zeros((), accumulator), (*x.shape[:-1], len(weight)))  # a view of one value
+    _check(sums, multiplier, shift, bias, axis=x.ndim - 1, **how)
+
+
+integer_linear = Op(
+    "integer_linear",
+    "(x: [..., k], weight: [n, k], multiplier: [n] | None, shift: [n], bias: [n] | None, *, accumulator, zero_point, low, "
+    "high, ties, dtype) -> [..., n]",
+    _linear_reference,
+    doc="A layer of integers from codes to codes: integer_matmul with the weight transposed, on sums of 32 or 64 bits, and "
+    "requantize.",
+    check=_check_linear,
+    result=lambda *_, dtype, **__: dtype,
+    promote=(0,),
+    formats=LINEAR_FORMATS,
+    flops=lambda x, weight, *_, **__: 2.0 * x.size * len(weight),
+    samples=linear_samples,
+    key=lambda x, weight, multiplier, *_, accumulator, ties, dtype, **__: (
+        multiplier is None,
+        accumulator,
+        dtype,
+        ties,
+    ),
+)
+
+__all__ = [
+    "LARGEST_SHIFT", "LINEAR_FORMATS", "RESULTS", "TIES", "along", "integer_linear", "requantize", "round_shift", "wrapped",
+]  # fmt: skip

@@ -160,8 +160,14 @@ static void multiply_range(const IntegerGemm& g, int64_t i0, int64_t i1, int64_t
   if (i0 >= i1 || j0 >= j1) return;
   const IntegerPlan& plan = g.plan;
   const bool halves = plan.units == Units::split, long_c = plan.bits > 32;
-  if (may_pass(g, true, j1 - j0)) return multiply_along(g, true, i0, i1, j0, j1);
-  if (may_pass(g, false, i1 - i0)) return multiply_along(g, false, i0, i1, j0, j1);
+  const auto finish = [&](int64_t i, int64_t j, int64_t m, int64_t n) {
+    if (g.finish) g.finish(g.with, i, j, m, n);
+  };
+  for (const bool a_passes : {true, false}) {
+    if (!may_pass(g, a_passes, a_passes ? j1 - j0 : i1 - i0)) continue;
+    multiply_along(g, a_passes, i0, i1, j0, j1);
+    return finish(i0, j0, i1 - i0, j1 - j0);
+  }
   const RunTile run = adds_only(plan) ? add_tile
                       : plan.wide     ? (long_c ? run_tile<int64_t, int64_t> : run_tile<int64_t, int32_t>)
                                       : (long_c ? run_tile<int32_t, int64_t> : run_tile<int32_t, int32_t>);
@@ -201,6 +207,7 @@ static void multiply_range(const IntegerGemm& g, int64_t i0, int64_t i1, int64_t
             run(g, rows, i + x, count, j + y, cols, vectors(cols), p == 0, k, b + y * words);
           }
         }
+        if (p + k >= g.k) finish(i, j, m, n);
       }
     }
   }
