@@ -184,3 +184,17 @@ def test_any_number_of_threads(form: Format) -> None:
 def test_refuses_mixed_types() -> None:
     with pytest.raises(TypeError, match="b: expected float32 values, got float16"):
         native.module().matmul(np.zeros((2, 2), np.float32), np.zeros((2, 2), np.float16))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "rounded"),
+    [("float32", 1 + 2**-24, 1 + 2**-23), ("bfloat16", 1 + 2**-8, 1 + 2**-7), ("float16", 1 + 2**-11, 1 + 2**-10),
+     ("float8_e4m3fn", 1.0625, 1.125), ("q7.8", 2**-9, 2**-8)],
+)  # fmt: skip
+def test_sums_of_float64_are_rounded_once(dtype: str, value: float, rounded: float) -> None:
+    """A hair above the middle of two values lies nearer to the upper one: rounded to float32 first, it would be the middle."""
+    for rows in (1, 3, 40):
+        weight = ug.asarray(np.array([[value + 2**-45]]))
+        got = ug.linear(ug.ones((rows, 1), dtype="float64"), weight, dtype=dtype)
+        assert str(got.dtype) == dtype
+        assert (np.asarray(got.to("float64")) == rounded).all()

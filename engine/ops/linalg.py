@@ -153,7 +153,9 @@ def linear(
         y = _finished(x, weight, bias, values, None, activation=None, factor=factor, dtype=None)
     else:
         x = astype(x, float64, copy=False) if out is float64 else x
-        stored = None if out is None or out is float64 else out if out in spec.RESULTS else float32
+        # No narrower than the sums, so that these are rounded once.
+        own = out is None or any(t is not None and t.dtype is float64 for t in (x, weight, bias, values, residual))
+        stored = out if out in spec.RESULTS else None if own else float32
         y = _finished(x, weight, bias, values, residual, activation=activation, factor=factor, dtype=stored)
         return y if out is None else astype(y, out, copy=False)
     y = ACTIVATIONS[activation](y) if activation else y
