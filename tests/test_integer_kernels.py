@@ -331,6 +331,8 @@ def conv_expected() -> list[tuple[np.ndarray, np.ndarray, dict[str, Any], Any]]:
         ((1, 3, 4, 4), (3, 1, 3, 3), {**CONV, "groups": 3}, 0),
         ((2, 5, 3, 4), (2, 5, 1, 1), {**CONV, "padding": (0, 0)}, 0),
         ((1, 2, 3, 9), (3, 2, 1, 1), {**CONV, "stride": (1, 2)}, 5),
+        ((3, 9, 4, 5), (4, 9, 3, 2), CONV, -7),
+        ((2, 16, 5, 4), (4, 8, 2, 3), {"stride": (2, 1), "padding": (1, 2), "dilation": (2, 1), "groups": 2}, 9),
     ]
     hows = [
         None,

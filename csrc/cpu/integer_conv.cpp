@@ -1,40 +1,27 @@
-// Integer convolution: weights times columns of pixels. Columns are written block by block, so that each stays in the
-// cache until it is multiplied; a 1 x 1 kernel reads the image as it stands.
+// Integer convolution: weights times columns of pixels, where rows of channels are long. Columns are written block by
+// block, so that each stays in the cache until it is multiplied; a 1 x 1 kernel reads the image as it stands. Where
+// channels lie side by side, or rows are short, patches of channels are quicker to write (integer_conv_patches.cpp).
+#include "integer_conv.h"
+
 #include <pybind11/stl.h>
 
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <utility>
 
 #include "batches.h"
-#include "integer_plan.h"
 #include "scratch.h"
 #include "threads.h"
 
 namespace ulpgrad {
 namespace {
 
-using Pair = std::pair<int64_t, int64_t>;
-
 constexpr int64_t kColumnBytes = int64_t{1} << 18;  // of one block
 constexpr int64_t kMostPixels = 1024;               // of one block
 constexpr int64_t kGrain = int64_t{1} << 18;        // products that make one more thread worth its start
+constexpr int64_t kShortRow = 32;                   // of outputs, for which patches are quicker
+constexpr int64_t kPatchChannels = 8;               // from which on they are
 constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
-
-struct Windows {
-  int64_t channels, height, width, kernel_rows, kernel_cols, out_rows, out_cols;  // channels of one group
-  Pair stride, padding, dilation;
-  int64_t channel_step, row_step, col_step;  // strides of the image, in codes
-  int64_t pad;
-
-  int64_t taps() const { return channels * kernel_rows * kernel_cols; }
-  int64_t pixels() const { return out_rows * out_cols; }
-  bool is_plain() const {
-    return kernel_rows == 1 && kernel_cols == 1 && stride == Pair{1, 1} && padding == Pair{0, 0} &&
-           (row_step == width * col_step || height == 1);
-  }
-};
 
 // Rows of images are short, often too short for a call of memcpy to be worth it.
 template <typename T>
@@ -96,16 +83,8 @@ void columns(const Windows& w, const T* image, int64_t first, int64_t count, T* 
   }
 }
 
-// What all blocks of one convolution share.
-struct Job {
-  Windows w;
-  IntegerGemm gemm;  // of one group's weights, for any number of pixels
-  Accumulator accumulator;
-  Isa isa;
-  const char *image, *weight;
-  char* out;
-  int64_t images, groups, image_step, size_x, size_w, size_out;
-
+// The product of weights and columns, block by block.
+struct Columns : IntegerConv {
   // Pixels [first, first + count) of one group of one image, times the group's weights; `memory` is for the columns.
   IntegerGemm block(int64_t image_index, int64_t group, int64_t first, int64_t count, void* memory) const {
     IntegerGemm g = gemm;
@@ -170,10 +149,11 @@ py::tuple integer_conv2d(const py::array& given_x, const py::array& given_weight
                          Pair dilation, int64_t groups, int64_t pad, int bits, int shift, const std::string& overflow,
                          const std::string& rounding, int64_t chunk, const std::string& name) {
   const IntegerIsa isa(name);
-  Job job{};
+  Columns job{};
   job.accumulator = {bits, shift, overflow, rounding, chunk}, job.isa = isa.isa;
   check(job.accumulator);
-  const py::array x = usable(given_x), weight = py::array::ensure(given_weight, py::array::c_style);
+  py::array x = usable(given_x);
+  const py::array weight = py::array::ensure(given_weight, py::array::c_style);
   expect_ndim(x, 4, "x"), expect_ndim(weight, 4, "weight");
   IntegerGemm& g = job.gemm;
   g.a_codes = codes_of(weight, "weight"), g.b_codes = codes_of(x, "x"), g.vnni = isa.vnni, g.threaded = false;
@@ -193,22 +173,36 @@ py::tuple integer_conv2d(const py::array& given_x, const py::array& given_weight
   w.out_rows = positions(w.height, w.kernel_rows, stride.first, padding.first, dilation.first);
   w.out_cols = positions(w.width, w.kernel_cols, stride.second, padding.second, dilation.second);
   check_windows(w, {std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::max()});
-  w.channel_step = x.strides(1) / x.itemsize(), w.row_step = x.strides(2) / x.itemsize();
-  w.col_step = x.strides(3) / x.itemsize();
-  job.images = x.shape(0), job.groups = groups, job.image_step = x.strides(0) / x.itemsize();
+  job.images = x.shape(0), job.groups = groups;
   g.m = weight.shape(0) / groups, g.k = w.taps(), g.a_row = w.taps(), g.a_col = 1, g.c_row = w.pixels();
-  const std::vector<py::ssize_t> shape{job.images, weight.shape(0), w.out_rows, w.out_cols};
-  py::array out = bits > 32 ? py::array(empty<int64_t>(shape)) : py::array(empty<int32_t>(shape));
-  job.image = static_cast<const char*>(x.data()), job.weight = static_cast<const char*>(weight.data());
-  job.out = static_cast<char*>(out.mutable_data());
-  job.size_x = x.itemsize(), job.size_w = weight.itemsize(), job.size_out = out.itemsize();
+  job.size_x = x.itemsize(), job.size_w = weight.itemsize();
   int64_t first = kNone, first_k = -1;
   g.overflowed = &first;
   {
     py::gil_scoped_release released;
-    const int64_t image_largest = w.padding == Pair{0, 0} ? 0 : std::abs(pad);
-    plan_product(g, job.accumulator, weight, x, image_largest);
-    job.run();
+    plan_product(g, job.accumulator, weight, x, w.padding == Pair{0, 0} ? 0 : std::abs(pad));
+  }
+  const bool channels_last = x.strides(1) == x.itemsize() && x.shape(1) > 1;
+  const bool may = job.is_free() && w.channels >= kPatchChannels;
+  const bool has_short_rows =
+      x.strides(3) == x.itemsize() && w.out_cols < kShortRow && w.kernel_rows * w.kernel_cols > 1;
+  const bool patches = may && (channels_last || has_short_rows);
+  if (channels_last && !patches) x = py::array::ensure(x, py::array::c_style);
+  if (!x) throw std::bad_alloc();
+  w.channel_step = x.strides(1) / x.itemsize(), w.row_step = x.strides(2) / x.itemsize();
+  w.col_step = x.strides(3) / x.itemsize(), job.image_step = x.strides(0) / x.itemsize();
+  const std::vector<py::ssize_t> shape{job.images, weight.shape(0), w.out_rows, w.out_cols};
+  py::array out = bits > 32 ? py::array(empty<int64_t>(shape)) : py::array(empty<int32_t>(shape));
+  job.image = static_cast<const char*>(x.data()), job.weight = static_cast<const char*>(weight.data());
+  job.out = static_cast<char*>(out.mutable_data());
+  job.size_out = out.itemsize();
+  if (out.size() > 0) {
+    py::gil_scoped_release released;
+    if (patches) {
+      convolve_patches(job);
+    } else {
+      job.run();
+    }
     if (first != kNone) first_k = job.overflow_step(first);
   }
   return py::make_tuple(out, first == kNone ? -1 : first, first_k);

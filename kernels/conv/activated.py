@@ -11,6 +11,7 @@ from ulpgrad.kernels.matmul.numba_parallel import ACTIVATIONS, finish
 def activated(y: Array, activation: str | None) -> Array:
     """Images, changed in place."""
     if activation is not None:
-        rows = y.reshape(y.size // y.shape[-1], y.shape[-1])
-        finish(rows, np.zeros(y.shape[-1], y.dtype), ACTIVATIONS.index(activation))
+        width = y.shape[-1]
+        rows, none = y.reshape(y.size // width, width), np.empty((0, width), y.dtype)
+        finish(rows, np.ones(width, y.dtype), np.zeros(width, y.dtype), ACTIVATIONS.index(activation), none)
     return y

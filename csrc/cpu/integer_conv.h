@@ -1,0 +1,46 @@
+// What an integer convolution is asked for, and its two ways: columns of pixels from channels that lie apart, and
+// patches of channels that lie side by side.
+#pragma once
+
+#include <utility>
+
+#include "integer_plan.h"
+
+namespace ulpgrad {
+
+using Pair = std::pair<int64_t, int64_t>;
+
+struct Windows {
+  int64_t channels, height, width, kernel_rows, kernel_cols, out_rows, out_cols;  // channels of one group
+  Pair stride, padding, dilation;
+  int64_t channel_step, row_step, col_step;  // strides of the image, in codes
+  int64_t pad;
+
+  int64_t taps() const { return channels * kernel_rows * kernel_cols; }
+  int64_t pixels() const { return out_rows * out_cols; }
+  bool is_plain() const {
+    return kernel_rows == 1 && kernel_cols == 1 && stride == Pair{1, 1} && padding == Pair{0, 0} &&
+           (row_step == width * col_step || height == 1);
+  }
+};
+
+// What all blocks of one convolution share.
+struct IntegerConv {
+  Windows w;
+  IntegerGemm gemm;  // of one group's weights, for any number of pixels
+  Accumulator accumulator;
+  Isa isa;
+  const char *image, *weight;
+  char* out;
+  int64_t images, groups, image_step, size_x, size_w, size_out;
+
+  // Whether products may be added in any order, without a look at where sums overflow.
+  bool is_free() const {
+    return gemm.plan.limit != Limit::note && (gemm.plan.chunk == 0 || gemm.plan.chunk >= w.taps());
+  }
+};
+
+// The products of patches, which hold channels side by side: for sums that are free in their order.
+void convolve_patches(const IntegerConv& job);
+
+}  // namespace ulpgrad
