@@ -25,6 +25,7 @@ bench:  ## ulpgrad beside torch and NumPy, each op and format, as a page: report
 # a tenth of the size. A run that was stopped goes on where it was.
 RUN = $(BIN)/ulpgrad bench --quick --peers torch,numpy
 bench-report: $(VENV)/.bench
+	@mkdir -p reports
 	$(RUN) --json reports/bench-ops.json
 	$(RUN) matmul,conv2d,softmax,layer_norm,exp,sum --formats float64,bfloat16,float16,float8_e4m3fn,float8_e5m2,q7.8 \
 	  --json reports/bench-formats.json

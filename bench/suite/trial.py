@@ -1,7 +1,7 @@
 """The trial of `ulpgrad bench compare`: runs of the same code, which it must not tell apart, and runs with a planted slow-down,
 which it must find.
 
-    ulpgrad bench trial reports/trial                                    # ten runs of the same code, three with a plant
+    ulpgrad bench trial reports/trial                        # ten runs of the same code, three with a plant
     ulpgrad bench trial reports/trial --same 4 --planted 2 --threads 2
 
 Runs that the folder has are kept, so that a trial can be stopped, go on, and be made longer. Planted is a rung above all others,
