@@ -36,7 +36,7 @@ ISAS = {"portable": [], **({"avx2": AVX2, "avx512": AVX512} if ON_X86 else {})}
 FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-ffp-contract=fast", "-fno-math-errno",
          "-fno-trapping-math"]  # fmt: skip
 SANITIZE = os.environ.get("ULPGRAD_SANITIZE", "")
-OPTIMIZE = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g", "-O1"] if SANITIZE else ["-O3"]
+OPTIMIZE = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g1", "-O1"] if SANITIZE else ["-O3"]
 OPTIMIZE += shlex.split(os.environ.get("CXXFLAGS", ""))  # last, so that they win
 
 WITHOUT_EXTENSION = """
