@@ -46,6 +46,29 @@ struct Weigh {
   }
 };
 
+// Scores, factor * the sums, and the largest of each column.
+template <typename T>
+struct Largest {
+  T factor;
+  T *scores, *largest;
+  int64_t columns;
+  template <int rows, int vectors>
+  ULPGRAD_FINISH void operator()(int64_t i0, int64_t j0, Vec<T> (&sums)[rows][vectors]) const {
+#pragma GCC unroll 4
+    for (int j = 0; j < vectors; ++j) {
+      const int64_t at = j0 + j * kLanes<T>;
+      Vec<T> most = load(largest + at);
+#pragma GCC unroll 8
+      for (int i = 0; i < rows; ++i) {
+        const Vec<T> score = sums[i][j] * broadcast(factor);
+        most = score > most ? score : most;
+        store(scores + (i0 + i) * columns + at, score);
+      }
+      store(largest + at, most);
+    }
+  }
+};
+
 // A row of y and its lse, from the sums for that shift. Nothing seen: zeros, and minus infinity.
 template <class Stored, typename Real>
 static void finish_row(Real* sums, int64_t width, int64_t size, Real shift, Real total, Stored* y, Real* lse) {
@@ -124,14 +147,18 @@ struct Forward {
   }
 
   // Weights in two steps: scores, then their exponentials after the shift has been moved to where they are.
-  ULPGRAD_TARGET void weigh_with_care(const Multiply<Unit>& product, int64_t key) const {
+  ULPGRAD_TARGET void weigh_with_care(const Multiply<Unit>& product, int64_t key, bool is_masked) const {
     const int64_t keys = product.m;
-    multiply(product, Scale<Real>{factor, scores, columns});
-    apply_mask<Real>(head, first, key, {scores, queries, keys, 1, columns});
     for (int64_t i = 0; i < columns; ++i) moved[i] = -kInfinity;
-    for (int64_t j = 0; j < keys; ++j) {
-      const Real* const row = scores + j * columns;
-      for (int64_t i = 0; i < columns; ++i) moved[i] = row[i] > moved[i] ? row[i] : moved[i];
+    if (is_masked) {
+      multiply(product, Scale<Real>{factor, scores, columns});
+      apply_mask<Real>(head, first, key, {scores, queries, keys, 1, columns});
+      for (int64_t j = 0; j < keys; ++j) {
+        const Real* const row = scores + j * columns;
+        for (int64_t i = 0; i < columns; ++i) moved[i] = row[i] > moved[i] ? row[i] : moved[i];
+      }
+    } else {
+      multiply(product, Largest<Real>{factor, scores, moved, columns});
     }
     bool grew = false;
     for (int64_t i = 0; i < columns; ++i) grew |= moved[i] > shift[i] + kHigher;
@@ -152,17 +179,28 @@ struct Forward {
       }
     }
     for (int64_t i = 0; i < columns; ++i) moved[i] = shift[i] == -kInfinity ? Real(0) : shift[i];
-    for (int64_t i = 0; i < columns; i += lanes) {
-      const Vec<Real> low = load(moved + i), one = broadcast(Real(1));
-      for (int64_t j = 0; j < keys; j += kTileRows) {
-        Vec<Real> tile[kTileRows][1] = {}, sum{};
-        for (int64_t r = 0; r < least(kTileRows, keys - j); ++r) {
-          tile[r][0] = exp2<Real, Unit::exact>(load(scores + (j + r) * columns + i), one, low);
-          sum += tile[r][0];
-        }
-        Unit::put(tile, weights + j / Unit::count * columns + i, columns);
-        store(total + i, load(total + i) + sum);
+    for (int64_t i = 0; i < columns; i += lanes) weigh_scores<kTileRows>(0, keys, i);
+  }
+
+  // Weights of a column of vectors of scores, `rows` at a time, and their sums.
+  template <int rows>
+  ULPGRAD_TARGET void weigh_scores(int64_t j, int64_t keys, int64_t i) const {
+    const Vec<Real> low = load(moved + i), one = broadcast(Real(1));
+    Vec<Real> sum = load(total + i);
+    for (; j + rows <= keys; j += rows) {
+      Vec<Real> tile[rows][1];
+#pragma GCC unroll 8
+      for (int r = 0; r < rows; ++r) {
+        tile[r][0] = exp2<Real, Unit::exact>(load(scores + (j + r) * columns + i), one, low);
+        sum += tile[r][0];
       }
+      Unit::put(tile, weights + j / Unit::count * columns + i, columns);
+    }
+    store(total + i, sum);
+    if constexpr (rows > Unit::count) {
+      if (j < keys) weigh_scores<rows - Unit::count>(j, keys, i);
+    } else if constexpr (rows > 1) {
+      if (j < keys) weigh_scores<1>(j, keys, i);
     }
   }
 
@@ -181,7 +219,7 @@ struct Forward {
                                    q,    columns};
       const bool at_once = plain && Unit::exact;
       if (at_once && key == 0) peek(product);
-      if (!(at_once && weigh_at_once(product))) weigh_with_care(product, key);
+      if (!(at_once && weigh_at_once(product))) weigh_with_care(product, key, !plain);
       const Panel<Item> values = Block::across(head.v, key, keys, head.value_size, width, v);
       multiply<Unit>({queries, width, (keys + Unit::count - 1) / Unit::count, weights, sizeof(Item),
                       columns * static_cast<int64_t>(sizeof(Item)), values.data, values.row},

@@ -66,15 +66,25 @@ struct Blocks<Bfloat16, Pairs> {
     return {memory, width * 4};
   }
 
+  static ULPGRAD_FINISH void interleave(const uint16_t* even, const uint16_t* odd, Item* to) {
+    const __m512i order = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
+                                           37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i x = _mm512_loadu_si512(even), y = _mm512_loadu_si512(odd), next = _mm512_set1_epi16(16);
+    _mm512_storeu_si512(to, _mm512_permutex2var_epi16(x, order, y));
+    _mm512_storeu_si512(to + 16, _mm512_permutex2var_epi16(x, _mm512_add_epi16(order, next), y));
+  }
+
   // Rows of pairs, each of the values of two rows.
-  static Panel<Item> across(const AttentionRows& rows, int64_t first, int64_t count, int64_t size, int64_t width,
-                            Item* memory) {
+  static ULPGRAD_TARGET Panel<Item> across(const AttentionRows& rows, int64_t first, int64_t count, int64_t size,
+                                           int64_t width, Item* memory) {
     for (int64_t i = 0; i < count; i += 2) {
       const uint16_t* const even = &row_of<Bfloat16>(rows, first + i)->code;
       const uint16_t* const odd = i + 1 < count ? &row_of<Bfloat16>(rows, first + i + 1)->code : nullptr;
       Item* const to = memory + i / 2 * width;
       if (odd) {
-        for (int64_t p = 0; p < size; ++p) to[p] = even[p] | uint32_t(odd[p]) << 16;
+        int64_t p = 0;
+        for (; p + 32 <= size; p += 32) interleave(even + p, odd + p, to + p);
+        for (; p < size; ++p) to[p] = even[p] | uint32_t(odd[p]) << 16;
       } else {
         for (int64_t p = 0; p < size; ++p) to[p] = even[p];
       }
