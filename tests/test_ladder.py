@@ -116,6 +116,11 @@ def test_diff_on_the_command_line() -> None:
 @pytest.mark.parametrize(("arguments", "expected"), [
     (["sum", "--source", "lane"], "did you mean"),
     (["sum", "--device", "cuda"], "has no rung on 'cuda'"),
+    (["sum", "--device", "cdua"], "unknown device 'cdua': expected 'cpu', 'cuda'"),
+    (["sum", "--format", "floot32"], "there is no format 'floot32'; did you mean float32"),
+    (["matmul", "--size", "100000000"], "matmul --size 100000000: about 1,309,672 TiB are needed"),
+    (["sum", "--html", "/nowhere/a.html"], "cannot write into /nowhere"),
+    (["sum", "--plot", "/nowhere/a.svg"], "cannot write into /nowhere"),
     (["sum", "--plot", "climb.png"], "the picture is an SVG: --plot climb.svg"),
 ])  # fmt: skip
 def test_mistakes_are_one_helpful_line(arguments: list[str], expected: str) -> None:

@@ -95,7 +95,7 @@ def test_command_writes_page_and_record(tmp_path: Path) -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(ArgumentError, match="no number system 'int9'; expected some of float32"):
+    with pytest.raises(ArgumentError, match=r"no number system 'int9'; did you mean int.*There are float32"):
         network.measure(["int9"])
     with pytest.raises(DataError, match="expected the JSON file of `ulpgrad study tradeoff`"):
         network.outcomes(Path(__file__))

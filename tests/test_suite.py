@@ -251,6 +251,9 @@ MISTAKES = [
     ("exp --threads 5000", "this process may use"),
     ("exp --json /nowhere/x.json", "there is no folder /nowhere"),
     ("exp --html /nowhere/x.html", "cannot write into /nowhere"),
+    ("network --html /nowhere/x.html", "cannot write into /nowhere"),
+    ("network flaot32", "there is no number system 'flaot32'; did you mean float32"),
+    ("peers --json /nowhere/x.json", "cannot write into /nowhere"),
     ("exp --file absent.py", "absent.py: expected a Python file that registers rungs"),
 ]
 

@@ -76,6 +76,19 @@ def named(name: str) -> Format:
     return as_format(name)
 
 
+def known(name: str) -> Format:
+    """As `named`, for what a user typed: a FormatError names the nearest ones."""
+    try:
+        return named(name)
+    except UlpgradError as error:
+        if not str(error).startswith("unknown format"):
+            raise
+        raise FormatError(
+            f"there is no format {name!r}; did you mean {nearest(name, [*FORMATS, *CALIBRATED])}? "
+            "A float of any size is e6m9, fixed point q7.8, P3109 binary8p3se; `ulpgrad formats` shows all"
+        ) from None
+
+
 def needed(cell: Cell) -> int:
     """Bytes that a cell takes at most: those of its standard problem, with each operand carried to the size asked for."""
     op = registry.find(cell.op)
@@ -152,17 +165,7 @@ def _op(name: str) -> Op:
 
 def _format(name: str) -> str:
     """The name that a format goes by. FormatError with the nearest ones, or with what is wrong with its numbers."""
-    if name in CALIBRATED:
-        return name
-    try:
-        return named(name).name
-    except UlpgradError as error:
-        if not str(error).startswith("unknown format"):
-            raise
-        raise FormatError(
-            f"there is no format {name!r}; did you mean {nearest(name, [*FORMATS, *CALIBRATED])}? "
-            "A float of any size is e6m9, fixed point q7.8, P3109 binary8p3se; `ulpgrad formats` shows all"
-        ) from None
+    return name if name in CALIBRATED else known(name).name
 
 
-__all__ = ["CALIBRATED", "Cell", "available", "choose", "named", "nearest", "needed", "readable", "too_large"]
+__all__ = ["CALIBRATED", "Cell", "available", "choose", "known", "named", "nearest", "needed", "readable", "too_large"]

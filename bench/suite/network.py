@@ -26,6 +26,7 @@ from ulpgrad.bench.studies import tradeoff
 from ulpgrad.bench.studies.tradeoff import costs
 from ulpgrad.bench.studies.tradeoff.schemes import SCHEMES, Scheme, Stepper
 from ulpgrad.bench.suite import charts, view
+from ulpgrad.bench.suite.cells import nearest
 from ulpgrad.bench.suite.charts import Point
 from ulpgrad.bench.suite.precision import small
 from ulpgrad.bench.suite.record import OURS, Error, Row, Time
@@ -100,7 +101,10 @@ def measure(
     """Two rows for each system: forward, and a whole training step. ArgumentError for a system that does not exist."""
     for name in names:
         if name not in SCHEMES:
-            raise ArgumentError(f"there is no number system {name!r}; expected some of {', '.join(SCHEMES)}")
+            near = nearest(name, SCHEMES)
+            raise ArgumentError(
+                f"there is no number system {name!r}; did you mean {near}? There are {', '.join(SCHEMES)}"
+            )
     chosen = list(names) or list(SCHEMES)
     results, gradients = exact(batch_size, seed)
     work = tradeoff.work(DATASET, batch_size)

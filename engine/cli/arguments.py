@@ -9,9 +9,11 @@ import numpy as np
 
 from ulpgrad.bench import shapes as standard
 from ulpgrad.bench.shapes import Problem
+from ulpgrad.bench.suite import cells
+from ulpgrad.bench.suite.cells import Cell
 from ulpgrad.errors import ArgumentError
 from ulpgrad.explain import complete, with_absent
-from ulpgrad.formats import Array, as_format
+from ulpgrad.formats import Array, Format
 from ulpgrad.kernels.spec import Op
 
 WHOLE = "biu"  # NumPy's kinds of bool and integers: indices, targets and masks
@@ -22,9 +24,10 @@ def problem(op: Op, shapes: list[str], form: str | None, params: list[str], size
 
     Operands that are indices or masks in the op's samples are so here too.
     """
-    chosen = None if form is None else as_format(form)
+    chosen = None if form is None else cells.known(form)
     given = dict(_parameter(text) for text in params)
     if not shapes:
+        fits(op, chosen, size)
         made = standard.problem(op, chosen, size)
         if not given:
             return made
@@ -37,6 +40,15 @@ def problem(op: Op, shapes: list[str], form: str | None, params: list[str], size
     chosen = chosen or standard.default_format(op)
     op.takes([chosen])
     return standard.stored(op, arrays, chosen, filled)
+
+
+def fits(op: Op, form: Format | None, size: int | None) -> None:
+    """ArgumentError for a size whose problem the memory does not hold, before it is made."""
+    if size is None:
+        return
+    why = cells.too_large(Cell(op.name, (form or standard.default_format(op)).name, size))
+    if why is not None:
+        raise ArgumentError(f"{op.name} --size {size}: {why}")
 
 
 def _values(op: Op, position: int, shape: tuple[int, ...]) -> Array:
@@ -71,4 +83,4 @@ def _parameter(text: str) -> tuple[str, Any]:
         return name.strip(), value  # a word, such as tanh or bfloat16
 
 
-__all__ = ["problem"]
+__all__ = ["fits", "problem"]

@@ -13,7 +13,7 @@ from rich.text import Text
 from ulpgrad.bench import machine, report
 from ulpgrad.bench.peers import page, recorded, sweeps, table as works
 from ulpgrad.bench.peers.work import Outcome
-from ulpgrad.cli.screen import console, progress, table, write_json
+from ulpgrad.cli.screen import console, progress, table, writable, write_json
 from ulpgrad.errors import ArgumentError, DataError
 from ulpgrad.kernels.threads import get_num_threads
 
@@ -29,6 +29,7 @@ def only_cpu(device: str) -> None:
 def peers(words: str, device: str, threads: int | None, json: Path | None, html: Path | None, *, quick: bool) -> None:
     """The table of targets."""
     only_cpu(device)
+    writable(json, html)
     busy = machine.busy()  # before this command adds to the load
     names = works.chosen(words, list(works.WORKS))
     with progress(len(names), lines=True) as step:
@@ -52,6 +53,7 @@ def peers(words: str, device: str, threads: int | None, json: Path | None, html:
 def sweep(words: str, device: str, threads: int | None, json: Path | None, html: Path | None, *, quick: bool) -> None:
     """Sizes, and where a peer is faster."""
     only_cpu(device)
+    writable(json, html)
     busy = machine.busy()
     names = works.chosen(words, list(sweeps.SWEEPS))
     with progress(sum(len(sweeps.SWEEPS[name].sizes) for name in names), lines=True) as step:

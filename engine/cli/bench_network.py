@@ -11,7 +11,7 @@ from ulpgrad.bench.suite.record import Record
 from ulpgrad.bench.suite.tables import Table
 from ulpgrad.cli.bench import command
 from ulpgrad.cli.bench_report import shown
-from ulpgrad.cli.screen import console, progress
+from ulpgrad.cli.screen import console, progress, writable
 from ulpgrad.kernels.threads import get_num_threads
 
 TITLE = "One network in every number system"
@@ -22,6 +22,7 @@ def run(
     markdown: Path | None,
 ) -> None:  # fmt: skip
     """Measure, show, and write what was asked for."""
+    writable(json, html, markdown)
     learnt = {} if outcome is None else network.outcomes(outcome)
     began, busy = _now(), machine.busy()
     names = [name for part in systems.split(",") if (name := part.strip())]

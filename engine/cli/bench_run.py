@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from ulpgrad.bench.suite.run import QUICK, Settings, sizes
 from ulpgrad.bench.timing import readable
 from ulpgrad.cli.bench import command
 from ulpgrad.cli.bench_report import show
-from ulpgrad.cli.screen import console, progress, table
-from ulpgrad.errors import ArgumentError, DataError
+from ulpgrad.cli.screen import console, progress, table, writable
+from ulpgrad.errors import ArgumentError
 from ulpgrad.kernels import registry
 from ulpgrad.kernels.threads import get_num_threads
 from ulpgrad.settings import cores
@@ -75,13 +74,6 @@ def bench(settings: Settings, json: Path | None, html: Path | None) -> None:
         console().print(f"Record: {json}", soft_wrap=True, markup=False)
     if html is not None:
         console().print(f"Report: {pages.write(html, page.html(made))}", soft_wrap=True, markup=False)
-
-
-def writable(path: Path | None) -> None:
-    """DataError at once for a page that could not be written when everything is measured."""
-    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-        what = "is a folder; name a file" if path.is_dir() else f"cannot write into {path.parent}: is the folder there?"
-        raise DataError(f"{path}: {what}")
 
 
 def brief(rows: Sequence[Row]) -> str:

@@ -15,7 +15,8 @@ from ulpgrad.bench.rungs.page import Data
 from ulpgrad.bench.shapes import Problem
 from ulpgrad.cli.arguments import problem
 from ulpgrad.cli.bench import command
-from ulpgrad.cli.screen import console, progress, table, write_json
+from ulpgrad.cli.screen import console, progress, table, writable, write_json
+from ulpgrad.device import as_device
 from ulpgrad.errors import ArgumentError, KernelError
 from ulpgrad.io.atomic import atomic_write
 from ulpgrad.kernels import registry
@@ -38,6 +39,8 @@ class Chosen:
     device: str
 
     def rungs(self) -> list[Rung]:
+        if self.device.partition(":")[0] not in ("cpu", "cuda"):
+            as_device(self.device)  # says which there are
         return rungs_on(registry.find(self.op), self.device)
 
     def problem(self) -> Problem:
@@ -49,6 +52,7 @@ def run(chosen: Chosen, samples: int, json: Path | None, html: Path | None, plot
     """Climb, and write what was asked for."""
     if plot is not None and plot.suffix != ".svg":
         raise ArgumentError(f"--plot {plot}: the picture is an SVG: --plot {plot.with_suffix('.svg')}")
+    writable(json, html, plot)
     rungs = chosen.rungs()
     given = chosen.problem()
     busy = machine.busy()  # before this command adds to the load

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from ulpgrad.errors import DataError
 from ulpgrad.io.atomic import atomic_write
 
 WIDE = 150  # columns where there is no terminal to ask
@@ -52,6 +54,17 @@ def facts(title: str, rows: Sequence[tuple[str, Any]]) -> Table:
     made.columns[0].style = "dim" if console().is_terminal else ""
     made.columns[0].no_wrap = True
     return made
+
+
+def writable(*paths: Path | None) -> None:
+    """DataError at once for a file that could not be written when everything is measured."""
+    for path in paths:
+        if path is None or (path.exists() and not path.is_dir() and not path.is_file()):
+            continue  # a terminal, a pipe, /dev/null
+        if path.is_dir():
+            raise DataError(f"{path}: is a folder; name a file")
+        if not os.access(path.parent, os.W_OK):
+            raise DataError(f"{path}: cannot write into {path.parent}: is the folder there?")
 
 
 def write_json(path: Path | None, data: Any) -> None:
