@@ -203,7 +203,7 @@ class Fused:
             rest = iter(operands)
             return self.function(*(next(rest) if isinstance(a, Tensor) else a for a in given), **options)
 
-        given = [a if not isinstance(a, Tensor) else Tensor(a.storage[..., :0], a.dtype) for a in given]
+        given = [a if not isinstance(a, Tensor) else Tensor(np.atleast_1d(a.storage)[..., :0], a.dtype) for a in given]
         forms, name = [t.dtype for t in tensors], self.function.__name__
         try:
             trace, again = (_trace(of_tensors, forms, shape) for shape in SAMPLES)

@@ -13,10 +13,9 @@ Multiply rung_of(const std::string& name) {
   return rung_named<Multiply>("matmul_ladder", name,
                               {{"loops", ladder.loops},
                                {"rows", ladder.rows},
-                               {"steps", ladder.steps},
+                               {"blocks", ladder.blocks},
                                {"tile", ladder.tile},
                                {"packed", ladder.packed},
-                               {"blocks", ladder.blocks},
                                {"threads", ladder.threads}});
 }
 
@@ -30,9 +29,8 @@ py::array matmul_ladder(const std::string& rung, const py::array& a, const py::a
   x.c = out.mutable_data();
   if (out.size() > 0) {
     py::gil_scoped_release released;
-    constexpr int64_t slack = kLadderHeight + kLadderWidth;
-    const int64_t size = rung == "packed" ? x.k * (x.m + slack) : num_threads() * kLadderWork;
-    x.work = static_cast<float*>(scratch(Slot::caller, static_cast<size_t>(size) * sizeof(float)));
+    const auto size = static_cast<size_t>(num_threads() * kLadderWork);
+    x.work = static_cast<float*>(scratch(Slot::caller, size * sizeof(float)));
     multiply(x);
   }
   return out;

@@ -10,9 +10,9 @@ Softmax rung_of(const std::string& name) {
   const SoftmaxLadder& ladder = table<SoftmaxLadder>();
   return rung_named<Softmax>("softmax_ladder", name,
                              {{"passes", ladder.passes},
-                              {"rows", ladder.rows},
                               {"polynomial", ladder.polynomial},
                               {"lanes", ladder.lanes},
+                              {"rows", ladder.rows},
                               {"sweeps", ladder.sweeps},
                               {"threads", ladder.threads}});
 }

@@ -1,5 +1,5 @@
-"""A and panels of B are copied into the order in which the tile reads them, padded with zeros at the edges. Next limit: in
-matrices of thousands a panel of the whole depth leaves the L2 cache, and packed A and B take as much memory as they do."""
+"""Blocks of A and B that fit the caches are copied into the order in which the tile reads them, padded with zeros at the edges
+(Goto and van de Geijn, 2008). Next limit: one core."""
 
 from __future__ import annotations
 

@@ -8,6 +8,6 @@ from ulpgrad.kernels.matmul import spec, staircase
 from ulpgrad.kernels.registry import kernel
 
 
-@kernel(spec.matmul, "cpu/native-threads", rank=47, formats=[float32], contiguous=True)
+@kernel(spec.matmul, "cpu/native-threads", rank=46, formats=[float32], contiguous=True)
 def matmul(a: Array, b: Array) -> Array:
     return staircase.multiply("threads", a, b)

@@ -1,8 +1,8 @@
 // The matmul ladder: C = A B of row-major float32 matrices, from three loops to threads, one idea per file. The rung
 // above them all is isa/gemm.cpp, which takes any strides, formats and shapes.
 //
-// Shares of the FMA peak of one core (117 GFLOP/s, Zen 4 with AVX-512) at 1024 x 1024 x 1024: loops 0.5 %, rows 26 %,
-// steps 33 %, tile 71 %, packed 89 %, blocks 89 % (at 4096: packed 75 %, blocks 87 %); threads 75 % of both cores.
+// Shares of the FMA peak of one core (117 GFLOP/s, Zen 4 with AVX-512) at 1024 x 1024 x 1024: loops 0.5 %, rows 33 %,
+// blocks 40 %, tile 71 %, packed 89 %; threads 82 % of both cores.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ struct Product {
 using Multiply = void (*)(const Product&);
 
 struct MatmulLadder {
-  Multiply loops, rows, steps, tile, packed, blocks, threads;
+  Multiply loops, rows, blocks, tile, packed, threads;
 };
 
 ULPGRAD_TABLE(MatmulLadder, matmul_ladder)
@@ -35,10 +35,9 @@ constexpr int64_t kLadderWork = kLadderBlockK * (kLadderBlockM + kLadderBlockN);
 namespace ULPGRAD_ISA {
 void multiply_loops(const Product&);
 void multiply_rows(const Product&);
-void multiply_steps(const Product&);
+void multiply_blocks(const Product&);
 void multiply_tile(const Product&);
 void multiply_packed(const Product&);
-void multiply_blocks(const Product&);
 void multiply_threads(const Product&);
 
 // Rows [i0, i1) and columns [j0, j1) of C as `rows` does them: what whole tiles leave over.

@@ -1,28 +1,29 @@
-// Blocks that fit the caches, whatever the size of the matrices: a block of A stays in the L2 cache while the panels of
-// B pass, and a block of B in the L3 cache while the blocks of A do (Goto and van de Geijn, "Anatomy of
-// high-performance matrix multiplication", 2008). C is read and written once per block of k.
-#include "matmul_panel.h"
+// A block of rows of B stays in the L2 cache while all rows of A pass, and of it four rows are taken at a time: each
+// vector of C is loaded and stored once for four multiply-adds.
+#include <algorithm>
+
+#include "matmul.h"
 
 namespace ulpgrad::ULPGRAD_ISA {
 
-// Columns [j0, j0 + n) of C, from steps [p, p + k): a block of B, and all blocks of A in turn.
-static void multiply_columns(const Product& x, int64_t j0, int64_t n, int64_t p, int64_t k) {
-  float *b = x.work, *a = x.work + kLadderBlockN * k;
-  for (int64_t j = 0; j < n; j += kWidth) pack_columns(x.b + p * x.n + j0 + j, x.n, n - j, k, b + j * k);
-  for (int64_t i0 = 0; i0 < x.m; i0 += kLadderBlockM) {
-    const int64_t m = std::min(kLadderBlockM, x.m - i0);
-    float* c = x.c + i0 * x.n + j0;
-    for (int64_t i = 0; i < m; i += kRows) pack_rows(x.a + (i0 + i) * x.k + p, x.k, m - i, k, a + i * k);
-    for (int64_t j = 0; j < n; j += kWidth)
-      for (int64_t i = 0; i < m; i += kRows)
-        packed_tile(k, a + i * k, b + j * k, c + i * x.n + j, x.n, m - i, n - j, p > 0);
-  }
-}
-
 void multiply_blocks(const Product& x) {
-  for (int64_t j = 0; j < x.n; j += kLadderBlockN)
-    for (int64_t p = 0; p == 0 || p < x.k; p += kLadderBlockK)
-      multiply_columns(x, j, std::min(kLadderBlockN, x.n - j), p, std::min(kLadderBlockK, x.k - p));
+  constexpr int64_t values = 1 << 17;  // of a block: 512 KiB
+  const int64_t depth = std::max<int64_t>(values / x.n / 4, 1) * 4;
+  std::fill(x.c, x.c + x.m * x.n, 0.0f);
+  for (int64_t begin = 0; begin < x.k; begin += depth) {
+    const int64_t end = std::min(begin + depth, x.k), whole = begin + (end - begin) / 4 * 4;
+    for (int64_t i = 0; i < x.m; ++i) {
+      const float* a = x.a + i * x.k;
+      float* __restrict row = x.c + i * x.n;
+      for (int64_t p = begin; p < whole; p += 4) {
+        const float *b0 = x.b + p * x.n, *b1 = b0 + x.n, *b2 = b1 + x.n, *b3 = b2 + x.n;
+        const float a0 = a[p], a1 = a[p + 1], a2 = a[p + 2], a3 = a[p + 3];
+        for (int64_t j = 0; j < x.n; ++j) row[j] = row[j] + a0 * b0[j] + a1 * b1[j] + a2 * b2[j] + a3 * b3[j];
+      }
+      for (int64_t p = whole; p < end; ++p)
+        for (int64_t j = 0; j < x.n; ++j) row[j] += a[p] * x.b[p * x.n + j];
+    }
+  }
 }
 
 }  // namespace ulpgrad::ULPGRAD_ISA

@@ -11,7 +11,7 @@ void multiply_threads(const Product& x) {
   parallel_tasks(threads, threads, [&](int64_t i) {
     const int64_t begin = tiles * i / threads * kRows, end = std::min(x.m, tiles * (i + 1) / threads * kRows);
     if (begin < end)
-      multiply_blocks({end - begin, x.n, x.k, x.a + begin * x.k, x.b, x.c + begin * x.n, x.work + i * kLadderWork});
+      multiply_packed({end - begin, x.n, x.k, x.a + begin * x.k, x.b, x.c + begin * x.n, x.work + i * kLadderWork});
   });
 }
 

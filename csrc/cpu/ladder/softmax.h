@@ -17,7 +17,7 @@ struct SoftmaxRows {
 using Softmax = void (*)(const SoftmaxRows&);
 
 struct SoftmaxLadder {
-  Softmax passes, rows, polynomial, lanes, sweeps, threads;
+  Softmax passes, polynomial, lanes, rows, sweeps, threads;
 };
 
 ULPGRAD_TABLE(SoftmaxLadder, softmax_ladder)
@@ -25,9 +25,9 @@ ULPGRAD_TABLE(SoftmaxLadder, softmax_ladder)
 #ifdef ULPGRAD_ISA
 namespace ULPGRAD_ISA {
 void softmax_passes(const SoftmaxRows&);
-void softmax_rows(const SoftmaxRows&);
 void softmax_polynomial(const SoftmaxRows&);
 void softmax_lanes(const SoftmaxRows&);
+void softmax_rows(const SoftmaxRows&);
 void softmax_sweeps(const SoftmaxRows&);
 void softmax_threads(const SoftmaxRows&);
 }  // namespace ULPGRAD_ISA

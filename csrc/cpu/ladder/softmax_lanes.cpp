@@ -8,10 +8,12 @@ namespace ulpgrad::ULPGRAD_ISA {
 
 void softmax_lanes(const SoftmaxRows& a) {
   for (int64_t i = 0; i < a.rows; ++i) {
-    const float* const x = a.x + i * a.n;
-    float* __restrict const y = a.y + i * a.n;
-    const float top = largest(x, a.n);
-    for (int64_t j = 0; j < a.n; ++j) y[j] = vm::exp_of_shifted(x[j] - top);
+    const float top = largest(a.x + i * a.n, a.n);
+    for (int64_t j = 0; j < a.n; ++j) a.y[i * a.n + j] = a.x[i * a.n + j] - top;
+  }
+  for (int64_t k = 0; k < a.rows * a.n; ++k) a.y[k] = vm::exp_of_shifted(a.y[k]);
+  for (int64_t i = 0; i < a.rows; ++i) {
+    float* const y = a.y + i * a.n;
     const float total = sum_of<float>(a.n, [&](const auto& at) { return at(y); });
     for (int64_t j = 0; j < a.n; ++j) y[j] /= total;
   }

@@ -1,0 +1,108 @@
+"""What kernels in Numba are made of: functions on vectors, rows, loops that are written out, names that follow helpers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ulpgrad as ug
+from ulpgrad.kernels import capabilities, numba_rows
+from ulpgrad.kernels.elementwise.reference import FUNCTIONS
+from ulpgrad.kernels.numba_jit import Jit, PerFormat
+from ulpgrad.kernels.numba_source import LINE, OURS, load, loop
+from ulpgrad.kernels.reduction import numba_chunks
+
+pytestmark = pytest.mark.skipif(capabilities.missing("numba") is not None, reason="needs Numba")
+ONE_OPERAND = [name for name in OURS if name not in ("copysign", "maximum", "minimum")]
+ULPS = {"normal_cdf": 6.0}  # others: 2 in float32; float64 is held to what NumPy's own last digit leaves
+
+
+@pytest.fixture(scope="module")
+def loops() -> Any:
+    return load("functions", "".join(loop(f"run_{n}", {"x": "full"}, (), (), [f"_{n}(x)"]) for n in ONE_OPERAND))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ONE_OPERAND)
+def test_functions_are_near_the_reference(loops: Any, name: str, dtype: str) -> None:
+    sizes = np.geomspace(1e-30, 1e30, 4001)
+    edges = [0.0, -0.0, np.inf, -np.inf, np.nan]
+    x = np.concatenate([np.linspace(-12, 12, 9001), sizes, -sizes, edges]).astype(dtype)
+    y = np.empty_like(x)
+    getattr(loops, f"run_{name}")(x, y, LINE)
+    with np.errstate(all="ignore"):
+        expected = np.asarray(FUNCTIONS[name](x.astype(np.float64)))
+        rounded = expected.astype(dtype)
+        unit = np.spacing(np.maximum(np.abs(rounded), np.finfo(dtype).tiny))
+        error = np.where((y == rounded) | (np.isnan(y) & np.isnan(rounded)), 0.0, np.abs(y - expected) / unit)
+    assert error.max() <= ULPS.get(name, 2.0 if dtype == "float32" else 4.0)
+    assert (np.signbit(y[-5:-3]) == np.signbit(rounded[-5:-3])).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 100, 5000])
+def test_extremes_see_every_value_and_every_nan(size: int, dtype: Any) -> None:
+    rng = np.random.default_rng(size)
+    x = rng.standard_normal((8, size)).astype(dtype)
+    how: dict[str, Any] = {"axis": (1,), "keepdims": False}
+    for _ in range(2):
+        assert (numba_chunks._max(x, **how) == x.max(axis=1)).all()
+        assert (numba_chunks._min(x, **how) == x.min(axis=1)).all()
+        x = -np.abs(x)
+    for k, nan in enumerate((np.nan, -np.nan)):
+        x[k, size // 2] = math.copysign(1.0, nan) * np.nan
+        assert np.isnan(numba_chunks._max(x, **how)[k])
+        assert np.isnan(numba_chunks._min(x, **how)[k])
+    assert not np.isnan(numba_chunks._max(x, **how)[2:]).any()
+
+
+@pytest.mark.parametrize(
+    "shapes", [((130, 300), (300,), (130, 1)), ((39_000,), (), (39_000,)), ((2, 65, 300), (65, 300), ())]
+)
+def test_a_chain_in_one_loop_reads_operands_that_broadcast(shapes: tuple[tuple[int, ...], ...]) -> None:
+    def gate(x: Any, y: Any, z: Any) -> Any:
+        return ug.where(x > y, ug.tanh(x) * z, ug.sigmoid(y) - 0.5)
+
+    rng = np.random.default_rng(0)
+    x, y, z = (ug.asarray(rng.standard_normal(s), dtype=ug.float64) for s in shapes)
+    with ug.use(fused="cpu/numba-loop"):
+        got = ug.fused(gate)(x, y, z)
+    np.testing.assert_allclose(got.numpy(), gate(x, y, z).numpy(), rtol=1e-14, atol=1e-15)
+
+
+def test_what_a_loop_cannot_hold_is_refused() -> None:
+    x = ug.ones((40_000,))
+    verdicts = str(ug.fused(lambda x: ug.sin(x) + 1.0).explain(x))
+    assert "sin has no vectors in Numba" in verdicts
+    assert "from 32768 elements" in str(ug.fused(lambda x: ug.exp(x) + 1.0).explain(x[:10]))
+
+
+def _kernel(helper: Any) -> Callable[..., Any]:
+    scope: dict[str, Any] = {"helper": helper}
+    exec(compile("def run(x):\n    return helper(x[0])", __file__, "exec"), scope)
+    run: Callable[..., Any] = scope["run"]
+    return run
+
+
+def test_helpers_elsewhere_are_part_of_the_name_of_compiled_code(tmp_path: Any) -> None:
+    names = set()
+    for number in ("1", "2", "2"):
+        file = tmp_path / "helper.py"
+        file.write_text(f"def helper(x):\n    return x + C  # {number}")
+        scope: dict[str, Any] = {"C": PerFormat(np.float32(0.5), np.float64(0.25))}
+        exec(compile(file.read_text(), str(file), "exec"), scope)
+        run = Jit(_kernel(Jit(scope["helper"], {})), {})
+        assert run(np.ones(1, np.float32)) == 1.5
+        assert run(np.ones(1)) == 1.25
+        names.add(run.compile("float64").__qualname__)
+    assert len(names) == 2
+
+
+def test_rows_are_added_in_one_order() -> None:
+    x = np.random.default_rng(0).standard_normal(10_007).astype(np.float32)
+    assert len({float(numba_rows.total(x)) for _ in range(3)}) == 1
+    assert abs(float(numba_rows.total(x)) - x.astype(np.float64).sum()) < 1e-2
