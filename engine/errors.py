@@ -62,3 +62,7 @@ class AccumulatorError(UlpgradError, OverflowError):
     def __init__(self, message: str, *, index: tuple[int, ...], k: int) -> None:
         super().__init__(message)
         self.index, self.k = index, k
+
+
+class StaleExtensionWarning(UserWarning):
+    """The C++ extension was built before the sources changed, and is left unused."""

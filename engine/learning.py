@@ -108,6 +108,6 @@ def _from_here(run: Callable[..., Any]) -> Callable[..., Any]:
 def begin() -> None:
     """Have remembered functions learn from now on."""
     if native.missing() is None:
-        native.module().remember(
+        native.module().remember_calls(
             Tensor, Saved, OpNode, MoveNode, Format, dispatch.state, autograd.recording, autograd.sequence, _learn
         )

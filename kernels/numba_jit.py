@@ -10,7 +10,6 @@ the parent's OpenMP threads are not there.
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import os
 import types
@@ -77,6 +76,8 @@ class Jit:
         code = self.function.__code__
         copy = types.FunctionType(code, scope, code.co_name, self.function.__defaults__)
         elsewhere = {helper.function.__code__.co_filename for helper in self.helpers} - {code.co_filename}
+        import hashlib  # which loads a library of several milliseconds
+
         digest = hashlib.sha256(b"".join(Path(file).read_bytes() for file in sorted(elsewhere))).hexdigest()[:8]
         copy.__qualname__ = "_".join(filter(None, (self.function.__qualname__, form, digest if elsewhere else "")))
         return copy

@@ -261,3 +261,28 @@ def test_copy_writes_any_layout_and_nothing_beside_it(module: Any, dtype: str) -
             module.set_num_threads(threads)
             module.copy_into(got[inner], x)
             assert (got == expected).all(), (case, x.shape, x.strides)
+
+
+def test_an_extension_older_than_the_sources_is_left_unused_and_says_what_to_do() -> None:
+    """An import that finds a name missing falls back, with a warning; a function missing at a call raises."""
+    code = """
+import sys, types, warnings
+sys.modules["ulpgrad._native"] = types.ModuleType("ulpgrad._native")  # nothing that was added since is there
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import ulpgrad as ug
+print([(w.category.__name__, "forget_calls" in str(w.message), "build it again" in str(w.message)) for w in caught])
+print(ug.kernels.native.missing().startswith("the C++ extension is older"), (ug.ones(2) + 1.0).tolist())
+"""
+    assert python(code).splitlines() == ["[('StaleExtensionWarning', True, True)]", "True [2.0, 2.0]"]
+    code = """
+import ulpgrad as ug
+from ulpgrad.kernels import native
+del native.module().softmax
+x = ug.ones(2)
+try:
+    ug.softmax(x)
+except ug.errors.KernelError as error:
+    print(error)
+"""
+    assert "lacks softmax); build it again" in python(code)

@@ -201,8 +201,8 @@ void bind_remembered(py::module_& m) {
   if (!type) throw py::error_already_set();
   m.add_object("Remembered", type);
   m.def("forget_calls", [] { ++known().age; }, "Have functions learn anew: the choice of kernels has changed.");
-  m.def("remember", &remember, py::arg("tensor"), py::arg("saved"), py::arg("node"), py::arg("move"), py::arg("format"),
-        py::arg("state"), py::arg("recording"), py::arg("sequence"), py::arg("learn"),
+  m.def("remember_calls", &remember, py::arg("tensor"), py::arg("saved"), py::arg("node"), py::arg("move"),
+        py::arg("format"), py::arg("state"), py::arg("recording"), py::arg("sequence"), py::arg("learn"),
         "Tell Remembered functions the classes they make instances of, and what they ask of Python.");
 }
 

@@ -45,7 +45,7 @@ ACCUMULATED = (float32, float64)  # formats whose sums NumPy writes in place
 def getitem(x: Tensor, index: Any, /) -> Tensor:
     """x[index]: a view for integers, slices, None and `...`; a copy where there are integer arrays or masks."""
     kind = index.__class__
-    if kind is int or kind is slice or (kind is tuple and BASIC.issuperset(map(type, index))):
+    if kind in BASIC or (kind is tuple and BASIC.issuperset(map(type, index))):
         return _picked("getitem", x, index, True)
     plain_calls.varies()
     items = _prepared("getitem", index)
@@ -58,6 +58,8 @@ def _picked(name: str, x: Tensor, index: Any, basic: bool) -> Tensor:
     storage = _read(name, x, index)
     if storage.__class__ is not np.ndarray:  # a single element: as a view, not as a NumPy scalar
         storage = x.storage[(*index, ...) if isinstance(index, tuple) else (index, ...)]
+    if not (basic or x.requires_grad or x.dtype.routed):
+        return Tensor(storage, x.dtype)
     shape = x.shape
     put_back = _placed if basic and x.dtype in ACCUMULATED else _put_back
 

@@ -131,12 +131,14 @@ def cross_entropy(
     logits, target = as_tensor(logits), as_tensor(target)
     if target.dtype.kind == "float":
         return _cross_entropy_of_chances(logits, target, weight, reduction, label_smoothing)
+    if weight is None and reduction == "mean" and not np.count_nonzero(target.storage == ignore_index):
+        return _mean_cross_entropy(logits, target, ignore_index, label_smoothing)
     rows, classes = _rows("cross_entropy", logits, target)
     weight = _class_weights("cross_entropy", weight, rows.shape[1])
     counted: Tensor | int
     if weight is None:
         losses = _cross_entropy(rows, classes, ignore_index=ignore_index, label_smoothing=label_smoothing)
-        counted = losses.size if reduction != "mean" else int(np.count_nonzero(classes.storage != ignore_index))
+        counted = int(np.count_nonzero(classes.storage != ignore_index))
     else:
         rows, weight = prepared("cross_entropy", rows, weight)
         _check_classes("cross_entropy", classes, rows.shape[1], ignore_index)
@@ -144,6 +146,13 @@ def cross_entropy(
         losses = -total(_weighted(chances, log_softmax(rows)), axis=-1)
         counted = _weights_of(weight, classes, ignore_index, rows)[1]
     return _reduced("cross_entropy", reshape(losses, target.shape), reduction, counted)
+
+
+@remembered
+def _mean_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int, label_smoothing: float) -> Tensor:
+    """Of class indices, all of which count alike."""
+    rows, classes = _rows("cross_entropy", logits, target)
+    return average(_cross_entropy(rows, classes, ignore_index=ignore_index, label_smoothing=label_smoothing))
 
 
 def _cross_entropy_of_chances(

@@ -73,6 +73,6 @@ def _quiet(op: Op, method: Callable[..., Any]) -> None:
     kernel(op, "cpu/numpy-reduce", rank=10, formats=ALL)(lambda x, **params: np.asarray(method(x, **params)))
 
 
-for _op, _method in ((spec.all, np.logical_and.reduce), (spec.any, np.logical_or.reduce),
+for _op, _own in ((spec.all, np.logical_and.reduce), (spec.any, np.logical_or.reduce),
                      (spec.argmax, np.ndarray.argmax), (spec.argmin, np.ndarray.argmin)):  # fmt: skip
-    _quiet(_op, _method)
+    _quiet(_op, _own)
