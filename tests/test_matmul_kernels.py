@@ -10,7 +10,7 @@ import pytest
 
 import ulpgrad as ug
 from ulpgrad.errors import ShapeError
-from ulpgrad.formats import Array, Format, bfloat16, float16, float32, float64
+from ulpgrad.formats import Array, Format, as_format, bfloat16, float16, float32, float64
 from ulpgrad.kernels import capabilities, native
 
 pytestmark = pytest.mark.skipif(native.missing() is not None, reason=str(native.missing()))
@@ -198,3 +198,79 @@ def test_sums_of_float64_are_rounded_once(dtype: str, value: float, rounded: flo
         got = ug.linear(ug.ones((rows, 1), dtype="float64"), weight, dtype=dtype)
         assert str(got.dtype) == dtype
         assert (np.asarray(got.to("float64")) == rounded).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(1, 40, 70), (17, 33, 65), (40, 31, 1), (5, 0, 3), (70, 300, 2100), (300, 40, 20)]
+)
+def test_packed_weights_give_the_same_bits(dtype: str, m: int, n: int, k: int) -> None:
+    rng = np.random.default_rng(m)
+    x, weight = (ug.asarray(rng.standard_normal(s) * 1e-20, dtype=dtype) for s in ((m, k), (n, k)))
+    x, bias = x * 1e20, ug.asarray(rng.standard_normal(n), dtype=dtype)
+    packed = ug.prepack(weight)
+    for isa, dots in ways(as_format(dtype)):
+        with ug.use(linear=f"cpu/native-{'avx512-bf16' if dots else isa}"):
+            for _ in range(3):  # packed at first, then found
+                got, want = ug.linear(x, packed, bias, "gelu"), ug.linear(x, weight, bias, "gelu")
+                assert got.storage.tobytes() == want.storage.tobytes(), isa
+
+
+def test_packed_weights_stay_what_they_were() -> None:
+    weight, x = ug.randn(20, 70), ug.randn(30, 70, requires_grad=True)
+    packed = ug.prepack(weight)
+    before = ug.linear(x.detach(), packed)
+    want = ug.linear(x.detach(), weight)
+    weight[...] = 0.0
+    assert (ug.linear(x.detach(), packed).numpy() == before.numpy()).all()
+    assert (before.numpy() == want.numpy()).all()
+    y = ug.linear(x, packed, None, "relu", scale=0.5)
+    y.sum().backward()
+    expected = ((before.numpy() > 0) * 0.5) @ packed.tensor.numpy()
+    np.testing.assert_allclose(x.grad.numpy(), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="read-only"):
+        packed.tensor[0, 0] = 1.0
+    assert repr(packed) == "PackedWeight(20, 70, float32)"
+    for bad in (ug.ones(3), np.ones((2, 2))):
+        with pytest.raises(ShapeError, match="prepack: expected a weight"):
+            ug.prepack(bad)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="input sizes differ"):
+        ug.linear(ug.ones((2, 3)), packed)
+
+
+def test_a_packed_layer_is_the_layer_as_it_was() -> None:
+    layer = ug.nn.Linear(65, 33)
+    packed, inputs = ug.nn.PackedLinear(layer), [ug.randn(*shape, 65) for shape in ((), (1,), (8,), (9,), (2, 20))]
+    before = [layer(x, "relu").detach().numpy() for x in inputs]
+    with ug.no_grad():
+        layer.weight[...] = 0.0
+        layer.bias[...] = 0.0
+    for x, want in zip(inputs, before, strict=True):
+        np.testing.assert_array_equal(packed(x, "relu").numpy(), want)
+    assert list(packed.parameters()) == []
+    assert (
+        ug.nn.PackedLinear(ug.nn.Linear(3, 2, bias=False)).extra_repr() == "in_features=3, out_features=2, bias=False"
+    )
+
+
+def test_packed_weights_with_other_formats_and_policies() -> None:
+    weight = ug.randn(33, 65)
+    packed = ug.prepack(weight)
+    wide = ug.randn(20, 65, dtype="float64")
+    assert (ug.linear(wide, packed).numpy() == ug.linear(wide, weight).numpy()).all()
+    narrow = ug.randn(20, 65)
+    with ug.autocast("bfloat16"):
+        assert (ug.linear(narrow, packed).storage == ug.linear(narrow, weight).storage).all()
+
+
+@pytest.mark.skipif(native.missing() is not None, reason=native.missing() or "")
+def test_panels_of_another_weight_are_refused() -> None:
+    module = native.module()
+    x, weight = np.ones((30, 70), np.float32), np.ones((20, 70), np.float32)
+    packed = module.pack_weight(weight, "portable", False)
+    assert packed.nbytes >= weight.nbytes
+    for other, isa in ((weight[:19], "portable"), (weight.astype(np.float64), "portable"), (weight, "avx2")):
+        if isa == "avx2" and "avx2" not in module.cpu_isas():
+            continue
+        with pytest.raises(ValueError, match="packed: expected"):
+            module.linear(x.astype(other.dtype), other, None, "", isa, False, packed=packed)

@@ -42,7 +42,8 @@ struct Gemm {
   int64_t a_row = 0, a_col = 1;
   const T* b = nullptr;  // b[p * b_row + j * b_col]
   int64_t b_row = 0, b_col = 1;
-  T* c = nullptr;  // c[i * c_row + j]
+  const void* packed = nullptr;  // B as `pack` of the same function wrote it: then b serves products of a few rows only
+  T* c = nullptr;                // c[i * c_row + j]
   int64_t c_row = 0;
   Stored stored = Stored::own;
   void* other = nullptr;    // instead of c, unless `stored` is own
@@ -51,12 +52,22 @@ struct Gemm {
   Epilogue<T> after;
 };
 
+// A product; and for a B that serves many, its panels in the order in which tiles read them, written once.
+template <typename T>
+struct GemmFunction {
+  void (*run)(const Gemm<T>&);
+  int64_t (*packed_bytes)(int64_t n, int64_t k);
+  void (*pack)(const Gemm<T>&, void* to);  // of n, k and b
+
+  void operator()(const Gemm<T>& g) const { run(g); }
+};
+
 struct GemmTable {
-  void (*f32)(const Gemm<float>&);
-  void (*f64)(const Gemm<double>&);
-  void (*f16)(const Gemm<Float16>&);
-  void (*bf16)(const Gemm<Bfloat16>&);       // widened to float32 while it is packed
-  void (*bf16_dots)(const Gemm<Bfloat16>&);  // by VDPBF16PS: only if has_avx512_bf16()
+  GemmFunction<float> f32;
+  GemmFunction<double> f64;
+  GemmFunction<Float16> f16;
+  GemmFunction<Bfloat16> bf16;       // widened to float32 while it is packed
+  GemmFunction<Bfloat16> bf16_dots;  // by VDPBF16PS: only if has_avx512_bf16()
 };
 
 ULPGRAD_TABLE(GemmTable, gemm_table)

@@ -92,6 +92,19 @@ class Product {
         a_in_place(reads_a_in_place()),
         b_in_place(reads_b_in_place()) {}
 
+  static int64_t packed_bytes(int64_t n, int64_t k) {
+    const int64_t columns = parts_of(n, kWidth);
+    return parts_of(k, Math::depth) * kWidth * columns * kSize + parts_of(k, block_k<Math>(k)) * columns;
+  }
+
+  // All panels of B, block of k after block of k, and behind them which of them are tiny.
+  void pack(void* to) const {
+    for (int64_t p = 0; p < g.k; p += step_k) {
+      const Panels<Math> block = packed_block(to, p);
+      parallel_tasks(columns, threads, [&](int64_t at) { pack_b(block, at, 0, p, std::min(step_k, g.k - p)); });
+    }
+  }
+
   void run() const {
     if constexpr (kReads) {
       if (a_in_place && b_in_place && threads == 1 && !waits()) {
@@ -123,7 +136,7 @@ class Product {
     return columns == 1 || (columns <= 8 && g.m * g.k * kSize <= kNear);
   }
   bool reads_b_in_place() const {
-    return kReads && g.b_col == 1 && (tiles == 1 || (tiles <= 8 && g.n * g.k * kSize <= kNear));
+    return kReads && !g.packed && g.b_col == 1 && (tiles == 1 || (tiles <= 8 && g.n * g.k * kSize <= kNear));
   }
 
   // A is shared where it fits the L2 cache: then B passes once, a panel at a time. Of two ways for several threads, the
@@ -152,6 +165,20 @@ class Product {
     if (waiting) *waiting = sums ? reinterpret_cast<Sum*>(memory + size * kSize) : nullptr;
     return {reinterpret_cast<Packed*>(memory),
             reinterpret_cast<bool*>(memory + size * kSize + sums * static_cast<int64_t>(sizeof(Sum)))};
+  }
+
+  Panels<Math> packed_block(void* all, int64_t p) const {
+    Packed* values = static_cast<Packed*>(all);
+    bool* tiny = reinterpret_cast<bool*>(values + parts_of(g.k, Math::depth) * kWidth * columns);
+    return {values + parts_of(p, Math::depth) * kWidth * columns, tiny + p / step_k * columns};
+  }
+
+  // The panels of B from column j0 on for the block of k that begins with p: packed before, or those that are packed
+  // now.
+  Panels<Math> panels_of_b(const Panels<Math>& now, int64_t j0, int64_t p, int64_t k) const {
+    if (!g.packed) return now;
+    const Panels<Math> block = packed_block(const_cast<void*>(g.packed), p);  // which nobody writes to
+    return {block.values + j0 / kWidth * b_size(parts_of(k, Math::depth)), block.tiny + j0 / kWidth};
   }
 
   // One vector wide where that holds the rest of the columns, else two.
@@ -228,13 +255,14 @@ class Product {
         const int64_t n = std::min(most_n, g.n - j);
         for (int64_t p = 0; p == 0 || p < g.k; p += step_k) {
           const int64_t k = std::min(step_k, g.k - p);
-          parallel_tasks(parts_of(n, kWidth), threads, [&](int64_t at) { pack_b(b, at, j, p, k); });
+          if (!g.packed) parallel_tasks(parts_of(n, kWidth), threads, [&](int64_t at) { pack_b(b, at, j, p, k); });
+          const Panels<Math> from = panels_of_b(b, j, p, k);
           parallel_tasks(blocks.size(), threads, [&](int64_t block) {
             const int64_t first = blocks.begin(block), count = blocks.begin(block + 1) - first;
             const int64_t i = top + first * height, m = std::min(count * height, g.m - i);
             const Panels<Math> a = room(Slot::gemm_a, count, a_size(most_steps), 0, nullptr);
             for (int64_t at = 0; at < count; ++at) pack_a(a, at, i, p, k);
-            multiply(a, i, m, b, j, n, p, k, waiting ? waiting + (i - top) * most_n : nullptr, most_n);
+            multiply(a, i, m, from, j, n, p, k, waiting ? waiting + (i - top) * most_n : nullptr, most_n);
           });
         }
       }
@@ -261,8 +289,9 @@ class Product {
           const Panels<Math> b = room(Slot::gemm_b, 1, b_size(most_steps), 0, nullptr);
           for (int64_t at = task * together; at < std::min(count, (task + 1) * together); ++at) {
             const int64_t j = j0 + at * kWidth, cols = std::min(kWidth, g.n - j);
-            pack_b(b, 0, j, p, k);
-            multiply(a, 0, g.m, b, j, cols, p, k, waiting ? waiting + at * kWidth : nullptr, most_n);
+            if (!g.packed) pack_b(b, 0, j, p, k);
+            multiply(a, 0, g.m, panels_of_b(b, j, p, k), j, cols, p, k, waiting ? waiting + at * kWidth : nullptr,
+                     most_n);
           }
         });
       }

@@ -30,12 +30,18 @@ Units units_named(const char* isa, bool dots) {
   return {found, dots && found == Isa::avx512 && has_avx512_bf16()};
 }
 
-void run(Units units, const Gemm<float>& g) { table<GemmTable>(units.isa).f32(g); }
-void run(Units units, const Gemm<double>& g) { table<GemmTable>(units.isa).f64(g); }
-void run(Units units, const Gemm<Float16>& g) { table<GemmTable>(units.isa).f16(g); }
-void run(Units units, const Gemm<Bfloat16>& g) {
+template <typename T>
+const GemmFunction<T>& function(Units units) {
   const GemmTable& found = table<GemmTable>(units.isa);
-  (units.dots ? found.bf16_dots : found.bf16)(g);
+  if constexpr (std::is_same_v<T, float>) return found.f32;
+  if constexpr (std::is_same_v<T, double>) return found.f64;
+  if constexpr (std::is_same_v<T, Float16>) return found.f16;
+  if constexpr (std::is_same_v<T, Bfloat16>) return units.dots ? found.bf16_dots : found.bf16;
+}
+
+template <typename T>
+void run(Units units, const Gemm<T>& g) {
+  function<T>(units)(g);
 }
 
 // The values of an array that holds T, in any strides.
@@ -167,12 +173,51 @@ py::object matmul_by(const char* isa, bool dots) {
   return function;
 }
 
+// A weight as products of one instruction set read it.
+struct PackedWeight {
+  Units units;
+  int type;
+  int64_t n, k;
+  std::vector<char> memory;
+
+  // Panels begin on a cache line.
+  void* panels() {
+    const auto at = reinterpret_cast<uintptr_t>(memory.data());
+    return memory.data() + ((at + kLine - 1) / kLine * kLine - at);
+  }
+  static constexpr uintptr_t kLine = 64;
+};
+
+template <typename T>
+void set_b(Gemm<T>& g, const py::array& weight) {
+  expect_ndim(weight, 2, "weight");
+  g.n = weight.shape(0), g.k = weight.shape(1);
+  g.b = strided<T>(weight, "weight"), g.b_row = stride<T>(weight, 1), g.b_col = stride<T>(weight, 0);
+}
+
+std::unique_ptr<PackedWeight> pack_weight(const py::array& given, const char* isa, bool dots) {
+  const py::array weight = usable(given);
+  const Units units = units_named(isa, dots);
+  return by_type(weight, "weight", [&](auto value) {
+    using T = decltype(value);
+    Gemm<T> g;
+    set_b(g, weight);
+    const auto bytes = static_cast<size_t>(function<T>(units).packed_bytes(g.n, g.k));
+    auto made = std::make_unique<PackedWeight>(PackedWeight{units, type_number<T>(), g.n, g.k, {}});
+    made->memory.resize(bytes + PackedWeight::kLine);
+    const py::gil_scoped_release released;
+    function<T>(units).pack(g, made->panels());
+    return made;
+  });
+}
+
 // What linear does beside the product.
 struct Finish {
   std::optional<py::array> bias, scale, residual;
   double factor;
   Activation activation;
   Stored stored;
+  PackedWeight* packed;
 };
 
 // The values of an optional operand of this shape, row by row; `kept` holds the copy that this may take.
@@ -189,10 +234,16 @@ template <typename T>
 py::array linear_as(const py::array& given_x, const py::array& given_weight, const Finish& finish, Units units) {
   const py::array x = usable(given_x), weight = usable(given_weight);
   expect_ndim(x, 2, "x");
-  expect_ndim(weight, 2, "weight");
   Gemm<T> g;
-  g.m = x.shape(0), g.n = weight.shape(0), g.k = x.shape(1);
-  expect_shape(weight, {g.n, g.k}, "weight");
+  set_b(g, weight);
+  g.m = x.shape(0);
+  expect_shape(weight, {g.n, x.shape(1)}, "weight");
+  if (PackedWeight* packed = finish.packed) {
+    if (packed->units.isa != units.isa || packed->units.dots != units.dots || packed->type != type_number<T>() ||
+        packed->n != g.n || packed->k != g.k)
+      throw py::value_error("linear: packed: expected what pack_weight made of this weight for these units");
+    g.packed = packed->panels();
+  }
   py::array bias, scale, residual;
   g.after.bias = rows_of<T>(finish.bias, {g.n}, "bias", bias);
   g.after.scale = rows_of<T>(finish.scale, {g.n}, "scale", scale);
@@ -200,7 +251,6 @@ py::array linear_as(const py::array& given_x, const py::array& given_weight, con
   g.after.factor = static_cast<Wide<T>>(finish.factor);
   g.after.activation = finish.activation;
   g.a = strided<T>(x, "x"), g.a_row = stride<T>(x, 0), g.a_col = stride<T>(x, 1);
-  g.b = strided<T>(weight, "weight"), g.b_row = stride<T>(weight, 1), g.b_col = stride<T>(weight, 0);
   g.stored = finish.stored;
   py::array out = g.stored == Stored::own        ? empty_of<T>({g.m, g.n})
                   : g.stored == Stored::float32  ? empty_of<float>({g.m, g.n})
@@ -223,8 +273,10 @@ Stored stored_named(const std::string& name) {
 
 py::array linear(const py::array& x, const py::array& weight, const std::optional<py::array>& bias,
                  const std::string& activation, const char* isa, bool dots, const std::optional<py::array>& scale,
-                 const std::optional<py::array>& residual, double factor, const std::string& stored) {
-  const Finish finish{bias, scale, residual, factor, activation_named("linear", activation), stored_named(stored)};
+                 const std::optional<py::array>& residual, double factor, const std::string& stored,
+                 PackedWeight* packed) {
+  const Finish finish{bias,  scale, residual, factor, activation_named("linear", activation), stored_named(stored),
+                      packed};
   const Units units = units_named(isa, dots);
   return by_type(x, "x", [&](auto type) {
     using T = decltype(type);
@@ -240,11 +292,17 @@ void bind_matmul(py::module_& m) {
         "broadcast. dots: whether bfloat16 may use VDPBF16PS.");
   m.def("matmul_by", &matmul_by, py::arg("isa"), py::arg("dots"),
         "matmul of an instruction set, as a function of a and b.");
+  py::class_<PackedWeight>(m, "PackedWeight", "A weight in the order in which products of one instruction set read it.")
+      .def_property_readonly("nbytes", [](const PackedWeight& packed) { return packed.memory.size(); });
+  m.def("pack_weight", &pack_weight, py::arg("weight"), py::arg("isa"), py::arg("dots"),
+        "weight[n, k] for `linear` of these units, as it is now.");
   m.def("linear", &linear, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("activation") = "",
         py::arg("isa") = "", py::arg("dots") = true, py::kw_only(), py::arg("scale") = py::none(),
-        py::arg("residual") = py::none(), py::arg("factor") = 1.0, py::arg("stored") = "",
+        py::arg("residual") = py::none(), py::arg("factor") = 1.0, py::arg("stored") = "", py::arg("packed") = nullptr,
         "activation(x[m, k] @ weight[n, k].T * factor * scale[n] + bias[n]) + residual[m, n] in one sweep, of what "
-        "matmul takes. stored: float32, float16 or bfloat16 instead of the operands' type, not for float64.");
+        "matmul takes. stored: float32, float16 or bfloat16 instead of the operands' type, not for float64. packed: "
+        "what pack_weight made of "
+        "this weight.");
 }
 
 const Binder binder(bind_matmul);

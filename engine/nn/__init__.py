@@ -4,7 +4,7 @@ from ulpgrad.nn import init
 from ulpgrad.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from ulpgrad.nn.container import ModuleList, Sequential
 from ulpgrad.nn.convolution import AvgPool2d, Conv2d, MaxPool2d
-from ulpgrad.nn.linear import Embedding, Flatten, Linear
+from ulpgrad.nn.linear import Embedding, Flatten, Linear, PackedLinear
 from ulpgrad.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, NLLLoss
 from ulpgrad.nn.module import Module, load, save
 from ulpgrad.nn.normalization import BatchNorm1d, BatchNorm2d, Dropout, LayerNorm, RMSNorm
@@ -35,6 +35,7 @@ __all__ = [
     "Module",
     "ModuleList",
     "NLLLoss",
+    "PackedLinear",
     "Parameter",
     "RMSNorm",
     "RNNCell",

@@ -8,7 +8,7 @@ from typing import Any
 from ulpgrad.nn import init
 from ulpgrad.nn.module import Module
 from ulpgrad.nn.parameter import Parameter
-from ulpgrad.ops import embedding, empty, linear, reshape
+from ulpgrad.ops import copy, embedding, empty, linear, prepack, reshape
 from ulpgrad.ops.manipulation import flatten
 from ulpgrad.tensor import Tensor
 
@@ -43,6 +43,23 @@ class Linear(Module):
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class PackedLinear(Module):
+    """A Linear layer for inference, as it was when this was made: its weight is packed for the kernels once, not at each call.
+
+    It has no parameters. See `ulpgrad.prepack` for when that pays.
+    """
+
+    def __init__(self, layer: Linear) -> None:
+        self.weight = prepack(layer.weight)
+        self.bias = None if layer.bias is None else copy(layer.bias.detach())
+
+    def forward(self, x: Any, activation: str | None = None, *, residual: Tensor | None = None) -> Tensor:
+        return linear(x, self.weight, self.bias, activation, residual=residual)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.weight.shape[1]}, out_features={self.weight.shape[0]}, bias={self.bias is not None}"
 
 
 class Embedding(Module):

@@ -21,6 +21,7 @@ from ulpgrad.ops.loss import *
 from ulpgrad.ops.manipulation import *
 from ulpgrad.ops.methods import bind
 from ulpgrad.ops.normalization import *
+from ulpgrad.ops.packing import *
 from ulpgrad.ops.pooling import *
 from ulpgrad.ops.quantize import *
 from ulpgrad.ops.recurrent import *

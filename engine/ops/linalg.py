@@ -16,6 +16,7 @@ from ulpgrad.ops import accumulate as acc, elementwise as ew
 from ulpgrad.ops.common import as_tensor, normalize_axes, normalize_axis, operands
 from ulpgrad.ops.creation import astype
 from ulpgrad.ops.manipulation import matrix_transpose, moveaxis, permute_dims, reshape
+from ulpgrad.ops.packing import PackedWeight
 from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
@@ -106,7 +107,7 @@ def matmul(x1: Any, x2: Any, /, *, accumulate: Any = None, accumulate_backward: 
 @remembered
 def linear(
     x: Any,
-    weight: Tensor,
+    weight: Tensor | PackedWeight,
     bias: Tensor | None = None,
     activation: str | None = None,
     *,
@@ -123,9 +124,15 @@ def linear(
     follows it, is a step of its own, since its gradient needs what goes into it. `scale`: a number, or a tensor (out,).
     `residual`: a tensor of the result's shape. `dtype`: the result's format, in which the sums are rounded once; float64 widens
     the operands. `accumulate` and `accumulate_backward`: as in `matmul`, for the products only; what follows is made of their
-    result.
+    result. A weight from `prepack` serves many calls without being packed again.
     """
     x = as_tensor(x)
+    packed: dict[str, Any] = {}
+    if isinstance(weight, PackedWeight):
+        if x.ndim < 2 or math.prod(x.shape[:-1]) <= PackedWeight.FEW:  # read where it stands
+            return linear(x, weight.tensor, bias, activation, scale=scale, residual=residual, dtype=dtype,
+                          accumulate=accumulate, accumulate_backward=accumulate_backward)  # fmt: skip
+        packed, weight = {"packed": weight.prepacked}, weight.tensor
     if activation is not None and activation not in ACTIVATIONS:
         raise ArgumentError(
             f"linear: unknown activation {activation!r}; expected None or one of {', '.join(ACTIVATIONS)}"
@@ -133,7 +140,7 @@ def linear(
     recorded = is_grad_enabled() and any(
         isinstance(t, Tensor) and t.requires_grad for t in (x, weight, bias, scale, residual)
     )
-    if accumulate is None and scale is None and residual is None and dtype is None:
+    if accumulate is None and scale is None and residual is None and dtype is None and not packed:
         if activation and recorded:
             return ACTIVATIONS[activation](_linear(x, weight, bias, activation=None))
         return _linear(x, weight, bias, activation=activation)
@@ -150,13 +157,13 @@ def linear(
     elif dispatch.state.policies or not whole:  # they know the plain product
         y = _with_bias(_scaled(_linear(x, weight, None, activation=None), values, factor), bias)
     elif activation and recorded:
-        y = _finished(x, weight, bias, values, None, activation=None, factor=factor, dtype=None)
+        y = _finished(x, weight, bias, values, None, activation=None, factor=factor, dtype=None, **packed)
     else:
         x = astype(x, float64, copy=False) if out is float64 else x
         # No narrower than the sums, so that these are rounded once.
         own = out is None or any(t is not None and t.dtype is float64 for t in (x, weight, bias, values, residual))
         stored = out if out in spec.RESULTS else None if own else float32
-        y = _finished(x, weight, bias, values, residual, activation=activation, factor=factor, dtype=stored)
+        y = _finished(x, weight, bias, values, residual, activation=activation, factor=factor, dtype=stored, **packed)
         return y if out is None else astype(y, out, copy=False)
     y = ACTIVATIONS[activation](y) if activation else y
     y = y if residual is None else y + residual

@@ -5,6 +5,7 @@ registers."""
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -164,7 +165,7 @@ def matmul(a: Array, b: Array) -> Array:
 )
 def linear(
     x: Array, weight: Array, bias: Array | None, scale: Array | None = None, residual: Array | None = None, *,
-    activation: str | None = None, factor: float = 1.0, dtype: Format | None = None,
+    activation: str | None = None, factor: float = 1.0, dtype: Format | None = None, packed: Any = None,
 ) -> Array:  # fmt: skip
     out = matmul(layout.rows(x), np.ascontiguousarray(weight.T))
     if factor != 1.0 or any(given is not None for given in (bias, scale, residual, activation)):

@@ -37,7 +37,7 @@ def check_matmul(a: Any, b: Any) -> None:
 
 def check_linear(
     x: Any, weight: Any, bias: Any, scale: Any = None, residual: Any = None, *, activation: str | None = None,
-    factor: float = 1.0, dtype: Format | None = None,
+    factor: float = 1.0, dtype: Format | None = None, packed: Any = None,
 ) -> None:  # fmt: skip
     if weight.ndim != 2:
         raise ShapeError(f"linear: expected a weight of shape (outputs, inputs), got {weight.shape}")
@@ -76,7 +76,7 @@ def activate(x: Array, activation: str | None) -> Array:
 
 def linear_reference(
     x: Array, weight: Array, bias: Array | None, scale: Array | None = None, residual: Array | None = None, *,
-    activation: str | None = None, factor: float = 1.0, dtype: Format | None = None,
+    activation: str | None = None, factor: float = 1.0, dtype: Format | None = None, packed: Any = None,
 ) -> Array:  # fmt: skip
     y = np.matmul(x, weight.T) * factor
     y = y if scale is None else y * scale
@@ -86,7 +86,7 @@ def linear_reference(
 
 def linear_magnitude(
     x: Array, weight: Array, bias: Array | None, scale: Array | None = None, residual: Array | None = None, *,
-    activation: str | None = None, factor: float = 1.0, dtype: Format | None = None,
+    activation: str | None = None, factor: float = 1.0, dtype: Format | None = None, packed: Any = None,
 ) -> Array:  # fmt: skip
     """The terms' sizes; and the result's, which may be larger (sigmoid(0) = 0.5)."""
     sizes = [None if a is None else abs(a) for a in (x, weight, bias, scale, residual)]
@@ -179,9 +179,9 @@ matmul = Op(
 linear = Op(
     "linear",
     "(x: [..., k], weight: [n, k], bias: [n] | None, scale: [n] | None, residual: [..., n] | None, *, activation=None, "
-    "factor=1.0, dtype=None) -> [..., n]",
+    "factor=1.0, dtype=None, packed=None) -> [..., n]",
     doc="activation(x @ weight.T * factor * scale + bias) + residual in one pass, rounded once to dtype; gelu is the exact one, "
-    "by erf.",
+    "by erf. packed: what kernels made of the weight before, or None.",
     reference=linear_reference,
     check=check_linear,
     result=lambda *formats, dtype=None, **_: promoted(*formats) if dtype is None else dtype,

@@ -20,14 +20,25 @@ static void gemm(const Gemm<typename Math::Value>& g) {
   Product<Math>(g, g.threaded ? threads_for(g.m * g.n * std::max<int64_t>(1, g.k), kGrain) : 1).run();
 }
 
-#if ULPGRAD_ISA_LEVEL == 2
-constexpr auto by_dots = gemm<Pairs>;
-#else
-constexpr void (*by_dots)(const Gemm<Bfloat16>&) = nullptr;
-#endif
+template <typename Math>
+static void pack(const Gemm<typename Math::Value>& given, void* to) {
+  Gemm<typename Math::Value> g = given;
+  g.m = 1, g.packed = to;  // of any number of rows: panels of B are the same for all
+  if (g.n > 0) Product<Math>(g, threads_for(g.n * g.k, kGrain)).pack(to);
+}
+
+template <typename Math>
+constexpr GemmFunction<typename Math::Value> of() {
+  return {gemm<Math>, Product<Math>::packed_bytes, pack<Math>};
+}
 
 extern const GemmTable gemm_table = {
-    gemm<Singles<float>>, gemm<Singles<double>>, gemm<Singles<Float16>>, gemm<Singles<Bfloat16>>, by_dots,
+    of<Singles<float>>(), of<Singles<double>>(), of<Singles<Float16>>(), of<Singles<Bfloat16>>(),
+#if ULPGRAD_ISA_LEVEL == 2
+    of<Pairs>(),
+#else
+    {},
+#endif
 };
 
 }  // namespace ulpgrad::ULPGRAD_ISA
