@@ -77,7 +77,7 @@ test-isas: $(VENV)/.dev  ## the kernel tests on each instruction set below the b
 
 # First the pool of threads by itself: Python and NumPy are not built for the thread sanitizer.
 test-sanitize: $(VENV)/.dev  ## the C++ code under sanitizers: of threads its pool, of addresses and undefined behaviour the kernels
-	@mkdir -p build
+	@rm -rf build/sanitized && mkdir -p build # of files that are gone nothing is left
 	$(CXX) -std=c++17 -g -O1 -fsanitize=thread -Icsrc/cpu tests/pool_race.cpp csrc/cpu/threads.cpp -pthread -o build/pool_race
 	build/pool_race
 	ULPGRAD_SANITIZE=address,undefined $(BIN)/python setup.py -q build_py -d build/sanitized build_ext -b build/sanitized

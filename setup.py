@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -103,11 +104,11 @@ def compile_object(command: list[str], source: Path, built: Path) -> Path:
     fresh = built.with_suffix(".new")
     full = [*command, "-MMD", "-MF", str(built.with_suffix(".d")), "-c", str(source), "-o", str(fresh)]
     if is_stale(built, shlex.join(full)):
-        began = os.stat(source).st_mtime
+        began = time.time()
         run(full)
+        os.utime(fresh, (began, began))  # a source or header that is edited during compilation leaves the object stale
         fresh.replace(built)
-        if os.stat(source).st_mtime == began:  # an edit during compilation leaves the object stale
-            built.with_suffix(".command").write_text(shlex.join(full))
+        built.with_suffix(".command").write_text(shlex.join(full))
     return built
 
 
