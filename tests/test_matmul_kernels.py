@@ -202,7 +202,7 @@ def test_sums_of_float64_are_rounded_once(dtype: str, value: float, rounded: flo
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
 @pytest.mark.parametrize(
-    ("m", "n", "k"), [(1, 40, 70), (17, 33, 65), (40, 31, 1), (5, 0, 3), (70, 300, 2100), (300, 40, 20)]
+    ("m", "n", "k"), [(1, 40, 70), (17, 33, 65), (40, 31, 1), (5, 0, 3), (9, 4, 0), (70, 300, 2100), (300, 40, 20)]
 )
 def test_packed_weights_give_the_same_bits(dtype: str, m: int, n: int, k: int) -> None:
     rng = np.random.default_rng(m)

@@ -94,12 +94,13 @@ class Product {
 
   static int64_t packed_bytes(int64_t n, int64_t k) {
     const int64_t columns = parts_of(n, kWidth);
-    return parts_of(k, Math::depth) * kWidth * columns * kSize + parts_of(k, block_k<Math>(k)) * columns;
+    return parts_of(k, Math::depth) * kWidth * columns * kSize +
+           std::max<int64_t>(1, parts_of(k, block_k<Math>(k))) * columns;
   }
 
   // All panels of B, block of k after block of k, and behind them which of them are tiny.
   void pack(void* to) const {
-    for (int64_t p = 0; p < g.k; p += step_k) {
+    for (int64_t p = 0; p == 0 || p < g.k; p += step_k) {
       const Panels<Math> block = packed_block(to, p);
       parallel_tasks(columns, threads, [&](int64_t at) { pack_b(block, at, 0, p, std::min(step_k, g.k - p)); });
     }
