@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ulpgrad as ug
-from ulpgrad.errors import ShapeError
+from ulpgrad.errors import FormatError, ShapeError
 from ulpgrad.formats import Array, Format, as_format, bfloat16, float16, float32, float64
 from ulpgrad.kernels import capabilities, native
 
@@ -234,6 +234,9 @@ def test_packed_weights_stay_what_they_were() -> None:
     for bad in (ug.ones(3), np.ones((2, 2))):
         with pytest.raises(ShapeError, match="prepack: expected a weight"):
             ug.prepack(bad)  # type: ignore[arg-type]
+    for form in ("mxfp8_e4m3", "q7.8", "int8"):
+        with pytest.raises(FormatError, match=f"prepack: {form} is not taken"):
+            ug.prepack(ug.ones((2, 32)).to(form))
     with pytest.raises(ShapeError, match="input sizes differ"):
         ug.linear(ug.ones((2, 3)), packed)
 

@@ -400,7 +400,7 @@ def test_who_brings_the_worker_down_is_a_row_and_the_rest_goes_on(tmp_path: Path
     names = [f"cpu/numpy-{name}" for name in ("dies", "eaten", "zeros", "raises", "sleeps", "right")]
     done = subprocess.run(
         [sys.executable, "-m", "ulpgrad.cli", "bench", "exp,log", "--sizes", "64", "--peers", "numpy", "--threads", "1",
-         "--quick", "--rungs", ",".join([*names, "cpu/numpy-top"]), "--file", str(own), "--limit", "3", "--json", str(kept)],
+         "--quick", "--rungs", ",".join([*names, "cpu/numpy-top"]), "--file", str(own), "--limit", "8", "--json", str(kept)],
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
     found = record.read(kept).rows
@@ -413,6 +413,6 @@ def test_who_brings_the_worker_down_is_a_row_and_the_rest_goes_on(tmp_path: Path
     assert told["dies"] == ("failed", "crashed: Aborted")
     assert told["eaten"] == ("failed", "killed by the system, as it does where memory runs out")
     assert told["raises"] == ("failed", "MemoryError: no room for 8 values")
-    assert told["sleeps"] == ("failed", "no end after 3 s; --limit gives it longer")
+    assert told["sleeps"] == ("failed", "no end after 8 s; --limit gives it longer")
     assert "off by 1 of the result's norm" in told["zeros"][1]
     assert "crashed: Aborted" in done.stdout

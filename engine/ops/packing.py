@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ulpgrad.errors import ShapeError
+from ulpgrad.errors import FormatError, ShapeError
+from ulpgrad.formats import FLOATS
 from ulpgrad.kernels.matmul.prepacked import Prepacked
 from ulpgrad.ops.creation import copy
 from ulpgrad.tensor import Tensor
@@ -20,6 +21,10 @@ class PackedWeight:
         if not isinstance(weight, Tensor) or weight.ndim != 2:
             given = f"shape {weight.shape}" if isinstance(weight, Tensor) else type(weight).__name__
             raise ShapeError(f"prepack: expected a weight of shape (outputs, inputs), got {given}")
+        if weight.dtype not in FLOATS:
+            raise FormatError(
+                f"prepack: {weight.dtype} is not taken; expected one of {', '.join(f.name for f in FLOATS)}"
+            )
         self.tensor = copy(weight.detach())
         self.tensor.storage.flags.writeable = False
         self.prepacked = Prepacked(self.tensor.storage)
