@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 
+#include "bind_entry.h"
 #include "threads.h"
 
 namespace ulpgrad {
@@ -231,19 +232,10 @@ py::object run(const ElementwiseCall& call, PyObject* const* args, Py_ssize_t co
 constexpr const char* capsule_name = "ulpgrad.elementwise";
 
 PyObject* entry(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  try {
+  return answer_python([&] {
     const auto* call = static_cast<const ElementwiseCall*>(PyCapsule_GetPointer(self, capsule_name));
-    return run(*call, args, count).release().ptr();
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (const py::builtin_exception& error) {
-    error.set_error();
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  } catch (const std::exception& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
-  }
-  return nullptr;
+    return run(*call, args, count);
+  });
 }
 
 PyMethodDef definition = {"loop", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(entry)), METH_FASTCALL,

@@ -6,6 +6,7 @@
 
 #include "activation_named.h"
 #include "batches.h"
+#include "bind_entry.h"
 #include "bind_floats.h"
 #include "gemm.h"
 #include "threads.h"
@@ -130,33 +131,19 @@ bool is_matrix(const py::array& x, const py::object& type) {
 constexpr const char* kCapsule = "ulpgrad.matmul";
 
 PyObject* enter(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  try {
+  return answer_python([&] {
     const auto& units = *static_cast<const Units*>(PyCapsule_GetPointer(self, kCapsule));
     const auto& numpy = py::detail::npy_api::get();
     if (count != 2 || !numpy.PyArray_Check_(args[0]) || !numpy.PyArray_Check_(args[1]))
       throw py::type_error("matmul: expected two arrays");
     const auto a = py::reinterpret_borrow<py::array>(args[0]), b = py::reinterpret_borrow<py::array>(args[1]);
-    return by_type(a, "a",
-                   [&](auto value) {
-                     using T = decltype(value);
-                     const auto type =
-                         py::reinterpret_steal<py::object>(numpy.PyArray_DescrFromType_(type_number<T>()));
-                     return is_matrix(a, type) && is_matrix(b, type) && a.shape(1) == b.shape(0)
-                                ? product_of<T>(a, b, type, units)
-                                : matmul_as<T>(a, b, units);
-                   })
-        .release()
-        .ptr();
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (const py::builtin_exception& error) {
-    error.set_error();
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  } catch (const std::exception& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
-  }
-  return nullptr;
+    return by_type(a, "a", [&](auto value) {
+      using T = decltype(value);
+      const auto type = py::reinterpret_steal<py::object>(numpy.PyArray_DescrFromType_(type_number<T>()));
+      return is_matrix(a, type) && is_matrix(b, type) && a.shape(1) == b.shape(0) ? product_of<T>(a, b, type, units)
+                                                                                  : matmul_as<T>(a, b, units);
+    });
+  });
 }
 
 PyMethodDef definition = {"matmul", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(enter)), METH_FASTCALL,

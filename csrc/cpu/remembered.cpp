@@ -6,6 +6,7 @@
 #include <memory>
 #include <unordered_map>
 
+#include "bind_entry.h"
 #include "remembered_lesson.h"
 
 namespace ulpgrad {
@@ -80,16 +81,8 @@ py::object answer(Remembered* self, PyObject* const* args, size_t count, PyObjec
 }
 
 PyObject* vectorcall(PyObject* self, PyObject* const* args, size_t flags, PyObject* names) {
-  try {
-    return answer(reinterpret_cast<Remembered*>(self), args, PyVectorcall_NARGS(flags), names).release().ptr();
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  } catch (const std::exception& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
-  }
-  return nullptr;
+  return answer_python(
+      [&] { return answer(reinterpret_cast<Remembered*>(self), args, PyVectorcall_NARGS(flags), names); });
 }
 
 Remembered* cast(PyObject* self) { return reinterpret_cast<Remembered*>(self); }
