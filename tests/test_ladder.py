@@ -119,6 +119,7 @@ def test_diff_on_the_command_line() -> None:
     (["sum", "--device", "cdua"], "unknown device 'cdua': expected 'cpu', 'cuda'"),
     (["sum", "--format", "floot32"], "there is no format 'floot32'; did you mean float32"),
     (["matmul", "--size", "100000000"], "matmul --size 100000000: about 1,309,672 TiB are needed"),
+    (["matmul", "--shape", "900000,900000", "--shape", "900000,900000"], "--shape: operands take 11.8 TiB in float64"),
     (["sum", "--html", "/nowhere/a.html"], "cannot write into /nowhere"),
     (["sum", "--plot", "/nowhere/a.svg"], "cannot write into /nowhere"),
     (["sum", "--plot", "climb.png"], "the picture is an SVG: --plot climb.svg"),

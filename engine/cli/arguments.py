@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,11 @@ def problem(op: Op, shapes: list[str], form: str | None, params: list[str], size
     if size is not None:
         raise ArgumentError("--size and --shape exclude each other: give one")
     sizes = with_absent(op, tuple(_shape(text) for text in shapes))
+    want, free = sum(8 * math.prod(s) for s in sizes if s is not None), cells.available()
+    if free is not None and want > free:
+        raise ArgumentError(
+            f"--shape: operands take {cells.readable(want)} in float64, {cells.readable(free)} are free"
+        )
     arrays = tuple(None if s is None else _values(op, i, s) for i, s in enumerate(sizes))
     filled = complete(op, arrays, given)
     chosen = chosen or standard.default_format(op)
