@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,9 +27,8 @@ class Device:
 CPU = Device("cpu")
 
 
-@cache
 def as_device(given: Any = None) -> Device:
-    """A Device from a Device, "cpu", "cuda", "cuda:1" or None (the CPU). DeviceError if it is not there."""
+    """A Device from a Device, "cpu", "cuda" (the current GPU), "cuda:1" or None (the CPU). DeviceError if it is not there."""
     if given is None or given == "cpu" or given == CPU:
         return CPU
     if isinstance(given, Device):
@@ -38,12 +36,15 @@ def as_device(given: Any = None) -> Device:
     kind, _, index = str(given).partition(":")
     if kind != "cuda" or not (index == "" or index.isdecimal()):
         raise DeviceError(f"unknown device {given!r}: expected 'cpu', 'cuda' or 'cuda:N'")
-    from ulpgrad.kernels import capabilities
+    from ulpgrad.kernels import capabilities, gpu
 
     reason = capabilities.missing("cuda")
     if reason:
         raise DeviceError(f"device {given!r} cannot be used: {reason}; `ulpgrad doctor` says more")
-    raise DeviceError(f"device {given!r}: this release has no GPU kernels yet; expected 'cpu'")
+    number = int(index or gpu.xp().cuda.runtime.getDevice())
+    if number >= gpu.count():
+        raise DeviceError(f"device {given!r}: there are only {gpu.count()}, numbered from 0")
+    return Device("cuda", number)
 
 
 def device_of(storage: Any) -> Device:

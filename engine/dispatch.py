@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -15,10 +17,10 @@ import numpy as np
 
 from ulpgrad import settings
 from ulpgrad.device import device_of
-from ulpgrad.errors import DeviceError, ShapeError, UlpgradError
+from ulpgrad.errors import DeviceError, HostFallbackWarning, KernelError, ShapeError, UlpgradError
 from ulpgrad.formats import Array, Format, compute_format
 from ulpgrad.formats.promotion import result_format
-from ulpgrad.kernels import registry
+from ulpgrad.kernels import gpu, registry
 from ulpgrad.kernels.copy import copied
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op
@@ -87,14 +89,16 @@ class _State:
 state = _State()
 
 
-def _convert(array: Array, source: Format, target: Format) -> Array:
-    from ulpgrad.kernels.cast import convert
+def _convert(array: Any, source: Format, target: Format) -> Any:
+    from ulpgrad.kernels.cast import convert, spec
 
-    return convert(array, source, target)
+    if array.__class__ is np.ndarray:
+        return convert(array, source, target)
+    return call(spec.cast, (source,), (array,), {"dtype": target})[0]
 
 
 def device_type(arrays: tuple[Any, ...]) -> str:
-    """The device that all arrays lie on: "cpu" or "cuda". DeviceError if they differ."""
+    """The device that all arrays lie on: "cpu" or "cuda:N". DeviceError if they differ."""
     for a in arrays:
         if a is not None and a.__class__ is not np.ndarray:
             break
@@ -104,7 +108,26 @@ def device_type(arrays: tuple[Any, ...]) -> str:
     if len(devices) > 1:
         names = ", ".join(sorted(map(str, devices)))
         raise DeviceError(f"operands lie on different devices ({names}): move them with .to(device)")
-    return devices.pop().type
+    return str(devices.pop())
+
+
+def together(arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Operands of one call, single values of the host moved to where the others are: numbers in expressions are such."""
+    places = {
+        int(a.device.id) for a in arrays if a is not None and a.__class__ is not np.ndarray and hasattr(a, "device")
+    }
+    if len(places) != 1:
+        return arrays
+    index = places.pop()
+    return tuple(
+        _on_gpu(a.tobytes(), a.dtype, index) if a.__class__ is np.ndarray and a.ndim == 0 else a for a in arrays
+    )
+
+
+@lru_cache(1024)
+def _on_gpu(value: bytes, dtype: np.dtype[Any], index: int) -> Any:
+    """One value in the memory of a GPU, where nobody may write to it."""
+    return gpu.to_device(np.frombuffer(value, dtype).reshape(()), index)
 
 
 def _promoted(op: Op, formats: Formats) -> Formats:
@@ -124,8 +147,14 @@ def make_plan(op: Op, device: str, formats: Formats, arrays: tuple[Any, ...], pa
     op.takes(formats)
     common = _promoted(op, formats)
     outs = op.result_formats(common, params)
-    request = Request(op, device, common, arrays, params)
-    rung, widened = registry.select(request, _pins.get().get(op.name))
+    kind, _, index = device.partition(":")
+    request, pinned = Request(op, kind, common, arrays, params), _pins.get().get(op.name)
+    try:
+        rung, widened = registry.select(request, pinned)
+    except KernelError as error:
+        if kind == "cpu" or (pinned is not None and not pinned.startswith("cpu/")):
+            raise
+        return _through_host(op, int(index), formats, arrays, params, error)
     wide = tuple(None if f is None else compute_format(f) for f in common) if widened else common
     run = rung.run(request.with_formats(wide)) if rung.build else rung.run
     if rung.contiguous:
@@ -133,11 +162,51 @@ def make_plan(op: Op, device: str, formats: Formats, arrays: tuple[Any, ...], pa
     wide_outs = op.result_formats(wide, params)
     if wide != formats or wide_outs != outs:
         run = _converting(run, tuple(zip(formats, wide, strict=True)), tuple(zip(wide_outs, outs, strict=True)))
+    if kind != "cpu":
+        run = _on_device(run, int(index))
     return Plan(run, outs, rung, widened)
 
 
+def _on_device(run: Callable[..., Any], index: int) -> Callable[..., Any]:
+    def call(*arrays: Any, **params: Any) -> Any:
+        with gpu.on_device(index):
+            return run(*arrays, **params)
+
+    return call
+
+
+def _through_host(
+    op: Op, index: int, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any], error: KernelError
+) -> Plan:
+    """For a call that no kernel of the GPU takes: the plan of the CPU, between copies there and back."""
+    if settings.get("ULPGRAD_HOST_FALLBACK") == "0":
+        raise KernelError(f"{error}; ULPGRAD_HOST_FALLBACK=0 forbids running it on the CPU")
+    warnings.warn(
+        f"{op.name}: no GPU kernel takes this call; it runs on the CPU, between copies there and back "
+        f"(ULPGRAD_HOST_FALLBACK=0 makes this an error; ulpgrad.explain says why)",
+        HostFallbackWarning,
+        stacklevel=6,
+    )
+    host = make_plan(op, "cpu", formats, tuple(map(gpu.to_host, arrays)), params)
+
+    def call(*arrays: Any, **params: Any) -> Any:
+        given = [gpu.to_host(a) for a in arrays]
+        results = host.run(*given, **params)
+        if op.mutates:
+            targets: tuple[Any, ...] = op.mutated(arrays)
+            for target, new in zip(targets, op.mutated(given), strict=True):
+                with gpu.on_device(index):
+                    target.set(new)
+            return targets[0] if len(targets) == 1 else targets
+        several = isinstance(results, tuple)
+        back = tuple(gpu.to_device(np.asarray(r), index) for r in (results if several else (results,)))
+        return back if several else back[0]
+
+    return Plan(call, host.formats, host.rung, host.widened)
+
+
 def _contiguous(run: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*arrays: Array | None, **params: Any) -> Any:
+    def call(*arrays: Any, **params: Any) -> Any:
         for a in arrays:
             if a is not None and not a.flags.c_contiguous:
                 return run(*[a if a is None or a.flags.c_contiguous else copied(a) for a in arrays], **params)
@@ -159,10 +228,15 @@ def _converting(
         ]
         results = run(*given, **params)
         if len(outs) == 1:
-            return results if outs[0][0] is outs[0][1] else _convert(np.asarray(results), *outs[0])
-        return tuple(r if s is t else _convert(np.asarray(r), s, t) for r, (s, t) in zip(results, outs, strict=True))
+            return results if outs[0][0] is outs[0][1] else _convert(_array(results), *outs[0])
+        return tuple(r if s is t else _convert(_array(r), s, t) for r, (s, t) in zip(results, outs, strict=True))
 
     return call
+
+
+def _array(result: Any) -> Any:
+    """A result as an array: NumPy gives numbers where there are no axes."""
+    return np.asarray(result) if isinstance(result, np.generic) else result
 
 
 def plan(op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any]) -> Plan:
@@ -181,6 +255,8 @@ def plan(op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, An
 
 def call(op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any]) -> tuple[Any, tuple[Format, ...]]:
     """Check the arguments, choose a rung, run it. Returns the stored result (a tuple for several) and the formats."""
+    if any(a is not None and a.__class__ is not np.ndarray for a in arrays):
+        arrays = together(arrays)
     if op.check is not None:
         op.check(*arrays, **params)
     chosen = plan(op, formats, arrays, params)

@@ -66,3 +66,7 @@ class AccumulatorError(UlpgradError, OverflowError):
 
 class StaleExtensionWarning(UserWarning):
     """The C++ extension was built before the sources changed, and is left unused."""
+
+
+class HostFallbackWarning(UserWarning):
+    """A call on a GPU ran on the CPU, between copies there and back: no GPU kernel takes it."""

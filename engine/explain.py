@@ -107,7 +107,7 @@ def explain_whole(
     op.takes(formats)
     common = dispatch._promoted(op, formats)
     pinned = dispatch._pins.get().get(op.name)
-    request = Request(op, dispatch.device_type(arrays), common, arrays, dict(filled))
+    request = Request(op, dispatch.device_type(arrays).split(":")[0], common, arrays, dict(filled))
     choices = tuple(registry.explain(request, pinned))
     if not any(c.taken for c in choices):
         registry.select(request, pinned)  # raises, with every reason

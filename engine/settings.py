@@ -21,6 +21,15 @@ VARIABLES: Final = {
         "",
         "MiB of memory kept for new results; default: an eighth of the machine's, at most 1024; 0: none",
     ),
+    "ULPGRAD_CUDA": (
+        "",
+        "'emulated' runs GPU code on the host (slow, for tests and study), 'compile' compiles its kernels and runs none",
+    ),
+    "ULPGRAD_CUDA_ARCH": ("90", "architectures that ULPGRAD_CUDA=compile compiles for, as in 80,90"),
+    "ULPGRAD_HOST_FALLBACK": (
+        "1",
+        "0 refuses calls on a GPU that only the CPU has a kernel for, instead of copying there and back",
+    ),
     "ULPGRAD_CACHE": ("", "folder for downloaded data sets; default: ~/.cache/ulpgrad"),
 }
 

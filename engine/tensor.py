@@ -15,6 +15,7 @@ from ulpgrad import autograd
 from ulpgrad.device import CPU, Device, as_device, device_of
 from ulpgrad.errors import ArgumentError, FormatError, GradientError
 from ulpgrad.formats import Array, Format
+from ulpgrad.kernels.gpu import to_host
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -90,7 +91,7 @@ class Tensor:
         Raises GradientError if the tensor requires a gradient: call `.detach()` first."""
         if self.requires_grad:
             raise GradientError("numpy: the tensor requires a gradient, which NumPy would lose; use x.detach().numpy()")
-        values: Array = self.storage if self.device == CPU else self.storage.get()
+        values: Array = to_host(self.storage)
         if self.dtype.is_native:
             return values
         known = self.dtype.interchange
@@ -103,11 +104,11 @@ class Tensor:
         """The single value as a Python number."""
         if self.size != 1:
             raise ArgumentError(f"item: a tensor of shape {self.shape} has {self.size} elements, expected 1")
-        return self.dtype.decode(self.storage).item()
+        return self.dtype.decode(to_host(self.storage)).item()
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
-        return self.dtype.decode(self.storage).tolist()
+        return self.dtype.decode(to_host(self.storage)).tolist()
 
     def __float__(self) -> float:
         return float(self.item())
@@ -141,7 +142,12 @@ class Tensor:
 
     def __repr__(self) -> str:
         values = np.array2string(
-            self.dtype.decode(self.storage), separator=", ", prefix="tensor(", threshold=200, edgeitems=3, precision=6
+            self.dtype.decode(to_host(self.storage)),
+            separator=", ",
+            prefix="tensor(",
+            threshold=200,
+            edgeitems=3,
+            precision=6,
         )
         notes = [self.dtype.name]
         if self.size == 0:
@@ -250,7 +256,7 @@ class Tensor:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._node is not None:
             raise GradientError("only leaf tensors can be pickled or deep-copied; use x.detach()")
-        values = self.storage if self.device == CPU else self.storage.get()
+        values = to_host(self.storage)
         if self.dtype.kind != "block":
             values = np.ascontiguousarray(values).reshape(self.shape)
         return _rebuild, (values, self.dtype, self.requires_grad, self.grad)
@@ -273,8 +279,7 @@ class Tensor:
         from ulpgrad import ops
 
         if isinstance(target, Device) or (isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda")):
-            as_device(target)
-            return ops.copy(self) if copy else self
+            return ops.to_device(self, as_device(target), copy=copy)
         return ops.quantize(self, target, **options) if options else ops.astype(self, target, copy=copy)
 
     if TYPE_CHECKING:  # bound to the functions of ulpgrad.ops by ulpgrad.ops.methods

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 
 from ulpgrad import settings
-from ulpgrad.kernels import native
+from ulpgrad.kernels import gpu, native
 
 
 def _isa(name: str, text: str) -> Callable[[], str | None]:
@@ -27,6 +27,8 @@ def _isa(name: str, text: str) -> Callable[[], str | None]:
 
 
 def _cuda() -> str | None:
+    if gpu.mode():
+        return None
     if importlib.util.find_spec("cupy") is None:
         return "CuPy is not installed: pip install 'ulpgrad[cuda]'"
     import cupy

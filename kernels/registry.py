@@ -22,6 +22,8 @@ from ulpgrad.kernels import capabilities
 from ulpgrad.kernels.spec import Op
 
 ON_GPU = ("triton", "cuda", "cupy")
+# The capabilities of a machine that a road asks for: the first word of a rung's name, and of its file's.
+ROADS = {"native": ("native",), "numba": ("numba",), "cupy": ("cuda",), "cuda": ("cuda",), "triton": ("cuda", "triton")}
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def kernel(
         module = inspect.getmodule(function)
         text = idea or inspect.cleandoc((module.__doc__ if module else "") or "").split("\n\n")[0].replace("\n", " ")
         road = name.split("/")[1].split("-")[0]
-        needs = tuple(requires) or ((road,) if road in ("native", "numba") else ())
+        needs = tuple(requires) or ROADS.get(road, ())
         _rungs[op.name].append(Rung(op, name, function, rank, _kept(formats), needs, where, contiguous, build, text,
                                     function.__module__))  # fmt: skip
         _rungs[op.name].sort(key=lambda r: r.rank)
@@ -161,8 +163,10 @@ def scan(family: str, device: str) -> None:
     """Import the rungs of a family's folder that run on a device."""
     package = importlib.import_module(f"ulpgrad.kernels.{family}")
     for info in pkgutil.iter_modules(package.__path__):
-        on_gpu = info.name.split("_")[0] in ON_GPU
-        if info.name != "spec" and not info.ispkg and on_gpu == (device != "cpu"):
+        road = info.name.split("_")[0]
+        if info.name == "spec" or info.ispkg or (road in ON_GPU) != (device != "cpu"):
+            continue
+        if road != "triton" or capabilities.missing("triton") is None:
             importlib.import_module(f"{package.__name__}.{info.name}")
 
 

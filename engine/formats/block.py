@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,10 @@ class BlockArray:
         self.codes: Array = codes
         self.scales: Array = scales
         self.axis, self.size_of_block = axis, size_of_block
+
+    def on(self, move: Callable[[Any], Any]) -> BlockArray:
+        """The same blocks, their arrays moved to another device by a function."""
+        return BlockArray(move(self.codes), move(self.scales), self.axis, self.size_of_block)
 
     @property
     def shape(self) -> tuple[int, ...]:

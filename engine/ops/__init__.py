@@ -27,6 +27,7 @@ from ulpgrad.ops.quantize import *
 from ulpgrad.ops.recurrent import *
 from ulpgrad.ops.reduction import *
 from ulpgrad.ops.sorting import *
+from ulpgrad.ops.transfer import *
 
 bind()
 learning.begin()

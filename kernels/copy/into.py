@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 
 from ulpgrad.formats import Array
-from ulpgrad.kernels import memory, native
+from ulpgrad.kernels import gpu, memory, native
 
 LARGE = 1 << 16  # bytes, about 10 us
 
@@ -30,7 +30,9 @@ def copy_into(out: Array, x: Array) -> None:
 
 
 def copied(x: Array) -> Array:
-    """A C-contiguous copy."""
+    """A C-contiguous copy, on the same device."""
+    if x.__class__ is not np.ndarray:
+        return gpu.copied(x)
     if x.nbytes < LARGE:
         return x.copy()
     out = memory.empty(x.shape, x.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,7 +39,7 @@ def _result(*formats: Format | None, chain: Chain) -> Any:
 
 
 def _size(arrays: tuple[Array, ...]) -> int:
-    return np.broadcast(*arrays).size
+    return math.prod(np.broadcast_shapes(*(a.shape for a in arrays)))
 
 
 def is_large(arrays: tuple[Array, ...]) -> bool:

@@ -1,0 +1,448 @@
+"""A GPU that is not there: CuPy's arrays over host memory, so that everything above them runs on a machine without one.
+
+What `ulpgrad.kernels.gpu.xp()` gives under ULPGRAD_CUDA=emulated. Functions are NumPy's, under CuPy's rules: arrays of the host
+are not taken (`asarray` moves them, `.get()` moves back), nothing becomes one by itself, results are arrays also where they have
+no axes, and an array works only on the device that is current. There are two devices, so that mixing them up is noticed.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+DEVICES = 2
+used: set[str] = set()  # NumPy's functions that were called: tests look for each in CuPy
+
+_FIELDS = ("shape", "dtype", "ndim", "size", "nbytes", "itemsize", "strides")
+_METHODS = frozenset((
+    "all", "any", "argmax", "argmin", "argsort", "astype", "clip", "copy", "cumprod", "cumsum", "diagonal", "dot", "fill",
+    "flatten", "item", "max", "mean", "min", "nonzero", "prod", "put", "ravel", "repeat", "reshape", "round", "sort",
+    "squeeze", "std", "sum", "swapaxes", "take", "tobytes", "tolist", "trace", "transpose", "var", "view",
+))  # fmt: skip
+
+
+class OutOfMemoryError(MemoryError):
+    """CuPy's error of the same name."""
+
+
+class Device:
+    """One of the devices; as a context it is the current one inside the block."""
+
+    current = 0
+
+    def __init__(self, device: int | None = None) -> None:
+        self.id = Device.current if device is None else int(device)
+        if not 0 <= self.id < DEVICES:
+            raise RuntimeError(f"cudaErrorInvalidDevice: invalid device ordinal: {self.id} of {DEVICES}")
+        self._before: list[int] = []
+
+    def __enter__(self) -> Device:
+        self._before.append(Device.current)
+        Device.current = self.id
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        Device.current = self._before.pop()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"<emulated CUDA Device {self.id}>"
+
+    def use(self) -> None:
+        Device.current = self.id
+
+    def synchronize(self) -> None:
+        """Nothing is under way here."""
+
+    @property
+    def compute_capability(self) -> str:
+        return "90"
+
+    @property
+    def mem_info(self) -> tuple[int, int]:
+        return (1 << 33, 1 << 33)
+
+
+class Flags:
+    """The layout of an array, as CuPy tells it."""
+
+    def __init__(self, flags: Any) -> None:
+        self.c_contiguous: bool = flags.c_contiguous
+        self.f_contiguous: bool = flags.f_contiguous
+        self.owndata: bool = flags.owndata
+
+    @property
+    def forc(self) -> bool:
+        return self.c_contiguous or self.f_contiguous
+
+    @property
+    def fnc(self) -> bool:
+        return self.f_contiguous and not self.c_contiguous
+
+
+class _Pointer:
+    def __init__(self, ptr: int) -> None:
+        self.ptr = ptr
+
+
+class ndarray:
+    """An array on an emulated device; `host` is the memory it stands for, which only this file and the launchers touch."""
+
+    __slots__ = ("__weakref__", "device", "host")
+    __array_priority__ = 100.0
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, host: np.ndarray[Any, Any], device: Device | None = None) -> None:
+        self.host, self.device = host, device or Device()
+
+    @property
+    def flags(self) -> Flags:
+        return Flags(self.host.flags)
+
+    @property
+    def data(self) -> _Pointer:
+        return _Pointer(int(self.host.ctypes.data))
+
+    @property
+    def T(self) -> ndarray:
+        return ndarray(self.host.T, self.device)
+
+    @property
+    def base(self) -> ndarray | None:
+        return None if self.host.base is None else ndarray(np.asarray(self.host.base), self.device)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        a = self.host
+        return {
+            "shape": a.shape, "typestr": a.dtype.str, "data": (int(a.ctypes.data), False), "version": 3, "stream": 1,
+            "strides": None if a.flags.c_contiguous else a.strides,
+        }  # fmt: skip
+
+    def get(self, stream: Any = None, order: Any = "C", out: Any = None, blocking: bool = True) -> Any:
+        """A copy on the host."""
+        if out is None:
+            return self.host.copy(order)
+        np.copyto(out, self.host)
+        return out
+
+    def set(self, values: Any, stream: Any = None) -> None:
+        """Values of the host into this array."""
+        _check_device(self)
+        if not isinstance(values, np.ndarray) or values.shape != self.shape or values.dtype != self.dtype:
+            raise ValueError(f"set: expected a NumPy array of {self.dtype} {self.shape}, got {values!r:.60}")
+        np.copyto(self.host, values)
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError(
+            "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array explicitly."
+        )
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
+        return _call(name, getattr(ufunc, method), inputs, options)
+
+    def __array_function__(self, function: Any, kinds: Any, args: Any, options: Any) -> Any:
+        return _call(function.__name__, function, args, options)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _FIELDS:
+            return getattr(self.host, name)
+        if name not in _METHODS:
+            raise AttributeError(f"{name!r}: CuPy's arrays have it not, or the emulated ones lack it")
+
+        def method(*args: Any, **options: Any) -> Any:
+            return _call(f"ndarray.{name}", getattr(type(self.host), name), (self, *args), options)
+
+        return method
+
+    def __getitem__(self, index: Any) -> ndarray:
+        _check_device(self)
+        found = self.host[_unwrapped(index)]
+        return ndarray(np.asarray(found), self.device)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        _check_device(self)
+        self.host[_unwrapped(index)] = _unwrapped(value)
+
+    def __len__(self) -> int:
+        return len(self.host)
+
+    def __iter__(self) -> Iterator[ndarray]:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        return bool(self.host)
+
+    def __int__(self) -> int:
+        return int(self.host)
+
+    def __float__(self) -> float:
+        return float(self.host)
+
+    def __index__(self) -> int:
+        return operator.index(self.host)
+
+    def __repr__(self) -> str:
+        return f"emulated {self.host!r}"
+
+    def __deepcopy__(self, memo: Any) -> ndarray:
+        return ndarray(self.host.copy(), self.device)
+
+
+def _add_operators() -> None:
+    def forward(function: Any, name: str) -> Callable[..., Any]:
+        return lambda self, other: _call(name, function, (self, other), {})
+
+    def backward(function: Any, name: str) -> Callable[..., Any]:
+        return lambda self, other: _call(name, function, (other, self), {})
+
+    for name in (
+        "add",
+        "sub",
+        "mul",
+        "truediv",
+        "floordiv",
+        "mod",
+        "pow",
+        "and",
+        "or",
+        "xor",
+        "lshift",
+        "rshift",
+        "matmul",
+    ):
+        function = getattr(operator, f"__{name}__")
+        setattr(ndarray, f"__{name}__", forward(function, name))
+        setattr(ndarray, f"__r{name}__", backward(function, name))
+        setattr(ndarray, f"__i{name}__", forward(getattr(operator, f"__i{name}__"), name))
+    for name in ("eq", "ne", "lt", "le", "gt", "ge"):
+        setattr(ndarray, f"__{name}__", forward(getattr(operator, f"__{name}__"), name))
+    for name in ("neg", "pos", "abs", "invert"):
+        one: Any = getattr(operator, f"__{name}__")
+        setattr(ndarray, f"__{name}__", lambda self, one=one, name=name: _call(name, one, (self,), {}))
+
+
+_add_operators()
+
+
+def _check_device(array: ndarray) -> None:
+    if array.device.id != Device.current:
+        raise ValueError(
+            "Array device must be same as the current device: "
+            f"array device = {array.device.id} while current = {Device.current}"
+        )
+
+
+def _unwrapped(value: Any) -> Any:
+    """What NumPy is to see of an argument; TypeError for an array of the host."""
+    match value:
+        case ndarray():
+            _check_device(value)
+            return value.host
+        case np.ndarray():
+            raise TypeError(f"Unsupported type {type(value)}: an array of the host among those of a device")
+        case tuple() | list():
+            return type(value)(map(_unwrapped, value))
+        case dict():
+            return {key: _unwrapped(v) for key, v in value.items()}
+    return value
+
+
+def _wrapped(value: Any, given: dict[int, ndarray]) -> Any:
+    match value:
+        case np.ndarray():
+            return given.get(id(value)) or ndarray(value)
+        case np.generic():
+            return ndarray(np.asarray(value))
+        case tuple() | list():
+            return tuple(_wrapped(v, given) for v in value)
+    return value
+
+
+def _operands(value: Any) -> Iterator[ndarray]:
+    if isinstance(value, ndarray):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for v in value:
+            yield from _operands(v)
+
+
+def _call(name: str, function: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:
+    used.add(name)
+    given = {id(a.host): a for a in _operands((*args, *options.values()))}
+    with np.errstate(all="ignore"):  # a GPU raises no flags
+        found = function(*_unwrapped(tuple(args)), **_unwrapped(options))
+    return found if name in ("ndarray.item", "ndarray.tolist", "ndarray.tobytes") else _wrapped(found, given)
+
+
+# The module's functions: those that cross between host and device, then all of NumPy's.
+
+
+def asarray(values: Any, dtype: Any = None, order: Any = None, **_: Any) -> ndarray:
+    """A device array of values of the host; a device array as it is."""
+    if isinstance(values, ndarray):
+        return values if dtype is None or values.dtype == dtype else values.astype(dtype)
+    return ndarray(np.array(values, dtype=dtype, order=order or "K"))
+
+
+def array(values: Any, dtype: Any = None, copy: bool = True, order: Any = None, **_: Any) -> ndarray:
+    """A new device array."""
+    made = asarray(values, dtype)
+    return ndarray(np.array(made.host, order=order or "K")) if made is values and copy else made
+
+
+def asnumpy(values: Any, **_: Any) -> Any:
+    """A copy on the host."""
+    return values.get() if isinstance(values, ndarray) else np.asarray(values)
+
+
+def ascontiguousarray(values: Any, dtype: Any = None) -> ndarray:
+    made = asarray(values, dtype)
+    return made if made.flags.c_contiguous else ndarray(np.ascontiguousarray(made.host), made.device)
+
+
+def may_share_memory(a: ndarray, b: ndarray) -> bool:
+    return np.may_share_memory(a.host, b.host)
+
+
+def from_dlpack(obj: Any) -> ndarray:
+    """Only what lies on an emulated device already: DLPack has no name for one."""
+    if isinstance(obj, ndarray):
+        return obj
+    raise BufferError(f"from_dlpack: {type(obj).__name__} does not lie on an emulated device")
+
+
+def __getattr__(name: str) -> Any:
+    found = getattr(np, name)
+    if not callable(found) or isinstance(found, type):
+        return found
+
+    def function(*args: Any, **options: Any) -> Any:
+        return _call(name, found, args, options)
+
+    function.__name__ = name
+    return function
+
+
+# `cupy.cuda`: what of streams, events and memory is used. Work is done when a call returns.
+
+
+class Stream:
+    """A queue of work; here every call has ended before it returns."""
+
+    null: Stream
+    _current: list[Stream]
+
+    def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False) -> None:
+        self.ptr = 0 if null else id(self)
+
+    def __enter__(self) -> Stream:
+        Stream._current.append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        Stream._current.pop()
+
+    def use(self) -> Stream:
+        Stream._current[-1] = self
+        return self
+
+    def synchronize(self) -> None: ...
+
+    def wait_event(self, event: Event) -> None: ...
+
+    def record(self, event: Event | None = None) -> Event:
+        event = event or Event()
+        event.record(self)
+        return event
+
+    @property
+    def done(self) -> bool:
+        return True
+
+
+Stream.null = Stream(null=True)
+Stream._current = [Stream.null]
+
+
+class Event:
+    """A moment in a stream."""
+
+    def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
+        self.moment: float | None = None
+
+    def record(self, stream: Stream | None = None) -> None:
+        import time
+
+        self.moment = time.perf_counter()
+
+    def synchronize(self) -> None: ...
+
+    @property
+    def done(self) -> bool:
+        return True
+
+
+def get_elapsed_time(start: Event, end: Event) -> float:
+    """Milliseconds between two events."""
+    if start.moment is None or end.moment is None:
+        raise RuntimeError("cudaErrorInvalidResourceHandle: an event was not recorded")
+    return (end.moment - start.moment) * 1e3
+
+
+class MemoryPool:
+    """CuPy's pool of blocks, of which nothing is kept here."""
+
+    def used_bytes(self) -> int:
+        return 0
+
+    def total_bytes(self) -> int:
+        return 0
+
+    def free_all_blocks(self, stream: Any = None) -> None: ...
+
+    def set_limit(self, size: int | None = None, fraction: float | None = None) -> None: ...
+
+    def get_limit(self) -> int:
+        return 0
+
+
+_pool = MemoryPool()
+
+
+def get_default_memory_pool() -> MemoryPool:
+    return _pool
+
+
+def get_default_pinned_memory_pool() -> MemoryPool:
+    return _pool
+
+
+cuda = types.SimpleNamespace(
+    Device=Device,
+    Stream=Stream,
+    Event=Event,
+    get_elapsed_time=get_elapsed_time,
+    get_current_stream=lambda: Stream._current[-1],
+    memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+    runtime=types.SimpleNamespace(
+        getDevice=lambda: Device.current,
+        setDevice=lambda device: Device(device).use(),
+        getDeviceCount=lambda: DEVICES,
+        deviceSynchronize=lambda: None,
+        CUDARuntimeError=RuntimeError,
+    ),
+)
+__version__ = f"emulated by NumPy {np.__version__}"
+module = sys.modules[__name__]

@@ -1,0 +1,143 @@
+"""Every rung of a GPU against the reference: every sample, every format that it claims, results that start as garbage."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ulpgrad import dispatch
+from ulpgrad.errors import HostFallbackWarning
+from ulpgrad.formats import Format
+from ulpgrad.kernels import gpu, registry
+from ulpgrad.kernels.registry import Request, Rung
+from ulpgrad.kernels.spec import Op
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from test_kernels import OPS, check, claimed, meant, operands  # what the CPU's rungs are held to holds here
+
+RUNGS = [(op, rung) for op in OPS.values() for rung in registry.ladder(op, "cuda")]
+LARGEST = 1 << 15  # elements of an operand: an interpreter takes seconds for more
+LAYOUTS = ("contiguous", "strided", "transposed")
+
+
+@pytest.fixture(autouse=True)
+def _poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New memory is full of NaN (or large integers): what a kernel does not write is seen."""
+    if gpu.mode() != "emulated":
+        return
+    from ulpgrad.kernels import emulated
+
+    def empty(shape: Any, dtype: Any = float, *_: Any, **__: Any) -> Any:
+        made = np.empty(shape, dtype)
+        made.view(np.uint8 if made.dtype != bool else bool).fill(0xFE) if made.ndim else made.fill(1)
+        return emulated.ndarray(made)
+
+    def empty_like(array: Any, dtype: Any = None, order: str = "K", *_: Any, shape: Any = None, **__: Any) -> Any:
+        if shape is not None:
+            return empty(shape, dtype or array.dtype)
+        made = np.empty_like(array.host, dtype, order)  # type: ignore[call-overload]
+        made.fill(np.nan if made.dtype.kind == "f" else 1)
+        return emulated.ndarray(made)
+
+    monkeypatch.setattr(emulated, "empty", empty, raising=False)
+    monkeypatch.setattr(emulated, "empty_like", empty_like, raising=False)
+
+
+def on_host(run: Any) -> Any:
+    """A run on a GPU as a function of NumPy arrays, so that it can be checked like one of the CPU."""
+
+    def call(*arrays: Any, **params: Any) -> Any:
+        given = [None if a is None else laid_out(a) for a in arrays]
+        found = run(*given, **params)
+        for a, b in zip(arrays, given, strict=True):
+            if (
+                a is not None
+                and a.flags.writeable
+                and not np.array_equal(gpu.to_host(b), a, equal_nan=a.dtype.kind == "f")
+            ):
+                a[...] = gpu.to_host(b)  # what was written in place
+        return tuple(map(gpu.to_host, found)) if isinstance(found, tuple) else gpu.to_host(found)
+
+    return call
+
+
+def laid_out(array: Any) -> Any:
+    """The array on the device in the same memory layout, as far as CuPy can have it."""
+    xp = gpu.xp()
+    if array.ndim and array.size and array.strides[-1] == 2 * array.itemsize and array.flags.writeable:
+        wide = xp.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
+        wide[..., ::2] = xp.asarray(np.ascontiguousarray(array))
+        return wide[..., ::2]
+    order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    return xp.array(np.asarray(array, order=order), order=order)
+
+
+CASES = [
+    pytest.param(op, rung, f, id=f"{op.name}-{rung.name}-{f.name}") for op, rung in RUNGS for f in claimed(op, rung)
+]
+
+
+@pytest.mark.parametrize(("op", "rung", "form"), CASES)
+def test_rung(op: Op, rung: Rung, form: Format) -> None:
+    """A rung on every sample that is not too large, and at least one."""
+    if rung.unavailable():
+        pytest.skip(rung.unavailable())
+    ran = fitting = 0
+    layouts = LAYOUTS if form is next(claimed(op, rung)) else LAYOUTS[:1]
+    for sample in op.samples():
+        if any(a is not None and np.size(a) > LARGEST for a in sample.arrays):
+            continue
+        for layout in layouts:
+            given = operands(op, sample, form, layout)
+            if given is None:
+                continue
+            arrays, formats = given
+            params: dict[str, Any] = dict(sample.params)
+            if not meant(op, arrays, formats, params, form):
+                continue
+            fitting += 1
+            common = dispatch._promoted(op, formats)
+            on_gpu = tuple(None if a is None else laid_out(a) for a in arrays)
+            request = Request(op, "cuda", common, on_gpu, params)
+            if any(c is not f for c, f in zip(common, formats, strict=True)) or rung.refusal(request):
+                continue
+            ran += 1
+            try:
+                with dispatch.use(**{op.name: rung.name}), np.errstate(all="ignore"):
+                    check(op, arrays, formats, params,
+                          on_host(dispatch.make_plan(op, "cuda:0", formats, on_gpu, params).run))  # fmt: skip
+            except AssertionError as error:
+                raise AssertionError(
+                    f"{op.name} by {rung.name}, sample {sample.name or params}, {layout}: {error}"
+                ) from None
+    assert fitting == 0 or ran > 0, f"{rung.name} claims {form.name} but took none of {fitting} samples"
+
+
+@pytest.mark.parametrize("op", [pytest.param(o, id=o.name) for o in OPS.values()])
+def test_choice(op: Op) -> None:
+    """What dispatch takes by itself on a GPU, the CPU's kernels between two copies where there is no other; in the op's first
+    and narrowest formats."""
+    forms = list(op.formats)
+    for form in dict.fromkeys((forms[0], forms[-1])):
+        for sample in list(op.samples())[:6]:
+            if any(a is not None and np.size(a) > LARGEST // 8 for a in sample.arrays):
+                continue
+            given = operands(op, sample, form, "contiguous")
+            if given is None:
+                continue
+            arrays, formats = given
+            params = dict(sample.params)
+            if not meant(op, arrays, formats, params, form):
+                continue
+            with pytest.MonkeyPatch.context() as patch:
+                import warnings
+
+                patch.setenv("ULPGRAD_HOST_FALLBACK", "1")
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", HostFallbackWarning)
+                    check(op, arrays, formats, params,
+                          on_host(lambda *a, f=formats, **p: dispatch.call(op, f, a, p)[0]))  # fmt: skip
