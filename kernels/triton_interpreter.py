@@ -8,6 +8,7 @@ is replaced by float32 memory of the same layout with the same values, and round
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -89,8 +90,24 @@ def host(array: Array) -> Host:
     return Host(array)
 
 
+@cache
+def _take_bounds() -> None:
+    """Let a number known when a kernel runs be the bound of a loop: Triton 3.6 asks `int` of an array of one value, which NumPy
+    refuses from 2.4."""
+    from triton.runtime import interpreter
+
+    patch: Any = interpreter._patch_lang_tensor
+
+    def patch_tensor(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patch_tensor
+
+
 def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: dict[str, Any]) -> None:
     """Run a kernel on arguments that are `Host`, `StandIn`, descriptors over these, or numbers."""
+    _take_bounds()
     stand_ins: list[StandIn] = []
 
     def taken(value: Any) -> Any:

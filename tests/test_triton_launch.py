@@ -25,6 +25,14 @@ def scale(x, out, rows, n, factor, BLOCK: tl.constexpr):
     i, j = tl.program_id(0), tl.arange(0, BLOCK)
     tl.store(out + i * n + j, tl.load(x + i * rows + j, mask=j < n) * factor, mask=j < n)
 
+@triton.jit
+def running(x, out, n, BLOCK: tl.constexpr):
+    total = tl.zeros((BLOCK,), tl.float64)
+    for start in range(0, n, BLOCK):  # a bound that is known when the kernel runs
+        at = start + tl.arange(0, BLOCK)
+        total += tl.load(x + at, mask=at < n, other=0)
+    tl.store(out, tl.sum(total, 0))
+
 def refused(kind, grid, *arrays):
     try:
         launch(scale, grid, *arrays, 6, 6, 2, BLOCK=8)
@@ -39,6 +47,8 @@ for dtype in (np.float64, np.float32, np.float16, np.int32, np.int8, np.uint8):
 turned = np.arange(30.0).reshape(5, 6)[::-1]  # the pointer is that of the first element, wherever it lies
 launch(scale, (5,), turned, out := np.zeros((5, 6)), -6, 6, 2, BLOCK=8)
 assert (out == 2 * turned).all()
+launch(running, (1,), np.arange(30.0), total := np.zeros(1), 30, BLOCK=8)
+assert total == 29 * 15
 refused(ArgumentError, (0,), x, out)
 refused(ArgumentError, (1, 1, 1, 1), x, out)
 refused(FormatError, (1,), x.astype(complex), out)
