@@ -262,7 +262,8 @@ def _unwrapped(value: Any) -> Any:
 def _wrapped(value: Any, given: dict[int, ndarray]) -> Any:
     match value:
         case np.ndarray():
-            return given.get(id(value)) or ndarray(value)
+            known = given.get(id(value))
+            return ndarray(value) if known is None else known
         case np.generic():
             return ndarray(np.asarray(value))
         case tuple() | list():

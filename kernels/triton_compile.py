@@ -47,6 +47,9 @@ def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: d
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    from ulpgrad.kernels.triton_device import pointer
+
+    arguments = [pointer(a) for a in arguments]
     options = {name: constants[name] for name in OPTIONS if name in constants}
     names = [p.name for p in kernel.params]
     signature: dict[str, str] = {}

@@ -4,13 +4,15 @@ are kept and launched directly, past Triton's own front door (17 us).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from ulpgrad.kernels import gpu
+from ulpgrad.kernels.triton_arguments import Described, Typed, Unknown, descriptor_of, typed
 
-_compiled: dict[tuple[Any, ...], tuple[Any, Callable[..., Any]]] = {}
+TWO_31 = 2**31
+_compiled: dict[tuple[Any, ...], tuple[Any, Any, Any, tuple[Any, ...]]] = {}
 
 
 @cache
@@ -56,39 +58,77 @@ class Pointer:
         return self.address
 
 
-def _kind(value: Any) -> Any:
-    """What a compiled kernel hangs on of an argument: at least what Triton specialises on."""
-    kind = value.__class__
-    if kind is int:
-        return 1 if value == 1 else (value % 16 == 0, -(2**31) <= value < 2**31)
-    if kind is Pointer:
-        return value.dtype, value.address % 16 == 0
-    return kind if kind in (float, bool) else (str(value.base.dtype), tuple(value.block_shape))
+@cache
+def _array_library() -> tuple[Any, Any, Any]:
+    """The class of arrays, and what says which device and stream are current."""
+    xp = gpu.xp()
+    return xp.ndarray, xp.cuda.runtime.getDevice, xp.cuda.get_current_stream
 
 
 def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: dict[str, Any]) -> None:
-    """Launch on the current device and stream; arguments are `Pointer`, descriptors over these, or numbers."""
-    cuda = gpu.xp().cuda
-    key = (kernel, cuda.runtime.getDevice(), *constants.values(), *map(_kind, arguments))
-    found = _compiled.get(key)
+    """Launch on the current device and stream. Raises Unknown, before anything ran, for arguments of another kind.
+
+    What a compiled kernel hangs on is looked up by what Triton specialises on: of a pointer its type and whether it is a
+    multiple of 16, of an integer whether it is 1, a multiple of 16, or needs 64 bits.
+    """
+    ndarray, device, stream = _array_library()
+    key: list[Any] = [kernel, device()]
+    values: list[Any] = []
+    for a in arguments:
+        kind = a.__class__
+        if kind is ndarray:
+            address = a.data.ptr
+            key.append(a.dtype.num if address & 15 == 0 else -1 - a.dtype.num)
+            values.append(address)
+        elif kind is int:
+            key.append(1 if a == 1 else (a & 15 == 0, -TWO_31 <= a < TWO_31))
+            values.append(a)
+        elif kind is float or kind is bool or a is None:
+            key.append(kind)
+            values.append(a)
+        elif kind is Typed:
+            address = a.array.data.ptr
+            key.append((a.form, address & 15 == 0))
+            values.append(address)
+        elif kind is Described:
+            key.append((a.array.dtype.num, a.form, a.block))
+            values.append(described(a))
+        else:
+            raise Unknown(type(a).__name__)
+    key.extend(constants.values())
+    seen = tuple(key)
+    found = _compiled.get(seen)
     if found is None:
-        found = _compiled[key] = _compile(kernel, grid, arguments, constants)
-    compiled, ordered = found
-    x, y, z = (*grid, 1, 1)[:3]
-    addresses = [a.address if a.__class__ is Pointer else a for a in arguments]
-    compiled.run(
-        x, y, z, cuda.get_current_stream().ptr, compiled.function, compiled.packed_metadata, None, None, None,
-        *ordered(addresses),
-    )  # fmt: skip
+        found = _compiled[seen] = _compile(kernel, grid, arguments, constants)
+    launcher, function, metadata, fixed = found
+    x, y, z = grid if len(grid) == 3 else (*grid, 1, 1)[:3]
+    launcher(x, y, z, stream().ptr, function, metadata, None, None, None, *values, *fixed)
 
 
 def _compile(
     kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: dict[str, Any]
-) -> tuple[Any, Callable[..., Any]]:
-    """The compiled kernel, and a function that puts constants between the arguments of a launch, as the launcher wants them."""
+) -> tuple[Any, Any, Any, tuple[Any, ...]]:
+    """The compiled kernel's launcher, function and metadata, and the constants as the launcher wants them, after the rest."""
     install_driver()
-    compiled = kernel.run(*arguments, grid=tuple(grid), warmup=True, **constants)
+    compiled = kernel.run(*map(pointer, arguments), grid=tuple(grid), warmup=True, **constants)
     compiled._init_handles()
-    names = [p.name for p in kernel.params]
-    fixed = [constants[name] for name in names[len(arguments) :]]
-    return compiled, lambda given: (*given, *fixed)
+    fixed = tuple(constants[p.name] for p in kernel.params[len(arguments) :])
+    return compiled.run, compiled.function, compiled.packed_metadata, fixed
+
+
+def pointer(value: Any) -> Any:
+    """An argument as Triton takes it while it compiles."""
+    match value:
+        case Described():
+            return described(value)
+        case Typed(array, form):
+            return Pointer(form.name, array.data.ptr)
+        case int() | float() | None:
+            return value
+    return Pointer(value.dtype.name, value.data.ptr)
+
+
+def described(value: Described) -> Any:
+    """An array as Triton's tensor descriptor."""
+    array = value.array
+    return descriptor_of(pointer(array if value.form is None else typed(array, value.form)), array, value.block)

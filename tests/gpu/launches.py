@@ -1,0 +1,65 @@
+"""Launches kernels through the project's launcher against the stub of a driver; run by test_stub_driver.py."""
+
+import ctypes
+import os
+import sys
+
+import numpy as np
+
+ctypes.CDLL(os.path.join(os.environ["TRITON_LIBCUDA_PATH"], "libcuda.so.1"), ctypes.RTLD_GLOBAL)
+
+from ulpgrad.formats import bfloat16
+from ulpgrad.kernels import capabilities, gpu
+
+gpu.xp()  # the emulated arrays and streams
+capabilities.missing("cuda")  # and that they are there
+gpu.mode = lambda: ""  # and the code of a device
+import triton.compiler.compiler as compiler
+
+from ulpgrad.kernels import triton_device
+from ulpgrad.kernels.triton_launch import descriptor, launch, tl, triton, typed
+
+
+@triton.jit
+def many(x, bits, n, one, wide, factor, out, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    v = tl.load(x + i, i < n).to(tl.float32) * factor + tl.load(bits + i * one, i < n).to(tl.float32) + wide
+    tl.store(out + i, v, i < n)
+
+
+@triton.jit
+def blocks(x, out, BLOCK: tl.constexpr):
+    t = tl.program_id(0)
+    out.store([t * BLOCK, 0], x.load([t * BLOCK, 0]) * 2)
+
+
+triton_device.install_driver()
+compiler.max_shared_mem = lambda device: 232448
+triton.runtime.driver.active.utils.load_binary = lambda *a: (1, 2, 100, 0, 1024)  # a stub has no machine code to load
+xp = gpu.xp()
+x, out = xp.zeros(1000, np.float32), xp.zeros(1000, np.float32)
+bits = xp.zeros(1001, np.uint16)
+matrix = xp.zeros((64, 96), np.float16)
+
+
+def show(name: str, array: object) -> None:
+    print(name, f"{array.data.ptr:x}")
+
+
+for name, array in (("x", x), ("bits", bits), ("odd", bits[1:]), ("out", out), ("matrix", matrix)):
+    show(name, array)
+sys.stdout.flush()
+os.environ["STUB_PARAMETERS"] = "8,8,4,8,4,8"  # `one` is a constant of the compiled kernel
+launch(many, (4,), x, typed(bits, bfloat16), 1000, 1, 1 << 40, 0.5, out, BLOCK=256, num_warps=8)
+with xp.cuda.Stream() as stream:
+    print("stream", f"{stream.ptr:x}", flush=True)
+    launch(many, (2, 3), x, typed(bits, bfloat16), 1000, 1, 1 << 40, 0.25, out, BLOCK=256, num_warps=8)
+assert len(triton_device._compiled) == 1, "the same kinds of arguments were compiled twice"
+launch(many, (4,), x, typed(bits[1:], bfloat16), 1000, 1, 1 << 40, 0.5, out, BLOCK=256, num_warps=8)
+os.environ["STUB_PARAMETERS"] = "8,8,4,4,8,4,8"
+launch(many, (4,), x, typed(bits, bfloat16), 1000, 3, 1 << 40, 0.5, out, BLOCK=256, num_warps=8)
+assert len(triton_device._compiled) == 3, "another alignment or number was taken for the same kernel"
+os.environ["STUB_PARAMETERS"] = ""
+launch(many, (0,), x, typed(bits, bfloat16), 1000, 1, 1 << 40, 0.5, out, BLOCK=256, num_warps=8)  # nothing
+launch(blocks, (4,), descriptor(matrix, None, (16, 32)), descriptor(matrix, None, (16, 32)), BLOCK=16, num_warps=4)
+print("torch" in sys.modules)

@@ -1,0 +1,109 @@
+"""Every Triton rung, compiled for GPUs that are not there: it compiles for each architecture, spills nothing beyond what is said
+here, fits into shared memory, and has matrix instructions where it is meant to."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ulpgrad import dispatch
+from ulpgrad.errors import FormatError
+from ulpgrad.formats import Format
+from ulpgrad.kernels import gpu, registry, triton_compile
+from ulpgrad.kernels.registry import Request, Rung
+from ulpgrad.kernels.spec import Op, Sample
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from test_kernels import OPS, claimed, meant, operands
+
+SHARED = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10}  # bytes a block may have
+SAMPLES = 3  # of each op, beside its sizes below
+SPILLS: dict[str, int] = {}  # bytes by kernel: an allowance, with the reason beside it
+
+RUNGS = [
+    (op, rung) for op in OPS.values() for rung in registry.ladder(op, "cuda") if rung.name.startswith("cuda/triton")
+]
+CASES = [
+    pytest.param(op, rung, f, id=f"{op.name}-{rung.name}-{f.name}") for op, rung in RUNGS for f in claimed(op, rung)
+]
+
+
+def large(op: Op) -> Iterator[Sample]:
+    """Calls of the size that a rung is made for: what it is tuned for is chosen by size."""
+
+    def of(*shapes: Any, **params: Any) -> Sample:
+        return Sample(tuple(None if s is None else np.zeros(s) for s in shapes), params, "large")
+
+    match op.name:
+        case "matmul":
+            yield of((4096, 4096), (4096, 4096))
+        case "linear":
+            yield of((4096, 1024), (4096, 1024), (4096,), None, None, activation="gelu")
+        case "softmax" | "log_softmax":
+            yield of((1024, 4096), axis=1)
+
+
+def launched(op: Op, rung: Rung, form: Format) -> list[triton_compile.Launch]:
+    """What the rung launches on some of the op's samples."""
+    triton_compile.launches.clear()
+    taken = 0
+    for sample in [*large(op), *op.samples()]:
+        if taken == SAMPLES + len(list(large(op))):
+            break
+        given = operands(op, sample, form, "contiguous")
+        if given is None or any(a is not None and np.size(a) == 0 for a in given[0]):
+            continue
+        arrays, formats = given
+        params = dict(sample.params)
+        if not meant(op, arrays, formats, params, form):
+            continue
+        common = dispatch._promoted(op, formats)
+        on_gpu = tuple(None if a is None else gpu.xp().asarray(a) for a in arrays)
+        request = Request(op, "cuda", common, on_gpu, params)
+        if any(c is not f for c, f in zip(common, formats, strict=True)) or rung.refusal(request):
+            continue
+        with dispatch.use(**{op.name: rung.name}):
+            before = len(triton_compile.launches)
+            with contextlib.suppress(FormatError):  # of values that were never computed
+                dispatch.make_plan(op, "cuda:0", formats, on_gpu, params).run(*on_gpu, **params)
+        taken += len(triton_compile.launches) > before
+    return list(triton_compile.launches)
+
+
+def used(launch: triton_compile.Launch) -> dict[str, int]:
+    """What a thread takes, as the assembler counted: registers (REG), bytes of memory in their place (STACK, LOCAL)."""
+    key = launch.compiled.hash
+    if key not in _used:
+        tool = Path(sys.modules["triton"].__file__).parent / "backends/nvidia/bin/cuobjdump"  # type: ignore[arg-type]
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(launch.compiled.asm["cubin"])
+            file.flush()
+            told = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+        _used[key] = {name: int(count) for name, count in re.findall(r"(REG|STACK|LOCAL):(\d+)", told)}
+    return _used[key]
+
+
+_used: dict[str, dict[str, int]] = {}
+
+
+@pytest.mark.parametrize(("op", "rung", "form"), CASES)
+def test_rung_compiles(op: Op, rung: Rung, form: Format) -> None:
+    found = launched(op, rung, form)
+    if not found:
+        pytest.skip("launches nothing on these samples")
+    for launch in found:
+        name = f"{launch.kernel} for sm_{launch.arch}, {launch.constants}"
+        assert launch.compiled.metadata.shared <= SHARED[launch.arch], (
+            f"{name}: {launch.compiled.metadata.shared} bytes shared"
+        )
+        spilled = used(launch)["STACK"] + used(launch)["LOCAL"]
+        assert spilled <= SPILLS.get(launch.kernel, 0), f"{name} spills {spilled} bytes"
