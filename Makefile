@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-CXX_SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.h')
+CXX_SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CODE   := engine kernels bench tests examples setup.py
 
 .PHONY: demo test dev bench bench-report lint format types types-links test-triton test-kernels test-isas test-portable \

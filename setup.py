@@ -27,7 +27,8 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 ROOTS = {"ulpgrad": "engine", "ulpgrad.kernels": "kernels", "ulpgrad.bench": "bench"}
-SHOWN = {f"ulpgrad.{folder.replace('/', '.')}": folder for folder in ("csrc/cpu", "csrc/cpu/isa", "csrc/cpu/ladder")}
+FOLDERS = ("csrc/cpu", "csrc/cpu/isa", "csrc/cpu/ladder", "csrc/cuda")
+SHOWN = {f"ulpgrad.{folder.replace('/', '.')}": folder for folder in FOLDERS}
 
 SOURCES = Path("csrc/cpu")
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
@@ -48,7 +49,8 @@ row operations; integer and 16-bit kernels most. With g++ or clang++ on the PATH
 
 
 def packages() -> list[str]:
-    """Every package below each root, by its installed name, and the C++ sources, which `ulpgrad ladder` shows."""
+    """Every package below each root, by its installed name, and the C++ sources: `ulpgrad ladder` shows them, and those for
+    GPUs are compiled where they run."""
     code = [name for root, folder in ROOTS.items() for name in [root, *(f"{root}.{p}" for p in find_packages(folder))]]
     return [*code, *SHOWN]
 
@@ -185,7 +187,7 @@ class BuildNative(build_ext):
 setup(
     packages=packages(),
     package_dir={**ROOTS, **SHOWN},
-    package_data={"": ["py.typed", "*.json", "*.html", "*.css", "*.js", "*.txt", "*.cpp", "*.h"]},
+    package_data={"": ["py.typed", "*.json", "*.html", "*.css", "*.js", "*.txt", "*.cpp", "*.h", "*.cu", "*.cuh"]},
     ext_modules=[Extension("ulpgrad._native", sources=[], optional=True)],
     cmdclass={"build_ext": BuildNative},
 )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from functools import cache
+from pathlib import Path
 from typing import Final
 
 VARIABLES: Final = {
@@ -30,13 +33,28 @@ VARIABLES: Final = {
         "1",
         "0 refuses calls on a GPU that only the CPU has a kernel for, instead of copying there and back",
     ),
-    "ULPGRAD_CACHE": ("", "folder for downloaded data sets; default: ~/.cache/ulpgrad"),
+    "ULPGRAD_CACHE": ("", "folder for downloaded data sets and compiled kernels; default: ~/.cache/ulpgrad"),
 }
 
 
 def get(name: str) -> str:
     """The value of a variable of the table, or its default."""
     return os.environ.get(name, VARIABLES[name][0]).strip()
+
+
+def cache_folder(kind: str) -> Path:
+    """A folder of that name in the cache; one for this process alone where the cache cannot be written."""
+    return _writable(Path(get("ULPGRAD_CACHE") or Path.home() / ".cache" / "ulpgrad") / kind)
+
+
+@cache
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="ulpgrad-"))
 
 
 def cores() -> int:

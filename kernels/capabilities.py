@@ -47,6 +47,12 @@ def _triton() -> str | None:
     return None if importlib.util.find_spec("triton") else "Triton is not installed: pip install 'ulpgrad[triton]'"
 
 
+def _cuda_compile() -> str | None:
+    from ulpgrad.kernels import cuda_compile
+
+    return cuda_compile.missing()
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "native": native.missing,
     "avx2": _isa("avx2", "AVX2 with FMA and F16C"),
@@ -58,6 +64,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "numba": _numba,
     "triton": _triton,
     "cuda": _cuda,
+    "cuda_compile": _cuda_compile,
 }
 
 

@@ -94,23 +94,12 @@ def loop(
     return "\n".join(text)
 
 
-def _folder() -> Path:
-    """Where generated loops lie, with Numba's cache beside them; a temporary folder if the cache cannot be written."""
-    folder = Path(settings.get("ULPGRAD_CACHE") or Path.home() / ".cache" / "ulpgrad") / "numba"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="ulpgrad-"))
-
-
 @cache
 def load(name: str, text: str) -> ModuleType:
     """The module of generated loops, imported from a file, since only those can be cached by Numba."""
     text = HEAD + text
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    path = _folder() / f"{name}_{digest}.py"
+    path = settings.cache_folder("numba") / f"{name}_{digest}.py"
     if not path.exists():
         with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".new", delete=False) as fresh:
             fresh.write(text)

@@ -23,7 +23,8 @@ from ulpgrad.kernels.spec import Op
 
 ON_GPU = ("triton", "cuda", "cupy")
 # The capabilities of a machine that a road asks for: the first word of a rung's name, and of its file's.
-ROADS = {"native": ("native",), "numba": ("numba",), "cupy": ("cuda",), "cuda": ("cuda",), "triton": ("cuda", "triton")}
+ROADS = {"native": ("native",), "numba": ("numba",), "cupy": ("cuda",), "cuda": ("cuda", "cuda_compile"),
+         "triton": ("cuda", "triton")}  # fmt: skip
 
 
 @dataclass(frozen=True)
