@@ -61,8 +61,12 @@ def to_device(array: Any, index: int = 0) -> Any:
 
 def to_host(array: Any) -> Any:
     """A NumPy array of the same values; what lies on the host as it is. Blocks part by part."""
-    if array.__class__ is np.ndarray or not hasattr(array, "device"):
-        return array.on(to_host) if hasattr(array, "codes") else array
+    if array.__class__ is np.ndarray:
+        return array
+    if hasattr(array, "codes"):
+        return array.on(to_host)
+    if not hasattr(array, "device"):
+        return array
     with xp().cuda.Device(array.device.id):
         return array.get()
 
