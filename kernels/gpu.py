@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -51,6 +52,19 @@ def copied(array: Any) -> Any:
         return xp().array(array, copy=True, order="C")
 
 
+def flat(array: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """The values as one contiguous row, in the order of memory where they fill it, and a function that gives a row of results
+    the shape and layout of the array."""
+    if array.flags.c_contiguous:
+        return array.reshape(-1), lambda out: out.reshape(array.shape)
+    axes = sorted(range(array.ndim), key=lambda i: -array.strides[i])
+    turned = array.transpose(axes)
+    if not turned.flags.c_contiguous:
+        return contiguous(array).reshape(-1), lambda out: out.reshape(array.shape)
+    back = sorted(range(array.ndim), key=axes.__getitem__)
+    return turned.reshape(-1), lambda out: out.reshape(turned.shape).transpose(back)
+
+
 def to_device(array: Any, index: int = 0) -> Any:
     """The array on the device of that number: itself if it is there, else a copy. Blocks part by part."""
     if hasattr(array, "codes"):
@@ -82,4 +96,16 @@ def count() -> int:
     return int(xp().cuda.runtime.getDeviceCount())
 
 
-__all__ = ["MODES", "contiguous", "copied", "count", "is_array", "mode", "on_device", "to_device", "to_host", "xp"]
+__all__ = [
+    "MODES",
+    "contiguous",
+    "copied",
+    "count",
+    "flat",
+    "is_array",
+    "mode",
+    "on_device",
+    "to_device",
+    "to_host",
+    "xp",
+]
