@@ -8,7 +8,7 @@ __global__ void __launch_bounds__(256) conv_tiles(T* y, const T* x, const T* w, 
                                                   Strides xs, Strides ws, Strides ys, int activation) {
   constexpr int SIDE = 16;
   __shared__ Wide<T> pixels[SIDE][SIDE + 1], weights[SIDE][SIDE + 1];  // [depth][row], [depth][channel]; + 1: own banks
-  __shared__ Gather g;  // the same for all threads
+  __shared__ Gather g;                                                 // the same for all threads
   if (threadIdx.x == 0) g = gather_of<GRADIENT>(c, blockIdx.z);
   __syncthreads();
   const unsigned first_row = blockIdx.x * SIDE;
