@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -38,7 +39,9 @@ def xp() -> Any:
 
 def is_array(value: Any) -> bool:
     """Whether it is an array on a GPU."""
-    return type(value).__name__ == "ndarray" and not isinstance(value, np.ndarray) and isinstance(value, xp().ndarray)
+    if isinstance(value, np.ndarray) or type(value).__name__ != "ndarray":
+        return False
+    return bool(mode() or "cupy" in sys.modules) and isinstance(value, xp().ndarray)
 
 
 def contiguous(array: Any) -> Any:
@@ -79,10 +82,27 @@ def to_host(array: Any) -> Any:
         return array
     if hasattr(array, "codes"):
         return array.on(to_host)
-    if not hasattr(array, "device"):
+    if isinstance(array, np.ndarray) or not hasattr(array, "device"):
         return array
     with xp().cuda.Device(array.device.id):
         return array.get()
+
+
+def pinned(array: Any) -> Any:
+    """A copy of a NumPy array in page-locked memory, which a device reads while the host goes on."""
+    memory = xp().cuda.alloc_pinned_memory(max(array.nbytes, 1))
+    out = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
+    out[...] = array
+    return out
+
+
+def is_pinned(array: Any) -> bool:
+    """Whether a NumPy array lies in memory made by `pinned`."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    if isinstance(array, memoryview):
+        array = array.obj
+    return type(array).__name__ == "PinnedMemoryPointer"
 
 
 def on_device(index: int) -> Any:
@@ -103,8 +123,10 @@ __all__ = [
     "count",
     "flat",
     "is_array",
+    "is_pinned",
     "mode",
     "on_device",
+    "pinned",
     "to_device",
     "to_host",
     "xp",
