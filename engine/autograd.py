@@ -17,10 +17,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ulpgrad.device import beside
-from ulpgrad.errors import DeviceError, GradientError, ShapeError
+from ulpgrad.errors import GradientError, ShapeError
 from ulpgrad.formats import Format, gradient_format
 
 if TYPE_CHECKING:
@@ -161,12 +158,11 @@ class Placed:
         from ulpgrad.tensor import Tensor
 
         given = self.gradient.storage
-        storage = memory.zeros_beside(given, self.shape)
-        if given.ndim and given.__class__ is np.ndarray:
+        storage = memory.zeros(self.shape, given.dtype)
+        if given.ndim:
             copy_into(storage[self.index], given)
         else:
-            with beside(storage):
-                storage[self.index] = given
+            storage[self.index] = given
         return Tensor(storage, self.gradient.dtype)
 
 
@@ -241,8 +237,7 @@ def _walk(
         else:
             known = pending[edge[0]][edge[1]] if isinstance(edge, tuple) else leaves[key][1]
             assert known is not None
-            with beside(known.storage):
-                known.storage[placed.index] += placed.gradient.storage
+            known.storage[placed.index] += placed.gradient.storage
 
     needed = None if wanted is None else _ancestors_of_wanted(roots, wanted)
     with _GradMode(create_graph):
@@ -341,12 +336,8 @@ def _seed(tensor: Tensor, gradient: Tensor | None, what: str) -> Tensor:
                 f"{what}: a tensor of shape {tensor.shape} needs an explicit gradient of that shape; only a single "
                 "value can do without (take .sum() or .mean() first)"
             )
-        return ops.ones(tensor.shape, dtype=gradient_format(tensor.dtype), device=tensor.device)
+        return ops.ones(tensor.shape, dtype=gradient_format(tensor.dtype))
     gradient = ops.as_tensor(gradient)
-    if gradient.device != tensor.device:
-        raise DeviceError(
-            f"{what}: gradient on {gradient.device} for a tensor on {tensor.device}: move it with .to(device)"
-        )
     if gradient.shape != tensor.shape:
         raise ShapeError(f"{what}: gradient of shape {gradient.shape} for a tensor of shape {tensor.shape}")
     form = gradient_format(tensor.dtype)

@@ -34,6 +34,11 @@ VARIABLES: Final = {
         "0 refuses calls on a GPU that only the CPU has a kernel for, instead of copying there and back",
     ),
     "ULPGRAD_CACHE": ("", "folder for downloaded data sets and compiled kernels; default: ~/.cache/ulpgrad"),
+    "ULPGRAD_FLOAT32_MATMUL": (
+        "tf32x3",
+        "how GPUs multiply float32: 'tf32x3' (on tensor cores, in three parts, as exact as float32 asks), 'ieee' (on the "
+        "ordinary units), or 'tf32' (fast, 10 bits of each operand's mantissa)",
+    ),
 }
 
 

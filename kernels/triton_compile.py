@@ -75,6 +75,8 @@ def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: d
 
 def _type(value: Any) -> tuple[str, bool]:
     """Triton's name of an argument's type, and whether it is known to be a multiple of 16."""
+    if value is None:
+        return "constexpr", False
     if isinstance(value, bool):
         return "i1", False
     if isinstance(value, int):

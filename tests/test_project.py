@@ -22,7 +22,7 @@ LEVELS = [
     {"kernels"},
     {"device", "dispatch", "remembered"},
     {"autograd", "tensor", "differentiable", "function", "learning"},
-    {"cuda", "ops", "random", "policy", "explain", "fixed", "fused"},
+    {"ops", "random", "policy", "explain", "fixed", "fused"},
     {"nn", "optim", "io", "data", "testing", "quantization"},
     {"bench"},
     {"cli"},

@@ -129,8 +129,7 @@ def linear(
     x = as_tensor(x)
     packed: dict[str, Any] = {}
     if isinstance(weight, PackedWeight):
-        few = x.ndim < 2 or math.prod(x.shape[:-1]) <= PackedWeight.FEW
-        if few or weight.prepacked is None:  # read where it stands
+        if x.ndim < 2 or math.prod(x.shape[:-1]) <= PackedWeight.FEW:  # read where it stands
             return linear(x, weight.tensor, bias, activation, scale=scale, residual=residual, dtype=dtype,
                           accumulate=accumulate, accumulate_backward=accumulate_backward)  # fmt: skip
         packed, weight = {"packed": weight.prepacked}, weight.tensor

@@ -10,6 +10,7 @@ import numpy as np
 
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import FLOATS, REALS, Array, Format, bfloat16, float16, float32, float64
+from ulpgrad.kernels.matmul import strided
 from ulpgrad.kernels.spec import Op, Sample, promoted
 
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "sigmoid")
@@ -113,6 +114,7 @@ def matmul_samples() -> Iterable[Sample]:
     yield pair((1, 37), (37, 21), "one row")
     yield pair((21, 37), (37, 1), "one column")
     yield pair((16, 64), (64, 32), "whole tiles")
+    yield pair((3, 32, 48), (3, 48, 16), "stack of whole tiles")
     yield pair((17, 33), (33, 35), "odd sizes")
     yield pair((2, 3, 5, 7), (3, 7, 4), "stacks broadcast")
     yield pair((1, 5, 7), (4, 7, 3), "one matrix for a stack")
@@ -156,6 +158,9 @@ def linear_samples() -> Iterable[Sample]:
         rest = (rng.standard_normal(shape) if name in operands else None for name, shape in shapes.items())
         x, weight = rng.standard_normal((m, k)), rng.standard_normal((n, k)) / k**0.5
         yield Sample((x, weight, *rest), finish, f"finished, {m} x {k} x {n}")
+    x, weight, residual = (rng.standard_normal(shape) for shape in ((40, 64), (48, 64), (40, 48)))
+    yield Sample((x, weight / 8, rng.standard_normal(48), rng.standard_normal(48), residual),
+                 {"activation": "silu", "factor": 0.5}, "whole tiles, finished")  # fmt: skip
     yield Sample((rng.standard_normal((2, 3, 5)), rng.standard_normal((4, 5)), None, None, rng.standard_normal((2, 3, 4))),
                  name="residual with leading axes")  # fmt: skip
     wide = np.linspace(-30, 30, 121).reshape(-1, 1)
@@ -174,6 +179,7 @@ matmul = Op(
     samples=matmul_samples,
     ulps=ULPS,
     magnitude=lambda a, b: np.matmul(abs(a), abs(b)),
+    key=strided.of_product,
 )
 
 linear = Op(
@@ -190,5 +196,5 @@ linear = Op(
     samples=linear_samples,
     ulps=ULPS,
     magnitude=linear_magnitude,
-    key=lambda *_, dtype=None, **__: dtype,
+    key=lambda x, weight, *_, dtype=None, **__: (dtype, strided.of_layer(x, weight)),
 )

@@ -1,0 +1,91 @@
+"""Sizes of tiles, warps and pipeline stages, as data: by architecture and kind of product, from the largest tile to the smallest.
+
+A problem gets the first whose tiles are not wider than the problem and are at least as many as the multiprocessors; what was
+measured on this machine (`triton_tune`) comes first.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ulpgrad.formats import Format, float16, float32, float64
+from ulpgrad.kernels import gpu
+
+
+class Config(NamedTuple):
+    """A tile of m x n results, k summed at a time; `group` rows of tiles share what they read of b."""
+
+    m: int
+    n: int
+    k: int
+    warps: int
+    stages: int
+    group: int = 8
+
+    @property
+    def blocks(self) -> dict[str, int]:
+        """The sizes as constexprs of a kernel, and Triton's options."""
+        return {
+            "BLOCK_M": self.m, "BLOCK_N": self.n, "BLOCK_K": self.k, "num_warps": self.warps, "num_stages": self.stages,
+        }  # fmt: skip
+
+
+# Kinds: "half" (float16, bfloat16), "float8", "bytes" (8-bit integers), "single" (float32 as three products of tf32), "ieee"
+# (float32 on the ordinary units), "double", "integer" (whole numbers on the ordinary units).
+TABLE: dict[tuple[int, str], tuple[Config, ...]] = {
+    (90, "half"): (
+        Config(128, 256, 64, 8, 3), Config(128, 128, 64, 8, 4), Config(64, 128, 64, 4, 4), Config(64, 64, 64, 4, 4),
+        Config(32, 64, 64, 4, 4), Config(16, 64, 64, 4, 4), Config(32, 32, 32, 4, 3), Config(16, 16, 32, 2, 3),
+    ),
+    (80, "half"): (
+        Config(128, 256, 32, 8, 3), Config(128, 128, 32, 4, 4), Config(64, 128, 32, 4, 4), Config(64, 64, 32, 4, 4),
+        Config(32, 64, 32, 4, 4), Config(16, 64, 32, 4, 4), Config(32, 32, 32, 4, 3), Config(16, 16, 32, 2, 3),
+    ),
+    (90, "float8"): (
+        Config(128, 256, 128, 8, 3), Config(128, 128, 128, 8, 4), Config(64, 128, 128, 4, 4), Config(64, 64, 64, 4, 4),
+        Config(32, 32, 64, 4, 3), Config(16, 32, 32, 2, 3),
+    ),
+    (80, "float8"): (
+        Config(128, 128, 64, 8, 3), Config(64, 128, 64, 4, 4), Config(64, 64, 64, 4, 4), Config(32, 32, 64, 4, 3),
+        Config(16, 32, 32, 2, 3),
+    ),
+    (90, "single"): (
+        Config(128, 128, 32, 8, 3), Config(64, 128, 32, 4, 3), Config(64, 64, 32, 4, 3), Config(32, 32, 32, 4, 3),
+        Config(16, 32, 32, 2, 3),
+    ),
+    (80, "single"): (
+        Config(128, 64, 32, 8, 3), Config(64, 64, 32, 4, 3), Config(32, 32, 32, 4, 3), Config(16, 32, 32, 2, 3),
+    ),
+    (80, "ieee"): (Config(128, 64, 16, 8, 3), Config(64, 64, 16, 8, 3), Config(32, 32, 16, 4, 3), Config(16, 16, 16, 2, 2)),
+    (80, "double"): (Config(64, 64, 16, 8, 3), Config(32, 32, 16, 4, 3), Config(16, 16, 16, 2, 2)),
+    (80, "integer"): (Config(64, 64, 1, 8, 2), Config(32, 32, 1, 4, 2), Config(8, 32, 1, 2, 2)),
+    (90, "bytes"): (
+        Config(128, 256, 128, 8, 3), Config(128, 128, 128, 8, 4), Config(64, 64, 64, 4, 4), Config(32, 32, 64, 4, 3),
+        Config(16, 32, 32, 2, 3),
+    ),
+    (80, "bytes"): (
+        Config(128, 128, 64, 8, 3), Config(64, 64, 64, 4, 4), Config(32, 32, 64, 4, 3), Config(16, 32, 32, 2, 3),
+    ),
+}  # fmt: skip
+
+
+def kind(form: Format) -> str:
+    """The row of the table for operands of a float format, on tensor cores where they have units for it."""
+    if form is float64:
+        return "double"
+    if form is float32:
+        return "single"
+    return "half" if form.bits == 16 or form is float16 else "float8"
+
+
+def table(name: str) -> tuple[Config, ...]:
+    """The configurations of a kind on the current device: those of the newest architecture that is not newer than it."""
+    newest = max((arch for arch, row in TABLE if row == name and arch <= gpu.capability()), default=80)
+    return TABLE[newest, name]
+
+
+def choose(name: str, m: int, n: int, count: int = 1) -> Config:
+    """The configuration for `count` products of m x n results."""
+    fitting = [c for c in table(name) if c.m < 2 * max(m, 1) and c.n < 2 * max(n, 1)] or [table(name)[-1]]
+    enough = gpu.processors()
+    return next((c for c in fitting if count * -(-m // c.m) * -(-n // c.n) >= enough), fitting[-1])

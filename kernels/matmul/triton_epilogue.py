@@ -1,0 +1,76 @@
+"""What becomes of a tile of sums before it is stored: scale, bias, activation, residual, and rounding to 8-bit floats by bits."""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
+from __future__ import annotations
+
+from ulpgrad.kernels.triton_launch import tl, triton
+from ulpgrad.kernels.triton_math import normal_cdf, sigmoid, tanh
+
+
+@triton.jit
+def activate(x, ACTIVATION: tl.constexpr):
+    """The activation of that name, of float32 or float64 values; none for None."""
+    y = x
+    if ACTIVATION == "relu":
+        y = tl.where(x < 0, 0.0, x)  # NaN stays
+    elif ACTIVATION == "gelu":
+        y = x * normal_cdf(x)
+    elif ACTIVATION == "silu":
+        y = x * sigmoid(x)
+    elif ACTIVATION == "sigmoid":
+        y = sigmoid(x)
+    elif ACTIVATION == "tanh":
+        y = tanh(x)
+    return y
+
+
+@triton.jit
+def finish(
+    y, rows, columns, m, n, scale, bias, residual, factor, stride_rm, stride_rn,
+    ACTIVATION: tl.constexpr, FACTOR: tl.constexpr,
+):  # fmt: skip
+    """activation(y * factor * scale + bias) + residual, for the tile of these rows [r, 1] and columns [1, c]. Operands that are
+    None are left out; `factor` is a float64, as the integer of its bits."""
+    if FACTOR:
+        y *= tl.full((1, 1), factor, tl.int64).to(tl.float64, bitcast=True).to(y.dtype)
+    if scale is not None:
+        y *= tl.load(scale + columns, columns < n, 0).to(y.dtype)
+    if bias is not None:
+        y += tl.load(bias + columns, columns < n, 0).to(y.dtype)
+    y = activate(y, ACTIVATION)
+    if residual is not None:
+        at = rows.to(tl.int64) * stride_rm + columns.to(tl.int64) * stride_rn
+        y += tl.load(residual + at, (rows < m) & (columns < n), 0).to(y.dtype)
+    return y
+
+
+@triton.jit
+def as_float8(x, EXPONENT_BITS: tl.constexpr):
+    """float32 values as codes of float8_e4m3fn (4) or float8_e5m2 (5), to nearest even. What is too large becomes NaN or
+    infinity, as these formats say: the hardware's own conversion would give the largest value."""
+    bias: tl.constexpr = (1 << (EXPONENT_BITS - 1)) - 1
+    mantissa: tl.constexpr = 7 - EXPONENT_BITS
+    shift: tl.constexpr = 23 - mantissa
+    largest: tl.constexpr = 0x7E if EXPONENT_BITS == 4 else 0x7B
+    beyond: tl.constexpr = 0x7F if EXPONENT_BITS == 4 else 0x7C
+    # Below the least normal value: added to a power of two whose last place is the least subnormal, the sum rounds as it should.
+    anchor: tl.constexpr = (127 + 23 + 1 - bias - mantissa) << 23
+    bits = x.to(tl.int32, bitcast=True)
+    size = bits & 0x7FFFFFFF
+    normal = ((size + ((1 << (shift - 1)) - 1) + ((size >> shift) & 1)) >> shift) - ((127 - bias) << mantissa)
+    moved = size.to(tl.float32, bitcast=True) + tl.full((1, 1), anchor, tl.int32).to(tl.float32, bitcast=True)
+    code = tl.where(size < ((128 - bias) << 23), moved.to(tl.int32, bitcast=True) - anchor, normal)
+    code = tl.where(code > largest, beyond, code)
+    code = tl.where(size > 0x7F800000, 0x7F, code)
+    return (code | ((bits >> 24) & 0x80)).to(tl.uint8)
+
+
+@triton.jit
+def stored(y, out, EXPONENT_BITS: tl.constexpr):
+    """Values as elements of `out`: codes of an 8-bit float where `EXPONENT_BITS` says so, else rounded by a conversion."""
+    if EXPONENT_BITS > 0:
+        result = as_float8(y, EXPONENT_BITS)
+    else:
+        result = y.to(out.dtype.element_ty)
+    return result
