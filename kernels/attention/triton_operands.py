@@ -1,0 +1,98 @@
+"""What the rungs in Triton share: operands as (batch, heads, length, features) with their strides, and masked scores."""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, NamedTuple
+
+from ulpgrad.formats import Format, as_format, bfloat16, bool_, float16, float32
+from ulpgrad.kernels import gpu
+from ulpgrad.kernels.triton_launch import tl, triton, typed
+
+FORMATS = (float32, bfloat16, float16, bool_)
+NO_MASK, BOOL_MASK, ADDED_MASK = 0, 1, 2
+
+
+def format_of(a: Any) -> Format:
+    """The format of a stored operand: 16 bits without a type of NumPy's are bfloat16 here."""
+    return bfloat16 if a.dtype.name == "uint16" else as_format(a.dtype)
+
+
+def given(a: Any) -> Any:
+    """An operand as a kernel takes it."""
+    return typed(a, format_of(a))
+
+
+def four(a: Any) -> Any:
+    """The array with the axes (batch, heads, length, features), the last one contiguous; copied only where it must be."""
+    a = a.reshape(prod(a.shape[:-3]), *a.shape[-3:]) if a.ndim != 4 else a
+    return a if a.strides[-1] == a.itemsize or a.shape[-1] < 2 else gpu.contiguous(a)
+
+
+def stacked(a: Any) -> Any:
+    """An operand with at least one axis in front of (length, features)."""
+    return a if a.ndim > 2 else a[None]
+
+
+def steps(a: Any) -> tuple[int, int, int]:
+    """Elements from one batch, head and row to the next."""
+    return tuple(s // a.itemsize for s in a.strides[:3])
+
+
+class Mask(NamedTuple):
+    """A mask of any kind: which, its memory, and elements from one batch, head, query and key to the next."""
+
+    kind: int
+    array: Any
+    steps: tuple[int, ...]
+
+
+def mask_of(mask: Any, q: Any, keys: int) -> Mask:
+    """The mask broadcast to the scores of q and that many keys, without a copy unless there are more than two leading axes."""
+    if mask is None:
+        return Mask(NO_MASK, q, (0, 0, 0, 0))  # memory that is never read
+    seen = stacked(gpu.xp().broadcast_to(mask, (*q.shape[:-1], keys)))
+    seen = seen.reshape(prod(seen.shape[:-3]), *seen.shape[-3:]) if seen.ndim != 4 else seen
+    apart = tuple(s // seen.itemsize for s in seen.strides)
+    if mask.dtype == bool:
+        return Mask(BOOL_MASK, seen.view("uint8"), apart)
+    return Mask(ADDED_MASK, given(seen), apart)
+
+
+def block_of(size: int) -> int:
+    """The power of two that holds so many features; products want 16 at least."""
+    return max(16, 1 << (size - 1).bit_length()) if size else 16
+
+
+def precision(a: Any) -> str:
+    """How products of float32 keep its accuracy on tensor cores: three of their short products for each. Others are exact."""
+    return "tf32x3" if format_of(a) is float32 else "ieee"
+
+
+@triton.jit
+def masked(s, mask, rows, columns, length, keys, row_step, column_step, IS_CAUSAL: tl.constexpr, MASK: tl.constexpr):
+    """Scores of these queries and keys (both shaped to broadcast to them), minus infinity where one may not attend."""
+    seen = (rows < length) & (columns < keys)
+    if MASK == 1:
+        seen = seen & (tl.load(mask + rows.to(tl.int64) * row_step + columns * column_step, mask=seen, other=0) != 0)
+    if MASK == 2:
+        s += tl.load(mask + rows.to(tl.int64) * row_step + columns * column_step, mask=seen, other=0).to(s.dtype)
+    if IS_CAUSAL:
+        seen = seen & (rows >= columns)
+    return tl.where(seen, s, -float("inf"))
+
+
+@triton.jit
+def weighted(weights, x, total, PRECISION: tl.constexpr):
+    """total + weights @ x, with weights in x's format; but of float16, whose range small weights leave, in TF32: the same
+    number of digits, and float32's range."""
+    if x.dtype == tl.float16:
+        return tl.dot(weights, x.to(tl.float32), total, input_precision="tf32")
+    return tl.dot(weights.to(x.dtype), x, total, input_precision=PRECISION)
+
+
+__all__ = ["ADDED_MASK", "BOOL_MASK", "FORMATS", "NO_MASK", "Mask", "block_of", "format_of", "four", "given",
+           "mask_of", "masked", "precision", "stacked", "steps",
+           "weighted"]  # fmt: skip

@@ -1,0 +1,168 @@
+"""Products and a softmax with the whole matrix of scores in memory: every step a kernel of its own, in the obvious order.
+
+Keys and values that serve several heads of queries are found by their strides, not repeated. Next limit: the scores, which are
+written and read four times where one pass over keys and values would do, and grow with the square of the length.
+"""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
+from __future__ import annotations
+
+from typing import Any
+
+from ulpgrad.formats import bool_, float32, float64
+from ulpgrad.kernels import gpu
+from ulpgrad.kernels.attention import spec
+from ulpgrad.kernels.attention.triton_operands import four, mask_of, masked, precision, stacked, steps
+from ulpgrad.kernels.registry import kernel
+from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
+
+FORMATS = (float32, float64, bool_)
+ROWS, COLUMNS = 64, 128  # of the softmax
+
+
+@triton.jit
+def _product(
+    c, a, b, heads, a_share, b_share, repeats, rows, columns, depth, c_batch, c_head, c_row,
+    a_batch, a_head, a_row, a_column, b_batch, b_head, b_row, b_column, scale,
+    BLOCK: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """c = scale * a @ b, head by head, each summed over `repeats` heads in a row; fewer heads of a or b are shared."""
+    across = tl.cdiv(columns, BLOCK)
+    tiles = tl.cdiv(rows, BLOCK) * across
+    tile, which = tl.program_id(0) % tiles, (tl.program_id(0) // tiles).to(tl.int64)
+    batch, head = which // heads, which % heads
+    i = (tile // across).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    j = (tile % across).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    down, along = tl.arange(0, DEPTH)[:, None].to(tl.int64), tl.arange(0, DEPTH)[None, :].to(tl.int64)
+    total = tl.zeros((BLOCK, BLOCK), c.dtype.element_ty)
+    for repeat in range(repeats):
+        left = a + batch * a_batch + (head * repeats + repeat) // a_share * a_head + i * a_row
+        right = b + batch * b_batch + (head * repeats + repeat) // b_share * b_head + j * b_column
+        for k in range(0, depth, DEPTH):
+            x = tl.load(left + (k + along) * a_column, mask=(i < rows) & (k + along < depth), other=0)
+            y = tl.load(right + (k + down) * b_row, mask=(k + down < depth) & (j < columns), other=0)
+            total = tl.dot(x, y, total, input_precision=PRECISION, out_dtype=c.dtype.element_ty)
+    out = c + batch * c_batch + head * c_head + i * c_row + j
+    tl.store(out, total * scale, mask=(i < rows) & (j < columns))
+
+
+@triton.jit
+def _softmax(
+    s, lse, mask, heads, length, keys, mask_batch, mask_head, mask_row, mask_column,
+    IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Rows of scores become weights, in place: one pass for their largest values and sums, one to write."""
+    blocks = tl.cdiv(length, ROWS)
+    which = (tl.program_id(0) // blocks).to(tl.int64)
+    rows = tl.program_id(0) % blocks * ROWS + tl.arange(0, ROWS)
+    at = tl.arange(0, COLUMNS)[None, :]
+    mask += which // heads * mask_batch + which % heads * mask_head
+    row = s + (which * length + rows)[:, None] * keys
+    top = tl.full((ROWS,), -float("inf"), s.dtype.element_ty)
+    total = tl.zeros((ROWS,), s.dtype.element_ty)
+    for start in range(0, keys, COLUMNS):
+        inside = (rows < length)[:, None] & (start + at < keys)
+        x = masked(tl.load(row + start + at, mask=inside, other=0), mask, rows[:, None], start + at, length, keys,
+                   mask_row, mask_column, IS_CAUSAL, MASK)  # fmt: skip
+        higher = tl.maximum(top, tl.max(x, 1))
+        base = tl.where(higher == -float("inf"), 0, higher)
+        total = total * tl.exp(top - base) + tl.sum(tl.exp(x - base[:, None]), 1)
+        top = higher
+    base = tl.where(top == -float("inf"), 0, top)
+    norm = tl.where(total == 0, 1, total)
+    for start in range(0, keys, COLUMNS):
+        inside = (rows < length)[:, None] & (start + at < keys)
+        x = masked(tl.load(row + start + at, mask=inside, other=0), mask, rows[:, None], start + at, length, keys,
+                   mask_row, mask_column, IS_CAUSAL, MASK)  # fmt: skip
+        tl.store(row + start + at, tl.exp(x - base[:, None]) / norm[:, None], mask=inside)
+    tl.store(lse + which * length + rows, top + tl.log(total), mask=rows < length)
+
+
+@triton.jit
+def _softmax_gradient(
+    s, wanted, g, y, lse, mask, heads, length, keys, e, g_batch, g_head, g_row, y_batch, y_head, y_row,
+    mask_batch, mask_head, mask_row, mask_column, scale,
+    IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Rows of scores become weights, and the gradients of the weights those of the scores, both in place."""
+    blocks = tl.cdiv(length, ROWS)
+    which = (tl.program_id(0) // blocks).to(tl.int64)
+    batch, head = which // heads, which % heads
+    rows = tl.program_id(0) % blocks * ROWS + tl.arange(0, ROWS)
+    at = tl.arange(0, COLUMNS)[None, :]
+    mask += batch * mask_batch + head * mask_head
+    g += batch * g_batch + head * g_head + rows.to(tl.int64)[:, None] * g_row
+    y += batch * y_batch + head * y_head + rows.to(tl.int64)[:, None] * y_row
+    row = (which * length + rows)[:, None] * keys
+    own = tl.zeros((ROWS,), s.dtype.element_ty)
+    for start in range(0, e, COLUMNS):
+        inside = (rows < length)[:, None] & (start + at < e)
+        x = tl.load(g + start + at, mask=inside, other=0)
+        own += tl.sum(x * tl.load(y + start + at, mask=inside, other=0), 1)
+    base = tl.load(lse + which * length + rows, mask=rows < length, other=0)
+    base = tl.where(base == -float("inf"), float("inf"), base)
+    for start in range(0, keys, COLUMNS):
+        inside = (rows < length)[:, None] & (start + at < keys)
+        x = masked(tl.load(s + row + start + at, mask=inside, other=0), mask, rows[:, None], start + at, length, keys,
+                   mask_row, mask_column, IS_CAUSAL, MASK)  # fmt: skip
+        weight = tl.exp(x - base[:, None])
+        change = tl.load(wanted + row + start + at, mask=inside, other=0) - own[:, None]
+        tl.store(s + row + start + at, weight, mask=inside)
+        tl.store(wanted + row + start + at, weight * change * scale, mask=inside)
+
+
+def product(c: Any, a: Any, b: Any, *, scale: float = 1.0, repeats: int = 1) -> Any:
+    """c = scale * a @ b over four axes; b's (or, with `repeats`, c's) heads may be fewer than a's."""
+    batch, heads, rows, columns = c.shape
+    apart = [tuple(s // x.itemsize for s in x.strides) for x in (a, b)]
+    block, warps = (64, 4) if c.dtype.itemsize == 8 else (128, 8)
+    tiles = cdiv(rows, block) * cdiv(columns, block)
+    every = heads * repeats
+    launch(
+        _product, (tiles * batch * heads,), c, a, b, heads, every // max(1, a.shape[1]),
+        every // max(1, b.shape[1]), repeats, rows, columns, a.shape[-1], *steps(c), *apart[0], *apart[1], float(scale),
+        BLOCK=block, DEPTH=32, PRECISION=precision(b), num_warps=warps, num_stages=3,
+    )  # fmt: skip
+    return c
+
+
+def _scores(q: Any, k: Any, scale: float) -> Any:
+    """Scores of every query and key."""
+    return product(gpu.xp().empty((*q.shape[:3], k.shape[2]), q.dtype), q, k.swapaxes(2, 3), scale=scale)
+
+
+@kernel(spec.attention, "cuda/triton-unfused", rank=40, formats=FORMATS)
+def attention(q: Any, k: Any, v: Any, mask: Any, *, is_causal: bool, scale: float) -> tuple[Any, Any]:
+    xp, shape = gpu.xp(), q.shape[:-1]
+    seen = mask_of(mask, q, k.shape[-2])
+    q, k, v = (four(stacked(a)) for a in (q, k, v))
+    s = _scores(q, k, scale)
+    y, lse = xp.empty((*q.shape[:3], v.shape[3]), q.dtype), xp.empty(q.shape[:3], s.dtype)
+    launch(
+        _softmax, (cdiv(q.shape[2], ROWS) * q.shape[0] * q.shape[1],), s, lse, seen.array, *s.shape[1:], *seen.steps,
+        IS_CAUSAL=is_causal, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=4,
+    )  # fmt: skip
+    return product(y, s, v).reshape(*shape, v.shape[3]), lse.reshape(shape)
+
+
+@kernel(spec.attention_gradient, "cuda/triton-unfused", rank=40, formats=FORMATS)
+def attention_gradient(
+    g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, *, is_causal: bool, scale: float
+) -> tuple[Any, Any, Any]:
+    xp, shapes = gpu.xp(), (q.shape, k.shape, v.shape)
+    seen = mask_of(mask, q, k.shape[-2])
+    g, q, k, v, y = (four(stacked(a)) for a in (g, q, k, v, y))
+    share = q.shape[1] // max(1, k.shape[1])
+    s = _scores(q, k, scale)
+    wanted = product(xp.empty_like(s), g, v.swapaxes(2, 3))
+    launch(
+        _softmax_gradient, (cdiv(q.shape[2], ROWS) * q.shape[0] * q.shape[1],), s, wanted, g, y, gpu.contiguous(lse),
+        seen.array, *s.shape[1:], v.shape[3], *steps(g), *steps(y), *seen.steps, float(scale),
+        IS_CAUSAL=is_causal, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=4,
+    )  # fmt: skip
+    dq, dk, dv = (xp.empty(a.shape, a.dtype) for a in (q, k, v))
+    product(dq, wanted, k)
+    product(dk, wanted.swapaxes(2, 3), q, repeats=share)
+    product(dv, s.swapaxes(2, 3), g, repeats=share)
+    return dq.reshape(shapes[0]), dk.reshape(shapes[1]), dv.reshape(shapes[2])

@@ -1,0 +1,89 @@
+"""Attention on a GPU where samples do not reach: several blocks of odd lengths, heads that share keys, rows that see nothing, and
+operands as a layer of heads gives them, with the axis of heads behind that of lengths."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ulpgrad import dispatch
+from ulpgrad.formats import Format, as_format, bfloat16, float16, float32
+from ulpgrad.kernels import capabilities, gpu, registry
+from ulpgrad.kernels.attention import spec
+from ulpgrad.kernels.registry import Request
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from test_kernels import check
+
+if capabilities.missing("triton") is not None:
+    pytest.skip(str(capabilities.missing("triton")), allow_module_level=True)
+
+RUNGS = [r.name for r in registry.ladder(spec.attention, "cuda") if r.name.startswith("cuda/triton")]
+HEADS_LAST = (0, 2, 1, 3)
+
+
+def operands(causal: bool, masked: str, form: Format) -> tuple[Any, ...]:
+    """q, k, v, mask: two heads of queries on one of keys, lengths that no block divides, the first rows masked entirely."""
+    rng = np.random.default_rng(3)
+    arrays = [form.encode(rng.standard_normal(s)) for s in ((1, 2, 141, 24), (1, 1, 133, 24), (1, 1, 133, 40))]
+    seen = rng.random((141, 133)) < 0.5
+    seen[:3] = False
+    added = np.where(seen, rng.standard_normal(seen.shape), -np.inf).astype(np.float32)
+    return *arrays, {"": None, "bool": seen, "added": added}[masked]
+
+
+def run(op: Any, rung: str, arrays: Any, formats: Any, params: dict[str, Any]) -> Any:
+    """On the device, images of heads given as views with their axes swapped."""
+    on_gpu = []
+    for a in arrays:
+        turned = a is not None and a.ndim == 4
+        made = None if a is None else gpu.xp().asarray(np.ascontiguousarray(a.transpose(HEADS_LAST) if turned else a))
+        on_gpu.append(made.transpose(HEADS_LAST) if turned else made)
+    with dispatch.use(**{op.name: rung}):
+        found = dispatch.make_plan(op, "cuda:0", formats, tuple(on_gpu), params).run(*on_gpu, **params)
+    return tuple(map(gpu.to_host, found))
+
+
+@pytest.mark.parametrize(("causal", "masked"), [(False, ""), (True, ""), (False, "bool"), (True, "added")])
+@pytest.mark.parametrize("rung", RUNGS)
+def test_blocks(rung: str, causal: bool, masked: str) -> None:
+    arrays = operands(causal, masked, float32)
+    formats = tuple(None if a is None else as_format(a.dtype) for a in arrays)
+    params = {"is_causal": causal, "scale": 0.3}
+    check(spec.attention, arrays, formats, params, lambda *a, **p: run(spec.attention, rung, a, formats, p))
+    y, lse = (np.asarray(a, np.float32) for a in spec.attention.reference(*arrays, **params))
+    if masked:
+        assert (lse[..., :3] == -np.inf).all()
+    arrays = (np.random.default_rng(4).standard_normal(y.shape).astype(np.float32), *arrays, y, lse)
+    formats = (float32, *formats, float32, float32)
+    op = spec.attention_gradient
+    check(op, arrays, formats, params, lambda *a, **p: run(op, rung, a, formats, p))
+
+
+@pytest.mark.parametrize(
+    ("rung", "form"),
+    [(r, f) for r in RUNGS[1:] for f in (bfloat16, float16)] + [("cuda/triton-unfused", float32)],
+    ids=str,
+)
+def test_bits_repeat(rung: str, form: Format) -> None:
+    q, k, v, _ = operands(False, "", form)
+    formats = (form, form, form, None)
+    params = {"is_causal": True, "scale": 0.2}
+    first, again = (run(spec.attention, rung, (q, k, v, None), formats, params) for _ in range(2))
+    assert [a.tobytes() for a in first] == [a.tobytes() for a in again]
+    given, formats = (first[0], q, k, v, None, *first), (form, *formats, form, float32)
+    results = [run(spec.attention_gradient, rung, given, formats, params) for _ in range(2)]
+    assert [a.tobytes() for a in results[0]] == [a.tobytes() for a in results[1]]
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_wide_heads(rung: str) -> None:
+    """Where blocks would not fit a program the rung says so; the plain one takes every size."""
+    q = gpu.xp().zeros((1, 2, 300), np.float32)
+    found = next(r for r in registry.ladder(spec.attention, "cuda") if r.name == rung)
+    reason = found.refusal(Request(spec.attention, "cuda", (float32,) * 3, (q, q, q), {"scale": 1.0}))
+    assert reason is None if rung == "cuda/triton-unfused" else "256" in str(reason)
