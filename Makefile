@@ -5,14 +5,15 @@ BIN    := $(VENV)/bin
 CXX_SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CODE   := engine kernels bench tests examples setup.py
 
-.PHONY: demo test dev bench bench-report lint format types types-links test-triton test-kernels test-isas test-portable \
-        test-sanitize clean
+.PHONY: demo test dev bench bench-report lint format types types-links test-gpu gpu-check test-kernels test-isas \
+        test-portable test-sanitize clean
 
 demo: $(VENV)/.lab  ## train a network in a dozen number systems, and show what each brings and costs
 	$(BIN)/ulpgrad study tradeoff --quick
 
 test: $(VENV)/.dev lint types  ## every check: lint, types, tests
 	$(BIN)/python -m pytest -n 2
+	@$(MAKE) --no-print-directory test-gpu
 
 dev: $(VENV)/.dev types-links  ## a development environment, with links for type checkers and pre-commit hooks
 	@if [ -d .git ]; then $(BIN)/pre-commit install >/dev/null; fi
@@ -55,12 +56,28 @@ types: $(VENV)/.dev types-links  ## mypy --strict over the package
 	MYPYPATH=.types $(BIN)/mypy -p ulpgrad
 
 TRITON := 3.6.0 3.9.0 # the oldest and the newest that is supported
-test-triton: $(VENV)/.dev  ## what runs in Triton's interpreter, with each of these versions
-	@for v in $(TRITON); do folder=build/triton-$$v; \
-	  [ -d $$folder/triton ] || $(BIN)/python -m pip install -q --no-deps --target $$folder triton==$$v \
-	    || { echo "TRITON $$v CANNOT BE HAD HERE: what needs it is NOT TESTED"; continue; }; \
-	  echo "Triton $$v"; PYTHONPATH=$$folder $(BIN)/python -m pytest -n 2 tests/test_triton_launch.py tests/test_exercises.py \
-	    -k triton || exit 1; done
+CUPY := cupy-cuda13x cuda-pathfinder nvidia-cuda-nvrtc nvidia-cuda-runtime # no device is needed to import it, and to compile
+# Without a GPU: kernels run in Triton's interpreter and on the host, are compiled for architectures that are not there, and launches
+# go to the stub of a driver.
+test-gpu: $(TRITON:%=test-triton-%)  ## what can be said of GPU code without a GPU, with the oldest and the newest Triton
+
+test-triton-%: $(VENV)/.dev build/cupy  # a version by its number
+	@[ -d build/triton-$*/triton ] || $(BIN)/python -m pip install -q --no-deps --target build/triton-$* triton==$* || \
+	  { rm -rf build/triton-$*; echo "TRITON $* CANNOT BE HAD HERE: what needs it is NOT TESTED"; exit 0; }; \
+	echo "Triton $*"; export PYTHONPATH=build/triton-$*:build/cupy; \
+	ULPGRAD_CUDA=emulated $(BIN)/python -m pytest -n 2 tests/gpu && \
+	ULPGRAD_CUDA=compile ULPGRAD_CUDA_ARCH=80,90 $(BIN)/python -m pytest -n 2 tests/gpu && \
+	$(BIN)/python -m pytest -n 2 tests/test_triton_launch.py tests/test_exercises.py -k triton
+
+build/cupy:
+	@$(BIN)/python -m pip install -q --no-deps --target $@ $(CUPY) || { rm -rf $@; mkdir -p $@; \
+	  echo "CUPY CANNOT BE HAD HERE: what needs it is NOT TESTED"; }
+
+# As the machine is: on one with a GPU nothing is installed, and the package is found through links.
+gpu-check: types-links  ## on a machine with a GPU: all its tests, then ours beside cuBLAS, cuDNN and torch, into reports/gpu.json
+	@mkdir -p reports
+	-$(PYTHON) setup.py -q build_ext --inplace
+	PYTHONPATH=.types $(PYTHON) -m ulpgrad.bench.gpu.check --json reports/gpu.json
 
 test-kernels: $(VENV)/.dev  ## only the kernel tests; ULPGRAD_NATIVE and ULPGRAD_ISA choose which, ONLY="softmax" some of them
 	$(BIN)/python -m pytest -n 2 tests/test_kernels.py tests/test_threads.py $(if $(ONLY),-k "$(ONLY)")

@@ -19,7 +19,7 @@ import numpy as np
 
 import ulpgrad
 from ulpgrad import settings
-from ulpgrad.kernels import capabilities, native, registry
+from ulpgrad.kernels import capabilities, gpu as gpu_arrays, native, registry
 from ulpgrad.kernels.threads import get_num_threads
 
 PACKAGES = ("numpy", "numba", "ml_dtypes", "scikit-learn", "rich", "typer", "cupy", "triton")
@@ -98,10 +98,10 @@ def gpu() -> dict[str, Any]:
         "driver": "found" if shutil.which("nvidia-smi") else "no NVIDIA driver was found",
         "devices": [],
     }
-    if capabilities.missing("cuda") is None:
-        import cupy
-
-        runtime = cupy.cuda.runtime
+    if gpu_arrays.mode():
+        info["cuda"] = f"ULPGRAD_CUDA={gpu_arrays.mode()}: no device is used"
+    elif capabilities.missing("cuda") is None:
+        runtime = gpu_arrays.xp().cuda.runtime
         for i in range(runtime.getDeviceCount()):
             seen = runtime.getDeviceProperties(i)
             info["devices"].append({

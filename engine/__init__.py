@@ -102,10 +102,11 @@ from ulpgrad.tensor import (
 __version__ = "0.1.0"
 __array_api_version__ = "2024.12"
 
-_LAZY = ("bench", "data", "fixed", "io", "nn", "optim", "policy", "quantization", "testing")
+_LAZY = ("bench", "cuda", "data", "fixed", "io", "nn", "optim", "policy", "quantization", "testing")
 
 if TYPE_CHECKING:
     from ulpgrad import (
+        cuda as cuda,
         data as data,
         io as io,
         nn as nn,

@@ -17,7 +17,10 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from ulpgrad.errors import GradientError, ShapeError
+import numpy as np
+
+from ulpgrad.device import beside
+from ulpgrad.errors import DeviceError, GradientError, ShapeError
 from ulpgrad.formats import Format, gradient_format
 
 if TYPE_CHECKING:
@@ -158,11 +161,12 @@ class Placed:
         from ulpgrad.tensor import Tensor
 
         given = self.gradient.storage
-        storage = memory.zeros(self.shape, given.dtype)
-        if given.ndim:
+        storage = memory.zeros_beside(given, self.shape)
+        if given.ndim and given.__class__ is np.ndarray:
             copy_into(storage[self.index], given)
         else:
-            storage[self.index] = given
+            with beside(storage):
+                storage[self.index] = given
         return Tensor(storage, self.gradient.dtype)
 
 
@@ -237,7 +241,8 @@ def _walk(
         else:
             known = pending[edge[0]][edge[1]] if isinstance(edge, tuple) else leaves[key][1]
             assert known is not None
-            known.storage[placed.index] += placed.gradient.storage
+            with beside(known.storage):
+                known.storage[placed.index] += placed.gradient.storage
 
     needed = None if wanted is None else _ancestors_of_wanted(roots, wanted)
     with _GradMode(create_graph):
@@ -336,8 +341,12 @@ def _seed(tensor: Tensor, gradient: Tensor | None, what: str) -> Tensor:
                 f"{what}: a tensor of shape {tensor.shape} needs an explicit gradient of that shape; only a single "
                 "value can do without (take .sum() or .mean() first)"
             )
-        return ops.ones(tensor.shape, dtype=gradient_format(tensor.dtype))
+        return ops.ones(tensor.shape, dtype=gradient_format(tensor.dtype), device=tensor.device)
     gradient = ops.as_tensor(gradient)
+    if gradient.device != tensor.device:
+        raise DeviceError(
+            f"{what}: gradient on {gradient.device} for a tensor on {tensor.device}: move it with .to(device)"
+        )
     if gradient.shape != tensor.shape:
         raise ShapeError(f"{what}: gradient of shape {gradient.shape} for a tensor of shape {tensor.shape}")
     form = gradient_format(tensor.dtype)

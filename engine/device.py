@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ulpgrad.errors import DeviceError
+from ulpgrad.errors import DeviceError, DeviceMemoryError
+from ulpgrad.kernels import gpu
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def as_device(given: Any = None) -> Device:
     kind, _, index = str(given).partition(":")
     if kind != "cuda" or not (index == "" or index.isdecimal()):
         raise DeviceError(f"unknown device {given!r}: expected 'cpu', 'cuda' or 'cuda:N'")
-    from ulpgrad.kernels import capabilities, gpu
+    from ulpgrad.kernels import capabilities
 
     reason = capabilities.missing("cuda")
     if reason:
@@ -53,3 +56,52 @@ def device_of(storage: Any) -> Device:
     if isinstance(storage, np.ndarray):
         return CPU
     return Device("cuda", int(storage.device.id))
+
+
+_HERE = contextlib.nullcontext()
+
+
+def module_of(storage: Any) -> Any:
+    """The module whose functions take the array: NumPy, or CuPy."""
+    return np if isinstance(storage, np.ndarray) else gpu.xp()
+
+
+def current(device: Device) -> Any:
+    """A context in which GPU code runs on the device; nothing for the CPU."""
+    return _HERE if device.type == "cpu" else gpu.on_device(device.index)
+
+
+def beside(storage: Any) -> Any:
+    """A context in which GPU code runs where the array lies."""
+    return _HERE if storage.__class__ is np.ndarray else current(device_of(storage))
+
+
+def moved_to(storage: Any, device: Device) -> Any:
+    """The array on a device: itself if it is there already."""
+    if device.type == "cpu":
+        return gpu.to_host(storage)
+    return retried(device.index, gpu.to_device, storage, device.index)
+
+
+def retried(index: int, run: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """run(...) on a GPU. Where its memory does not do, what the pool keeps is given back and `run` is tried once more."""
+    short = gpu.xp().cuda.memory.OutOfMemoryError
+    with gpu.on_device(index):
+        try:
+            return run(*args, **options)
+        except short:
+            gpu.xp().get_default_memory_pool().free_all_blocks()
+        try:
+            return run(*args, **options)
+        except short as error:
+            raise out_of_memory(index, error) from error
+
+
+def out_of_memory(index: int, error: MemoryError) -> DeviceMemoryError:
+    """The error that says what was asked for, what is in use and what is free."""
+    pool = gpu.xp().get_default_memory_pool()
+    free, total = gpu.xp().cuda.Device(index).mem_info
+    return DeviceMemoryError(
+        f"cuda:{index}: {error}; arrays hold {pool.used_bytes():,} bytes, {free:,} of {total:,} bytes are free: use smaller "
+        "batches, let go of tensors that are not needed any more, or ulpgrad.cuda.empty_cache() for other programs"
+    )

@@ -17,6 +17,7 @@ import numpy as np
 
 from ulpgrad import autograd, dispatch
 from ulpgrad.autograd import Node, Saved, is_grad_enabled
+from ulpgrad.device import CPU, Device, device_of, moved_to, retried
 from ulpgrad.errors import FormatError, GradientError
 from ulpgrad.formats import Format
 from ulpgrad.kernels.spec import Op
@@ -134,18 +135,22 @@ class Primitive(Remembered):
         """Run and record the op on operands as they are, whatever policy is active."""
         arrays: list[Any] = []
         formats: list[Format | None] = []
-        recorded = routed = False
+        recorded = routed = on_gpu = False
         for t in tensors:
             if t is None:
                 arrays.append(None)
                 formats.append(None)
             else:
                 arrays.append(t.storage)
+                on_gpu = on_gpu or t.storage.__class__ is not np.ndarray
                 form = t.dtype
                 formats.append(form)
                 recorded, routed = recorded or t.requires_grad, routed or form.routed
         if routed:
-            return arithmetic_of(formats)(self, tensors, params)
+            return self._routed(tensors, formats, params)
+        if on_gpu and recorded:
+            tensors = beside_others(tensors)
+            arrays = [None if t is None else t.storage for t in tensors]
         result, forms = dispatch.call(self.op, tuple(formats), tuple(arrays), params)
         if len(forms) == 1:
             outs: tuple[Tensor, ...] = (Tensor(result, forms[0]),)
@@ -155,6 +160,18 @@ class Primitive(Remembered):
             self.record(tensors, outs, params)
         if plain_calls.listeners:
             plain_calls.heard.append(PlainCall(self, tensors, outs, params))
+        return outs
+
+    def _routed(
+        self, tensors: Sequence[Tensor | None], formats: Sequence[Format | None], params: dict[str, Any]
+    ) -> tuple[Tensor, ...]:
+        """By the arithmetic of a number system of its own. That of fixed point and affine formats is the CPU's: operands on a
+        GPU are copied there, and results back."""
+        run = arithmetic_of(formats)
+        in_blocks = all(f is None or not f.routed or f.kind == "block" for f in formats)
+        if in_blocks or all(t is None or t.device.type == "cpu" for t in tensors):
+            return run(self, tensors, params)
+        outs: tuple[Tensor, ...] = through_host(self.op.name, tensors, lambda *moved: run(self, moved, params))
         return outs
 
     def record(self, tensors: Sequence[Tensor | None], outs: tuple[Tensor, ...], params: dict[str, Any]) -> None:
@@ -327,6 +344,34 @@ class MoveNode(Node):
         return found if isinstance(found, (tuple, list)) else (found,)
 
 
+def carried(x: Tensor, device: Device) -> Tensor:
+    """A copy of x on another device; the gradient comes back from there."""
+    source = x.device
+    return moved("copy", [x], lambda storage: moved_to(storage, device), lambda g: carried(g, source))
+
+
+def beside_others(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Single values of the host that need a gradient, moved to the GPU where the other operands are, so that the gradient finds
+    its way back. (Those that need none are moved by dispatch.)"""
+    devices = [t.device for t in tensors if t is not None and t.device.type != "cpu"]
+    return [
+        carried(t, devices[0])
+        if t is not None and t.requires_grad and t.ndim == 0 and t.device.type == "cpu" and devices
+        else t
+        for t in tensors
+    ]
+
+
+def through_host(name: str, tensors: Sequence[Tensor | None], run: Callable[..., Any]) -> Any:
+    """run(*tensors), for what only the CPU can do: tensors of a GPU are copied to the host, and results back, with a warning."""
+    device = next(t.device for t in tensors if t is not None and t.device.type != "cpu")
+    dispatch.note_fallback(name, f"{name}: it is not computed on a GPU")
+    results = run(*[t if t is None or t.device.type == "cpu" else carried(t, CPU) for t in tensors])
+    if isinstance(results, Tensor):
+        return carried(results, device)
+    return tuple(carried(r, device) if isinstance(r, Tensor) else r for r in results)
+
+
 SMALL = 1 << 12  # bytes; larger results are not kept to be copied
 
 
@@ -345,8 +390,23 @@ def moved(
     form = inputs[0].dtype
     if form.routed and name != "copy":
         check_movable(name, form, inputs)
-    out = Tensor(run(*[t.storage for t in inputs]) if storage is None else storage, form)
+    if storage is None:
+        arrays = [t.storage for t in inputs]
+        for a in arrays:
+            if a.__class__ is not np.ndarray:
+                storage = _moved_on_gpu(run, arrays)
+                break
+        else:
+            storage = run(*arrays)
+    out = Tensor(storage, form)
     return _recorded(name, inputs, out, run, back)
+
+
+def _moved_on_gpu(run: Callable[..., Any], arrays: list[Any]) -> Any:
+    """What `moved` does where some array lies on a GPU: all on one device, which is then the current one."""
+    if dispatch.device_type(tuple(arrays)) == "cpu":  # blocks
+        return run(*arrays)
+    return retried(device_of(arrays[0]).index, run, *arrays)
 
 
 def viewed(name: str, x: Tensor, storage: Any, back: Callable[[Tensor], Any] | None) -> Tensor:

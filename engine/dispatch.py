@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ulpgrad import settings
-from ulpgrad.device import device_of
+from ulpgrad.device import device_of, out_of_memory, retried
 from ulpgrad.errors import DeviceError, HostFallbackWarning, KernelError, ShapeError, UlpgradError
 from ulpgrad.formats import Array, Format, compute_format
 from ulpgrad.formats.promotion import result_format
@@ -89,11 +89,13 @@ class _State:
 state = _State()
 
 
-def _convert(array: Any, source: Format, target: Format) -> Any:
-    from ulpgrad.kernels.cast import convert, spec
+def convert(array: Any, source: Format, target: Format) -> Any:
+    """Stored values of one format as those of another, where the array lies: `ulpgrad.kernels.cast.convert` for any device."""
+    from ulpgrad.kernels import cast
+    from ulpgrad.kernels.cast import spec
 
     if array.__class__ is np.ndarray:
-        return convert(array, source, target)
+        return cast.convert(array, source, target)
     return call(spec.cast, (source,), (array,), {"dtype": target})[0]
 
 
@@ -163,30 +165,43 @@ def make_plan(op: Op, device: str, formats: Formats, arrays: tuple[Any, ...], pa
     if wide != formats or wide_outs != outs:
         run = _converting(run, tuple(zip(formats, wide, strict=True)), tuple(zip(wide_outs, outs, strict=True)))
     if kind != "cpu":
-        run = _on_device(run, int(index))
+        run = _on_device(run, int(index), bool(op.mutates))
     return Plan(run, outs, rung, widened)
 
 
-def _on_device(run: Callable[..., Any], index: int) -> Callable[..., Any]:
-    def call(*arrays: Any, **params: Any) -> Any:
-        with gpu.on_device(index):
-            return run(*arrays, **params)
+def _on_device(run: Callable[..., Any], index: int, mutates: bool) -> Callable[..., Any]:
+    """`run` on the device of its operands, whatever the current one is. What writes in place is not begun twice."""
 
-    return call
+    def call(*arrays: Any, **params: Any) -> Any:
+        return retried(index, run, *arrays, **params)
+
+    def once(*arrays: Any, **params: Any) -> Any:
+        with gpu.on_device(index):
+            try:
+                return run(*arrays, **params)
+            except gpu.xp().cuda.memory.OutOfMemoryError as error:
+                raise out_of_memory(index, error) from error
+
+    return once if mutates else call
+
+
+def note_fallback(name: str, reason: str) -> None:
+    """Warn that a call runs on the CPU, between copies; KernelError where that is forbidden."""
+    if settings.get("ULPGRAD_HOST_FALLBACK") == "0":
+        raise KernelError(f"{reason}; ULPGRAD_HOST_FALLBACK=0 forbids running it on the CPU")
+    warnings.warn(
+        f"{name}: no GPU kernel takes this call; it runs on the CPU, between copies there and back "
+        f"(ULPGRAD_HOST_FALLBACK=0 makes this an error; ulpgrad.explain says why)",
+        HostFallbackWarning,
+        stacklevel=6,
+    )
 
 
 def _through_host(
     op: Op, index: int, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any], error: KernelError
 ) -> Plan:
     """For a call that no kernel of the GPU takes: the plan of the CPU, between copies there and back."""
-    if settings.get("ULPGRAD_HOST_FALLBACK") == "0":
-        raise KernelError(f"{error}; ULPGRAD_HOST_FALLBACK=0 forbids running it on the CPU")
-    warnings.warn(
-        f"{op.name}: no GPU kernel takes this call; it runs on the CPU, between copies there and back "
-        f"(ULPGRAD_HOST_FALLBACK=0 makes this an error; ulpgrad.explain says why)",
-        HostFallbackWarning,
-        stacklevel=6,
-    )
+    note_fallback(op.name, str(error))
     host = make_plan(op, "cpu", formats, tuple(map(gpu.to_host, arrays)), params)
 
     def call(*arrays: Any, **params: Any) -> Any:
@@ -223,13 +238,13 @@ def _converting(
 ) -> Callable[..., Any]:
     def call(*arrays: Array | None, **params: Any) -> Any:
         given = [
-            a if a is None or source is target or source is None or target is None else _convert(a, source, target)
+            a if a is None or source is target or source is None or target is None else convert(a, source, target)
             for a, (source, target) in zip(arrays, ins, strict=True)
         ]
         results = run(*given, **params)
         if len(outs) == 1:
-            return results if outs[0][0] is outs[0][1] else _convert(_array(results), *outs[0])
-        return tuple(r if s is t else _convert(_array(r), s, t) for r, (s, t) in zip(results, outs, strict=True))
+            return results if outs[0][0] is outs[0][1] else convert(_array(results), *outs[0])
+        return tuple(r if s is t else convert(_array(r), s, t) for r, (s, t) in zip(results, outs, strict=True))
 
     return call
 
@@ -239,9 +254,9 @@ def _array(result: Any) -> Any:
     return np.asarray(result) if isinstance(result, np.generic) else result
 
 
-def plan(op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any]) -> Plan:
-    """The memoised plan of a call."""
-    device = device_type(arrays)
+def plan(op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any], device: str | None = None) -> Plan:
+    """The memoised plan of a call; `device` for one without operands, which elsewhere say where it runs."""
+    device = device or device_type(arrays)
     key = (op, device, formats, None if op.key is None else op.key(*arrays, **params))
     if state.special and _pins.get():
         return make_plan(op, device, formats, arrays, params)
@@ -253,13 +268,17 @@ def plan(op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, An
     return found
 
 
-def call(op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any]) -> tuple[Any, tuple[Format, ...]]:
+def call(
+    op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any], device: str | None = None
+) -> tuple[Any, tuple[Format, ...]]:
     """Check the arguments, choose a rung, run it. Returns the stored result (a tuple for several) and the formats."""
-    if any(a is not None and a.__class__ is not np.ndarray for a in arrays):
-        arrays = together(arrays)
+    for a in arrays:
+        if a is not None and a.__class__ is not np.ndarray:
+            arrays = together(arrays)
+            break
     if op.check is not None:
         op.check(*arrays, **params)
-    chosen = plan(op, formats, arrays, params)
+    chosen = plan(op, formats, arrays, params, device)
     if state.log:
         return _logged(chosen, op, formats, arrays, params), chosen.formats
     try:

@@ -28,6 +28,10 @@ class DeviceError(UlpgradError, RuntimeError):
     """A device that is not there, or tensors on different devices."""
 
 
+class DeviceMemoryError(UlpgradError, MemoryError):
+    """A GPU's memory does not hold what was asked for, even after what its pool kept was given back."""
+
+
 class KernelError(UlpgradError, RuntimeError):
     """No kernel can run a call, or a pinned kernel refuses it."""
 

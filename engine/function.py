@@ -103,7 +103,7 @@ class _FunctionNode(Node):
         super().__init__(function.__name__, inputs)
         self.function = function
         self.ctx: Context | None = ctx
-        self.outs = [(o.shape, gradient_format(o.dtype)) for o in outs]
+        self.outs = [(o.shape, gradient_format(o.dtype), o.device) for o in outs]
 
     def vjp(self, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:
         from ulpgrad import ops
@@ -111,7 +111,10 @@ class _FunctionNode(Node):
         if self.ctx is None:
             raise GradientError(f"backward of {self.name}: the graph has been freed; pass retain_graph=True before")
         gradients = [*gradients, *[None] * (len(self.outs) - len(gradients))]
-        filled = [ops.zeros(s, dtype=f) if g is None else g for g, (s, f) in zip(gradients, self.outs, strict=True)]
+        filled = [
+            ops.zeros(shape, dtype=form, device=device) if g is None else g
+            for g, (shape, form, device) in zip(gradients, self.outs, strict=True)
+        ]
         found = self.function.backward(self.ctx, *filled)
         found = found if isinstance(found, (tuple, list)) else (found,)
         if len(found) != len(self.edges):

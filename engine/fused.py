@@ -20,6 +20,7 @@ from ulpgrad.errors import ArgumentError, UlpgradError
 from ulpgrad.explain import Explanation, explain_whole
 from ulpgrad.formats import FLOATS, Format
 from ulpgrad.formats.promotion import result_format
+from ulpgrad.kernels import gpu
 from ulpgrad.kernels.elementwise.table import ROWS
 from ulpgrad.kernels.fused import spec
 from ulpgrad.kernels.fused.chain import Builder, Chain
@@ -69,7 +70,7 @@ class _Recorder:
             )
         if t.requires_grad:
             raise _CannotFuse("it uses a tensor that requires a gradient and is no argument")
-        return self.builder.constant(float(t.dtype.decode(t.storage).flat[0]))
+        return self.builder.constant(float(t.dtype.decode(gpu.to_host(t.storage)).flat[0]))
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ class Fused:
             rest = iter(operands)
             return self.function(*(next(rest) if isinstance(a, Tensor) else a for a in given), **options)
 
-        given = [a if not isinstance(a, Tensor) else Tensor(np.atleast_1d(a.storage)[..., :0], a.dtype) for a in given]
+        given = [a if not isinstance(a, Tensor) else Tensor(np.empty(0, a.storage.dtype), a.dtype) for a in given]
         forms, name = [t.dtype for t in tensors], self.function.__name__
         try:
             trace, again = (_trace(of_tensors, forms, shape) for shape in SAMPLES)

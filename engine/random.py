@@ -17,8 +17,10 @@ from typing import Any, TypedDict
 import numpy as np
 
 from ulpgrad import dispatch
+from ulpgrad.device import as_device, current, moved_to
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import Array, Float, Format, Integer, as_format, compute_format, get_default_dtype, int64
+from ulpgrad.kernels import gpu
 from ulpgrad.kernels.random import philox, spec
 from ulpgrad.kernels.spec import Op
 from ulpgrad.tensor import Tensor
@@ -46,7 +48,8 @@ def _whole(op: str, name: str, value: Any, bits: int) -> int:
 
 
 class Generator:
-    """A stream of random words. Its methods return NumPy storage arrays; the functions of this module return Tensors.
+    """A stream of random words. Its methods return storage arrays, on the CPU unless `device` says otherwise, with the same bits
+    everywhere; the functions of this module return Tensors.
 
     `seed` is a whole number below 2^64, `position` (below 2^128) the block the next draw starts at: generators with
     different seeds, or whose positions stay apart, share no words. Draws from several threads do not overlap either.
@@ -94,10 +97,10 @@ class Generator:
             self._position = (counter + -(-words // BLOCK)) % 2**128
             return self._seed, counter
 
-    def _draw(self, op: Op, words: int, size: int, **params: Any) -> Array:
+    def _draw(self, op: Op, words: int, size: int, device: Any = None, **params: Any) -> Array:
         key, counter = self.reserve(words)
         params = {"key": key, "counter": counter, "size": size, **params}
-        out: Array = dispatch.call(op, (), (), params)[0]
+        out: Array = dispatch.call(op, (), (), params, str(as_device(device)))[0]
         return out
 
     def words(self, size: int) -> Array:
@@ -109,17 +112,17 @@ class Generator:
         words = self.words(2 * size).astype(np.uint64)
         return words[0::2] | (words[1::2] << np.uint64(32))
 
-    def uniform(self, size: int, dtype: Any = None) -> Array:
+    def uniform(self, size: int, dtype: Any = None, device: Any = None) -> Array:
         """Storage [size] of values in [0, 1), as `random_uniform` makes them."""
         form = _float("uniform", dtype)
         words = philox.words_per_value(form) * size
-        return self._draw(spec.random_uniform, words, size, dtype=form)
+        return self._draw(spec.random_uniform, words, size, device, dtype=form)
 
-    def normal(self, size: int, dtype: Any = None) -> Array:
+    def normal(self, size: int, dtype: Any = None, device: Any = None) -> Array:
         """Storage [size] of standard normal values, as `random_normal` makes them."""
         form = _float("normal", dtype)
         words = philox.words_per_value(form) * (size + size % 2)
-        return self._draw(spec.random_normal, words, size, dtype=form)
+        return self._draw(spec.random_normal, words, size, device, dtype=form)
 
     def integers(self, low: int, high: int, size: int, dtype: Any = None) -> Array:
         """Whole numbers in [low, high), each exactly equally likely: int64[size], or another integer format.
@@ -151,9 +154,9 @@ class Generator:
         shifted += np.uint64(low % 2**64)  # wraps to the two's complement of what is negative
         return shifted.view(np.int64) if form is int64 else shifted.astype(form.storage)
 
-    def permutation(self, n: int) -> Array:
+    def permutation(self, n: int, device: Any = None) -> Array:
         """The numbers 0 to n - 1 in random order, every order exactly equally likely: int64[n]."""
-        return self._draw(spec.random_permutation, 2 * n, n)
+        return self._draw(spec.random_permutation, 2 * n, n, device)
 
     def bernoulli(self, p: Any, size: int) -> Array:
         """bool[size], True with probability p: a number, or float64[size]; p is taken to the next multiple of 2^-32."""
@@ -178,19 +181,31 @@ def set_state(state: State) -> None:
     default_generator.set_state(state)
 
 
-def rand(*shape: Any, dtype: Any = None, generator: Generator | None = None, requires_grad: bool = False) -> Tensor:
+def rand(
+    *shape: Any, dtype: Any = None, device: Any = None, generator: Generator | None = None, requires_grad: bool = False
+) -> Tensor:
     """Uniform in [0, 1): `rand(2, 3)` or `rand((2, 3))`. float32 values are multiples of 2^-24, float64 ones of 2^-53,
     16-bit ones of half their eps; 1.0 is never reached. Raises FormatError where dtype is no float, ShapeError for a
     bad shape."""
     return _tensor(
-        generator_or_default("rand", generator).uniform, _float("rand", dtype), _shape("rand", shape), requires_grad
+        generator_or_default("rand", generator).uniform,
+        _float("rand", dtype),
+        _shape("rand", shape),
+        device,
+        requires_grad,
     )
 
 
-def randn(*shape: Any, dtype: Any = None, generator: Generator | None = None, requires_grad: bool = False) -> Tensor:
+def randn(
+    *shape: Any, dtype: Any = None, device: Any = None, generator: Generator | None = None, requires_grad: bool = False
+) -> Tensor:
     """Standard normal values (Box-Muller): `randn(2, 3)` or `randn((2, 3))`. Raises as `rand` does."""
     return _tensor(
-        generator_or_default("randn", generator).normal, _float("randn", dtype), _shape("randn", shape), requires_grad
+        generator_or_default("randn", generator).normal,
+        _float("randn", dtype),
+        _shape("randn", shape),
+        device,
+        requires_grad,
     )
 
 
@@ -200,6 +215,7 @@ def uniform(
     shape: Shape = (),
     *,
     dtype: Any = None,
+    device: Any = None,
     generator: Generator | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
@@ -212,13 +228,22 @@ def uniform(
     assert isinstance(wide, Float)
     if not high - low <= wide.max:
         raise ArgumentError(f"uniform: low={low}, high={high}: {wide.name} cannot hold the distance between them")
-    values = generator_or_default("uniform", generator).uniform(math.prod(sizes), wide)
-    with np.errstate(all="ignore"):
+    place = as_device(device)
+    values = generator_or_default("uniform", generator).uniform(math.prod(sizes), wide, place)
+    with np.errstate(all="ignore"), current(place):
         values *= wide.storage.type(high - low)
         values += wide.storage.type(low)
         if low < high:  # a value that rounding brought to high goes to its neighbour
             np.minimum(values, np.nextafter(wide.storage.type(high), wide.storage.type(low)), out=values)
-    return _finish(form.encode(values), form, sizes, requires_grad)
+    return _finish(_in_format(values, wide, form), form, sizes, requires_grad)
+
+
+def _in_format(values: Array, wide: Format, form: Format) -> Array:
+    """Values of the format that they were computed in, rounded to the one asked for."""
+    if form is wide:
+        return values
+    out: Array = form.encode(values) if isinstance(values, np.ndarray) else dispatch.convert(values, wide, form)
+    return out
 
 
 def normal(
@@ -227,6 +252,7 @@ def normal(
     shape: Shape = (),
     *,
     dtype: Any = None,
+    device: Any = None,
     generator: Generator | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
@@ -236,37 +262,44 @@ def normal(
         raise ArgumentError(f"normal: mean={mean!r}, std={std!r}: expected finite numbers, std not negative")
     form, sizes = _float("normal", dtype), _shape("normal", (shape,))
     wide = compute_format(form)
-    values = generator_or_default("normal", generator).normal(math.prod(sizes), wide)
-    with np.errstate(all="ignore"):
+    place = as_device(device)
+    values = generator_or_default("normal", generator).normal(math.prod(sizes), wide, place)
+    with np.errstate(all="ignore"), current(place):
         values *= wide.storage.type(std)
         values += wide.storage.type(mean)
-    return _finish(form.encode(values), form, sizes, requires_grad)
+    return _finish(_in_format(values, wide, form), form, sizes, requires_grad)
 
 
-def randint(low: int, high: int, shape: Shape = (), *, dtype: Any = None, generator: Generator | None = None) -> Tensor:
+def randint(
+    low: int, high: int, shape: Shape = (), *, dtype: Any = None, device: Any = None, generator: Generator | None = None
+) -> Tensor:
     """Whole numbers in [low, high), each exactly equally likely; int64 unless dtype says otherwise. Raises
-    ArgumentError where the range is empty or does not fit the format."""
+    ArgumentError where the range is empty or does not fit the format. (For a GPU they are drawn on the CPU and copied.)"""
     form = int64 if dtype is None else as_format(dtype)
     sizes = _shape("randint", (shape,))
+    place = as_device(device)
     values = generator_or_default("randint", generator).integers(low, high, math.prod(sizes), form)
-    return _finish(values, form, sizes, False)
+    return _finish(moved_to(values, place), form, sizes, False)
 
 
-def randperm(n: int, *, generator: Generator | None = None) -> Tensor:
+def randperm(n: int, *, device: Any = None, generator: Generator | None = None) -> Tensor:
     """The numbers 0 to n - 1 in random order, every order exactly equally likely: int64[n]."""
     (size,) = _shape("randperm", (n,))
-    return _finish(generator_or_default("randperm", generator).permutation(size), int64, (size,), False)
+    return _finish(generator_or_default("randperm", generator).permutation(size, device), int64, (size,), False)
 
 
-def bernoulli(p: Any, shape: Shape | None = None, *, dtype: Any = None, generator: Generator | None = None) -> Tensor:
+def bernoulli(
+    p: Any, shape: Shape | None = None, *, dtype: Any = None, device: Any = None, generator: Generator | None = None
+) -> Tensor:
     """1 with probability p, else 0, in the default format unless dtype says otherwise (a Tensor p: in p's format).
 
     `p` is a number, or a floating Tensor of probabilities whose shape is the result's unless `shape` (to which it then
     broadcasts) is given. Probabilities are taken to the next multiple of 2^-32. Raises ArgumentError for p outside
-    [0, 1].
+    [0, 1]. The result lies where a Tensor p does, or on `device`. (As `randint` for a GPU.)
     """
+    place = p.device if device is None and isinstance(p, Tensor) else as_device(device)
     if isinstance(p, Tensor):
-        chances = p.dtype.exact(p.storage)
+        chances = p.dtype.exact(gpu.to_host(p.storage))
         form = p.dtype if dtype is None else as_format(dtype)
     else:
         try:
@@ -282,7 +315,8 @@ def bernoulli(p: Any, shape: Shape | None = None, *, dtype: Any = None, generato
     except ValueError:
         raise ShapeError(f"bernoulli: p of shape {chances.shape} does not broadcast to {sizes}") from None
     hits = generator_or_default("bernoulli", generator).bernoulli(spread, math.prod(sizes))
-    return _finish(form.encode(hits.astype(np.float32) if form.kind == "float" else hits), form, sizes, False)
+    values = form.encode(hits.astype(np.float32) if form.kind == "float" else hits)
+    return _finish(moved_to(values, place), form, sizes, False)
 
 
 def generator_or_default(op: str, generator: Generator | None) -> Generator:
@@ -322,8 +356,8 @@ def _shape(op: str, given: tuple[Any, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _tensor(draw: Any, form: Float, shape: tuple[int, ...], requires_grad: bool) -> Tensor:
-    return _finish(draw(math.prod(shape), form), form, shape, requires_grad)
+def _tensor(draw: Any, form: Float, shape: tuple[int, ...], device: Any, requires_grad: bool) -> Tensor:
+    return _finish(draw(math.prod(shape), form, device), form, shape, requires_grad)
 
 
 def _finish(values: Array, form: Format, shape: tuple[int, ...], requires_grad: bool) -> Tensor:

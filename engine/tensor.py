@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ulpgrad import autograd
-from ulpgrad.device import CPU, Device, as_device, device_of
+from ulpgrad.device import CPU, Device, as_device, beside, device_of, moved_to
 from ulpgrad.errors import ArgumentError, FormatError, GradientError
 from ulpgrad.formats import Array, Format
 from ulpgrad.kernels.gpu import to_host
@@ -86,8 +86,9 @@ class Tensor:
     # What it holds
 
     def numpy(self) -> Array:
-        """The values as a NumPy array that shares memory (bfloat16 and small floats: with ml_dtypes' dtype). A format that
-        neither library knows, fixed point and blocks among them, gives its exact values in float32 or float64, as a copy.
+        """The values as a NumPy array that shares memory (bfloat16 and small floats: with ml_dtypes' dtype); from a GPU, a copy.
+        A format that neither library knows, fixed point and blocks among them, gives its exact values in float32 or float64,
+        as a copy.
         Raises GradientError if the tensor requires a gradient: call `.detach()` first."""
         if self.requires_grad:
             raise GradientError("numpy: the tensor requires a gradient, which NumPy would lose; use x.detach().numpy()")
@@ -234,17 +235,30 @@ class Tensor:
     # Interchange
 
     def __dlpack__(self, **options: Any) -> Any:
-        """DLPack capsule. Formats that NumPy lacks, bfloat16 among them, travel as their bits (unsigned integers)."""
+        """DLPack capsule, on the tensor's device. Formats that NumPy lacks, bfloat16 among them, travel as their bits (unsigned
+        integers)."""
         if self.requires_grad:
             raise GradientError("__dlpack__: the tensor requires a gradient; export x.detach()")
         if self.dtype.kind == "block":
             raise FormatError(
                 f"__dlpack__: {self.dtype.name} is codes and scales; export x.to(float32), or the two arrays"
             )
-        return self.storage.__dlpack__(**options)
+        with beside(self.storage):
+            return self.storage.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return self.storage.__dlpack_device__()  # type: ignore[no-any-return]
+        storage = self.storage.codes if self.dtype.kind == "block" else self.storage
+        return storage.__dlpack_device__()  # type: ignore[no-any-return]
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """How other libraries read memory on a GPU without a copy; AttributeError for a tensor on the CPU. Formats that NumPy
+        lacks travel as their bits."""
+        if self.device.type != "cuda" or self.dtype.kind == "block":
+            raise AttributeError(f"__cuda_array_interface__: a {self.dtype.name} tensor on {self.device} has none")
+        if self.requires_grad:
+            raise GradientError("__cuda_array_interface__: the tensor requires a gradient; export x.detach()")
+        return self.storage.__cuda_array_interface__  # type: ignore[no-any-return]
 
     def __array_namespace__(self, *, api_version: str | None = None) -> ModuleType:
         if api_version not in (None, "2021.12", "2022.12", "2023.12", "2024.12"):
@@ -259,19 +273,33 @@ class Tensor:
         values = to_host(self.storage)
         if self.dtype.kind != "block":
             values = np.ascontiguousarray(values).reshape(self.shape)
-        return _rebuild, (values, self.dtype, self.requires_grad, self.grad)
+        return _rebuild, (values, self.dtype, self.requires_grad, self.grad, str(self.device))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         import copy
 
-        rebuild, (storage, form, requires_grad, grad) = self.__reduce__()
-        out: Tensor = rebuild(storage.copy(), form, requires_grad, copy.deepcopy(grad, memo))
+        from ulpgrad import ops
+
+        if self._node is not None:
+            raise GradientError("only leaf tensors can be pickled or deep-copied; use x.detach()")
+        out = type(self).__new__(type(self))
+        Tensor.__init__(out, ops.copy(self.detach()).storage, self.dtype)
+        out.requires_grad, out.grad = self.requires_grad, copy.deepcopy(self.grad, memo)
         memo[id(self)] = out
         return out
 
-    def to(self, target: Any, *, copy: bool = False, **options: Any) -> Any:
-        """The tensor in another format, or on another device.
+    def cpu(self) -> Tensor:
+        """The tensor on the CPU: itself if it is there."""
+        return self.to(CPU)  # type: ignore[no-any-return]
 
+    def cuda(self, device: Any = None) -> Tensor:
+        """The tensor on a GPU, the current one unless a number or a name is given: itself if it is there."""
+        return self.to(as_device("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device))  # type: ignore[no-any-return]
+
+    def to(self, target: Any, dtype: Any = None, *, copy: bool = False, **options: Any) -> Any:
+        """The tensor in another format, or on another device: `x.to(ug.bfloat16)`, `x.to("cuda")`, `x.to("cuda", ug.float16)`.
+
+        With `non_blocking=True` a copy from pinned memory to a GPU (`ulpgrad.cuda.pin_memory`) runs on while the caller goes on.
         Options of a conversion: `rounding` ("nearest_even", "nearest_away", "toward_zero", "up", "down", "to_odd",
         "stochastic"), `overflow`, `subnormals`, `generator` and `random_bits` (for stochastic rounding), `axis` (of blocks),
         `estimator` (of the gradient), `report=True` for (tensor, counts): see `ulpgrad.quantize`.
@@ -279,7 +307,13 @@ class Tensor:
         from ulpgrad import ops
 
         if isinstance(target, Device) or (isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda")):
-            return ops.to_device(self, as_device(target), copy=copy)
+            non_blocking = options.pop("non_blocking", False)
+            out = ops.to_device(self, as_device(target), copy=copy, non_blocking=non_blocking)
+            return out if dtype is None else out.to(dtype, **options)
+        if dtype is not None:
+            raise ArgumentError(
+                f"to: {target!r} is no device: expected x.to(format), x.to(device) or x.to(device, format)"
+            )
         return ops.quantize(self, target, **options) if options else ops.astype(self, target, copy=copy)
 
     if TYPE_CHECKING:  # bound to the functions of ulpgrad.ops by ulpgrad.ops.methods
@@ -348,8 +382,8 @@ class Tensor:
         def flatten(self, start: int = 0, end: int = -1) -> Tensor: ...
 
 
-def _rebuild(storage: Array, form: Format, requires_grad: bool, grad: Tensor | None) -> Tensor:
-    """What unpickling calls."""
-    out = Tensor(storage, form)
+def _rebuild(storage: Array, form: Format, requires_grad: bool, grad: Tensor | None, device: str = "cpu") -> Tensor:
+    """What unpickling calls: on the device that the tensor was on. DeviceError if that is not there."""
+    out = Tensor(moved_to(storage, as_device(device)), form)
     out.requires_grad, out.grad = requires_grad, grad
     return out

@@ -26,7 +26,7 @@ from ulpgrad.kernels import cuda_compile, gpu
 if TYPE_CHECKING:
     from ulpgrad.kernels.cuda_compile import Kernel
 
-FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-pthread", "-Wno-unknown-pragmas")
+FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-pthread", "-fno-strict-aliasing", "-Wno-unknown-pragmas")
 _running = threading.Lock()  # the library has one grid at a time
 
 

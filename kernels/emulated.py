@@ -24,6 +24,7 @@ _METHODS = frozenset((
     "flatten", "item", "max", "mean", "min", "nonzero", "prod", "put", "ravel", "repeat", "reshape", "round", "sort",
     "squeeze", "std", "sum", "swapaxes", "take", "tobytes", "tolist", "trace", "transpose", "var", "view",
 ))  # fmt: skip
+_VIEWS = frozenset(("ravel", "reshape", "squeeze", "swapaxes", "transpose", "view"))
 
 
 class OutOfMemoryError(MemoryError):
@@ -158,6 +159,8 @@ class ndarray:
         return _call(name, getattr(ufunc, method), inputs, options)
 
     def __array_function__(self, function: Any, kinds: Any, args: Any, options: Any) -> Any:
+        if function is np.broadcast_to:
+            return ndarray(np.broadcast_to(self.host, *args[1:], **options), self.device)
         return _call(function.__name__, function, args, options)
 
     def __getattr__(self, name: str) -> Any:
@@ -167,13 +170,25 @@ class ndarray:
             raise AttributeError(f"{name!r}: CuPy's arrays have it not, or the emulated ones lack it")
 
         def method(*args: Any, **options: Any) -> Any:
+            if name in _VIEWS:
+                return self._viewed(getattr(self.host, name)(*args, **options))
             return _call(f"ndarray.{name}", getattr(type(self.host), name), (self, *args), options)
 
         return method
 
+    def _viewed(self, found: Any) -> ndarray:
+        """What is a view of this array needs no work on its device; a copy does."""
+        if not np.may_share_memory(found, self.host):
+            _check_device(self)
+        return ndarray(found, self.device)
+
     def __getitem__(self, index: Any) -> ndarray:
-        _check_device(self)
+        items = index if isinstance(index, tuple) else (index,)
+        if not all(item is None or isinstance(item, (int, slice, types.EllipsisType)) for item in items):
+            _check_device(self)
         found = self.host[_unwrapped(index)]
+        if isinstance(found, np.generic):  # a view without axes
+            found = self.host[(*_unwrapped(items), ...)]
         return ndarray(np.asarray(found), self.device)
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -424,6 +439,10 @@ class MemoryPool:
         return 0
 
 
+class PinnedMemoryPointer(bytearray):
+    """Memory of the host, which is never swapped out on a machine with a device."""
+
+
 _pool = MemoryPool()
 
 
@@ -442,6 +461,7 @@ cuda = types.SimpleNamespace(
     get_elapsed_time=get_elapsed_time,
     get_current_stream=lambda: Stream._current[-1],
     memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+    alloc_pinned_memory=PinnedMemoryPointer,
     runtime=types.SimpleNamespace(
         getDevice=lambda: Device.current,
         setDevice=lambda device: Device(device).use(),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -37,7 +39,9 @@ def xp() -> Any:
 
 def is_array(value: Any) -> bool:
     """Whether it is an array on a GPU."""
-    return type(value).__name__ == "ndarray" and not isinstance(value, np.ndarray) and isinstance(value, xp().ndarray)
+    if isinstance(value, np.ndarray) or type(value).__name__ != "ndarray":
+        return False
+    return bool(mode() or "cupy" in sys.modules) and isinstance(value, xp().ndarray)
 
 
 def contiguous(array: Any) -> Any:
@@ -51,6 +55,19 @@ def copied(array: Any) -> Any:
         return xp().array(array, copy=True, order="C")
 
 
+def flat(array: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """The values as one contiguous row, in the order of memory where they fill it, and a function that gives a row of results
+    the shape and layout of the array."""
+    if array.flags.c_contiguous:
+        return array.reshape(-1), lambda out: out.reshape(array.shape)
+    axes = sorted(range(array.ndim), key=lambda i: -array.strides[i])
+    turned = array.transpose(axes)
+    if not turned.flags.c_contiguous:
+        return contiguous(array).reshape(-1), lambda out: out.reshape(array.shape)
+    back = sorted(range(array.ndim), key=axes.__getitem__)
+    return turned.reshape(-1), lambda out: out.reshape(turned.shape).transpose(back)
+
+
 def to_device(array: Any, index: int = 0) -> Any:
     """The array on the device of that number: itself if it is there, else a copy. Blocks part by part."""
     if hasattr(array, "codes"):
@@ -61,10 +78,31 @@ def to_device(array: Any, index: int = 0) -> Any:
 
 def to_host(array: Any) -> Any:
     """A NumPy array of the same values; what lies on the host as it is. Blocks part by part."""
-    if array.__class__ is np.ndarray or not hasattr(array, "device"):
-        return array.on(to_host) if hasattr(array, "codes") else array
+    if array.__class__ is np.ndarray:
+        return array
+    if hasattr(array, "codes"):
+        return array.on(to_host)
+    if isinstance(array, np.ndarray) or not hasattr(array, "device"):
+        return array
     with xp().cuda.Device(array.device.id):
         return array.get()
+
+
+def pinned(array: Any) -> Any:
+    """A copy of a NumPy array in page-locked memory, which a device reads while the host goes on."""
+    memory = xp().cuda.alloc_pinned_memory(max(array.nbytes, 1))
+    out = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
+    out[...] = array
+    return out
+
+
+def is_pinned(array: Any) -> bool:
+    """Whether a NumPy array lies in memory made by `pinned`."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    if isinstance(array, memoryview):
+        array = array.obj
+    return type(array).__name__ == "PinnedMemoryPointer"
 
 
 def on_device(index: int) -> Any:
@@ -94,6 +132,19 @@ def processors() -> int:
 
 
 __all__ = [
-    "MODES", "capability", "contiguous", "copied", "count", "is_array", "mode", "on_device", "processors", "to_device",
-    "to_host", "xp",
-]  # fmt: skip
+    "MODES",
+    "capability",
+    "contiguous",
+    "copied",
+    "count",
+    "flat",
+    "is_array",
+    "is_pinned",
+    "mode",
+    "on_device",
+    "pinned",
+    "processors",
+    "to_device",
+    "to_host",
+    "xp",
+]

@@ -14,7 +14,7 @@ import numpy as np
 
 from ulpgrad.errors import ArgumentError
 from ulpgrad.formats import Array
-from ulpgrad.kernels import native
+from ulpgrad.kernels import gpu, native
 
 NOTHING = {"in_use": 0, "peak": 0, "cached": 0, "limit": 0, "reused": 0, "allocated": 0}
 
@@ -34,6 +34,22 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
     out = empty(shape, dtype)
     out.fill(0)
     return out
+
+
+def empty_beside(array: Any, shape: tuple[int, ...], dtype: Any = None) -> Any:
+    """As `empty`, of the array's type (or another) on the device that it lies on."""
+    if isinstance(array, np.ndarray):
+        return empty(shape, dtype or array.dtype)
+    with gpu.on_device(array.device.id):
+        return gpu.xp().empty(shape, dtype or array.dtype)
+
+
+def zeros_beside(array: Any, shape: tuple[int, ...], dtype: Any = None) -> Any:
+    """Zeros of the array's type (or another) on the device that it lies on."""
+    if isinstance(array, np.ndarray):
+        return zeros(shape, dtype or array.dtype)
+    with gpu.on_device(array.device.id):
+        return gpu.xp().zeros(shape, dtype or array.dtype)
 
 
 def stats() -> dict[str, int]:

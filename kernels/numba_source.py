@@ -6,17 +6,11 @@ the whole loop.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import math
-import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from types import ModuleType
 
-from ulpgrad import settings
+from ulpgrad.kernels import generated
 from ulpgrad.kernels.elementwise.expression import called, translate
 
 LINE = 4096  # values to a line where operands do not broadcast
@@ -94,20 +88,6 @@ def loop(
     return "\n".join(text)
 
 
-@cache
 def load(name: str, text: str) -> ModuleType:
     """The module of generated loops, imported from a file, since only those can be cached by Numba."""
-    text = HEAD + text
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    path = settings.cache_folder("numba") / f"{name}_{digest}.py"
-    if not path.exists():
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".new", delete=False) as fresh:
-            fresh.write(text)
-        Path(fresh.name).replace(path)
-    found = importlib.util.spec_from_file_location(f"ulpgrad_generated.{path.stem}", path)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[found.name] = module
-    found.loader.exec_module(module)
-    return module
+    return generated.load("numba", name, HEAD + text)

@@ -23,7 +23,7 @@ def terms(name: str) -> tuple[Any, Any]:
     return tl.constexpr(POLYNOMIALS[f"{name}_F32"]), tl.constexpr(POLYNOMIALS[f"{name}_F64"])
 
 
-INFINITY, NAN = tl.constexpr(float("inf")), tl.constexpr(float("nan"))
+INFINITY = tl.constexpr(float("inf"))
 LN2_HIGH = tl.constexpr(float.fromhex("0x1.62e42feep-1"))  # times a whole number it is exact
 LN2_LOW = tl.constexpr(float.fromhex("0x1.a39ef35793c76p-33"))
 EXP_F32, EXP_F64 = terms("EXP")
@@ -96,6 +96,35 @@ def maximum(x, y):
 def minimum(x, y):
     """The smaller, NaN if one is."""
     return tl.where(x != x, x, tl.where(x < y, x, y))
+
+
+@triton.jit
+def rint(x):
+    """The nearest whole number, the even one of two."""
+    size = tl.abs(x)
+    if x.dtype == tl.float64:
+        whole = tl.where(size < 4503599627370496.0, (size + 4503599627370496.0) - 4503599627370496.0, size)
+    else:
+        whole = tl.where(size < 8388608.0, (size + 8388608.0) - 8388608.0, size)
+    return copysign(whole, x)
+
+
+@triton.jit
+def floor(x):
+    """Not `tl.floor`, which takes a float32 that is subnormal for 0."""
+    whole = rint(x)
+    return tl.where(whole > x, whole - 1.0, whole)
+
+
+@triton.jit
+def ceil(x):
+    whole = rint(x)
+    return copysign(tl.where(whole < x, whole + 1.0, whole), x)
+
+
+@triton.jit
+def trunc(x):
+    return copysign(floor(tl.abs(x)), x)
 
 
 @triton.jit
@@ -322,7 +351,7 @@ def join_log(f, n):
 @triton.jit
 def log_edges(y, x, zero: tl.constexpr):
     """What a logarithm gives where x is not positive and finite."""
-    y = tl.where(x > zero, y, tl.where(x == zero, -INFINITY, NAN))
+    y = tl.where(x > zero, y, tl.where(x == zero, -INFINITY, float("nan")))
     return tl.where(x == INFINITY, x, y)
 
 

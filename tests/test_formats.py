@@ -238,6 +238,16 @@ def test_overflow_is_a_choice(name: str, overflow: str, given: list[float], want
     np.testing.assert_array_equal(x, wanted)
 
 
+def test_only_bfloat16_is_the_upper_half_of_float32() -> None:
+    """Formats of the same widths, but other codes at the top or another bias, are rounded as what they are."""
+    values = np.array([np.nan, np.inf, -3.4e38, 3.0, 2e-40], np.float32)
+    for name in ("e8m7fn", "e8m7fnuz", "e8m7b120"):
+        form = float_named(name)
+        with np.errstate(all="ignore"):
+            found, wanted = form.encode(values), form.encode(values.astype(np.float64))
+        np.testing.assert_array_equal(found, wanted, name)
+
+
 def test_overflow_can_raise() -> None:
     with pytest.raises(FormatError, match=r"float8_e4m3fn: 500\.0 overflows: it holds -448\.0 to 448\.0"):
         ug.asarray([1.0, 500.0]).to("float8_e4m3fn", overflow="raise")

@@ -22,7 +22,7 @@ LEVELS = [
     {"kernels"},
     {"device", "dispatch", "remembered"},
     {"autograd", "tensor", "differentiable", "function", "learning"},
-    {"ops", "random", "policy", "explain", "fixed", "fused"},
+    {"cuda", "ops", "random", "policy", "explain", "fixed", "fused"},
     {"nn", "optim", "io", "data", "testing", "quantization"},
     {"bench"},
     {"cli"},

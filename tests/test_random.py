@@ -231,7 +231,9 @@ def test_uniform_and_normal(dtype):
 @pytest.mark.parametrize("dtype", [float32, float64], ids=str)
 def test_uniform_never_reaches_high_by_rounding(dtype, monkeypatch):
     nearly = dtype.storage.type(1) - dtype.storage.type(dtype.eps / 2)
-    monkeypatch.setattr(Generator, "uniform", lambda self, size, form: np.full(size, nearly, dtype.storage))
+    monkeypatch.setattr(
+        Generator, "uniform", lambda self, size, form, device=None: np.full(size, nearly, dtype.storage)
+    )
     assert (random.uniform(1e6, 1e6 + 1, (3,), dtype=dtype).storage < 1e6 + 1).all()
 
 

@@ -3,6 +3,7 @@
 In a document, what stands between `<!-- recorded: KIND WORDS -->` and `<!-- end -->` is replaced:
 
     peers WORDS       rows of peers-cpu.json with all these words in their name; several choices with | between them
+    gpu WORDS         the same of gpu.json, which `make gpu-check` writes; or that nothing has been measured
     errors WORDS      their errors against float64
     ladder NAME       the rungs of ladder-NAME.json, in tables; its picture is docs/pictures/ladder-NAME.svg
     roofline NAME     which limit is nearer, and by how much
@@ -56,20 +57,20 @@ def outcomes(rows: Sequence[Any]) -> list[Outcome]:
     return [Outcome.from_data(row) for row in rows]
 
 
-def named(words: str) -> list[Outcome]:
-    """Rows of the table that have all words of one of the choices in their name, in the table's order."""
+def named(words: str, table: str = "peers-cpu") -> list[Outcome]:
+    """Rows of a table that have all words of one of the choices in their name, in the table's order."""
     choices = [choice.lower().split() for choice in words.split("|")]
-    found = outcomes(read("peers-cpu")["rows"])
+    found = outcomes(read(table)["rows"])
     kept = [o for o in found if any(all(word in o.work.lower() for word in choice) for choice in choices)]
     if not kept:
-        raise DataError(f"peers-cpu.json has no row with the words {words!r}")
+        raise DataError(f"{table}.json has no row with the words {words!r}")
     return kept
 
 
-def peers(words: str) -> str:
+def peers(words: str, table: str = "peers-cpu") -> str:
     columns = ("work", "ours", "of the limit", "best peer", "ratio", "target", "came to")
     rows = []
-    for o in named(words):
+    for o in named(words, table):
         best = f"{o.best} {page.rate(o.peers[o.best])}" if o.best else ""
         share = "" if o.share is None else f"{o.share:.0%}"
         facts = (o.work, f"{page.rate(o.rate)} {o.unit}", share, best, page.times(o.ratio))
@@ -79,6 +80,15 @@ def peers(words: str) -> str:
             )
             rows.append((*(facts if i == 0 else ("",) * len(facts)), *judged))
     return markdown(columns, rows, ("ours", "of the limit", "ratio"))
+
+
+def on_gpu(words: str) -> str:
+    if not (RESULTS / "gpu.json").exists():
+        return "Nothing of this has been measured on a GPU yet.\n"
+    found = read("gpu")
+    devices = ", ".join(device["name"] for device in found["gpu"]["devices"])
+    versions = ", ".join(f"{name} {found['versions'].get(name)}" for name in ("triton", "cupy", "torch"))
+    return f"{peers(words, 'gpu')}\n{devices}; {versions}; commit {found['commit']}.\n"
 
 
 def errors(words: str) -> str:
@@ -204,7 +214,7 @@ def _run(name: str) -> record.Record:
 
 KINDS: dict[str, Callable[[str], str]] = {
     "peers": peers, "errors": errors, "ladder": ladder, "roofline": roofline, "rung": rung, "code": code,
-    "behind": behind, "ceilings": ceilings, "exercises": listed, "suite": suite, "formats": formats,
+    "behind": behind, "ceilings": ceilings, "exercises": listed, "suite": suite, "formats": formats, "gpu": on_gpu,
 }  # fmt: skip
 
 

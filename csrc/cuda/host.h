@@ -62,6 +62,11 @@ T __ldg(const T* x) {
   return *x;
 }
 
+template <class T>
+void __stcs(T* to, T x) {
+  *to = x;
+}
+
 inline unsigned __float_as_uint(float x) {
   unsigned bits;
   std::memcpy(&bits, &x, sizeof bits);

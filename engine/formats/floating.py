@@ -24,7 +24,7 @@ SPECIALS = {
 }
 OVERFLOWS = ("ieee", "saturate", "raise")
 NATIVE: dict[tuple[int, int], Any] = {(5, 10): np.float16, (8, 23): np.float32, (11, 52): np.float64}
-BRAIN = (8, 7)
+BRAIN = (8, 7, 127, "ieee")
 
 _made: dict[Any, Float] = {}
 
@@ -217,7 +217,8 @@ class Float(Format):
             if self.is_native:
                 with np.errstate(over="ignore", under="ignore", invalid="ignore"):
                     return values.astype(self.storage, copy=False)
-            if (self.exponent_bits, self.mantissa_bits) == BRAIN and values.dtype == np.float32:
+            kind = self.exponent_bits, self.mantissa_bits, self.bias, self.specials
+            if kind == BRAIN and values.dtype == np.float32:
                 return codes.bfloat16_bits(values)
         return codes.encode(self, values, rounding, overflow, subnormals, random, counts)
 

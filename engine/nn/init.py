@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from ulpgrad import random
+from ulpgrad.autograd import no_grad
 from ulpgrad.errors import ArgumentError, ShapeError
-from ulpgrad.formats import Array
+from ulpgrad.ops.creation import asarray
 from ulpgrad.random import Generator
 from ulpgrad.tensor import Tensor
 
@@ -34,14 +33,14 @@ def fans(tensor: Tensor) -> tuple[int, int]:
     return tensor.shape[1] * field, tensor.shape[0] * field
 
 
-def _write(tensor: Tensor, values: Array | float) -> Tensor:
-    np.copyto(tensor.storage, values)
-    tensor._written()
+def _write(tensor: Tensor, values: Tensor) -> Tensor:
+    with no_grad():
+        tensor[...] = values
     return tensor
 
 
 def constant_(tensor: Tensor, value: float) -> Tensor:
-    return _write(tensor, tensor.dtype.encode(np.asarray(value, dtype=np.float64)))
+    return _write(tensor, asarray(float(value), dtype=tensor.dtype))
 
 
 def zeros_(tensor: Tensor) -> Tensor:
@@ -54,11 +53,13 @@ def ones_(tensor: Tensor) -> Tensor:
 
 def uniform_(tensor: Tensor, low: float = 0.0, high: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Uniform in [low, high)."""
-    return _write(tensor, random.uniform(low, high, tensor.shape, dtype=tensor.dtype, generator=generator).storage)
+    form, device = tensor.dtype, tensor.device
+    return _write(tensor, random.uniform(low, high, tensor.shape, dtype=form, device=device, generator=generator))
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
-    return _write(tensor, random.normal(mean, std, tensor.shape, dtype=tensor.dtype, generator=generator).storage)
+    form, device = tensor.dtype, tensor.device
+    return _write(tensor, random.normal(mean, std, tensor.shape, dtype=form, device=device, generator=generator))
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:

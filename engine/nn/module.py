@@ -7,13 +7,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
-import numpy as np
-
 from ulpgrad import io
+from ulpgrad.device import CPU, Device, as_device
 from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.formats import as_format
 from ulpgrad.nn.parameter import Parameter
-from ulpgrad.ops import as_tensor, astype
+from ulpgrad.ops import as_tensor, astype, to_device, zeros_like
 from ulpgrad.tensor import Tensor
 
 
@@ -137,19 +136,36 @@ class Module:
         for parameter in self.parameters():
             zero_grad(parameter, set_to_none)
 
-    def to(self, dtype: Any) -> Self:
-        """Convert all floating parameters, their gradients, and buffers to a floating format, in place."""
-        form = as_format(dtype)
-        if form.kind != "float":
-            raise FormatError(f"Module.to: expected a floating format, got {form.name}")
-        for tensor in (*self.parameters(), *self.buffers()):
-            if tensor.dtype.kind == "float" and tensor.dtype is not form:
-                tensor.storage = astype(tensor.detach(), form).storage
-                tensor.dtype = form
-                tensor._written()
-                if tensor.grad is not None:
-                    tensor.grad = astype(tensor.grad.detach(), form)
+    def to(self, target: Any, dtype: Any = None) -> Self:
+        """Move all parameters, their gradients, and buffers to a device, or convert the floating ones to a floating format, in
+        place: `to("cuda")`, `to(ug.bfloat16)`, `to("cuda", ug.bfloat16)`."""
+        if isinstance(target, Device) or (isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda")):
+            place = as_device(target)
+            self._replace(lambda t: to_device(t, place))
+            return self if dtype is None else self.to(dtype)
+        form = as_format(target)
+        if form.kind != "float" or dtype is not None:
+            raise FormatError(f"Module.to: expected a device, a floating format, or both in this order, got {target!r}")
+        self._replace(lambda t: astype(t, form, copy=False) if t.dtype.kind == "float" else t)
         return self
+
+    def cpu(self) -> Self:
+        """Move everything to the CPU, in place."""
+        return self.to(CPU)
+
+    def cuda(self, device: Any = None) -> Self:
+        """Move everything to a GPU, the current one unless a number or a name is given, in place."""
+        return self.to("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
+
+    def _replace(self, function: Callable[[Tensor], Tensor]) -> None:
+        """Put function(tensor) in the place of what every parameter, gradient and buffer holds."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            new = function(tensor.detach())
+            if new.storage is not tensor.storage:
+                tensor.storage, tensor.dtype = new.storage, new.dtype
+                tensor._written()
+            if tensor.grad is not None:
+                tensor.grad = function(tensor.grad.detach())
 
     # Saving and loading
 
@@ -186,9 +202,7 @@ class Module:
         if problems:
             raise ArgumentError(f"load_state_dict into {type(self).__name__}: {'; '.join(problems)}")
         for name, tensor in given.items():
-            target = own[name]
-            np.copyto(target.storage, astype(tensor, target.dtype, copy=False).storage)
-            target._written()
+            own[name][...] = tensor.to(own[name].device)
         return found
 
     # What it looks like
@@ -210,7 +224,7 @@ def zero_grad(parameter: Tensor, set_to_none: bool) -> None:
     if set_to_none or parameter.grad is None:
         parameter.grad = None
     else:
-        parameter.grad = Tensor(np.zeros(parameter.shape, parameter.grad.dtype.storage), parameter.grad.dtype)
+        parameter.grad = zeros_like(parameter.grad.detach())
 
 
 def save(module: Module, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:

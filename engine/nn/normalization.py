@@ -47,7 +47,7 @@ class _BatchNorm(Module):
             )
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.num_batches_tracked is not None:
-            self.num_batches_tracked.storage += 1
+            self.num_batches_tracked[...] = self.num_batches_tracked + 1
             if self.momentum is None:
                 momentum = 1.0 / self.num_batches_tracked.item()
         on_batch = self.training or self.running_mean is None

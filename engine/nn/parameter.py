@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from ulpgrad.device import as_device, moved_to
 from ulpgrad.errors import GradientError
 from ulpgrad.formats import Array, Format
+from ulpgrad.kernels.copy import copied
 from ulpgrad.ops.creation import asarray
 from ulpgrad.tensor import Tensor
 
@@ -23,7 +23,8 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         given = asarray(data)
-        super().__init__(np.ascontiguousarray(given.storage).reshape(given.shape), given.dtype)
+        storage = given.storage
+        super().__init__(storage if storage.flags.c_contiguous else copied(storage), given.dtype)
         self._cell = given._version_cell()
         self.requires_grad_(requires_grad)
 
@@ -36,8 +37,8 @@ class Parameter(Tensor):
         return _rebuild, super().__reduce__()[1]
 
 
-def _rebuild(storage: Array, form: Format, requires_grad: bool, grad: Tensor | None) -> Parameter:
+def _rebuild(storage: Array, form: Format, requires_grad: bool, grad: Tensor | None, device: str = "cpu") -> Parameter:
     """What unpickling calls."""
-    out = Parameter(Tensor(storage, form), requires_grad)
+    out = Parameter(Tensor(moved_to(storage, as_device(device)), form), requires_grad)
     out.grad = grad
     return out

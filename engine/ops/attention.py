@@ -38,7 +38,8 @@ def _composite(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: 
     k, v = _for_every_head(k, q), _for_every_head(v, q)
     scores = matmul(q, matrix_transpose(k)) * scale
     if is_causal:
-        scores = ew.where(Tensor(np.tri(*scores.shape[-2:], dtype=np.bool_), bool_), scores, -math.inf)
+        seen = Tensor(np.tri(*scores.shape[-2:], dtype=np.bool_), bool_).to(scores.device)
+        scores = ew.where(seen, scores, -math.inf)
     if mask is not None:
         scores = ew.where(mask, scores, -math.inf) if mask.dtype is bool_ else scores + mask
     top = largest(scores.detach(), axis=-1, keepdims=True)

@@ -74,10 +74,17 @@ def operands(name: str, x1: Any, x2: Any) -> tuple[Tensor, Tensor]:
         other = scalar(other, weak_format(other, tensor.dtype) if not isinstance(other, bool) else as_format(bool))
     else:
         try:
-            other = as_tensor(other)
+            other = beside(tensor, as_tensor(other), other)
         except FormatError as error:
             raise FormatError(f"{name}: cannot take an operand of type {type(other).__name__}: {error}") from None
     return (tensor, other) if first else (other, tensor)
+
+
+def beside(tensor: Tensor, made: Tensor, given: Any) -> Tensor:
+    """A tensor made of arrays and numbers, where the tensor is that it meets; what was a tensor itself stays where it is."""
+    if isinstance(given, Tensor) or made.device == tensor.device or made.device.type != "cpu":
+        return made
+    return made.to(tensor.device)  # type: ignore[no-any-return]
 
 
 def normalize_axis(name: str, axis: Any, ndim: int) -> int:
@@ -152,5 +159,5 @@ def pair(name: str, what: str, value: Any, least: int = 0) -> tuple[int, int]:
     return int(given[0]), int(given[1])
 
 
-__all__ = ["LARGEST", "Array", "Axis", "as_tensor", "broadcast_shapes", "checked_shape", "normalize_axes", "normalize_axis",
-           "normalize_shape", "operands", "pair", "scalar", "weak_format"]  # fmt: skip
+__all__ = ["LARGEST", "Array", "Axis", "as_tensor", "beside", "broadcast_shapes", "checked_shape", "normalize_axes",
+           "normalize_axis", "normalize_shape", "operands", "pair", "scalar", "weak_format"]  # fmt: skip

@@ -10,6 +10,7 @@ from ulpgrad.device import CPU, Device, as_device
 from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.formats import FORMATS, Float, Format, Integer, as_format, get_default_dtype, int64
 from ulpgrad.formats.promotion import promote, result_format
+from ulpgrad.kernels import capabilities, gpu
 from ulpgrad.ops.common import weak_format
 from ulpgrad.tensor import Tensor
 
@@ -140,7 +141,9 @@ class NamespaceInfo:
 
     def devices(self) -> list[Device]:
         """The devices there are."""
-        return [CPU]
+        if capabilities.missing("cuda") is not None:
+            return [CPU]
+        return [CPU, *(Device("cuda", i) for i in range(gpu.count()))]
 
     def dtypes(self, *, device: Any = None, kind: Any = None) -> dict[str, Format]:
         """All formats by name, or those of a kind as in `isdtype`."""

@@ -105,7 +105,8 @@ Binary = Callable[[Any, Any], Tensor]
 Rules = Mapping[str, Callable[..., Any]]
 
 # What the short road of `_unary` and `_binary` refuses: no tensor, formats not met before, a number that does not fit, shapes
-# that do not broadcast, and events that the caller has made errors. The full road repeats the call, and explains.
+# that do not broadcast, storage on a GPU, and events that the caller has made errors. The full road repeats the call, and
+# explains.
 REFUSALS = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeWarning, UlpgradError)
 
 
@@ -125,6 +126,8 @@ def _unary(name: str, rule: Callable[..., Any] | None = None) -> Unary:
         if not (state.special or plain_calls.listeners):
             try:
                 run, form = kept[x.dtype]
+                if x.storage.__class__ is not np.ndarray:
+                    raise TypeError
                 out = Tensor(run(x.storage), form)
             except REFUSALS:
                 pass
@@ -153,6 +156,8 @@ def _binary(name: str, rules: Rules | None = None) -> Binary:
                 number = x2.__class__ is float or x2.__class__ is int
                 other = scalar(x2, weak_format(x2, x1.dtype)) if number else x2
                 run, form = kept[x1.dtype, other.dtype]
+                if not x1.storage.__class__ is other.storage.__class__ is np.ndarray:
+                    raise TypeError
                 out = Tensor(run(x1.storage, other.storage), form)
             except REFUSALS:
                 pass

@@ -15,13 +15,16 @@ import numpy as np
 
 from ulpgrad import dispatch
 from ulpgrad.autograd import Placed, is_grad_enabled
+from ulpgrad.device import beside, device_of, module_of, moved_to, retried
 from ulpgrad.differentiable import Primitive, check_movable, moved, plain_calls, viewed
-from ulpgrad.errors import ArgumentError, AxisError, FormatError, GradientError, ShapeError
+from ulpgrad.errors import ArgumentError, AxisError, DeviceError, FormatError, GradientError, ShapeError
 from ulpgrad.formats import Array, Format, as_format, bool_, float32, float64, int64
+from ulpgrad.kernels import gpu
+from ulpgrad.kernels.copy import copied
 from ulpgrad.kernels.embedding import spec as embedding_spec
 from ulpgrad.kernels.gather import spec as gather_spec
 from ulpgrad.ops.common import Axis, as_tensor, broadcast_shapes, normalize_axes, normalize_axis, scalar
-from ulpgrad.ops.creation import asarray, astype
+from ulpgrad.ops.creation import asarray, astype, values_of, writeable
 from ulpgrad.ops.elementwise import not_equal
 from ulpgrad.ops.manipulation import broadcast_to
 from ulpgrad.ops.reduction import sum as total
@@ -48,7 +51,7 @@ def getitem(x: Tensor, index: Any, /) -> Tensor:
     if kind in BASIC or (kind is tuple and BASIC.issuperset(map(type, index))):
         return _picked("getitem", x, index, True)
     plain_calls.varies()
-    items = _prepared("getitem", index)
+    items = _prepared("getitem", index, x)
     basic = BASIC.issuperset(map(type, items))
     return _picked("getitem", x, items if basic or not x.requires_grad else _own(items), basic)
 
@@ -56,7 +59,7 @@ def getitem(x: Tensor, index: Any, /) -> Tensor:
 def _picked(name: str, x: Tensor, index: Any, basic: bool) -> Tensor:
     """x.storage[index] with its way back."""
     storage = _read(name, x, index)
-    if storage.__class__ is not np.ndarray:  # a single element: as a view, not as a NumPy scalar
+    if isinstance(storage, np.generic):  # a single element: as a view, not as a NumPy scalar
         storage = x.storage[(*index, ...) if isinstance(index, tuple) else (index, ...)]
     if not (basic or x.requires_grad or x.dtype.routed):
         return Tensor(storage, x.dtype)
@@ -73,7 +76,9 @@ def _picked(name: str, x: Tensor, index: Any, basic: bool) -> Tensor:
 
 def _read(name: str, x: Tensor, index: Any) -> Any:
     try:
-        return x.storage[index]
+        if x.storage.__class__ is np.ndarray or x.dtype.kind == "block":
+            return x.storage[index]
+        return retried(x.device.index, operator.getitem, x.storage, index)
     except (IndexError, TypeError, ValueError) as error:
         raise _explained(name, x, error) from None
 
@@ -85,15 +90,64 @@ def _explained(name: str, x: Tensor, error: Exception) -> Exception:
     return kinds[type(error)](f"{name}: {error} (the tensor has shape {x.shape})")
 
 
-def _prepared(name: str, index: Any) -> Index:
-    """The index as NumPy takes it. FormatError for what is neither integer nor bool."""
+def _prepared(name: str, index: Any, x: Tensor) -> Index:
+    """The index as x's storage takes it. FormatError for what is neither integer nor bool."""
     items = index if isinstance(index, tuple) else (index,)
-    return tuple(item if item.__class__ in BASIC else _index_array(name, item) for item in items)
+    found = tuple(item if item.__class__ in BASIC else _index_array(name, item) for item in items)
+    if x.storage.__class__ is not np.ndarray:
+        return _checked_on_gpu(name, found, x)
+    return tuple(_beside("an index", item, x) if gpu.is_array(item) else item for item in found)
+
+
+def _checked_on_gpu(name: str, index: Index, x: Tensor) -> Index:
+    """The index with its arrays where x lies. A GPU wraps positions that are outside around without a word, so that they are
+    looked at here: those of the host before they are moved, others at the cost of waiting for them."""
+    if x.device.type == "cpu":  # blocks, which refuse an index themselves
+        return index
+    axis, checked = 0, []
+    taken = sum(_axes_taken(item) for item in index)
+    for item in index:
+        if item is Ellipsis:
+            axis += x.ndim - taken
+        elif isinstance(item, (int, slice)) or item is None:
+            axis += item is not None
+        else:
+            if item.dtype.kind != "b" and axis < x.ndim:
+                _check_positions(name, item, axis, x)
+            axis += _axes_taken(item)
+            item = _beside("an index", item, x)
+        checked.append(item)
+    return tuple(checked)
+
+
+def _axes_taken(item: Any) -> int:
+    """How many axes of the tensor an item of an index stands for."""
+    if item is None or item is Ellipsis:
+        return 0
+    return int(item.ndim) if hasattr(item, "ndim") and item.dtype.kind == "b" else 1
+
+
+def _check_positions(name: str, positions: Any, axis: int, x: Tensor) -> None:
+    size = x.shape[axis]
+    with beside(positions):
+        outside = (positions < -size) | (positions >= size)
+        if bool(outside.any()):
+            raise AxisError(
+                f"{name}: index {int(positions[outside][0])} is out of bounds for axis {axis} with size {size} "
+                f"(the tensor has shape {x.shape})"
+            )
+
+
+def _beside(what: str, array: Any, x: Tensor) -> Any:
+    """An array of the host moved to where x lies; what lies on another GPU is refused."""
+    if isinstance(array, np.ndarray) or device_of(array) == x.device:
+        return moved_to(array, x.device)
+    raise DeviceError(f"{what} lies on {device_of(array)}, the tensor on {x.device}: move one with .to(device)")
 
 
 def _index_array(name: str, item: Any) -> Any:
     """An integer, or an array of integers or bools, from whatever a user indexes with."""
-    if isinstance(item, (Tensor, np.ndarray)):
+    if isinstance(item, (Tensor, np.ndarray)) or gpu.is_array(item):
         array = item.storage if isinstance(item, Tensor) else item
         found = item.dtype.name
         floating = isinstance(item, Tensor) and item.dtype.kind == "float"
@@ -113,12 +167,12 @@ def _index_array(name: str, item: Any) -> Any:
             ) from None
     if floating or array.dtype.kind not in "biu":
         raise FormatError(f"{name}: an index must hold integers or bools, this one holds {found}; use .astype(int64)")
-    return int(array) if array.ndim == 0 and array.dtype.kind != "b" else array
+    return int(gpu.to_host(array)) if array.ndim == 0 and array.dtype.kind != "b" else array
 
 
 def _own(index: Index) -> Index:
     """The index in memory that nobody else writes to, for backward."""
-    return tuple(item.copy() if isinstance(item, np.ndarray) else item for item in index)
+    return tuple(copied(item) if hasattr(item, "dtype") else item for item in index)
 
 
 # The way back
@@ -132,13 +186,13 @@ def _placed(g: Tensor, shape: tuple[int, ...], index: Any) -> Any:
 def _put_back(g: Tensor, shape: tuple[int, ...], index: Any) -> Tensor:
     """Zeros of a shape with g added at the index."""
     items = index if isinstance(index, tuple) else (index,)
-    several = any(isinstance(item, np.ndarray) and item.dtype.kind != "b" for item in items)
+    several = any(hasattr(item, "dtype") and item.dtype.kind != "b" for item in items)
     form = g.dtype
 
     def run(values: Array) -> Array:
         if several:
             return _sums(values, form, shape, items)
-        storage = np.zeros(shape, values.dtype)
+        storage: Array = module_of(values).zeros(shape, values.dtype)
         storage[index] = values
         return storage
 
@@ -151,22 +205,22 @@ def _sums(values: Array, form: Format, shape: tuple[int, ...], index: Index) -> 
     first, end = axes[0], axes[-1] + 1
     if end - first == len(axes) and all(map(_is_integer, index[first:end])):
         return _sum_slices(values, form, shape, index[first:end], first)
-    positions = np.arange(math.prod(shape)).reshape(shape)[index]
+    positions = module_of(values).arange(math.prod(shape)).reshape(shape)[index]
     return _sum_rows(values.reshape(-1, 1), form, positions, math.prod(shape)).reshape(shape)
 
 
 def _is_integer(item: Any) -> bool:
-    return item.__class__ is int or (isinstance(item, np.ndarray) and item.dtype.kind != "b")
+    return item.__class__ is int or (hasattr(item, "dtype") and item.dtype.kind != "b")
 
 
 def _sum_slices(values: Array, form: Format, shape: tuple[int, ...], index: Index, axis: int) -> Array:
     """Slices picked by integers on successive axes, from `axis` on, summed into the position each was picked from."""
     sizes, rest = shape[axis : axis + len(index)], (*shape[:axis], *shape[axis + len(index) :])
-    positions = np.zeros((), np.int64)
+    xp = module_of(values)
+    positions = xp.zeros((), np.int64)
     for item, size in zip(index, sizes, strict=True):
-        whole = np.asarray(item).astype(np.int64)
-        whole[whole < 0] += size
-        positions = positions * size + whole
+        whole = xp.asarray(item).astype(np.int64)
+        positions = positions * size + xp.where(whole < 0, whole + size, whole)
     front = np.moveaxis(values, range(axis, axis + positions.ndim), range(positions.ndim))
     summed = _sum_rows(front.reshape(positions.size, math.prod(rest)), form, positions, math.prod(sizes))
     if axis == 0:
@@ -179,7 +233,8 @@ def _sum_rows(values: Array, form: Format, positions: Array, rows: int) -> Array
     summed, _ = dispatch.call(
         embedding_spec.embedding_gradient, (form, int64), (values, positions.reshape(-1)), {"rows": rows}
     )
-    return np.asarray(summed)
+    out: Array = np.asarray(summed) if isinstance(summed, np.generic) else summed
+    return out
 
 
 # Writing
@@ -194,14 +249,22 @@ def setitem(x: Tensor, index: Any, value: Any, /) -> None:
     if x.requires_grad and (x._node is not None or is_grad_enabled()):
         advice = "write to x.detach()" if x._node is None else "build it with where or concat"
         raise GradientError(f"setitem: the tensor requires a gradient, which a write in place would break; {advice}")
-    if not x.storage.flags.writeable:
+    if x.dtype.kind != "block" and not writeable(x.storage):
         raise ArgumentError(f"setitem: the tensor of shape {x.shape} is a read-only view; write to copy(x)")
     given = _value(x, value)
-    prepared = _prepared("setitem", index)
+    prepared = _prepared("setitem", index, x)
     if x.dtype.routed:
         check_movable("setitem", x.dtype, [x])
+    values = given.storage
+    if not values.__class__ is x.storage.__class__ is np.ndarray:
+        if given.ndim and given.device != x.device:
+            raise DeviceError(
+                f"setitem: a value on {given.device} for a tensor on {x.device}: move it with .to(device)"
+            )
+        values = moved_to(values, x.device)
     try:
-        x.storage[prepared] = given.storage
+        with beside(x.storage):
+            x.storage[prepared] = values
     except (IndexError, TypeError) as error:
         raise _explained("setitem", x, error) from None
     except ValueError:
@@ -235,7 +298,7 @@ def take(x: Tensor, indices: Any, /, *, axis: int | None = None) -> Tensor:
         axis = 0
     where = normalize_axis("take", axis, x.ndim)
     plain_calls.varies()
-    positions = _positions("take", indices, x.requires_grad)
+    positions = _positions("take", indices, x.requires_grad, x, where)
     return _picked("take", x, (slice(None),) * where + (positions,), False)
 
 
@@ -257,8 +320,8 @@ def take_along_axis(x: Tensor, indices: Any, /, *, axis: int = -1) -> Tensor:
     """out[..., i, ...] = x[..., indices[..., i, ...], ...] along `axis`; the other axes broadcast."""
     name = "take_along_axis"
     x = as_tensor(x)
-    positions = _positions(name, indices, x.requires_grad)
     where = normalize_axis(name, axis, x.ndim)
+    positions = _positions(name, indices, x.requires_grad, x, where)
     if positions.ndim != x.ndim:
         raise ShapeError(f"{name}: {positions.ndim} dimensions of indices for a tensor of shape {x.shape}")
     ours, theirs = x.shape, positions.shape
@@ -269,12 +332,17 @@ def take_along_axis(x: Tensor, indices: Any, /, *, axis: int = -1) -> Tensor:
     return along_axis(x, Tensor(positions, as_format(positions.dtype)), axis=where)
 
 
-def _positions(name: str, indices: Any, keep: bool) -> Array:
-    """Integers from whatever a user indexes with, in memory that nobody else writes to if they are to `keep`."""
-    array = np.asarray(_index_array(name, indices))
+def _positions(name: str, indices: Any, keep: bool, x: Tensor, axis: int) -> Array:
+    """Integers from whatever a user indexes with, where x lies, and in memory that nobody else writes to if they are to
+    `keep`."""
+    found = _index_array(name, indices)
+    array = found if gpu.is_array(found) else np.asarray(found)
     if array.dtype.kind == "b":
         raise FormatError(f"{name}: indices must be integers, got bool; use x[mask]")
-    return array.copy() if keep and isinstance(indices, (Tensor, np.ndarray)) else array
+    if not array.__class__ is x.storage.__class__ is np.ndarray:
+        _check_positions(name, array, axis, x)
+        array = _beside("indices", array, x)
+    return copied(array) if keep and isinstance(indices, (Tensor, np.ndarray)) else array
 
 
 def nonzero(x: Tensor, /) -> tuple[Tensor, ...]:
@@ -282,7 +350,8 @@ def nonzero(x: Tensor, /) -> tuple[Tensor, ...]:
     x = as_tensor(x)
     if x.ndim == 0:
         raise ShapeError("nonzero: a 0-d tensor has no axes to give positions on")
-    return tuple(Tensor(positions, int64) for positions in np.nonzero(x.dtype.decode(x.storage)))
+    with beside(x.storage):
+        return tuple(Tensor(positions, int64) for positions in np.nonzero(values_of(x)))
 
 
 @remembered
@@ -290,5 +359,5 @@ def count_nonzero(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False) ->
     """How many elements over `axis` are not zero (int64)."""
     x = as_tensor(x)
     axes = normalize_axes("count_nonzero", axis, x.ndim)
-    hit = Tensor(x.dtype.decode(x.storage) != 0, bool_) if x.dtype.routed else not_equal(x, 0)
+    hit = Tensor(values_of(x) != 0, bool_) if x.dtype.routed else not_equal(x, 0)
     return total(hit, axis=axes, keepdims=keepdims)

@@ -129,7 +129,8 @@ def linear(
     x = as_tensor(x)
     packed: dict[str, Any] = {}
     if isinstance(weight, PackedWeight):
-        if x.ndim < 2 or math.prod(x.shape[:-1]) <= PackedWeight.FEW:  # read where it stands
+        few = x.ndim < 2 or math.prod(x.shape[:-1]) <= PackedWeight.FEW
+        if few or weight.prepacked is None:  # read where it stands
             return linear(x, weight.tensor, bias, activation, scale=scale, residual=residual, dtype=dtype,
                           accumulate=accumulate, accumulate_backward=accumulate_backward)  # fmt: skip
         packed, weight = {"packed": weight.prepacked}, weight.tensor

@@ -6,16 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from ulpgrad.device import beside as on_device_of
 from ulpgrad.differentiable import Primitive, prepared, whole
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
-from ulpgrad.formats import bool_, compute_format
+from ulpgrad.formats import compute_format, float64
 from ulpgrad.kernels.cross_entropy import spec
 from ulpgrad.ops import elementwise as ew
 from ulpgrad.ops.activation import log_softmax
-from ulpgrad.ops.common import as_tensor, operands, scalar
-from ulpgrad.ops.creation import astype
+from ulpgrad.ops.common import as_tensor, beside, operands, scalar
+from ulpgrad.ops.creation import arange, astype, ones
 from ulpgrad.ops.indexing import take, take_along_axis
-from ulpgrad.ops.manipulation import broadcast_to, moveaxis, reshape
+from ulpgrad.ops.manipulation import moveaxis, reshape
 from ulpgrad.ops.reduction import mean as average, sum as total
 from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
@@ -66,6 +67,11 @@ _cross_entropy = Primitive(
 def _one_hot(target: Tensor, like: Tensor, ignore_index: int, label_smoothing: float) -> Tensor:
     """The distribution each row is compared with; all zero in ignored rows."""
     rows, classes = like.shape
+    if like.device.type != "cpu":
+        column = reshape(target, (rows, 1))
+        hit = astype(arange(classes, dtype=target.dtype, device=like.device) == column, float64)
+        mixed = hit * (1.0 - label_smoothing) + label_smoothing / max(classes, 1)
+        return astype(ew.where(column == ignore_index, 0.0, mixed), like.dtype)
     chances = np.full((rows, classes), label_smoothing / max(classes, 1))
     kept = np.flatnonzero(target.storage != ignore_index)
     chances[kept, target.storage[kept]] += 1.0 - label_smoothing
@@ -95,10 +101,10 @@ def _rows(name: str, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return reshape(moveaxis(x, axis, -1), (-1, x.shape[axis])), reshape(target, (-1,))
 
 
-def _class_weights(name: str, weight: Any, classes: int) -> Tensor | None:
+def _class_weights(name: str, weight: Any, classes: int, like: Tensor) -> Tensor | None:
     if weight is None:
         return None
-    weights = as_tensor(weight)
+    weights = beside(like, as_tensor(weight), weight)
     if weights.shape != (classes,):
         raise ShapeError(f"{name}: weight has shape {weights.shape}: expected ({classes},), one per class")
     return weights
@@ -106,9 +112,9 @@ def _class_weights(name: str, weight: Any, classes: int) -> Tensor | None:
 
 def _weights_of(weight: Tensor | None, target: Tensor, ignore_index: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Per row the (valid) class, and its weight: 0 where ignored."""
-    kept = Tensor(target.storage != ignore_index, bool_)
+    kept = target != ignore_index
     classes = ew.where(kept, target, 0)
-    row = broadcast_to(scalar(1.0, like.dtype), target.shape) if weight is None else take(weight, classes, axis=0)
+    row = ones(target.shape, dtype=like.dtype, device=like.device) if weight is None else take(weight, classes, axis=0)
     return classes, ew.where(kept, row, 0.0)
 
 
@@ -131,14 +137,16 @@ def cross_entropy(
     logits, target = as_tensor(logits), as_tensor(target)
     if target.dtype.kind == "float":
         return _cross_entropy_of_chances(logits, target, weight, reduction, label_smoothing)
+    if weight is None and reduction == "mean" and target.device.type != "cpu":
+        return _counted_cross_entropy(logits, target, ignore_index, label_smoothing)
     if weight is None and reduction == "mean" and not np.count_nonzero(target.storage == ignore_index):
         return _mean_cross_entropy(logits, target, ignore_index, label_smoothing)
     rows, classes = _rows("cross_entropy", logits, target)
-    weight = _class_weights("cross_entropy", weight, rows.shape[1])
+    weight = _class_weights("cross_entropy", weight, rows.shape[1], rows)
     counted: Tensor | int
     if weight is None:
         losses = _cross_entropy(rows, classes, ignore_index=ignore_index, label_smoothing=label_smoothing)
-        counted = int(np.count_nonzero(classes.storage != ignore_index))
+        counted = classes.size if reduction != "mean" else int(np.count_nonzero(classes.storage != ignore_index))
     else:
         rows, weight = prepared("cross_entropy", rows, weight)
         _check_classes("cross_entropy", classes, rows.shape[1], ignore_index)
@@ -155,6 +163,13 @@ def _mean_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int, label
     return average(_cross_entropy(rows, classes, ignore_index=ignore_index, label_smoothing=label_smoothing))
 
 
+def _counted_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int, label_smoothing: float) -> Tensor:
+    """The mean over what counts, counted on the GPU so that nobody waits for the number."""
+    rows, classes = _rows("cross_entropy", logits, target)
+    losses = _cross_entropy(rows, classes, ignore_index=ignore_index, label_smoothing=label_smoothing)
+    return _reduced("cross_entropy", losses, "mean", astype(classes != ignore_index, compute_format(losses.dtype)))
+
+
 def _cross_entropy_of_chances(
     logits: Tensor, target: Tensor, weight: Any, reduction: str, label_smoothing: float
 ) -> Tensor:
@@ -164,7 +179,7 @@ def _cross_entropy_of_chances(
         )
     axis = min(logits.ndim - 1, 1)
     classes = logits.shape[axis]
-    weight = _class_weights("cross_entropy", weight, classes)
+    weight = _class_weights("cross_entropy", weight, classes, logits)
     logits, target, weight = prepared("cross_entropy", logits, target, weight)
     if label_smoothing:
         target = target * (1.0 - label_smoothing) + label_smoothing / max(classes, 1)
@@ -175,7 +190,8 @@ def _cross_entropy_of_chances(
 
 
 def _check_classes(name: str, target: Tensor, classes: int, ignore_index: int) -> None:
-    spec.validate(name, target.storage, classes, ignore_index)
+    with on_device_of(target.storage):
+        spec.validate(name, target.storage, classes, ignore_index)
 
 
 @whole
@@ -185,7 +201,7 @@ def nll_loss(
     """-log_probabilities[target]: `cross_entropy` without its `log_softmax`; shapes and arguments as there."""
     x, target = as_tensor(log_probabilities), as_tensor(target)
     rows, classes = _rows("nll_loss", x, target)
-    weight = _class_weights("nll_loss", weight, rows.shape[1])
+    weight = _class_weights("nll_loss", weight, rows.shape[1], rows)
     rows, weight = prepared("nll_loss", rows, weight)
     _check_classes("nll_loss", classes, rows.shape[1], ignore_index)
     valid, weights = _weights_of(weight, classes, ignore_index, rows)

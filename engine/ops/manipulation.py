@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ulpgrad.device import beside
 from ulpgrad.differentiable import moved, viewed
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats.promotion import result_format
@@ -53,12 +54,12 @@ def reshape(x: Tensor, /, shape: Any, *, copy: bool | None = None) -> Tensor:
     try:
         if sizes and min(sizes) < -1:
             raise ValueError
-        new = old.reshape(sizes)
+        new = old.reshape(sizes) if old.__class__ is np.ndarray else _reshaped(old, sizes)
     except ValueError:
         if sizes.count(-1) > 1 or min(sizes, default=0) < -1:
             raise ShapeError(f"reshape: at most one size may be -1 and none less, got {sizes}") from None
         raise ShapeError(f"reshape: {x.size} elements of shape {x.shape} do not fit shape {sizes}") from None
-    shared = new.base is old or (new.base is not None and new.base is old.base)
+    shared = _is_view(new, old)
     if copy is False and not shared:
         raise ArgumentError(f"reshape: {sizes} cannot be a view of this layout of {x.shape}; drop copy=False")
     shape = old.shape
@@ -71,6 +72,18 @@ def reshape(x: Tensor, /, shape: Any, *, copy: bool | None = None) -> Tensor:
     if shared:
         return moved("reshape", [x], lambda a: copied(a.reshape(sizes)), back)
     return moved("reshape", [x], lambda a: a.reshape(sizes), back, storage=new)
+
+
+def _reshaped(storage: Any, sizes: tuple[int, ...]) -> Any:
+    with beside(storage):
+        return storage.reshape(sizes)
+
+
+def _is_view(new: Any, old: Any) -> bool:
+    """Whether an array lies in the memory of the one it was made of."""
+    if old.__class__ is np.ndarray:
+        return new.base is old or (new.base is not None and new.base is old.base)
+    return bool(new.data.ptr == old.data.ptr)
 
 
 @remembered

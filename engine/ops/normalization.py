@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from ulpgrad.autograd import no_grad
 from ulpgrad.differentiable import Primitive, prepared, whole
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
-from ulpgrad.formats import Array, Float
+from ulpgrad.formats import Array, Float, float64
 from ulpgrad.formats.promotion import result_format
 from ulpgrad.kernels.norm import spec
 from ulpgrad.ops import elementwise as ew
 from ulpgrad.ops.common import as_tensor, normalize_shape
 from ulpgrad.ops.creation import astype
 from ulpgrad.ops.manipulation import reshape
-from ulpgrad.ops.reduction import mean as average
+from ulpgrad.ops.reduction import mean as average, var as variance
 from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
@@ -151,10 +152,18 @@ def batch_norm(
     if count == 1:
         raise ShapeError(f"batch_norm: x {x.shape} has one value per channel: training needs at least two")
     y, mean, rstd = _with_own_statistics(x, weight, bias, float(eps))
-    if running_mean is not None:
-        _move(running_mean, mean.storage, momentum)
-    if running_var is not None:
-        _move(running_var, _variance(x, mean.storage, rstd.storage, eps) * (count / max(count - 1, 1)), momentum)
+    if x.device.type == "cpu":
+        if running_mean is not None:
+            _move(running_mean, mean.storage, momentum)
+        if running_var is not None:
+            _move(running_var, _variance(x, mean.storage, rstd.storage, eps) * (count / max(count - 1, 1)), momentum)
+    else:
+        with no_grad():
+            if running_mean is not None:
+                _move_on_gpu(running_mean, mean.detach(), momentum)
+            if running_var is not None:
+                axes = (0, *range(2, x.ndim))
+                _move_on_gpu(running_var, variance(astype(x.detach(), float64), axis=axes, correction=1.0), momentum)
     return y
 
 
@@ -180,6 +189,12 @@ def _move(running: Tensor, towards: Any, momentum: float) -> None:
     form = running.dtype
     running.storage[...] = form.encode(form.decode(running.storage) * (1 - momentum) + towards * momentum)
     running._written()
+
+
+def _move_on_gpu(running: Tensor, towards: Tensor, momentum: float) -> None:
+    """The same by ops, so that nobody waits for values."""
+    moved = astype(running, float64) * (1 - momentum) + astype(towards, float64) * momentum
+    running[...] = moved
 
 
 @remembered

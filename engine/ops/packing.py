@@ -26,8 +26,10 @@ class PackedWeight:
                 f"prepack: {weight.dtype} is not taken; expected one of {', '.join(f.name for f in FLOATS)}"
             )
         self.tensor = copy(weight.detach())
-        self.tensor.storage.flags.writeable = False
-        self.prepacked = Prepacked(self.tensor.storage)
+        self.prepacked: Prepacked | None = None  # on a GPU, whose kernels read a weight as it stands
+        if self.tensor.device.type == "cpu":
+            self.tensor.storage.flags.writeable = False
+            self.prepacked = Prepacked(self.tensor.storage)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 
 from ulpgrad import dispatch
-from ulpgrad.differentiable import Primitive, arithmetic
+from ulpgrad.device import CPU, Device, moved_to
+from ulpgrad.differentiable import Primitive, arithmetic, through_host
 from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.formats import Affine, Block, BlockArray, Counts, Fixed, Format, Random, as_format, float32, float64
 from ulpgrad.formats.rounding import RANDOM_BITS, check, round_to_odd
 from ulpgrad.function import Context, Function
 from ulpgrad.kernels.cast import convert
+from ulpgrad.kernels.copy import copied
 from ulpgrad.kernels.quantize import spec
 from ulpgrad.kernels.quantize.counts import counted
 from ulpgrad.ops.common import as_tensor
+from ulpgrad.ops.creation import values_of
 from ulpgrad.tensor import Tensor
 
 __all__ = ["decode", "encode", "fake_quantize", "quantize"]
@@ -42,7 +45,7 @@ def clipped(g: Tensor, x: Tensor, format: Format) -> Tensor:
             Tensor(
                 np.asarray(format.along((code - format.zero_point) * format.scale, x.ndim, x.shape), np.float32),
                 float32,
-            )
+            ).to(x.device)
             for code in (format.min_code, format.max_code)
         )
         inside = ops.logical_and(x >= low, x <= high)
@@ -130,6 +133,12 @@ def quantize(
              "random_bits": random_bits}  # fmt: skip
 
     def run(t: Tensor) -> Tensor:
+        if t.device.type != "cpu" and (counts is not None or t.dtype.kind in ("fixed", "affine")):
+            out: Tensor = through_host("quantize", [t], convert_it)
+            return out
+        return convert_it(t)
+
+    def convert_it(t: Tensor) -> Tensor:
         return _converted(t, form, drawn, -1 if axis is None else axis, counts)
 
     if source.requires_grad and form.differentiable:
@@ -166,7 +175,7 @@ def _converted(t: Tensor, form: Format, drawn: dict[str, Any], axis: int, counts
     if form.kind in ("integer", "bool") or (plain and counts is None and not form.routed and not source.routed):
         from ulpgrad.ops.creation import astype
 
-        return astype(_plain(t), form) if source is not form else Tensor(t.storage.copy(), form)
+        return astype(_plain(t), form) if source is not form else Tensor(copied(t.storage), form)
     if isinstance(form, Block):
         return _blocked(_plain(t), form, drawn, axis, counts)
     if counts is not None and not _counts_added(t, form, drawn, counts):
@@ -182,7 +191,7 @@ def _converted(t: Tensor, form: Format, drawn: dict[str, Any], axis: int, counts
     if values.dtype is form and values is not t and drawn["overflow"] is None and drawn["subnormals"]:
         return values  # exact there: nothing to round
     if values.dtype not in spec.SOURCES:
-        wide = values.dtype.decode(values.storage)
+        wide = values_of(values)
         wide = wide.astype(np.int8) if wide.dtype == np.bool_ else wide
         values = Tensor(wide, as_format(wide.dtype))
     storage, forms = dispatch.call(spec.quantize, (values.dtype,), (values.storage,), {"dtype": form, **drawn})
@@ -234,7 +243,7 @@ def _between_fixed(t: Tensor, form: Fixed, drawn: dict[str, Any]) -> Tensor:
 def _blocked(t: Tensor, form: Block, drawn: dict[str, Any], axis: int, counts: Counts | None) -> Tensor:
     if t.ndim and not -t.ndim <= axis < t.ndim:
         raise ArgumentError(f"{form.name}: axis {axis} is outside a tensor of {t.ndim} dimensions")
-    values = t.dtype.decode(t.storage)
+    values = values_of(t)
     if counts is not None:
         with np.errstate(all="ignore"):
             return Tensor(form.encode(values, drawn["rounding"], drawn["overflow"], drawn["subnormals"],
@@ -281,10 +290,10 @@ def fake_quantize(
     def run(t: Tensor) -> Tensor:
         if isinstance(form, Block):
             stored = _blocked(t, form, drawn, -1 if axis is None else axis, None).storage
-            values = _unblocked(stored, form).storage if t.dtype is float32 else form.exact(stored)
+            values = _unblocked(stored, form).storage if t.dtype is float32 else _exact_blocks(stored, form, t.device)
             return Tensor(values, t.dtype)
         if form is t.dtype:
-            return Tensor(t.storage.copy(), form)
+            return Tensor(copied(t.storage), form)
         storage, _ = dispatch.call(spec.fake_quantize, (t.dtype,), (t.storage,), {"dtype": form, **drawn})
         return Tensor(storage, t.dtype)
 
@@ -292,6 +301,11 @@ def fake_quantize(
         out: Tensor = _Conversion.apply(source, run, form, estimator_of(estimator, form, overflow))
         return out
     return run(source)
+
+
+def _exact_blocks(stored: BlockArray, form: Block, device: Device) -> Any:
+    """The values of blocks in float64, which holds them all."""
+    return moved_to(form.exact(moved_to(stored, CPU)), device)
 
 
 def encode(x: Any, format: Any, /, **options: Any) -> Tensor:

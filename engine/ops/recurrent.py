@@ -93,7 +93,12 @@ def _prepared(name: str, x: Any, weight_ih: Any, weight_hh: Any, biases: Any, *s
         raise ShapeError(f"{name}: weight_ih has shape {weight_ih.shape}: expected {(len(weight_hh), x.shape[2])}")
     gates = linear(x, weight_ih, bias_ih)
     state = (x.shape[1], weight_hh.shape[1])
-    return gates, weight_hh, bias_hh, *(zeros(state, dtype=gates.dtype) if s is None else as_tensor(s) for s in states)
+    return (
+        gates,
+        weight_hh,
+        bias_hh,
+        *(zeros(state, dtype=gates.dtype, device=gates.device) if s is None else as_tensor(s) for s in states),
+    )
 
 
 def lstm(x: Any, weight_ih: Any, weight_hh: Any, bias_ih: Any = None, bias_hh: Any = None, h0: Any = None, c0: Any = None,

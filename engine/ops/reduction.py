@@ -81,7 +81,7 @@ def _prod_gradient(g: Tensor, x: Tensor, axis: Shape) -> Tensor:
     order = (*(i for i in range(x.ndim) if i not in axis), *axis)
     moved = permute_dims(x, order)
     rows = reshape(moved, (-1, _count(x.shape, axis)))
-    one = ones((rows.shape[0], 1), dtype=x.dtype)
+    one = ones((rows.shape[0], 1), dtype=x.dtype, device=x.device)
     before = concat([one, cumulative_prod(rows, axis=1)[:, :-1]], axis=1)
     after = flip(concat([one, cumulative_prod(flip(rows, axis=1), axis=1)[:, :-1]], axis=1), axis=1)
     others = permute_dims(reshape(before * after, moved.shape), tuple(sorted(range(x.ndim), key=order.__getitem__)))
@@ -235,7 +235,7 @@ def _cumulative(name: str, primitive: Any, x: Any, axis: int | None, dtype: Any,
     if not include_initial:
         return out
     shape = tuple(1 if i == where else s for i, s in enumerate(x.shape))
-    first = ones(shape, dtype=out.dtype)
+    first = ones(shape, dtype=out.dtype, device=out.device)
     return concat([first if name == "cumulative_prod" else first - first, out], axis=where)
 
 

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ulpgrad.autograd import is_grad_enabled
+from ulpgrad.device import beside
 from ulpgrad.differentiable import Primitive, check_movable
 from ulpgrad.errors import GradientError, ShapeError
-from ulpgrad.formats import Array, int64
+from ulpgrad.formats import Array, as_format, int64
 from ulpgrad.kernels.order import spec
 from ulpgrad.ops.common import as_tensor, normalize_axis, operands
+from ulpgrad.ops.creation import astype, values_of
 from ulpgrad.ops.indexing import along_axis, take
 from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
@@ -37,7 +39,7 @@ def _keys(x: Tensor, descending: bool) -> Array:
     """Values that sort as x does; for falling order those that sort the other way round, NaN staying last."""
     if x.dtype.routed:
         check_movable("sort", x.dtype, [x])
-    values = x.storage if x.dtype.routed else x.dtype.decode(x.storage)  # codes of one scale are in their values' order
+    values = x.storage if x.dtype.routed else values_of(x)  # codes of one scale are in their values' order
     return _turned(values) if descending else values
 
 
@@ -47,12 +49,16 @@ def _turned(values: Array) -> Array:
 
 
 def _order(x: Tensor, axis: int, descending: bool, stable: bool) -> Array:
-    return np.argsort(_keys(x, descending), axis=axis, kind="stable" if stable else None).astype(np.int64, copy=False)
+    with beside(x.storage):
+        kind: Any = "stable" if stable else None
+        return np.argsort(_keys(x, descending), axis=axis, kind=kind).astype(np.int64, copy=False)
 
 
 def _has_both_zeros(values: Array) -> bool:
     if values.dtype.kind != "f":
         return False
+    if not isinstance(values, np.ndarray):  # a GPU sorts stably as fast, and is not waited for
+        return True
     negative = np.signbit(values[values == 0])
     return bool(negative.any() and not negative.all())
 
@@ -63,11 +69,14 @@ def sort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool
     where = normalize_axis("sort", axis, x.ndim)
     if x.requires_grad:
         return along_axis(x, Tensor(_order(x, where, descending, stable), int64), axis=where)
-    keys = _keys(x, descending)
-    kind: Any = "stable" if stable and _has_both_zeros(keys) else None  # no other equal values can be told apart
-    keys = np.sort(keys, axis=where, kind=kind)
-    values = _turned(keys) if descending else keys
-    return Tensor(values if x.dtype.routed else x.dtype.encode(values), x.dtype)
+    with beside(x.storage):
+        keys = _keys(x, descending)
+        kind: Any = "stable" if stable and _has_both_zeros(keys) else None  # no other equal values can be told apart
+        keys = np.sort(keys, axis=where, kind=kind)
+        values = _turned(keys) if descending else keys
+    if x.dtype.routed or x.dtype.is_native:
+        return Tensor(values, x.dtype)
+    return astype(Tensor(values, as_format(values.dtype)), x.dtype)
 
 
 def argsort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:

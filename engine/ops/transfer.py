@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ulpgrad.device import CPU, Device
-from ulpgrad.differentiable import moved
+from ulpgrad.differentiable import carried
 from ulpgrad.kernels import gpu
 from ulpgrad.ops.creation import copy as copy_of
 from ulpgrad.tensor import Tensor
@@ -11,11 +11,15 @@ from ulpgrad.tensor import Tensor
 __all__ = ["to_device"]
 
 
-def to_device(x: Tensor, device: Device, *, copy: bool = False) -> Tensor:
-    """`x` on a device: itself if it is there already (with `copy=True` a copy), else a copy. The gradient moves back."""
-    source = x.device
-    if source == device:
+def to_device(x: Tensor, device: Device, *, copy: bool = False, non_blocking: bool = False) -> Tensor:
+    """`x` on a device: itself if it is there already (with `copy=True` a copy), else a copy. The gradient moves back.
+
+    A copy from pinned memory is waited for unless `non_blocking`, so that the memory may be written to afterwards.
+    """
+    if x.device == device:
         return copy_of(x) if copy else x
-    if device == CPU:
-        return moved("copy", [x], gpu.to_host, lambda g: to_device(g, source))
-    return moved("copy", [x], lambda storage: gpu.to_device(storage, device.index), lambda g: to_device(g, source))
+    out = carried(x, device)
+    if x.device == CPU and not non_blocking and gpu.is_pinned(x.storage):
+        with gpu.on_device(device.index):
+            gpu.xp().cuda.get_current_stream().synchronize()
+    return out

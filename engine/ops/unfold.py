@@ -16,7 +16,7 @@ def padded(x: Tensor, padding: Pair) -> Tensor:
     """Images (n, c, h, w) between rows and columns of zeros."""
     for axis, width in zip((2, 3), padding, strict=True):
         if width:
-            rim = zeros(tuple(width if i == axis else s for i, s in enumerate(x.shape)), dtype=x.dtype)
+            rim = zeros(tuple(width if i == axis else s for i, s in enumerate(x.shape)), dtype=x.dtype, device=x.device)
             x = concat([rim, x, rim], axis=axis)
     return x
 

@@ -82,6 +82,13 @@ def _weight_gradient(
     return gradient.reshape(g.shape[1], x.shape[1] // groups, *size)
 
 
+def _key(*arrays: Any, **params: Any) -> Any:
+    """GPU rungs choose by sizes and layout, those of the CPU by neither."""
+    if arrays[0].__class__ is np.ndarray:
+        return None
+    return tuple((a.shape, a.strides) for a in arrays if a is not None), tuple(params.items())
+
+
 def _flops(
     x: Array, weight: Array, _: Array | None, *, stride: Pair, padding: Pair, dilation: Pair, **__: Any
 ) -> float:
@@ -285,6 +292,7 @@ conv2d = Op(
     formats=FLOATS,
     flops=_flops,
     samples=_conv2d_samples,
+    key=_key,
     ulps=ULPS,
     magnitude=_magnitude,
 )
@@ -314,6 +322,7 @@ conv2d_input_gradient = Op(
     formats=FLOATS,
     flops=lambda g, weight, **_: 2.0 * g.shape[0] * prod(weight.shape) * prod(g.shape[2:]),
     samples=_input_gradient_samples,
+    key=_key,
     ulps=ULPS,
     magnitude=_of_absolutes(_input_gradient),
 )
@@ -327,6 +336,7 @@ conv2d_weight_gradient = Op(
     formats=FLOATS,
     flops=lambda g, x, *, size, groups, **_: 2.0 * prod(g.shape) * (x.shape[1] // groups) * prod(size),
     samples=_weight_gradient_samples,
+    key=_key,
     ulps=ULPS,
     magnitude=_of_absolutes(_weight_gradient),
 )

@@ -18,6 +18,7 @@ def copy_into(out: Array, x: Array) -> None:
     """Write x to `out`, as `out[...] = x` does."""
     if (
         out.nbytes < LARGE
+        or not isinstance(out, np.ndarray)
         or out.shape != x.shape
         or out.dtype != x.dtype
         or not (out.flags.aligned and x.flags.aligned)
@@ -42,6 +43,8 @@ def copied(x: Array) -> Array:
 
 def joining(parts: Sequence[Array], axis: int) -> Callable[..., Array]:
     """A function that joins arrays like these along an axis: of one type, their other sizes equal."""
+    if not isinstance(parts[0], np.ndarray):
+        return lambda *given: gpu.xp().concatenate(given, axis)
     if sum(p.nbytes for p in parts) < LARGE * len(parts):
         return lambda *given: np.concatenate(given, axis)
     return lambda *given: _joined(given, axis)
@@ -89,7 +92,7 @@ def rolling(shape: tuple[int, ...], shift: int | tuple[int, ...], axis: tuple[in
     moves = [(tuple(given for given, _ in piece), tuple(to for _, to in piece)) for piece in pieces]
 
     def rolled(x: Array) -> Array:
-        out = memory.empty(x.shape, x.dtype)
+        out = memory.empty_beside(x, x.shape)
         for given, to in moves:
             copy_into(out[to], x[given])
         return out
@@ -102,6 +105,6 @@ def tiled(x: Array, counts: tuple[int, ...]) -> Array:
     if 2 * x.ndim > 32:  # more axes than every NumPy takes
         return np.tile(x, counts)
     sizes = list(zip(counts, x.shape, strict=True))
-    out = memory.empty(tuple(v for pair in sizes for v in pair), x.dtype)
+    out = memory.empty_beside(x, tuple(v for pair in sizes for v in pair))
     copy_into(out, np.broadcast_to(x.reshape([v for s in x.shape for v in (1, s)]), out.shape))
     return out.reshape([c * s for c, s in sizes])

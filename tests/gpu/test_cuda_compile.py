@@ -2,51 +2,244 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from ulpgrad.errors import ArgumentError, KernelError
-from ulpgrad.kernels import capabilities, cuda_compile, cuda_host, gpu
-from ulpgrad.kernels.cuda_compile import Kernel
+from ulpgrad.kernels import cuda_compile, cuda_host, gpu
+from ulpgrad.kernels.cuda_compile import FOLDER, Kernel
 from ulpgrad.kernels.matmul import cuda_naive, cuda_registers, cuda_tiles
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a")
 MATMUL = [*cuda_naive.KERNELS.values(), *cuda_tiles.KERNELS.values(), *cuda_registers.KERNELS.values()]
-# Registers of a thread and bytes of static shared memory, at most; no kernel spills.
+# At most: registers of a thread, bytes of static shared memory, bytes of registers spilled.
 LIMITS = {
-    "matmul_naive": (40, 0),
-    "matmul_tiles<double>": (64, 16896),
-    "matmul_tiles": (64, 8448),
-    "matmul_registers<double, 4>": (168, 34816),
-    "matmul_registers": (192, 17408),
+    "matmul_naive": (40, 0, 0),
+    "matmul_tiles": (64, 8448, 0),
+    "matmul_tiles<double>": (64, 16896, 0),
+    "matmul_registers": (
+        128,
+        17408,
+        48,
+    ),  # two blocks to an SM; what sm_80 spills of 16 bits lies outside the inner loop
+    "matmul_registers<float, 8>": (128, 16896, 0),
+    "matmul_registers<double, 4>": (128, 34816, 0),
 }
-# What the machine code is to contain: vector loads from memory and from shared memory, fused multiply-adds.
+# What the machine code is to contain: vectors to and from memory and shared memory, fused multiply-adds, conversions.
 INSTRUCTIONS = {
     "matmul_naive<float>": ("LDG.E", "FFMA", "STG.E"),
-    "matmul_tiles<float>": ("LDS", "BAR.SYNC", "FFMA"),
-    "matmul_registers<float, 8>": ("LDG.E.128", "LDS.128", "STS.128", "BAR.SYNC", "FFMA", "STG.E.128"),
-    "matmul_registers<double, 4>": ("LDG.E.128", "LDS.128", "DFMA"),
-    "matmul_registers<Float16, 8>": ("LDG.E.64", "HADD2.F32", "F2F", "FFMA"),
+    "matmul_tiles<float>": ("LDG.E", "STS", "BAR.SYNC", "LDS", "FFMA"),
+    "matmul_tiles<Float16>": ("LDG.E.U16", "HADD2.F32", "FFMA", "F2FP"),
+    "matmul_registers<float, 8>": ("LDG.E.128", "STS.128", "LDS.128", "FFMA", "STG.E.EF.128"),
+    "matmul_registers<double, 4>": ("LDG.E.128", "STS.128", "LDS.128", "DFMA", "STG.E.EF.128"),
+    "matmul_registers<Bfloat16, 8>": ("LDG.E.64", "STS.128", "LDS.128", "FFMA", "STG.E.EF.64"),
 }
 HERE = Path(__file__).parent
 
 compiled = pytest.mark.skipif(cuda_compile.nvrtc_missing() is not None, reason=str(cuda_compile.nvrtc_missing()))
-built = pytest.mark.skipif(cuda_host.missing() is not None, reason=str(cuda_host.missing()))
-emulated = pytest.mark.skipif(gpu.mode() != "emulated", reason="runs under ULPGRAD_CUDA=emulated")
+on_host = pytest.mark.skipif(cuda_host.missing() is not None, reason=str(cuda_host.missing()))
+emulated = pytest.mark.skipif(gpu.mode() != "emulated", reason="launches on the host: ULPGRAD_CUDA=emulated")
+
+
+def tool(name: str) -> str:
+    """A program of CUDA's, on the PATH or as Triton brings it."""
+    places = [os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
+    places += [f"{folder}/triton/backends/nvidia/bin" for folder in sys.path]
+    found = shutil.which(name, path=os.pathsep.join(places))
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
 
 
 @compiled
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("kernel", [pytest.param(k, id=k.name) for k in MATMUL])
-def test_kernels_of_matmul_compile(kernel: Kernel, architecture: str) -> None:
+def test_kernel_compiles(kernel: Kernel, architecture: str) -> None:
     cubin = kernel.compile(architecture)
-    registers, shared = LIMITS.get(kernel.name) or LIMITS[kernel.name.partition("<")[0]]
+    registers, shared, spills = LIMITS.get(kernel.name) or LIMITS[kernel.name.partition("<")[0]]
     assert 0 < cubin.registers <= registers
     assert cubin.shared <= shared
-    assert cubin.spills == 0
+    assert cubin.spills <= spills
     assert cubin.image.startswith(b"\x7fELF")
+
+
+@compiled
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
+def test_machine_code_is_what_the_rungs_say(architecture: str, tmp_path: Path) -> None:
+    nvdisasm = tool("nvdisasm")
+    for kernel in (k for k in MATMUL if k.name in INSTRUCTIONS):
+        (tmp_path / "cubin").write_bytes(kernel.compile(architecture).image)
+        code = subprocess.run([nvdisasm, "-c", tmp_path / "cubin"], capture_output=True, text=True, check=True).stdout
+        lacking = [name for name in INSTRUCTIONS[kernel.name] if not re.search(rf"\s{re.escape(name)}\b", code)]
+        assert not lacking, kernel.name
+
+
+@pytest.mark.parametrize("source", sorted({k.source for k in MATMUL}))
+def test_nvcc_takes_the_same_text(source: str, tmp_path: Path) -> None:
+    name = next(k.name for k in MATMUL if k.source == source and "Float16" in k.name)
+    path = tmp_path / "one.cu"
+    path.write_text(f'#include "{source}"\nusing namespace ulpgrad;\nauto* kernel = &{name};\n')
+    command = [
+        tool("nvcc"),
+        "-std=c++17",
+        "-arch=sm_90a",
+        "-Xptxas=-O1",
+        f"-I{FOLDER}",
+        "-c",
+        path,
+        "-o",
+        tmp_path / "o",
+    ]
+    done = subprocess.run([*command, "-Werror=all-warnings"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+PLUS = '#include "device.cuh"\n#include "by.cuh"\nnamespace ulpgrad {\n__global__ void plus(float* x, int n) {\n' \
+    "  if (threadIdx.x < n) x[threadIdx.x] += BY;\n}\n}\n"  # fmt: skip
+
+
+@pytest.fixture
+def plus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    """A kernel of its own, with a header beside it and an empty cache."""
+    monkeypatch.setenv("ULPGRAD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cuda_compile, "_declared", {})
+    (tmp_path / "plus.cu").write_text(PLUS)
+    (tmp_path / "by.cuh").write_text("#define BY 1\n")
+    return Kernel(str(tmp_path / "plus.cu"), "plus")
+
+
+def files(tmp_path: Path, kind: str) -> list[Path]:
+    return sorted((tmp_path / "cache" / "cuda").glob(f"*{kind}"))
+
+
+@compiled
+def test_what_was_compiled_is_kept(plus: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = plus.compile("sm_90a")
+    assert first.registers > 0
+    assert len(files(tmp_path, "")) == 1
+    assert plus.compile("sm_80") != first
+    monkeypatch.setattr(Kernel, "_compile", lambda *_: pytest.fail("compiled again"))
+    assert plus.compile("sm_90a") == first
+
+
+@compiled
+def test_changed_header_compiles_anew(plus: Kernel, tmp_path: Path) -> None:
+    first = plus.compile("sm_90a")
+    (tmp_path / "by.cuh").write_text("#define BY 2\n")
+    assert plus.compile("sm_90a").image != first.image
+    assert len(files(tmp_path, ".cubin")) == 2
+
+
+@compiled
+@pytest.mark.parametrize("kept", [b"", b"{}\n", b'{"sha256": "0", "symbol": "plus"}\nELF', "cut", b"\xff\n"])
+def test_corrupt_file_is_replaced(plus: Kernel, tmp_path: Path, kept: bytes | str) -> None:
+    first = plus.compile("sm_90a")
+    (path,) = files(tmp_path, ".cubin")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] if isinstance(kept, str) else kept)
+    assert plus.compile("sm_90a") == first
+    assert path.read_bytes() == whole
+
+
+@compiled
+def test_error_shows_what_the_compiler_says(plus: Kernel, tmp_path: Path) -> None:
+    (tmp_path / "by.cuh").write_text("#define BY nothing\n")
+    with pytest.raises(KernelError, match=r'plus does not compile for sm_90a:\n.*plus.cu\(5\): error: .*"nothing"'):
+        plus.compile("sm_90a")
+    assert not files(tmp_path, "")
+
+
+def test_kernel_for_one_architecture_is_refused_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_compile, "_declared", {})
+    monkeypatch.setattr(cuda_compile, "architectures", lambda: ("sm_86",))
+    monkeypatch.setattr(gpu, "mode", lambda: "compile")
+    assert Kernel("x.cu", "x").refusal() is None
+    assert Kernel("x.cu", "x", since=80).refusal() is None
+    assert Kernel("x.cu", "x", since=89).refusal() == "needs sm_89 or newer, not sm_86"
+    assert Kernel("x.cu", "x", only="sm_90a").refusal() == "needs sm_90a, not sm_86"
+    monkeypatch.setattr(gpu, "mode", lambda: "emulated")
+    assert Kernel("x.cu", "x", host=False).refusal() == "uses instructions that only a GPU has"
+
+
+@pytest.mark.parametrize(
+    ("grid", "block"),
+    [((0, 1, 1), (32, 1, 1)), ((1, 1 << 16, 1), (32, 1, 1)), ((1 << 31, 1, 1), (32, 1, 1)), ((1, 1, 1), (32, 33, 1))],
+)
+def test_launch_that_no_gpu_takes_is_refused(
+    plus: Kernel, grid: tuple[int, int, int], block: tuple[int, int, int]
+) -> None:
+    with pytest.raises(ArgumentError, match="expected"):
+        plus.launch(grid, block)
+
+
+@emulated
+def test_arguments_are_held_to_the_kernel(plus: Kernel) -> None:
+    x = gpu.xp().zeros(5, np.float32)
+    plus.launch((1, 1, 1), (8, 1, 1), x, np.int32(4))
+    assert x.get().tolist() == [1, 1, 1, 1, 0]
+    with pytest.raises(ArgumentError, match="plus: it takes p8 i4, not p8 i8"):
+        plus.launch((1, 1, 1), (8, 1, 1), x, 4)
+    with pytest.raises(ArgumentError, match="argument of ndarray"):
+        plus.launch((1, 1, 1), (8, 1, 1), np.zeros(5, np.float32), np.int32(4))
+
+
+@emulated
+def test_thread_that_leaves_a_barrier_is_noticed(plus: Kernel, tmp_path: Path) -> None:
+    (tmp_path / "plus.cu").write_text(PLUS.replace("x[threadIdx.x] +=", "__syncthreads(), x[threadIdx.x] +="))
+    with pytest.raises(ArgumentError, match="different barriers"):
+        plus.launch((1, 1, 1), (8, 1, 1), gpu.xp().zeros(5, np.float32), np.int32(4))
+
+
+@emulated
+def test_dynamic_shared_memory_starts_as_garbage(plus: Kernel, tmp_path: Path) -> None:
+    (tmp_path / "plus.cu").write_text(
+        '#include "device.cuh"\n__global__ void plus(float* x, int n) {\n  ULPGRAD_DYNAMIC_SHARED(memory);\n'
+        "  float* values = reinterpret_cast<float*>(memory);\n  x[blockIdx.x * n + threadIdx.x] = values[threadIdx.x];\n"
+        "  values[threadIdx.x] = 1;\n}\n"
+    )
+    x = gpu.xp().zeros(12, np.float32)
+    plus.launch((3, 1, 1), (4, 1, 1), x, np.int32(4), shared=16)
+    assert np.isnan(x.get()).all()
+
+
+@on_host
+@pytest.mark.parametrize("flags", ["", "-fsanitize=address,undefined -fno-sanitize-recover=undefined",
+                                   "-fsanitize=thread -DULPGRAD_HOST_THREADS"])  # fmt: skip
+def test_rungs_of_matmul_on_the_host(flags: str, tmp_path: Path) -> None:
+    done = sanitized(flags, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@on_host
+def test_thread_sanitizer_sees_a_missing_barrier(tmp_path: Path) -> None:
+    done = sanitized("-fsanitize=thread -DULPGRAD_HOST_THREADS -DWITHOUT_BARRIERS", tmp_path)
+    assert done.returncode != 0
+    assert "data race" in done.stderr
+    assert "matmul_tiles" in done.stderr
+
+
+def sanitized(flags: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """The run of tests/gpu/cuda_matmul_on_host.cpp, built with these flags."""
+    program = tmp_path / "program"
+    command = [
+        *cuda_host.compiler(),
+        "-std=c++17",
+        "-O1",
+        "-fno-strict-aliasing",
+        "-pthread",
+        f"-I{FOLDER}",
+        *flags.split(),
+    ]
+    built = subprocess.run([*command, HERE / "cuda_matmul_on_host.cpp", "-o", program], capture_output=True, text=True)
+    if "-fsanitize" in flags and built.returncode and "cannot find" in built.stderr:
+        pytest.skip(f"the compiler has no {flags.split()[0]}")
+    assert built.returncode == 0, built.stderr
+    env = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
+    return subprocess.run([program], capture_output=True, text=True, env=env)

@@ -19,7 +19,7 @@ from ulpgrad.testing import ulp_error
 if capabilities.missing("triton") is not None:
     pytest.skip(str(capabilities.missing("triton")), allow_module_level=True)
 
-from ulpgrad.kernels import triton_math
+from ulpgrad.kernels import triton_exact, triton_math, triton_trigonometry
 from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
 
 
@@ -56,7 +56,38 @@ ONE: dict[str, tuple[Callable[[Any], Any], float, float]] = {
     "normal_cdf": (lambda x: reference.normal_cdf(x.astype(np.float64)), 6, 8),
     "normal_density": (lambda x: reference.normal_density(x.astype(np.float64)), 3, 4),
     "square_root": (np.sqrt, 0.5, 0.5),
+    "floor": (np.floor, 0, 0),
+    "ceil": (np.ceil, 0, 0),
+    "trunc": (np.trunc, 0, 0),
+    "rint": (np.rint, 0, 0),
+    "sin": (np.sin, 2, 2),
+    "cos": (np.cos, 2, 2),
+    "tan": (np.tan, 3, 3),
+    "asin": (np.arcsin, 3, 3),
+    "acos": (np.arccos, 2, 2),
+    "atan": (np.arctan, 3, 3),
+    "sinh": (np.sinh, 3, 3),
+    "cosh": (np.cosh, 2, 2),
+    "asinh": (np.arcsinh, 3, 3),
+    "acosh": (np.arccosh, 3, 3),
+    "atanh": (np.arctanh, 3, 3),
 }
+TWO: dict[str, tuple[Callable[[Any, Any], Any], float, float]] = {
+    "divide": (np.divide, 0.5, 0.5),
+    "maximum": (np.maximum, 0, 0),
+    "minimum": (np.minimum, 0, 0),
+    "copysign": (np.copysign, 0, 0),
+    "hypot": (np.hypot, 1, 2),
+    "remainder": (np.remainder, 0.5, 0.5),
+    "floor_divide": (np.floor_divide, 1, 2),
+    "power": (np.power, 1, 2),
+    "atan2": (np.arctan2, 3, 3),
+}
+
+
+def function(name: str) -> Any:
+    """The function of that name, in whichever file it is."""
+    return next(found for m in (triton_math, triton_exact, triton_trigonometry) if (found := getattr(m, name, None)))
 
 
 def run(name: str, *arrays: Any) -> Any:
@@ -64,8 +95,7 @@ def run(name: str, *arrays: Any) -> Any:
     xp, n = gpu.xp(), arrays[0].size
     out = xp.empty(arrays[0].shape, arrays[0].dtype)
     kernel = one if len(arrays) == 1 else two
-    function = getattr(triton_math, name)
-    launch(kernel, (cdiv(n, 1 << 14),), out, *map(xp.asarray, arrays), n, FUNCTION=function, BLOCK=1 << 14)
+    launch(kernel, (cdiv(n, 1 << 14),), out, *map(xp.asarray, arrays), n, FUNCTION=function(name), BLOCK=1 << 14)
     return out.get()
 
 
@@ -105,8 +135,21 @@ def compare(name: str, arrays: tuple[Any, ...], want: Any, allowed: float) -> No
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 @pytest.mark.parametrize("name", ONE)
 def test_one(name: str, kind: Any) -> None:
-    function, *allowed = ONE[name]
+    exact, *allowed = ONE[name]
     x = values(kind)
     with np.errstate(all="ignore"):
-        want = function(x.astype(np.longdouble if kind is np.float64 else np.float64))
+        want = exact(x.astype(np.longdouble if kind is np.float64 else np.float64))
     compare(name, (x,), want, allowed[kind is np.float64])
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("name", TWO)
+def test_two(name: str, kind: Any) -> None:
+    """Every edge against every other, and values of every size against others."""
+    exact, *allowed = TWO[name]
+    (a, b), x = np.meshgrid(edges(kind), edges(kind)), values(kind)
+    x, y = np.concatenate([a.ravel(), x, x]), np.concatenate([b.ravel(), x[::-1], np.roll(x, 1)])
+    wide = np.longdouble if kind is np.float64 and name not in ("remainder", "floor_divide") else np.float64
+    with np.errstate(all="ignore"):
+        want = exact(x.astype(wide), y.astype(wide))
+    compare(name, (x, y), want, allowed[kind is np.float64])

@@ -1,0 +1,68 @@
+"""Time on a GPU: medians between device events, each call on a second-level cache that holds something else."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ulpgrad.kernels import gpu
+
+SAMPLES = 30
+BUDGET = 1.0  # seconds of samples of one call
+WARM = 3
+CACHE = 128 << 20  # bytes written between samples: more than any second-level cache
+
+
+@cache
+def _scratch() -> Any:
+    return gpu.xp().empty(CACHE if not gpu.mode() else 1 << 10, np.uint8)
+
+
+def seconds(calls: Sequence[Callable[[], Any]], samples: int = SAMPLES) -> list[list[float]]:
+    """Seconds per call of each, in turns. What writes over the cache also hides the host's work before a launch."""
+    cuda = gpu.xp().cuda
+    counts = []
+    for call in calls:
+        for _ in range(WARM):
+            call()
+        cuda.runtime.deviceSynchronize()
+        start = time.perf_counter()
+        call()
+        cuda.runtime.deviceSynchronize()
+        counts.append(max(3, min(samples, int(BUDGET / max(time.perf_counter() - start, 1e-6)))))
+    times: list[list[float]] = [[] for _ in calls]
+    for turn in range(samples):
+        for call, count, taken in zip(calls, counts, times, strict=True):
+            if turn >= count:
+                continue
+            before, after = cuda.Event(), cuda.Event()
+            _scratch().fill(turn & 0xFF)
+            before.record()
+            call()
+            after.record()
+            after.synchronize()
+            taken.append(cuda.get_elapsed_time(before, after) * 1e-3)
+    return times
+
+
+def median(call: Callable[[], Any], samples: int = SAMPLES) -> float:
+    """The median time of one call."""
+    return statistics.median(seconds([call], samples)[0])
+
+
+def host_seconds(call: Callable[[], Any], repeats: int = 2000) -> float:
+    """What a call takes of the host: the least of some rounds of calls that are queued and not waited for."""
+    cuda, least = gpu.xp().cuda, float("inf")
+    for _ in range(5):
+        cuda.runtime.deviceSynchronize()
+        start = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        least = min(least, (time.perf_counter() - start) / repeats)
+        cuda.runtime.deviceSynchronize()
+    return least

@@ -1,0 +1,280 @@
+"""The rows of the GPU's table: our kernels beside the peers that they are to beat (the second table of targets)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import ulpgrad as ug
+from ulpgrad import dispatch
+from ulpgrad.bench.gpu import ceilings, draw
+from ulpgrad.bench.peers.others import imported
+from ulpgrad.bench.peers.work import OURS, Contender, Target, Work
+from ulpgrad.formats import as_format
+from ulpgrad.kernels import gpu
+from ulpgrad.kernels.integer import spec as integer
+
+TERA, GIGA = 1e12, 1e9
+CHECKED = 64  # rows of a result that are held against float64
+SETS = 3  # sets of operands that calls go through in turn
+WITHIN = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1e-2, "float8_e4m3fn": 8e-2, "int8": 0.0}
+LIMITS = {"float32": "float32", "float8_e5m2": "float8_e4m3fn"}
+
+
+def torch() -> Any:
+    """torch where it sees a GPU, else None."""
+    found = imported("torch")
+    return found if found is not None and not gpu.mode() and found.cuda.is_available() else None
+
+
+def small(size: int) -> int:
+    """A size of a problem; on an emulated device one that it can do."""
+    return size if not gpu.mode() else max(1, min(size, 32))
+
+
+def in_turn(make: Callable[[int], Callable[[], Any]], sets: int = SETS) -> Callable[[], Any]:
+    """A call that goes through several sets of operands."""
+    calls = itertools.cycle([make(s) for s in range(sets)])
+    return lambda: next(calls)()
+
+
+def _limit(form: str) -> Callable[[], float | None]:
+    def limit() -> float | None:
+        rate = ceilings.product_rate(LIMITS.get(form, form))
+        return None if rate is None else rate / TERA
+
+    return limit
+
+
+def _sums(a: Any, b: Any) -> Any:
+    """Products of int8 codes, in int32."""
+    storage, formats = dispatch.call(
+        integer.integer_matmul, (a.dtype, b.dtype), (a.storage, b.storage), {"accumulator": None}
+    )
+    return ug.Tensor(storage, formats[0])
+
+
+def product(form: str, side: int, *targets: Target) -> Work:
+    """Square matrices."""
+    side, t = small(side), torch()
+    rows = slice(0, min(CHECKED, side))
+    sets = [(draw.tensor((side, side), form, 2 * s), draw.tensor((side, side), form, 2 * s + 1)) for s in range(SETS)]
+
+    def ours(s: int) -> Callable[[], Any]:
+        a, b = sets[s]
+        return (lambda: _sums(a, b)) if form == "int8" else lambda: a @ b
+
+    def theirs(s: int) -> Callable[[], Any]:
+        a, b = (draw.to_torch(t, x) for x in sets[s])
+        return draw.torch_product(t, form, a, b)
+
+    def exact() -> Any:
+        a, b = sets[0]
+        return draw.host(draw.exact(a)[rows] @ draw.exact(b))
+
+    def values(out: Any) -> Any:
+        return draw.host(draw.result(out)[rows])
+
+    amount = 2.0 * side**3
+    peers = [] if t is None else [Contender("cuBLAS", in_turn(theirs), amount, values)]
+    return Work(f"matmul {form} {side}³", Contender(OURS, in_turn(ours), amount, values), peers, "TFLOP/s", TERA,
+                _limit(form), targets, exact=exact, within=WITHIN[form])  # fmt: skip
+
+
+def attention(
+    form: str, length: int, size: int, *targets: Target, causal: bool = False, backward: bool = False
+) -> Work:
+    """16k tokens of a model of width 2048, as FlashAttention's papers measure."""
+    length, t = small(length), torch()
+    batch, heads = max(1, small(16384) // length), small(2048) // min(size, small(2048)) or 1
+    size = min(size, small(size))
+    shape = (batch, heads, length, size)
+    q, k, v, g = (draw.tensor(shape, form, seed) for seed in range(4))
+    rows = slice(0, min(CHECKED, length))
+
+    def ours() -> Callable[[], Any]:
+        if not backward:
+            return lambda: ug.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        given = [x.detach().requires_grad_() for x in (q, k, v)]
+        y = ug.scaled_dot_product_attention(given[0], given[1], given[2], is_causal=causal)
+        return lambda: ug.grad(y, given, g, retain_graph=True)[0]
+
+    def theirs(backend: Any) -> Callable[[], Any]:
+        sdpa_kernel = imported("torch.nn.attention").sdpa_kernel
+        tq, tk, tv, tg = (draw.to_torch(t, x) for x in (q, k, v, g))
+        function = t.nn.functional.scaled_dot_product_attention
+        if not backward:
+
+            def call() -> Any:
+                with sdpa_kernel(backend):
+                    return function(tq, tk, tv, is_causal=causal)
+
+            return call
+        leaves = [x.requires_grad_() for x in (tq, tk, tv)]
+        with sdpa_kernel(backend):
+            y = function(*leaves, is_causal=causal)
+        return lambda: t.autograd.grad(y, leaves, tg, retain_graph=True)[0]
+
+    def exact() -> Any:
+        xp = gpu.xp()
+        one = [draw.exact(x)[0, 0] for x in (q, k, v)]
+        scores = one[0][rows] @ one[1].T / math.sqrt(size)
+        if causal:
+            scores = xp.where(xp.arange(length)[None, :] <= xp.arange(length)[rows, None], scores, -np.inf)
+        e = xp.exp(scores - scores.max(-1, keepdims=True))
+        p = e / e.sum(-1, keepdims=True)
+        if not backward:
+            return draw.host(p @ one[2])
+        dy = draw.exact(g)[0, 0][rows]
+        dp = dy @ one[2].T
+        return draw.host((p * (dp - (p * dp).sum(-1, keepdims=True))) @ one[1] / math.sqrt(size))
+
+    def values(out: Any) -> Any:
+        return draw.host(draw.result(out)[0, 0][rows])
+
+    amount = 4.0 * batch * heads * length**2 * size * (0.5 if causal else 1) * (2.5 if backward else 1)
+    peers = []
+    if t is not None:
+        backends = imported("torch.nn.attention").SDPBackend
+        for name, backend in (("FlashAttention", backends.FLASH_ATTENTION), ("cuDNN", backends.CUDNN_ATTENTION)):
+            peers.append(Contender(name, theirs(backend), amount, values))
+    name = f"attention {form} {'backward ' if backward else ''}{'causal ' if causal else ''}{batch}x{heads}x{length}x{size}"
+    return Work(name, Contender(OURS, ours(), amount, values), peers, "TFLOP/s", TERA, _limit(form), targets,
+                exact=exact, within=3e-2 if backward else WITHIN[form])  # fmt: skip
+
+
+def _row_function(op: str) -> tuple[Callable[..., Any], Callable[..., Any], Callable[[Any], Any]]:
+    """Ours, torch's, and the definition on float64 arrays."""
+    xp, t = gpu.xp(), torch()
+
+    def softmax(x: Any) -> Any:
+        e = xp.exp(x - x.max(-1, keepdims=True))
+        return e / e.sum(-1, keepdims=True)
+
+    def centred(x: Any) -> Any:
+        return (x - x.mean(-1, keepdims=True)) / xp.sqrt(x.var(-1, keepdims=True) + 1e-5)
+
+    def by_size(x: Any) -> Any:
+        return x / xp.sqrt((x * x).mean(-1, keepdims=True) + 1e-6)
+
+    f: Any = None if t is None else t.nn.functional
+    return {
+        "softmax": (lambda x: ug.softmax(x, axis=-1), lambda x: f.softmax(x, -1), softmax),
+        "layer_norm": (lambda x: ug.layer_norm(x, x.shape[-1]), lambda x: f.layer_norm(x, x.shape[-1:]), centred),
+        "rms_norm": (lambda x: ug.rms_norm(x, x.shape[-1], eps=1e-6),
+                     lambda x: f.rms_norm(x, x.shape[-1:], eps=1e-6), by_size),
+    }[op]  # fmt: skip
+
+
+def rows_of(op: str, form: str, shape: tuple[int, int], *targets: Target, backward: bool = False) -> Work:
+    """A function of rows; bytes read and written at least are counted."""
+    shape, t = (small(shape[0]), small(shape[1])), torch()
+    mine, other, define = _row_function(op)
+    sets = [(draw.tensor(shape, form, 2 * s), draw.tensor(shape, form, 2 * s + 1)) for s in range(SETS)]
+    rows = slice(0, min(CHECKED, shape[0]))
+
+    def ours(s: int) -> Callable[[], Any]:
+        x, g = sets[s]
+        if not backward:
+            return lambda: mine(x)
+        leaf = x.detach().requires_grad_()
+        y = mine(leaf)
+        return lambda: ug.grad(y, leaf, g, retain_graph=True)
+
+    def theirs(s: int) -> Callable[[], Any]:
+        x, g = (draw.to_torch(t, v) for v in sets[s])
+        if not backward:
+            return lambda: other(x)
+        leaf = x.requires_grad_()
+        y = other(leaf)
+        return lambda: t.autograd.grad(y, leaf, g, retain_graph=True)[0]
+
+    def values(out: Any) -> Any:
+        out = out[0] if isinstance(out, (tuple, list)) else out
+        return draw.host(draw.result(out)[rows])
+
+    amount = float(math.prod(shape) * as_format(form).itemsize * (3 if backward else 2))
+    peers = [] if t is None else [Contender("torch", in_turn(theirs), amount, values)]
+    name = f"{op} {form} {'backward ' if backward else ''}{shape[0]}x{shape[1]}"
+    return Work(name, Contender(OURS, in_turn(ours), amount, values), peers, "GB/s", GIGA,
+                lambda: ceilings.copy_bandwidth() / GIGA, targets,
+                exact=None if backward else lambda: draw.host(define(draw.exact(sets[0][0])[rows])),
+                within=WITHIN[form])  # fmt: skip
+
+
+def convolution(n: int, c: int, side: int, o: int, *targets: Target, form: str = "bfloat16") -> Work:
+    """3x3, padding 1, channels last; beside cuDNN in both of its layouts."""
+    n, c, side, o = small(n), small(c), min(side, small(side)), small(o)
+    t = torch()
+    x, w = draw.tensor((n, side, side, c), form, 1), draw.tensor((o, 3, 3, c), form, 2, scale=(9 * c) ** -0.5)
+    image, filters = ug.permute_dims(x, (0, 3, 1, 2)), ug.permute_dims(w, (0, 3, 1, 2))
+
+    def exact() -> Any:
+        """One image's first rows, by the definition."""
+        xp = gpu.xp()
+        one, ws = draw.exact(image)[0], draw.exact(filters)
+        padded = xp.zeros((c, side + 2, side + 2))
+        padded[:, 1:-1, 1:-1] = one
+        total = xp.zeros((o, 2, side))
+        for i, j in itertools.product(range(3), range(3)):
+            total += xp.einsum("oc,chw->ohw", ws[:, :, i, j], padded[:, i : i + 2, j : j + side])
+        return draw.host(total)
+
+    def values(out: Any) -> Any:
+        return draw.host(draw.result(out)[0, :, :2])
+
+    amount = 2.0 * 9 * n * c * o * side * side
+    peers = []
+    if t is not None:
+        tx, tw = (draw.to_torch(t, v).permute(0, 3, 1, 2) for v in (x, w))
+        nx, nw = tx.contiguous(), tw.contiguous()
+        f = t.nn.functional.conv2d
+        peers = [Contender("cuDNN channels last", lambda: f(tx, tw, padding=1), amount, values),
+                 Contender("cuDNN NCHW", lambda: f(nx, nw, padding=1), amount, values)]  # fmt: skip
+    return Work(f"conv2d {form} {n}x{c}x{side}x{side} -> {o}",
+                Contender(OURS, lambda: ug.conv2d(image, filters, padding=1), amount, values), peers, "TFLOP/s", TERA,
+                _limit(form), targets, exact=exact, within=WITHIN[form])  # fmt: skip
+
+
+def adamw(*targets: Target) -> Work:
+    """One step on parameters of many sizes: 28 bytes a parameter are read and written."""
+    t = torch()
+    sizes = [small(4096) * small(1024)] * 24 + [small(4096)] * 24
+    ours = [draw.tensor((n,), "float32", i, 0.02).requires_grad_() for i, n in enumerate(sizes)]
+    for i, p in enumerate(ours):
+        p.grad = draw.tensor(p.shape, "float32", 1000 + i, 0.02)
+    step = ug.optim.AdamW(ours, lr=1e-3).step
+    amount = 28.0 * sum(sizes)
+    peers = []
+    if t is not None:
+        others = [draw.for_torch(t, (n,), "float32", i).mul(0.02).requires_grad_() for i, n in enumerate(sizes)]
+        for i, p in enumerate(others):
+            p.grad = draw.for_torch(t, tuple(p.shape), "float32", 1000 + i).mul(0.02)
+        peers = [Contender("torch fused", t.optim.AdamW(others, lr=1e-3, fused=True).step, amount, None)]
+    return Work(f"AdamW of {sum(sizes) / 1e6:.0f} M parameters", Contender(OURS, step, amount, None), peers, "GB/s", GIGA,
+                lambda: ceilings.copy_bandwidth() / GIGA, targets, exact=lambda: np.zeros(()), within=0.0)  # fmt: skip
+
+
+def works() -> Iterator[Callable[[], Work]]:
+    """Every row, made when it is its turn, so that one row's operands are gone before the next ones come."""
+    yield lambda: product("bfloat16", 8192, Target(0.95, "cuBLAS"))
+    yield lambda: product("float16", 8192, Target(0.95, "cuBLAS"))
+    yield lambda: product("float32", 4096, Target(2, "cuBLAS"))
+    yield lambda: product("float8_e4m3fn", 8192, Target(1, "cuBLAS"))
+    yield lambda: product("int8", 8192, Target(0.9, "cuBLAS"))
+    for causal in (False, True):
+        forward = Target(1.1, "FlashAttention"), Target(0.9, "cuDNN")
+        yield partial(attention, "bfloat16", 16384, 128, *forward, causal=causal)
+        yield partial(attention, "bfloat16", 4096, 128, Target(1, "FlashAttention"), causal=causal, backward=True)
+    yield lambda: attention("float16", 4096, 64, Target(1.1, "FlashAttention"))
+    for n, c, side, o in ((32, 64, 56, 64), (32, 256, 14, 256), (8, 256, 112, 512)):
+        yield partial(convolution, n, c, side, o, Target(0.5, "cuDNN channels last"))
+    for op, form in itertools.product(("softmax", "layer_norm", "rms_norm"), ("bfloat16", "float32")):
+        for backward in (False, True):
+            yield partial(rows_of, op, form, (16384, 4096), Target(0.88, "limit"), backward=backward)
+    yield lambda: adamw(Target(0.85, "limit"))

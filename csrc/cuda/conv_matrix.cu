@@ -1,0 +1,89 @@
+// Implicit matmul on the matrix units: the tile of patches is copied from the images straight into shared memory, 8
+// channels at a time, and multiplied by whole warps. Channels lie side by side, in multiples of eight.
+#include "conv_gather.cuh"
+#include "matrix_tile.cuh"
+#include "packet.cuh"
+
+namespace ulpgrad {
+
+template <class T, bool GRADIENT, int COLUMNS>
+__global__ void __launch_bounds__(COLUMNS * 2) conv_matrix(T* y, const T* x, const T* w, const T* bias, Convolution c,
+                                                           Strides xs, Strides ws, Strides ys, int activation) {
+  using Tile = MatrixTile<T, COLUMNS, false>;
+  constexpr int CHUNK = Tile::CHUNK, LINE = Tile::DEPTH / CHUNK, LINES = Tile::THREADS / LINE;
+  ULPGRAD_DYNAMIC_SHARED(memory);
+  __shared__ Gather g;
+  if (threadIdx.x == 0) g = gather_of<GRADIENT>(c, blockIdx.z);
+  __syncthreads();
+  const unsigned first_row = blockIdx.x * Tile::ROWS;
+  const int first_write = blockIdx.y * COLUMNS, thread = threadIdx.x;
+  if (first_row >= static_cast<unsigned>(g.count)) return;
+
+  // A thread copies one chunk of several lines: the same steps of every tile for it, so one tap at a time.
+  const int chunk = thread % LINE, line = thread / LINE;
+  constexpr int PIXELS = Tile::ROWS / LINES, WEIGHTS = COLUMNS / LINES;
+  Row rows[PIXELS];
+#pragma unroll
+  for (int i = 0; i < PIXELS; ++i) rows[i] = row_of(g, xs, first_row + line + i * LINES);
+
+  const auto copy = [&](int step, unsigned char* stage) {
+    const int depth = step * Tile::DEPTH + chunk * CHUNK;
+    const bool has_depth = depth < g.depth;
+    const Tap tap = tap_of(has_depth ? depth : 0, g.columns);
+#pragma unroll
+    for (int i = 0; i < PIXELS; ++i) {
+      const long long from = has_depth ? read_offset(g, xs, rows[i], tap) : -1;
+      copy_async(Tile::chunk_of_a_tile(stage, line + i * LINES, chunk), x + (from < 0 ? 0 : from), from >= 0);
+    }
+#pragma unroll
+    for (int i = 0; i < WEIGHTS; ++i) {
+      const int write = first_write + line + i * LINES;
+      const bool is_there = has_depth && write < g.writes;
+      const long long from = is_there ? weight_offset<GRADIENT>(g, ws, write, tap) : 0;
+      copy_async(Tile::chunk_of_b_tile(stage, line + i * LINES, chunk), w + from, is_there);
+    }
+  };
+  Tile tile;
+  tile.run(memory, cdiv(g.depth, Tile::DEPTH), thread, copy);
+
+  // Sums go through shared memory: there they are finished by a short loop, and neighbouring threads store what lies
+  // side by side. Lines are padded so that the rows of a fragment begin in different banks.
+  constexpr int WIDTH = COLUMNS + 8;
+  float* const results = reinterpret_cast<float*>(memory);
+  tile.for_each(thread, [&](int row, int column, float sum) { results[row * WIDTH + column] = sum; });
+  __syncthreads();
+  const auto is_result = [&](int row, int column) {
+    return first_row + row < static_cast<unsigned>(g.count) && first_write + column < g.writes;
+  };
+  if (GRADIENT || bias || activation) {
+#pragma unroll 1
+    for (int i = thread; i < Tile::ROWS * COLUMNS; i += Tile::THREADS) {
+      const int row = i / COLUMNS, column = i % COLUMNS;
+      if (!is_result(row, column)) continue;
+      float& sum = results[row * WIDTH + column];
+      sum = finished<GRADIENT>(c, g, x, xs, w, ws, bias, activation, first_row + row, first_write + column, sum);
+    }
+    __syncthreads();
+  }
+  const bool channels_last = ys.channel == 1;
+  if (channels_last && g.writes % CHUNK == 0 && ys.x % CHUNK == 0) {
+    constexpr int CHUNKS = COLUMNS / CHUNK;
+    for (int i = thread; i < Tile::ROWS * CHUNKS; i += Tile::THREADS) {
+      const int row = i / CHUNKS, column = i % CHUNKS * CHUNK;
+      if (!is_result(row, column)) continue;
+      const Packet<float, CHUNK> sums = packet_at<float, CHUNK>(results + row * WIDTH + column);
+      Packet<T, CHUNK> packet;
+#pragma unroll
+      for (int j = 0; j < CHUNK; ++j) packet.values[j] = narrow<T>(sums.values[j]);
+      *reinterpret_cast<Packet<T, CHUNK>*>(y + result_offset(g, ys, first_row + row, first_write + column)) = packet;
+    }
+    return;
+  }
+  for (int i = thread; i < Tile::ROWS * COLUMNS; i += Tile::THREADS) {
+    const int row = channels_last ? i / COLUMNS : i % Tile::ROWS, column = channels_last ? i % COLUMNS : i / Tile::ROWS;
+    if (!is_result(row, column)) continue;
+    y[result_offset(g, ys, first_row + row, first_write + column)] = narrow<T>(results[row * WIDTH + column]);
+  }
+}
+
+}  // namespace ulpgrad

@@ -1,0 +1,48 @@
+// Tiles in shared memory: 256 threads make 16 x 16 results together, and what they read is loaded once for all of them.
+#include "conv_gather.cuh"
+
+namespace ulpgrad {
+
+template <class T, bool GRADIENT>
+__global__ void __launch_bounds__(256) conv_tiles(T* y, const T* x, const T* w, const T* bias, Convolution c,
+                                                  Strides xs, Strides ws, Strides ys, int activation) {
+  constexpr int SIDE = 16;
+  __shared__ Wide<T> pixels[SIDE][SIDE + 1], weights[SIDE][SIDE + 1];  // [depth][row], [depth][channel]; + 1: own banks
+  __shared__ Gather g;                                                 // the same for all threads
+  if (threadIdx.x == 0) g = gather_of<GRADIENT>(c, blockIdx.z);
+  __syncthreads();
+  const unsigned first_row = blockIdx.x * SIDE;
+  const int first_write = blockIdx.y * SIDE;
+  if (first_row >= static_cast<unsigned>(g.count)) return;  // of a phase with fewer pixels: all threads leave
+
+  const int fast = threadIdx.x % SIDE, slow = threadIdx.x / SIDE;
+  // Neighbouring threads load neighbours in memory: pixels, or channels where these lie side by side.
+  const bool channels_last = xs.channel == 1;
+  const int loaded_row = channels_last ? slow : fast, loaded_depth = channels_last ? fast : slow;
+  const Row row = row_of(g, xs, first_row + loaded_row);
+
+  Wide<T> sum = 0;
+  for (int depth = 0; depth < g.depth; depth += SIDE) {
+    Wide<T> pixel = 0, weight = 0;
+    if (depth + loaded_depth < g.depth) {
+      const long long from = read_offset(g, xs, row, tap_of(depth + loaded_depth, g.columns));
+      if (from >= 0) pixel = widen(x[from]);
+    }
+    if (depth + fast < g.depth && first_write + slow < g.writes) {
+      weight = widen(w[weight_offset<GRADIENT>(g, ws, first_write + slow, tap_of(depth + fast, g.columns))]);
+    }
+    __syncthreads();  // the last tile has been used
+    pixels[loaded_depth][loaded_row] = pixel;
+    weights[fast][slow] = weight;
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < SIDE; ++k) sum += pixels[k][fast] * weights[k][slow];
+  }
+  if (first_row + fast < static_cast<unsigned>(g.count) && first_write + slow < g.writes) {
+    const Wide<T> result =
+        finished<GRADIENT>(c, g, x, xs, w, ws, bias, activation, first_row + fast, first_write + slow, sum);
+    y[result_offset(g, ys, first_row + fast, first_write + slow)] = narrow<T>(result);
+  }
+}
+
+}  // namespace ulpgrad

@@ -1,0 +1,151 @@
+"""What the CUDA kernels of convolution are called with: the structures of csrc/cuda/conv_index.cuh, results, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ulpgrad.formats import Format, bfloat16, float16, float32, float64
+from ulpgrad.kernels import gpu
+from ulpgrad.kernels.conv import spec
+from ulpgrad.kernels.conv.geometry import LARGEST, output_size
+from ulpgrad.kernels.cuda_compile import Kernel, c_type
+from ulpgrad.kernels.matmul.spec import ACTIVATIONS
+from ulpgrad.kernels.registry import Request
+from ulpgrad.kernels.spec import Op
+
+FORMATS = (float32, float64, float16, bfloat16)
+FEWEST = 8  # channels of a group's results: columns of a tile
+MOST_BLOCKS = 65535  # along the second and third axis of a grid
+
+WINDOW = np.dtype([(n, np.int32) for n in ("size", "kernel", "stride", "padding", "dilation", "positions")], align=True)
+CONVOLUTION = np.dtype(
+    [*((n, np.int32) for n in ("images", "groups", "inputs", "outputs")), ("y", WINDOW), ("x", WINDOW)], align=True
+)
+STRIDES = np.dtype([(n, np.int64) for n in ("image", "channel", "y", "x")], align=True)
+
+
+def cdiv(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+class Shape:
+    """The sizes of a call of conv2d or of one of its gradients."""
+
+    def __init__(self, op: Op, arrays: tuple[Any, ...], params: Mapping[str, Any]) -> None:
+        first, second = arrays[0].shape, arrays[1].shape
+        self.images, self.groups = first[0], params["groups"]
+        if op is spec.conv2d:
+            self.size, self.kernel, (outputs, self.inputs) = first[2:], second[2:], second[:2]
+        elif op is spec.conv2d_input_gradient:
+            self.size, self.kernel, (outputs, self.inputs) = params["size"], second[2:], second[:2]
+        else:
+            self.size, self.kernel, outputs, self.inputs = (
+                second[2:],
+                params["size"],
+                first[1],
+                second[1] // self.groups,
+            )
+        self.outputs = outputs // self.groups  # of one group, as inputs are
+        self.stride, self.padding, self.dilation = params["stride"], params["padding"], params["dilation"]
+        self.positions = output_size(self.size, self.kernel, self.stride, self.padding, self.dilation)
+        self.rows = self.images * prod(self.positions)
+        strides = tuple(zip(self.size, self.stride, strict=True))
+        self.phases = prod(min(s, t) for s, t in strides)
+        self.phase_rows = self.images * prod(cdiv(s, t) for s, t in strides)  # of the largest phase
+        self.depth = self.inputs * prod(self.kernel)  # values in a filter
+        self.weights = outputs * self.depth
+        self.padded = max(s + 2 * p for s, p in zip(self.size, self.padding, strict=True))
+
+    @property
+    def argument(self) -> Any:
+        """The kernels' `Convolution`."""
+        axes = zip(self.size, self.kernel, self.stride, self.padding, self.dilation, self.positions, strict=True)
+        return np.array((self.images, self.groups, self.inputs, self.outputs, *axes), CONVOLUTION)
+
+
+def kernels(source: str, name: str, *options: str) -> dict[Format | None, Kernel]:
+    """A kernel of csrc/cuda for each format: name<type, options...>."""
+    return {f: Kernel(source, f"{name}<{', '.join((c_type(f), *options))}>") for f in FORMATS}
+
+
+def shape_of(request: Request) -> Shape:
+    return Shape(request.op, request.arrays, request.params)
+
+
+def too_long(request: Request) -> str | None:
+    """Why coordinates on an image do not fit 32 bits, for `where`; None if they do."""
+    padded = shape_of(request).padded
+    return None if padded <= LARGEST else f"takes padded images of up to 2^31 - 1 rows and columns, not {padded}"
+
+
+def too_large(request: Request) -> str | None:
+    """Why matrices of positions and patches cannot be numbered in 32 bits, or their tiles in a grid; None if they can."""
+    shape = shape_of(request)
+    pixels = max(shape.images * prod(shape.size), shape.rows)
+    if pixels > LARGEST:
+        return f"takes up to 2^31 - 1 positions of all images together, not {pixels}"
+    if max(shape.depth, shape.outputs * prod(shape.kernel)) > LARGEST:
+        return "takes filters of up to 2^31 - 1 values"
+    if max(cdiv(max(shape.inputs, shape.outputs), 16), shape.groups * shape.phases) > MOST_BLOCKS:
+        return f"takes up to {MOST_BLOCKS} groups times phases of the strides, and up to {16 * MOST_BLOCKS} channels"
+    return too_long(request)
+
+
+def sparse_or_too_large(request: Request) -> str | None:
+    """Why a tile is no good for the call: as `too_large`, or because groups of a few channels would fill little of it."""
+    shape = shape_of(request)
+    columns = shape.outputs if request.op is spec.conv2d else shape.inputs
+    if shape.groups > 1 and columns < FEWEST:
+        return f"takes groups of at least {FEWEST} channels of the result, not {columns}"
+    return too_large(request)
+
+
+def strides(array: Any) -> Any:
+    """How many elements lie between neighbours along each of the four axes."""
+    return np.array(tuple(s // array.itemsize for s in array.strides), STRIDES)
+
+
+def is_channels_last(array: Any) -> bool:
+    return bool(array.shape[1] > 1 and array.transpose(0, 2, 3, 1).flags.c_contiguous)
+
+
+def images_like(array: Any, *shape: int) -> Any:
+    """New images that lie as those of `array`: channels last if these are, else contiguous."""
+    n, c, h, w = shape
+    if is_channels_last(array):
+        return gpu.xp().empty((n, h, w, c), array.dtype).transpose(0, 3, 1, 2)
+    return gpu.xp().empty(shape, array.dtype)
+
+
+def channels_last(weight: Any, axis: int) -> Any:
+    """The filters with the channels of `axis`, which are summed over, side by side."""
+    rows, columns, other = 2, 3, 1 - axis
+    laid = gpu.contiguous(weight.transpose(other, rows, columns, axis))
+    return laid.transpose(0, 3, 1, 2) if axis == 1 else laid.transpose(3, 0, 1, 2)
+
+
+def activation_number(name: str | None) -> np.int32:
+    """As `enum Activation` of csrc/cuda/conv_sums.cuh numbers them."""
+    return np.int32(0 if name is None else 1 + ACTIVATIONS.index(name))
+
+
+__all__ = [
+    "FORMATS",
+    "MOST_BLOCKS",
+    "Shape",
+    "activation_number",
+    "cdiv",
+    "channels_last",
+    "images_like",
+    "is_channels_last",
+    "kernels",
+    "shape_of",
+    "sparse_or_too_large",
+    "strides",
+    "too_large",
+    "too_long",
+]

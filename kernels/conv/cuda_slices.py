@@ -1,0 +1,39 @@
+"""A weight gradient in two passes: slices of the positions are summed apart, then their sums in their order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ulpgrad.formats import Format, float64
+from ulpgrad.kernels import gpu
+from ulpgrad.kernels.conv.cuda_arguments import MOST_BLOCKS, Shape, cdiv, kernels, strides
+
+BLOCKS = 1024  # that are enough for any GPU
+POSITIONS = 256  # of a slice, at least
+MOST_SUMS = 1 << 26
+THREADS = 256
+
+SUM = kernels("conv_weight_sum.cu", "conv_weight_sum")
+
+
+class Slices:
+    """The sums of a weight gradient whose tiles number `tiles`. Sizes alone decide how many slices there are, so that bits
+    repeat."""
+
+    def __init__(self, form: Format | None, shape: Shape, tiles: int) -> None:
+        self.form, self.shape = form, shape
+        most = min(MOST_BLOCKS // shape.groups, MOST_SUMS // shape.weights)
+        self.count = max(1, min(cdiv(BLOCKS, tiles), cdiv(shape.rows, POSITIONS), most))
+        self.parts = gpu.xp().empty((self.count, shape.weights), np.float64 if form is float64 else np.float32)
+
+    def sum(self, dtype: Any) -> Any:
+        """The gradient, when all parts have been written."""
+        shape = self.shape
+        dw = gpu.xp().empty((shape.groups * shape.outputs, shape.inputs, *shape.kernel), dtype)
+        grid = (min(cdiv(shape.weights, THREADS), 2**31 - 1), 1, 1)
+        SUM[self.form].launch(
+            grid, (THREADS, 1, 1), dw, self.parts, shape.argument, strides(dw), np.int32(self.count)
+        )  # fmt: skip
+        return dw

@@ -1,0 +1,62 @@
+"""Tiles in shared memory: convolution as a product of positions and patches, of which 16 x 16 results share what they read.
+
+Each value that is loaded serves sixteen threads; no matrix of patches is ever written. The input gradient is the same
+product, once for each phase of the strides. Next limit: every multiply-add reads both its operands from shared memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ulpgrad.kernels import gpu
+from ulpgrad.kernels.conv import spec
+from ulpgrad.kernels.conv.cuda_arguments import (
+    FORMATS,
+    Shape,
+    activation_number,
+    cdiv,
+    images_like,
+    kernels,
+    sparse_or_too_large,
+    strides,
+)
+from ulpgrad.kernels.registry import Request, kernel
+
+SIDE, THREADS = 16, 256  # of a tile, and of a block
+
+FORWARD = kernels("conv_tiles.cu", "conv_tiles", "false")
+INPUT_GRADIENT = kernels("conv_tiles.cu", "conv_tiles", "true")
+
+
+@kernel(spec.conv2d, "cuda/cuda-tiles", rank=50, formats=FORMATS, where=sparse_or_too_large, build=True)
+def conv2d(request: Request) -> Callable[..., Any]:
+    chosen = FORWARD[request.formats[0]]
+
+    def run(x: Any, weight: Any, bias: Any, *, activation: str | None = None, **geometry: Any) -> Any:
+        shape = Shape(spec.conv2d, (x, weight), geometry)
+        y = images_like(x, shape.images, weight.shape[0], *shape.positions)
+        if y.size:
+            grid = (cdiv(shape.rows, SIDE), cdiv(shape.outputs, SIDE), shape.groups)
+            places = (shape.argument, strides(x), strides(weight), strides(y))
+            bias = None if bias is None else gpu.contiguous(bias)
+            chosen.launch(grid, (THREADS, 1, 1), y, x, weight, bias, *places, activation_number(activation))
+        return y
+
+    return run
+
+
+@kernel(spec.conv2d_input_gradient, "cuda/cuda-tiles", rank=50, formats=FORMATS, where=sparse_or_too_large, build=True)
+def input_gradient(request: Request) -> Callable[..., Any]:
+    chosen = INPUT_GRADIENT[request.formats[0]]
+
+    def run(g: Any, weight: Any, **geometry: Any) -> Any:
+        shape = Shape(spec.conv2d_input_gradient, (g, weight), geometry)
+        dx = images_like(g, shape.images, shape.groups * shape.inputs, *shape.size)
+        if dx.size:
+            grid = (cdiv(shape.phase_rows, SIDE), cdiv(shape.inputs, SIDE), shape.groups * shape.phases)
+            places = (shape.argument, strides(g), strides(weight), strides(dx))
+            chosen.launch(grid, (THREADS, 1, 1), dx, g, weight, None, *places, activation_number(None))
+        return dx
+
+    return run

@@ -1,0 +1,217 @@
+// Properties of the index arithmetic that CUDA kernels share with the host: built and run by tests/test_cuda_index.py,
+// with the address and undefined-behaviour sanitizers.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <set>
+#include <tuple>
+#include <vector>
+
+#include "conv_index.cuh"
+#include "swizzle.cuh"
+
+using namespace ulpgrad;
+
+namespace {
+
+#define EXPECT(condition, ...)                                \
+  do {                                                        \
+    if (!(condition)) {                                       \
+      std::fprintf(stderr, "%s: %s: ", __func__, #condition); \
+      std::fprintf(stderr, __VA_ARGS__);                      \
+      std::fprintf(stderr, "\n");                             \
+      std::exit(1);                                           \
+    }                                                         \
+  } while (0)
+
+using Read = std::tuple<long long, long long, long long>;  // position, tap of the filter, pixel
+
+// What a convolution reads along one axis, padding left out, by its definition.
+std::set<Read> defined(const Window& w) {
+  std::set<Read> reads;
+  for (long long o = 0; o < w.positions; ++o) {
+    for (long long t = 0; t < w.kernel; ++t) {
+      const long long pixel = o * w.stride - w.padding + t * w.dilation;
+      if (pixel >= 0 && pixel < w.size) reads.insert({o, t, pixel});
+    }
+  }
+  return reads;
+}
+
+void check_window(const Window& w) {
+  const std::set<Read> wanted = defined(w);
+  std::vector<Read> forward, backward;
+  const Axis a = forward_axis(w);
+  for (int p = 0; p < a.positions; ++p) {
+    for (int t = 0; t < a.taps; ++t) {
+      const int pixel = read_at(a, p, t);
+      if (inside(pixel, a.size)) {
+        forward.push_back({a.target_first + p * a.target_step, a.tap_first + t * a.tap_step, pixel});
+      }
+    }
+  }
+  std::set<long long> pixels;
+  for (int phase = 0; phase < phases(w); ++phase) {
+    const Axis b = gradient_axis(w, phase);
+    for (int p = 0; p < b.positions; ++p) {
+      const long long pixel = b.target_first + static_cast<long long>(p) * b.target_step;
+      EXPECT(pixel < w.size && pixels.insert(pixel).second, "pixel %lld is written twice, or is none", pixel);
+      for (int t = 0; t < b.taps; ++t) {
+        const int tap = b.tap_first + t * b.tap_step, position = read_at(b, p, t);
+        EXPECT(tap < w.kernel, "tap %d of %d", tap, w.kernel);
+        if (inside(position, b.size)) backward.push_back({position, tap, pixel});
+      }
+    }
+  }
+  EXPECT(static_cast<int>(pixels.size()) == w.size, "%zu of %d pixels are written", pixels.size(), w.size);
+  for (auto* found : {&forward, &backward}) {
+    const std::set<Read> once(found->begin(), found->end());
+    EXPECT(once.size() == found->size() && once == wanted,
+           "%s: size %d kernel %d stride %d padding %d dilation %d: %zu reads, %zu different, %zu wanted",
+           found == &forward ? "forward" : "input gradient", w.size, w.kernel, w.stride, w.padding, w.dilation,
+           found->size(), once.size(), wanted.size());
+  }
+}
+
+void every_position_reads_its_pixels_once() {
+  int checked = 0;
+  for (int size = 1; size <= 7; ++size)
+    for (int kernel = 1; kernel <= 4; ++kernel)
+      for (int stride = 1; stride <= 6; ++stride)
+        for (int padding = 0; padding <= 5; ++padding)
+          for (int dilation = 1; dilation <= 4; ++dilation) {
+            const int free = size + 2 * padding - dilation * (kernel - 1) - 1;
+            if (free < 0) continue;
+            check_window({size, kernel, stride, padding, dilation, free / stride + 1});
+            ++checked;
+          }
+  EXPECT(checked > 2000, "%d windows", checked);
+}
+
+// Coordinates of an axis as long as 31 bits allow, at its ends: the sanitizer sees an overflow.
+void long_axes_do_not_overflow() {
+  const int longest = 2147483647;
+  for (const Window& w : {Window{longest, 1, 1, 0, 1, longest}, Window{1, 3, 1, 1073741823, 1073741823, 1},
+                          Window{longest - 2, 3, 2, 1, 1, (longest - 3) / 2 + 1},
+                          Window{longest - 200, 2, 1000000007, 100, 1000000000, 2}}) {
+    const Axis a = forward_axis(w);
+    for (int p : {0, a.positions - 1}) {
+      for (int t : {0, a.taps - 1}) {
+        const long long pixel = 1LL * p * w.stride - w.padding + 1LL * t * w.dilation;
+        EXPECT(read_at(a, p, t) == pixel, "position %d tap %d", p, t);
+      }
+    }
+    for (int phase : {0, phases(w) / 2, phases(w) - 1}) {
+      const Axis b = gradient_axis(w, phase);
+      for (int p : {0, b.positions - 1}) {
+        for (int t : {0, b.taps - 1}) {
+          if (b.taps == 0 || b.positions == 0) continue;
+          const long long pixel = b.target_first + 1LL * p * b.target_step, tap = b.tap_first + 1LL * t * b.tap_step;
+          EXPECT(pixel < w.size && tap < w.kernel, "pixel %lld tap %lld", pixel, tap);
+          EXPECT(1LL * read_at(b, p, t) * w.stride == pixel + w.padding - tap * w.dilation, "pixel %lld", pixel);
+        }
+      }
+    }
+  }
+}
+
+void divisors_divide() {
+  std::mt19937 random(1);
+  const unsigned most = 2147483647u;
+  std::vector<unsigned> edges = {1, 2, 3, 5, 7, 8, 9, 641, 65535, 65536, 65537, most - 1, most};
+  for (int i = 0; i < 2000; ++i) edges.push_back(std::max(1u, static_cast<unsigned>(random()) >> (1 + random() % 31)));
+  for (unsigned d : edges) {
+    const Divisor divisor = divisor_of(d);
+    for (unsigned n : edges) {
+      const unsigned multiple = n / d * d;
+      for (unsigned m : {n, n - 1, multiple, multiple - 1}) {
+        if (m > most) continue;  // below zero
+        EXPECT(quotient(m, divisor) == m / d, "%u / %u gave %u", m, d, quotient(m, divisor));
+      }
+    }
+  }
+}
+
+void rows_and_columns_count_up() {
+  const Axis y = forward_axis({5, 3, 1, 1, 1, 5}), x = forward_axis({9, 2, 2, 0, 1, 4});
+  const Rows rows = rows_of(y, x);
+  unsigned row = 0;
+  for (int image = 0; image < 3; ++image)
+    for (int i = 0; i < y.positions; ++i)
+      for (int j = 0; j < x.positions; ++j) {
+        const Place place = place_of(row++, rows);
+        EXPECT(place.image == image && place.y == i && place.x == j, "row %u", row - 1);
+      }
+  const Columns columns = columns_of(6, x);
+  unsigned column = 0;
+  for (int i = 0; i < y.taps; ++i)
+    for (int j = 0; j < x.taps; ++j)
+      for (int channel = 0; channel < 6; ++channel) {
+        const Tap tap = tap_of(column++, columns);
+        EXPECT(tap.y == i && tap.x == j && tap.channel == channel, "column %u", column - 1);
+      }
+}
+
+void offsets_have_64_bits() {
+  const int n = 3, c = 70000, h = 300, w = 200;
+  const Strides first = {1LL * c * h * w, 1LL * h * w, w, 1}, last = {1LL * h * w * c, 1, 1LL * w * c, c};
+  const long long end = 1LL * n * c * h * w - 1;
+  EXPECT(end > 4294967296LL, "%lld", end);
+  EXPECT(offset_of(first, n - 1, c - 1, h - 1, w - 1) == end, "channels first");
+  EXPECT(offset_of(last, n - 1, c - 1, h - 1, w - 1) == end, "channels last");
+}
+
+void slices_cover_everything_once() {
+  for (int count : {0, 1, 31, 32, 33, 1000, 2147483647})
+    for (int slices : {1, 2, 7, 64})
+      for (int block : {1, 16, 32}) {
+        long long end = 0;
+        for (int s = 0; s < slices; ++s) {
+          const Range r = share_of(s, slices, count, block);
+          EXPECT(r.first == end && r.last >= r.first && (r.first % block == 0 || r.first == r.last), "slice %d of %d",
+                 s, slices);
+          end = r.last;
+        }
+        EXPECT(end == count, "%d in %d slices of blocks of %d: %lld", count, slices, block, end);
+      }
+}
+
+template <int CHUNKS>
+void check_swizzle() {
+  std::set<int> places;
+  for (int row = 0; row < 128; ++row) {
+    for (int chunk = 0; chunk < CHUNKS; ++chunk) {
+      const int place = swizzled<CHUNKS>(row, chunk);
+      EXPECT(place / CHUNKS == row && places.insert(place).second, "%d chunks, row %d: %d", CHUNKS, row, place);
+    }
+  }
+  for (int row = 0; row < 128; row += 8) {  // a matrix is loaded: eight rows of one chunk
+    for (int chunk = 0; chunk < CHUNKS; ++chunk) {
+      std::set<int> groups;
+      for (int r = row; r < row + 8; ++r) groups.insert(swizzled<CHUNKS>(r, chunk) % 8);
+      EXPECT(groups.size() == 8, "%d chunks: rows from %d, chunk %d: %zu groups of banks", CHUNKS, row, chunk,
+             groups.size());
+    }
+  }
+  for (int first = 0; first < 128 * CHUNKS; first += 8) {  // a tile is stored: eight chunks one after the other
+    std::set<int> groups;
+    for (int i = first; i < first + 8; ++i) groups.insert(swizzled<CHUNKS>(i / CHUNKS, i % CHUNKS) % 8);
+    EXPECT(groups.size() == 8, "%d chunks: stores from %d", CHUNKS, first);
+  }
+}
+
+}  // namespace
+
+int main() {
+  every_position_reads_its_pixels_once();
+  long_axes_do_not_overflow();
+  divisors_divide();
+  rows_and_columns_count_up();
+  offsets_have_64_bits();
+  slices_cover_everything_once();
+  check_swizzle<2>();
+  check_swizzle<4>();
+  check_swizzle<8>();
+  check_swizzle<16>();
+}

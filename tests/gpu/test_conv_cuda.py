@@ -1,0 +1,134 @@
+"""The CUDA rungs of convolution beyond the registry's samples: layouts, groups, strides, what is not finite, bits that repeat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ulpgrad import dispatch
+from ulpgrad.errors import KernelError
+from ulpgrad.formats import Format, bfloat16, float16, float32, float64
+from ulpgrad.kernels import gpu, registry
+from ulpgrad.kernels.conv import spec
+from ulpgrad.kernels.registry import Request
+from ulpgrad.kernels.spec import Op
+
+OPS = (spec.conv2d, spec.conv2d_input_gradient, spec.conv2d_weight_gradient)
+RUNGS = [(op, r.name) for op in OPS for r in registry.ladder(op, "cuda") if r.name.startswith("cuda/cuda")]
+RUNG = pytest.mark.parametrize(("op", "rung"), [pytest.param(*r, id=f"{r[0].name}-{r[1]}") for r in RUNGS])
+SAME: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+UNIT = {float32: 2.0**-24, float64: 2.0**-53, bfloat16: 2.0**-8, float16: 2.0**-11}
+SHAPES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ((2, 16, 6, 7), (16, 16, 3, 3), {}),
+    ((2, 32, 9, 8), (24, 16, 3, 3), {"groups": 2, "stride": (2, 3)}),
+    ((1, 8, 7, 9), (40, 8, 2, 5), {"stride": (3, 1), "padding": (2, 4), "dilation": (2, 3)}),
+    ((2, 8, 11, 9), (8, 8, 2, 2), {"stride": (4, 3), "padding": (0, 0)}),
+]
+
+
+def channels_last(a: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+def problem(
+    op: Op, x: tuple[int, ...], weight: tuple[int, ...], **given: Any
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Exact operands in small eighths, and parameters."""
+    random, params = np.random.default_rng(0), {**SAME, **given}
+    images, filters = (random.integers(-8, 9, shape) / 8 for shape in (x, weight))
+    positions = spec.conv2d.reference(images, filters, None, **params).shape
+    g = random.integers(-8, 9, positions) / 8
+    match op.name:
+        case "conv2d":
+            return (images, filters, random.integers(-8, 9, weight[0]) / 8), params
+        case "conv2d_input_gradient":
+            return (g, filters), {**params, "size": x[2:]}
+    return (g, images), {**params, "size": weight[2:]}
+
+
+def run(op: Op, rung: str, form: Format, arrays: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    """By a rung, on the device; refused calls raise KernelError."""
+    given = tuple(None if a is None else gpu.xp().asarray(a) for a in arrays)
+    formats = tuple(None if a is None else form for a in arrays)
+    with dispatch.use(**{op.name: rung}):
+        return dispatch.make_plan(op, "cuda:0", formats, given, params).run(*given, **params)
+
+
+def stored(form: Format, values: np.ndarray, last: bool) -> np.ndarray:
+    codes = np.asarray(form.encode(values))
+    return channels_last(codes) if last and codes.ndim == 4 else codes
+
+
+@RUNG
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+@pytest.mark.parametrize(("x", "weight", "given"), SHAPES)
+def test_layouts_groups_and_strides(op: Op, rung: str, last: bool, x: Any, weight: Any, given: Any) -> None:
+    for form in (float32, bfloat16):
+        arrays, params = problem(op, x, weight, **given)
+        if not can(op, rung, form, arrays, params):
+            continue
+        found = run(op, rung, form, tuple(stored(form, a, last) for a in arrays), params)
+        want, size = op.reference(*arrays, **params), op.magnitude(*arrays, **params)  # type: ignore[misc]
+        error = np.abs(form.exact(gpu.to_host(found)) - want)
+        assert (error <= 8 * UNIT[float32] * size + UNIT[form] * np.abs(want)).all()
+        if op is not spec.conv2d_weight_gradient:
+            assert (found.strides[1] == found.itemsize) == last
+
+
+def can(op: Op, rung: str, form: Format, arrays: tuple[Any, ...], params: dict[str, Any]) -> bool:
+    given = tuple(gpu.xp().asarray(stored(form, a, False)) for a in arrays)
+    entry = next(r for r in registry.ladder(op, "cuda") if r.name == rung)
+    return entry.refusal(Request(op, "cuda", (form,) * len(arrays), given, params)) is None
+
+
+@pytest.mark.parametrize("rung", [name for op, name in RUNGS if op is spec.conv2d_input_gradient])
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_weights_that_are_not_finite_meet_no_padding_in_the_input_gradient(rung: str, bad: float) -> None:
+    op = spec.conv2d_input_gradient
+    (g, weight), params = problem(op, (2, 16, 6, 7), (16, 16, 3, 3), stride=(1, 2))
+    weight[3, 2, 0, 1], g[1, 5, 0, 0] = bad, np.inf
+    with np.errstate(invalid="ignore"):
+        want = op.reference(g, weight, **params)
+    assert np.isfinite(want).any()
+    assert not np.isfinite(want).all()
+    form = float32 if can(op, rung, float32, (g, weight), params) else bfloat16
+    found = run(op, rung, form, (stored(form, g, False), stored(form, weight, False)), params)
+    np.testing.assert_array_equal(np.isfinite(form.exact(gpu.to_host(found))), np.isfinite(want))
+
+
+@RUNG
+def test_both_layouts_and_every_run_give_the_same_bits(op: Op, rung: str) -> None:
+    random = np.random.default_rng(1)
+    arrays, params = problem(op, (3, 16, 11, 13), (24, 16, 3, 3), stride=(2, 1))
+    arrays = tuple(random.normal(size=a.shape) for a in arrays)
+    form = float32 if can(op, rung, float32, arrays, params) else bfloat16
+    bits = {
+        gpu.to_host(run(op, rung, form, tuple(stored(form, a, last) for a in arrays), params)).tobytes()
+        for last in (False, True, True)
+    }
+    assert len(bits) == 1
+
+
+ONES = np.ones((1, 4, 3, 3), "f")
+
+
+@pytest.mark.parametrize(
+    ("op", "rung", "arrays", "given", "reason"),
+    [
+        (spec.conv2d, "direct", (ONES, ONES, None), {"padding": (2**31 - 1, 0)}, "padded images of up to"),
+        (spec.conv2d, "registers", (ONES, ONES[0, :, None], None), {"groups": 4}, "groups of at least 8"),
+        (
+            spec.conv2d_input_gradient,
+            "tiles",
+            (ONES[:, :, :1], ONES[:, :, :1, :1].transpose(1, 0, 2, 3)),
+            {"stride": (70000, 1), "size": (70000, 3), "padding": (0, 0)},
+            "groups times phases of the strides",
+        ),
+    ],
+    ids=["coordinates", "groups", "phases"],
+)
+def test_a_rung_says_what_it_cannot_take(op: Op, rung: str, arrays: Any, given: Any, reason: str) -> None:
+    with pytest.raises(KernelError, match=reason):
+        run(op, f"cuda/cuda-{rung}", float32, arrays, {**SAME, **given})
