@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -13,25 +13,28 @@ import numpy as np
 
 from ulpgrad import dispatch
 from ulpgrad.bench import machine, peak, roofline
+from ulpgrad.bench.gpu import events
 from ulpgrad.bench.rungs import mix
 from ulpgrad.bench.rungs.mix import Mix
 from ulpgrad.bench.shapes import Problem
 from ulpgrad.bench.timing import REST, Timing, measure
 from ulpgrad.errors import KernelError
-from ulpgrad.kernels import registry
+from ulpgrad.kernels import gpu, registry
 from ulpgrad.kernels.registry import Request, Rung
 from ulpgrad.kernels.spec import Op
 from ulpgrad.kernels.threads import get_num_threads
 
 ISAS = ("portable", "avx2", "avx512", "avx-vnni", "dotprod", "vnni")  # names of rungs that are one for each
 FLIGHTS = ("The definition, NumPy and Numba", "C++, one idea at a time", "C++, by instruction set")
+GPU_FLIGHTS = ("CuPy", "CUDA C++, one idea at a time", "Triton, one idea at a time")
+GPU_ROADS = {"cupy": 0, "cuda": 1, "triton": 2}
 LIMIT = "Next limit: "
 TRIES, SPREAD = 4, 1.3  # measurements of a rung, at most; from the 20th percentile to the 80th of one that will do
 
 
 @dataclass(frozen=True)
 class Step:
-    """One rung: its time, or why it was not run. `flight` is its place in FLIGHTS; `gain` is over `below`, the measured rung
+    """One rung: its time, or why it was not run. `flight`: its place among the flights; `gain` is over `below`, the measured rung
     under it in the same flight; `share` of the roofline (0 to 1); `error` the norm of what differs from the float64 result
     over its norm."""
 
@@ -70,6 +73,7 @@ class Climb:
     peak_bytes: float
     peak_source: str
     steps: tuple[Step, ...]
+    device: str = "cpu"
 
     @property
     def intensity(self) -> float:
@@ -109,7 +113,9 @@ class Climb:
             "machine": machine.machine(),
             "instruction_set": machine.instruction_sets()["used"],
             "commit": machine.commit(),
-            "flights": list(FLIGHTS),
+            "device": self.device,
+            "gpu": machine.gpu()["devices"] if self.device != "cpu" else None,
+            "flights": list(FLIGHTS if self.device == "cpu" else GPU_FLIGHTS),
             "rungs": [self._rung_data(step) for step in self.steps],
         }
 
@@ -134,34 +140,44 @@ class Climb:
         return data
 
 
-def climb(problem: Problem, samples: int = 20, told: Callable[[str], None] = lambda name: None) -> Climb:
-    """Time every rung that takes the problem. `told` is called with each rung's name before it runs."""
-    op = problem.op
+def climb(
+    problem: Problem, samples: int = 20, told: Callable[[str], None] = lambda name: None, device: str = "cpu"
+) -> Climb:
+    """Time every rung of a device ("cpu", "cuda") that takes the problem. `told` is called with a rung's name before it runs."""
+    op, on_gpu = problem.op, device != "cpu"
     if op.check is not None:
         op.check(*problem.arrays, **problem.params)
     op.takes(problem.formats)
     common = dispatch._promoted(op, problem.formats)
-    request = Request(op, "cpu", common, problem.arrays, problem.params)
+    arrays = tuple(a if a is None or not on_gpu else gpu.to_device(a) for a in problem.arrays)
+    there = replace(problem, arrays=arrays)
+    request = Request(op, device, common, arrays, problem.params)
     exact = [a if a is None or f is None else f.exact(a) for a, f in zip(problem.arrays, problem.formats, strict=True)]
     told("the limits of this machine")
-    roof = roofline.of(problem, _results(problem))
+    roof = (roofline.on_gpu if on_gpu else roofline.of)(problem, _results(problem))
     errors = Errors(problem, exact)
     steps: list[Step] = []
-    for rung in rungs_on(op, "cpu"):
+    for rung in rungs_on(op, device):
         flight = flight_of(rung)
         refusal = rung.choose(request)[1]
         if refusal is not None:
             steps.append(Step(rung, flight, refusal=refusal))
             continue
         told(rung.name)
-        run = call(problem, rung)
-        timing = steady(partial(measure, run, samples, compiles="numba" in rung.requires), TRIES if samples > 1 else 1)
+        run = call(there, rung)
+        timed = (
+            partial(events.timing, run, samples)
+            if on_gpu
+            else partial(measure, run, samples, compiles="numba" in rung.requires)
+        )
+        timing = steady(timed, TRIES if samples > 1 else 1)
         below = next((s for s in reversed(steps) if s.timing is not None and s.flight == flight), None)
         gain = None if below is None or below.timing is None else below.timing.median / timing.median
         share = roof.seconds / timing.median if roof.seconds else None
         under = None if below is None else below.rung
         steps.append(Step(rung, flight, None, timing, under, gain, share, errors.of(run), mix.of(rung)))
-    return Climb(problem, roof.flops, roof.bytes, roof.peak_flops, roof.peak_bytes, peak.source(), tuple(steps))
+    source = roofline.gpu_source() if on_gpu else peak.source()
+    return Climb(problem, roof.flops, roof.bytes, roof.peak_flops, roof.peak_bytes, source, tuple(steps), device)
 
 
 def steady(measured: Callable[[], Timing], tries: int = TRIES) -> Timing:
@@ -186,6 +202,8 @@ def rungs_on(op: Op, device: str) -> list[Rung]:
 def flight_of(rung: Rung) -> int:
     """A ladder's rungs stand in flights, each climbed from its own foot: an idea is compared with the one it improves on,
     not with another language's best."""
+    if rung.device != "cpu":
+        return GPU_ROADS[rung.name.partition("/")[2].partition("-")[0]]
     if "/native-" not in rung.name:
         return 0
     return 1 + any(name in rung.name for name in ISAS)
@@ -217,7 +235,7 @@ class Errors:
         if self.right is None or not np.isfinite(size := np.linalg.norm(self.right)) or size == 0:
             return None
         out = run()
-        given = self.formats[0].exact(out[0] if isinstance(out, tuple) else out)
+        given = self.formats[0].exact(gpu.to_host(out[0] if isinstance(out, tuple) else out))
         error = float(np.linalg.norm(given - self.right) / size)
         return error if np.isfinite(error) else None
 
@@ -225,7 +243,8 @@ class Errors:
 def call(problem: Problem, rung: Rung) -> Callable[[], Any]:
     """A function that runs the problem on one rung, with the conversions that dispatch would make."""
     with dispatch.use(**{problem.op.name: rung.name}):
-        run = dispatch.make_plan(problem.op, "cpu", problem.formats, problem.arrays, problem.params).run
+        where = dispatch.device_type(problem.arrays)
+        run = dispatch.make_plan(problem.op, where, problem.formats, problem.arrays, problem.params).run
 
     def once() -> Any:
         with np.errstate(all="ignore"):

@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 from ulpgrad import dispatch
 from ulpgrad.bench import peak
+from ulpgrad.bench.gpu import ceilings
 from ulpgrad.bench.shapes import Problem
 from ulpgrad.formats import Format
+from ulpgrad.kernels import gpu
 
 DOTS = ("attention", "conv", "matmul", "recurrent")  # families that are made of dot products
 MOSTLY = 0.9  # a share of the bytes from which a sweep of one direction is the limit
@@ -40,14 +42,32 @@ def of(problem: Problem, results: Sequence[Any], copies: int = 1) -> Roofline:
     """The roofline of a problem whose results are known; `copies`: of operands and results, that calls go through in turn."""
     op = problem.op
     common = dispatch._promoted(op, problem.formats)
-    exact = [a if a is None or f is None else f.exact(a) for a, f in zip(problem.arrays, problem.formats, strict=True)]
-    flops = float(op.flops(*exact, **problem.params))
-    moved = op.moved_bytes(problem.arrays, results, problem.params)
+    flops, moved = costs(problem, results)
     counted = [f for f in (*common, *op.result_formats(common, problem.params)) if f is not None]
     written = float(sum(a.nbytes for a in results))
     return Roofline(
         flops, moved, arithmetic(op.family, common, counted) if flops else None, memory(moved, written, copies)
     )
+
+
+def costs(problem: Problem, results: Sequence[Any]) -> tuple[float, float]:
+    """Operations of a call, and the bytes that it must move."""
+    op = problem.op
+    exact = [a if a is None or f is None else f.exact(a) for a, f in zip(problem.arrays, problem.formats, strict=True)]
+    return float(op.flops(*exact, **problem.params)), op.moved_bytes(problem.arrays, results, problem.params)
+
+
+def on_gpu(problem: Problem, results: Sequence[Any]) -> Roofline:
+    """The same against the limits of the device: its copies, and for dot products those of cuBLAS."""
+    flops, moved = costs(problem, results)
+    form = next((f.name for f in dispatch._promoted(problem.op, problem.formats) if f is not None), "")
+    peak_flops = ceilings.product_rate(form) if flops and problem.op.family in DOTS else None
+    return Roofline(flops, moved, peak_flops, ceilings.copy_bandwidth())
+
+
+def gpu_source() -> str:
+    """What the limits of a device are measured with."""
+    return "of an emulated GPU, with copies on the host" if gpu.mode() else "with copies, and products of cuBLAS"
 
 
 def arithmetic(family: str, common: Sequence[Format | None], counted: Sequence[Format]) -> float | None:
@@ -74,4 +94,4 @@ def _near(size: int) -> int:
     return max(1, round(size / scale)) * scale
 
 
-__all__ = ["DOTS", "Roofline", "arithmetic", "memory", "of"]
+__all__ = ["DOTS", "Roofline", "arithmetic", "gpu_source", "memory", "of", "on_gpu"]

@@ -115,7 +115,7 @@ def test_diff_on_the_command_line() -> None:
 
 @pytest.mark.parametrize(("arguments", "expected"), [
     (["sum", "--source", "lane"], "did you mean"),
-    (["sum", "--device", "cuda"], "has no rung on 'cuda'"),
+    (["sum", "--device", "cuda:1"], "device 'cuda:1' cannot be used"),
     (["sum", "--device", "cdua"], "unknown device 'cdua': expected 'cpu', 'cuda'"),
     (["sum", "--format", "floot32"], "there is no format 'floot32'; did you mean float32"),
     (["matmul", "--size", "100000000"], "matmul --size 100000000: about 1,309,672 TiB are needed"),

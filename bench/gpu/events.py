@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ulpgrad.bench.timing import Timing
 from ulpgrad.kernels import gpu
 
 SAMPLES = 30
@@ -53,6 +54,13 @@ def seconds(calls: Sequence[Callable[[], Any]], samples: int = SAMPLES) -> list[
 def median(call: Callable[[], Any], samples: int = SAMPLES) -> float:
     """The median time of one call."""
     return statistics.median(seconds([call], samples)[0])
+
+
+def timing(call: Callable[[], Any], samples: int = SAMPLES) -> Timing:
+    """One call as the benchmarks record it."""
+    found = sorted(seconds([call], samples)[0])
+    low, high = (found[round(q * (len(found) - 1))] for q in (0.2, 0.8))
+    return Timing(statistics.median(found), low, high, len(found))
 
 
 def host_seconds(call: Callable[[], Any], repeats: int = 2000) -> float:

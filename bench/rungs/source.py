@@ -1,4 +1,4 @@
-"""The source of a rung, and what changed from the rung below: Python files, and C++ from csrc/, which is installed too."""
+"""The source of a rung, and what changed from the rung below: Python files, C++ and CUDA C++ of csrc/ (installed too)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from ulpgrad.kernels.registry import Rung
 
 ROOTS = (Path(__file__).resolve().parents[2], Path(ulpgrad.__file__).resolve().parent)  # a checkout, an installation
 INCLUDE = re.compile(r'^#include "(?:ladder/)?([\w/]+\.h)"', re.MULTILINE)
+HEADER = re.compile(r'^#include "(\w+\.cuh)"', re.MULTILINE)
+KERNEL_FILE = re.compile(r'"(\w+\.cu)"')
 BINDING = re.compile(r'm\.def\(\s*"(\w+)"')
-COMMON = {"bind.h", "isa.h", "simd.h", "threads.h", "scratch.h", "memory.h"}  # of every kernel
+COMMON = {"bind.h", "isa.h", "simd.h", "threads.h", "scratch.h", "memory.h", "device.cuh"}  # of every kernel
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ def ladder_file(rung: Rung) -> Path | None:
 
 def sources(rung: Rung) -> list[Source]:
     """What makes the rung, the most telling file first: its C++ and the headers that belong to it, else its Python."""
+    if "/cuda-" in rung.name:
+        return [*cuda_sources(rung), python_source(rung)]
     main = ladder_file(rung)
     if main is None:
         return [python_source(rung)]
@@ -81,6 +85,20 @@ def sources(rung: Rung) -> list[Source]:
         if path.exists() and "ULPGRAD_TABLE" not in path.read_text():  # that header says what all rungs are given
             found.append(_native(path))
     return found
+
+
+def cuda_sources(rung: Rung) -> list[Source]:
+    """The files of csrc/cuda that a rung in CUDA C++ names, and the headers that they include beside the ones of every kernel."""
+    folder = next((root / "csrc" / "cuda" for root in ROOTS if (root / "csrc" / "cuda").is_dir()), None)
+    waiting = KERNEL_FILE.findall(python_source(rung).text)
+    found: dict[str, Source] = {}
+    while folder is not None and waiting:
+        name = waiting.pop(0)
+        if name in found or name in COMMON or not (folder / name).is_file():
+            continue
+        found[name] = Source(f"csrc/cuda/{name}", "cuda", (folder / name).read_text())
+        waiting += HEADER.findall(found[name].text)
+    return list(found.values())
 
 
 def elsewhere(rung: Rung) -> list[str]:
@@ -120,7 +138,7 @@ def diff(upper: Rung, lower: Rung) -> str:
 
 def named(rungs: Sequence[Rung], words: str) -> Rung:
     """The rung called that in full, without its device, or by its idea alone. KernelError with the nearest names."""
-    for given in (words, words.removeprefix("cpu/")):
+    for given in (words, words.removeprefix("cpu/").removeprefix("cuda/")):
         for rung in rungs:
             _, _, short = rung.name.partition("/")
             if given in (rung.name, short, short.partition("-")[2]):

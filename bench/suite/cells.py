@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ulpgrad.bench import machine, shapes
-from ulpgrad.device import as_device
+from ulpgrad.device import CPU, as_device
 from ulpgrad.errors import ArgumentError, FormatError, UlpgradError
 from ulpgrad.formats import FORMATS, Affine, Block, Format, as_format
 from ulpgrad.kernels import registry
@@ -50,7 +50,11 @@ def choose(ops: str, formats: str, sizes: Sequence[int], device: str) -> list[Ce
     the values; "all" for each that the op takes among those it is tested in, nothing for the op's standard one. An op whose
     standard problem has no size comes once. Raises the typed error of what is unknown, with the nearest names.
     """
-    as_device(device)
+    if as_device(device) != CPU:
+        raise ArgumentError(
+            f"--device {device}: these benchmarks measure the CPU; on a GPU `ulpgrad ladder OP --device cuda` climbs an op's "
+            "kernels, and `make gpu-check` measures them beside cuBLAS and cuDNN"
+        )
     chosen = [_op(name) for name in _names(ops)] or list(registry.ops().values())
     forms = None if formats in ("", "all") else [_format(name) for name in _names(formats)]
     cells = []

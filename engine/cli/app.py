@@ -43,7 +43,7 @@ app = typer.Typer(
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what is printed to FILE as JSON.")]
 FormatName = Annotated[str | None, typer.Option("--format", "-f", metavar="FORMAT", help="float32, bfloat16, ...")]
-Device = Annotated[str, typer.Option(help="Where: cpu.")]
+Device = Annotated[str, typer.Option(help="Where: cpu, or cuda (the current GPU).")]
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page that needs nothing else.")]
 Shapes = Annotated[
     list[str] | None,

@@ -12,19 +12,20 @@ from ulpgrad.bench import ladder, machine, report
 from ulpgrad.bench.ladder import rungs_on
 from ulpgrad.bench.rungs import page, source
 from ulpgrad.bench.rungs.page import Data
-from ulpgrad.bench.shapes import Problem
+from ulpgrad.bench.shapes import Problem, shape_of
 from ulpgrad.cli.arguments import problem
 from ulpgrad.cli.bench import command
 from ulpgrad.cli.screen import console, progress, table, writable, write_json
 from ulpgrad.device import as_device
 from ulpgrad.errors import ArgumentError, KernelError
 from ulpgrad.io.atomic import atomic_write
-from ulpgrad.kernels import registry
+from ulpgrad.kernels import gpu, registry
 from ulpgrad.kernels.registry import Request, Rung
 from ulpgrad.kernels.threads import get_num_threads
 
 COLUMNS = ("kernel", "time", "p20 - p80", "rate", "gain", "of peak", "error", "idea, and what limits it now")
 RIGHT = COLUMNS[1:7]
+EMULATED = 64  # the largest standard size on an emulated GPU
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,21 @@ class Chosen:
     device: str
 
     def rungs(self) -> list[Rung]:
-        if self.device.partition(":")[0] not in ("cpu", "cuda"):
+        if self.device not in ("cpu", "cuda"):
             as_device(self.device)  # says which there are
+            raise ArgumentError(f"--device {self.device}: expected cpu or cuda (the current GPU)")
         return rungs_on(registry.find(self.op), self.device)
 
     def problem(self) -> Problem:
         op = registry.find(self.op)
-        return problem(op, list(self.shapes), self.form, list(self.params), self.size)
+        size = self.size
+        if size is None and not self.shapes and self.on_gpu and gpu.mode() and (counted := shape_of(op)):
+            size = min(counted.size, EMULATED)
+        return problem(op, list(self.shapes), self.form, list(self.params), size)
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device != "cpu"
 
 
 def run(chosen: Chosen, samples: int, json: Path | None, html: Path | None, plot: Path | None) -> None:
@@ -53,11 +62,14 @@ def run(chosen: Chosen, samples: int, json: Path | None, html: Path | None, plot
     if plot is not None and plot.suffix != ".svg":
         raise ArgumentError(f"--plot {plot}: the picture is an SVG: --plot {plot.with_suffix('.svg')}")
     writable(json, html, plot)
+    if chosen.on_gpu:
+        as_device(chosen.device)  # or says what is missing
     rungs = chosen.rungs()
     given = chosen.problem()
     busy = machine.busy()  # before this command adds to the load
     with progress(len(rungs) + 1) as step:
-        data = ladder.climb(given, samples, lambda text: step(f"{chosen.op}: {text}", done=True)).as_data()
+        told = lambda text: step(f"{chosen.op}: {text}", done=True)  # noqa: E731
+        data = ladder.climb(given, samples, told, chosen.device).as_data()
     write_json(json, data)
     show(data)
     if plot is not None:
@@ -68,7 +80,8 @@ def run(chosen: Chosen, samples: int, json: Path | None, html: Path | None, plot
         console().print(
             f"Report: {report.write(html, page.page(data, rungs, command()))}", markup=False, soft_wrap=True
         )
-    for warning in filter(None, (busy, page.doubtful(data))):
+    emulated = "the GPU is emulated: results are a GPU's, times are not" if chosen.on_gpu and gpu.mode() else None
+    for warning in filter(None, (emulated, busy, page.doubtful(data))):
         console(stderr=True).print(Text(f"Mind: {warning}.", style="bold yellow"))
 
 
@@ -91,8 +104,9 @@ def show(data: Data) -> None:
     out.print(Text(data["call"], style="bold"))
     columns = tuple(in_unit if name == "rate" else name for name in COLUMNS)
     out.print(table("", columns, rows, right=tuple(in_unit if name == "rate" else name for name in RIGHT)))
-    threads = f"Limits measured now on {get_num_threads()} thread(s), {data['peak_source']}."
-    out.print(Text(f"{threads} {page.roofline(data)} Gains are over the rung below in the same flight.", style="dim"))
+    where = "the GPU" if data.get("device", "cpu") != "cpu" else f"{get_num_threads()} thread(s)"
+    limits = f"Limits measured now on {where}, {data['peak_source']}."
+    out.print(Text(f"{limits} {page.roofline(data)} Gains are over the rung below in the same flight.", style="dim"))
 
 
 def _said(rung: Data) -> Text:
@@ -133,7 +147,7 @@ def _meant(chosen: Chosen, rungs: list[Rung], words: str) -> list[Rung]:
     if words != "best":
         return [source.named(rungs, words)]
     given = chosen.problem()
-    request = Request(given.op, "cpu", given.formats, given.arrays, given.params)
+    request = Request(given.op, chosen.device, given.formats, given.arrays, given.params)
     return [registry.select(request)[0]]
 
 
