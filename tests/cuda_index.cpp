@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "conv_index.cuh"
+#include "matrix_unit.cuh"
 #include "swizzle.cuh"
 
 using namespace ulpgrad;
@@ -201,6 +202,46 @@ void check_swizzle() {
   }
 }
 
+// The fragments of a warp's lanes hold every element of a matrix once.
+template <int ROWS, int COLUMNS, int ELEMENTS>
+void check_fragment(Spot (*spot_of)(int, int)) {
+  std::set<std::pair<int, int>> held;
+  for (int lane = 0; lane < WARP; ++lane) {
+    for (int i = 0; i < ELEMENTS; ++i) {
+      const Spot spot = spot_of(lane, i);
+      EXPECT(spot.row < ROWS && spot.column < COLUMNS, "lane %d element %d: %d, %d", lane, i, spot.row, spot.column);
+      held.insert({spot.row, spot.column});
+    }
+  }
+  EXPECT(held.size() == ROWS * COLUMNS, "%zu of %d elements", held.size(), ROWS * COLUMNS);
+}
+
+// What a lane has after four matrices were loaded from the chunks that the lanes named: element i of register r. Lines
+// of the tile are rows of A or columns of B, or with `along` the steps that are summed over.
+Spot loaded(Spot (*chunk_of)(int), bool along, int lane, int r, int i) {
+  const Spot at = spot_of_load(lane, i, along), first = chunk_of(r * 8 + at.row);
+  return {first.row, first.column * 8 + at.column};
+}
+
+void loads_fill_fragments() {
+  for (int lane = 0; lane < WARP; ++lane) {
+    for (int r = 0; r < 4; ++r) {
+      for (int i = 0; i < 2; ++i) {
+        const Spot a = spot_of_a(lane, r * 2 + i), b = spot_of_b(lane, r % 2 * 2 + i);
+        const int column = b.column + r / 2 * 8;  // registers 2 and 3 are the next B's
+        const Spot rows = loaded(chunk_of_a, false, lane, r, i),
+                   steps = loaded(chunk_of_a_transposed, true, lane, r, i);
+        EXPECT(rows.row == a.row && rows.column == a.column, "A, lane %d register %d", lane, r);
+        EXPECT(steps.row == a.column && steps.column == a.row, "A by steps, lane %d register %d", lane, r);
+        const Spot columns = loaded(chunk_of_b_transposed, false, lane, r, i),
+                   down = loaded(chunk_of_b, true, lane, r, i);
+        EXPECT(columns.row == column && columns.column == b.row, "B, lane %d register %d", lane, r);
+        EXPECT(down.row == b.row && down.column == column, "B by steps, lane %d register %d", lane, r);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -214,4 +255,8 @@ int main() {
   check_swizzle<4>();
   check_swizzle<8>();
   check_swizzle<16>();
+  check_fragment<16, 16, 8>(spot_of_a);
+  check_fragment<16, 8, 4>(spot_of_b);
+  check_fragment<16, 8, 4>(spot_of_c);
+  loads_fill_fragments();
 }

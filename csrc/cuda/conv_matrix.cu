@@ -15,8 +15,10 @@ __global__ void __launch_bounds__(COLUMNS * 2) conv_matrix(T* y, const T* x, con
   __shared__ Gather g;
   if (threadIdx.x == 0) g = gather_of<GRADIENT>(c, blockIdx.z);
   __syncthreads();
-  const unsigned first_row = blockIdx.x * Tile::ROWS;
-  const int first_write = blockIdx.y * COLUMNS, thread = threadIdx.x;
+  // Blocks that read the same rows are neighbours in time: what one has read, the next finds in the cache.
+  const unsigned across = cdiv(g.writes, COLUMNS);
+  const unsigned first_row = blockIdx.x / across * Tile::ROWS;
+  const int first_write = blockIdx.x % across * COLUMNS, thread = threadIdx.x;
   if (first_row >= static_cast<unsigned>(g.count)) return;
 
   // A thread copies one chunk of several lines: the same steps of every tile for it, so one tap at a time.

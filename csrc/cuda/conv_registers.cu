@@ -16,8 +16,10 @@ __global__ void __launch_bounds__(256, sizeof(Wide<T>) < 8 ? 2 : 1)
   __shared__ Gather g;  // one for the block: a thread's registers are for sums
   if (threadIdx.x == 0) g = gather_of<GRADIENT>(c, blockIdx.z);
   __syncthreads();
-  const unsigned first_row = blockIdx.x * Tile::ROWS;
-  const int first_write = blockIdx.y * Tile::COLUMNS, thread = threadIdx.x;
+  // Blocks that read the same rows are neighbours in time: what one has read, the next finds in the cache.
+  const unsigned across = cdiv(g.writes, Tile::COLUMNS);
+  const unsigned first_row = blockIdx.x / across * Tile::ROWS;
+  const int first_write = blockIdx.x % across * Tile::COLUMNS, thread = threadIdx.x;
   if (first_row >= static_cast<unsigned>(g.count)) return;
 
   // A thread loads four steps of one row and two of one column. Neighbouring threads load neighbouring channels, or

@@ -14,7 +14,27 @@ inline unsigned thread_number() { return threadIdx.x + blockDim.x * (threadIdx.y
 
 inline int lane() { return static_cast<int>(thread_number() % 32); }
 
-// A value of each lane of the warp. All threads of the block come here together: a stricter rule than a warp's own.
+#ifdef ULPGRAD_HOST_THREADS
+
+// Waits for the lanes of the warp, and for no other thread of the block.
+inline void wait_for_warp() {
+  struct Barrier {
+    pthread_barrier_t lanes;
+    Barrier() { pthread_barrier_init(&lanes, nullptr, 32); }
+    ~Barrier() { pthread_barrier_destroy(&lanes); }
+  };
+  static Barrier all[MOST_THREADS / 32];
+  pthread_barrier_wait(&all[thread_number() / 32].lanes);
+}
+
+#else
+
+// Fibers have no barrier but the block's: all of its threads come here together.
+inline void wait_for_warp() { wait_for_block(); }
+
+#endif
+
+// A value of each lane of the warp.
 template <class T>
 class Lanes {
  public:
@@ -23,7 +43,7 @@ class Lanes {
     static bool turns[MOST_THREADS];
     T* const now = all[turns[thread_number()] ^= true];
     now[thread_number()] = own;
-    __syncthreads();
+    wait_for_warp();
     warp_ = now + thread_number() / 32 * 32;
   }
 

@@ -122,9 +122,9 @@ def images_like(array: Any, *shape: int) -> Any:
 
 
 def channels_last(weight: Any, axis: int) -> Any:
-    """The filters with the channels of `axis`, which are summed over, side by side."""
-    rows, columns, other = 2, 3, 1 - axis
-    laid = gpu.contiguous(weight.transpose(other, rows, columns, axis))
+    """The filters with the channels of `axis`, which are summed over, side by side, and aligned for packets."""
+    laid = gpu.contiguous(weight.transpose(1 - axis, 2, 3, axis))
+    laid = laid.copy() if laid.data.ptr % 16 else laid
     return laid.transpose(0, 3, 1, 2) if axis == 1 else laid.transpose(3, 0, 1, 2)
 
 

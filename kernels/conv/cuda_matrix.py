@@ -114,7 +114,7 @@ def conv2d(request: Request) -> Callable[..., Any]:
             x, weight = laid(x), channels_last(padded(weight, 1), 1)
             shape = Shape(spec.conv2d, (x, weight), geometry)
             columns = width(shape.rows, shape.outputs, shape.groups)
-            grid = (cdiv(shape.rows, ROWS), cdiv(shape.outputs, columns), shape.groups)
+            grid = (cdiv(shape.rows, ROWS) * cdiv(shape.outputs, columns), 1, shape.groups)
             places = (shape.argument, strides(x), strides(weight), strides(y))
             bias = None if bias is None else gpu.contiguous(bias)
             FORWARD[form, columns].launch(
@@ -137,7 +137,7 @@ def input_gradient(request: Request) -> Callable[..., Any]:
             g, weight = laid(g), channels_last(padded(weight, 0), 0)
             shape = Shape(spec.conv2d_input_gradient, (g, weight), geometry)
             columns = width(shape.phase_rows, shape.inputs, shape.groups * shape.phases)
-            grid = (cdiv(shape.phase_rows, ROWS), cdiv(shape.inputs, columns), shape.groups * shape.phases)
+            grid = (cdiv(shape.phase_rows, ROWS) * cdiv(shape.inputs, columns), 1, shape.groups * shape.phases)
             places = (shape.argument, strides(g), strides(weight), strides(dx))
             INPUT_GRADIENT[form, columns].launch(
                 grid, threads(columns), dx, g, weight, None, *places, activation_number(None),

@@ -53,7 +53,7 @@ def conv2d(request: Request) -> Callable[..., Any]:
         y = images_like(x, shape.images, weight.shape[0], *shape.positions)
         if y.size:
             weight = channels_last(weight, 1)
-            grid = (cdiv(shape.rows, ROWS), cdiv(shape.outputs, COLUMNS), shape.groups)
+            grid = (cdiv(shape.rows, ROWS) * cdiv(shape.outputs, COLUMNS), 1, shape.groups)
             places = (shape.argument, strides(x), strides(weight), strides(y))
             bias = None if bias is None else gpu.contiguous(bias)
             how = (activation_number(activation), packets(x, weight, shape.inputs))
@@ -73,7 +73,7 @@ def input_gradient(request: Request) -> Callable[..., Any]:
         dx = images_like(g, shape.images, shape.groups * shape.inputs, *shape.size)
         if dx.size:
             weight = channels_last(weight, 0)
-            grid = (cdiv(shape.phase_rows, ROWS), cdiv(shape.inputs, COLUMNS), shape.groups * shape.phases)
+            grid = (cdiv(shape.phase_rows, ROWS) * cdiv(shape.inputs, COLUMNS), 1, shape.groups * shape.phases)
             places = (shape.argument, strides(g), strides(weight), strides(dx))
             how = (activation_number(None), packets(g, weight, shape.outputs))
             chosen.launch(grid, (THREADS, 1, 1), dx, g, weight, None, *places, *how)

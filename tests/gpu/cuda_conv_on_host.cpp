@@ -1,0 +1,105 @@
+// The tiled rungs of convolution on the host, for the sanitizers: each against the direct one, bit for bit on small
+// whole numbers. With WITHOUT_BARRIERS the same kernels race, which the thread sanitizer must see.
+#include "host.h"
+
+#ifdef WITHOUT_BARRIERS
+#define __syncthreads() static_cast<void>(0)
+#endif
+#include <cstdio>
+
+#include "conv_direct.cu"
+#include "conv_matrix.cu"
+#include "conv_registers.cu"
+#include "conv_tiles.cu"
+#include "conv_weight_matrix.cu"
+#include "conv_weight_registers.cu"
+#include "conv_weight_sum.cu"
+
+using namespace ulpgrad;
+
+namespace {
+
+using T = Bfloat16;
+
+int wrong = 0;
+
+template <class... Ts>
+void launch(void (*kernel)(Ts...), std::array<unsigned, 3> grid, unsigned threads, size_t shared, Ts... arguments) {
+  const unsigned block[] = {threads, 1, 1};
+  std::string kinds;
+  ((kinds += (kinds.empty() ? "" : " ") + std::string(1, host::kind_of<Ts>()) + std::to_string(sizeof(Ts))), ...);
+  void* const pointers[] = {&arguments...};
+  if (const char* fault = host::run(kernel, grid.data(), block, shared, kinds.c_str(), pointers)) {
+    std::printf("%s\n", fault), ++wrong;
+  }
+}
+
+std::vector<T> whole_numbers(size_t count, int seed) {
+  std::vector<T> values(count);
+  for (size_t i = 0; i < count; ++i) values[i] = narrow<T>(static_cast<float>((i * 7 + seed) % 11) - 5);
+  return values;
+}
+
+void expect_same(const char* what, const std::vector<T>& found, const std::vector<T>& wanted) {
+  if (std::memcmp(found.data(), wanted.data(), found.size() * sizeof(T)) != 0) std::printf("%s\n", what), ++wrong;
+}
+
+constexpr int C = 16, O = 24, H = 9, W = 10, K = 3, OH = 5, OW = 5;
+constexpr Convolution CONVOLUTION = {2, 1, C, O, {H, K, 2, 1, 1, OH}, {W, K, 2, 1, 1, OW}};
+constexpr Strides X = {C * H * W, 1, W * C, C}, G = {O * OH * OW, 1, OW * O, O};              // channels last
+constexpr Strides BY_OUTPUT = {K * K * C, 1, K * C, C}, BY_INPUT = {1, K * K * O, K * O, O};  // what is summed is last
+constexpr Strides FILTERS = {C * K * K, K * K, K, 1};
+constexpr unsigned ROWS = 2 * OH * OW, PHASE_ROWS = 2 * OH * OW;  // 9 x 10 pixels in phases of 5 x 5, or fewer
+constexpr int NONE = 0;
+
+void check() {
+  const T* const no_bias = nullptr;
+  const auto x = whole_numbers(2 * C * H * W, 1), g = whole_numbers(2 * O * OH * OW, 2);
+  const auto by_output = whole_numbers(O * C * K * K, 3), by_input = whole_numbers(O * C * K * K, 4);
+  const T *xs = x.data(), *gs = g.data(), *wo = by_output.data(), *wi = by_input.data();
+
+  std::vector<T> y(g.size()), same_y(g.size());
+  launch(conv_forward_direct<T>, {2, 1, 1}, 256, 0, y.data(), xs, wo, no_bias, CONVOLUTION, X, BY_OUTPUT, G, NONE);
+  launch(conv_tiles<T, false>, {cdiv(ROWS, 16u), 2, 1}, 256, 0, same_y.data(), xs, wo, no_bias, CONVOLUTION, X,
+         BY_OUTPUT, G, NONE);
+  expect_same("forward, tiles", same_y, y);
+  launch(conv_registers<T, false>, {1, 1, 1}, 256, 0, same_y.data(), xs, wo, no_bias, CONVOLUTION, X, BY_OUTPUT, G,
+         NONE, 1);
+  expect_same("forward, registers", same_y, y);
+
+  std::vector<T> dx(x.size()), same_dx(x.size());
+  launch(conv_input_gradient_direct<T>, {2, 1, 1}, 256, 0, dx.data(), gs, wi, CONVOLUTION, G, BY_INPUT, X);
+  launch(conv_tiles<T, true>, {cdiv(PHASE_ROWS, 16u), 1, 4}, 256, 0, same_dx.data(), gs, wi, no_bias, CONVOLUTION, G,
+         BY_INPUT, X, NONE);
+  expect_same("input gradient, tiles", same_dx, dx);
+  launch(conv_registers<T, true>, {1, 1, 4}, 256, 0, same_dx.data(), gs, wi, no_bias, CONVOLUTION, G, BY_INPUT, X, NONE,
+         1);
+  expect_same("input gradient, registers", same_dx, dx);
+
+  std::vector<T> dw(by_output.size()), same_dw(by_output.size());
+  std::vector<Wide<T>> parts(3 * dw.size());
+  launch(conv_weight_gradient_direct<T>, {4, 1, 1}, 256, 0, dw.data(), gs, xs, CONVOLUTION, G, X, FILTERS);
+  launch(conv_weight_registers<T>, {2, 1, 3}, 256, 0, parts.data(), gs, xs, CONVOLUTION, G, X, 3);
+  launch(conv_weight_sum<T>, {4, 1, 1}, 256, 0, same_dw.data(), static_cast<const Wide<T>*>(parts.data()), CONVOLUTION,
+         FILTERS, 3);
+  expect_same("weight gradient, registers", same_dw, dw);
+
+  constexpr size_t SHARED = 4 * 32 * (128 + 64) * 2;
+  launch(conv_matrix<T, false, 64>, {1, 1, 1}, 128, SHARED, same_y.data(), xs, wo, no_bias, CONVOLUTION, X, BY_OUTPUT,
+         G, NONE);
+  expect_same("forward, matrix units", same_y, y);
+  launch(conv_matrix<T, true, 64>, {1, 1, 4}, 128, SHARED, same_dx.data(), gs, wi, no_bias, CONVOLUTION, G, BY_INPUT, X,
+         NONE);
+  expect_same("input gradient, matrix units", same_dx, dx);
+  launch(conv_weight_matrix<T, 64>, {1, 3, 3}, 128, SHARED, parts.data(), gs, xs, CONVOLUTION, G, X, 3);
+  launch(conv_weight_sum<T>, {4, 1, 1}, 256, 0, same_dw.data(), static_cast<const Wide<T>*>(parts.data()), CONVOLUTION,
+         FILTERS, 3);
+  expect_same("weight gradient, matrix units", same_dw, dw);
+}
+
+}  // namespace
+
+int main() {
+  check();
+  return wrong == 0 ? 0 : 1;
+}
