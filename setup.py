@@ -3,6 +3,8 @@
 The extension is optional: without a compiler the install succeeds and the Numba kernels carry everything. Files in
 csrc/cpu/ are compiled once, files in csrc/cpu/isa/ and csrc/cpu/ladder/ once per instruction set; only what is stale is
 compiled again.
+ULPGRAD_BUILD_CUDA=1 builds the CUDA kernels too, as ulpgrad._cuda, by the nvcc on the PATH (or in NVCC); instead of 1 it may name
+architectures as CMake does: 80,90a-real,90-virtual. Without it they are compiled where they run, and no nvcc is needed.
 ULPGRAD_SANITIZE=address,undefined builds with sanitizers (see `make test-sanitize`); CXX and CXXFLAGS have their usual meaning.
 """
 
@@ -27,7 +29,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 ROOTS = {"ulpgrad": "engine", "ulpgrad.kernels": "kernels", "ulpgrad.bench": "bench"}
-FOLDERS = ("csrc/cpu", "csrc/cpu/isa", "csrc/cpu/ladder", "csrc/cuda")
+FOLDERS = ("csrc/cpu", "csrc/cpu/isa", "csrc/cpu/ladder", "csrc/cuda", "csrc/cuda/entry")
 SHOWN = {f"ulpgrad.{folder.replace('/', '.')}": folder for folder in FOLDERS}
 
 SOURCES = Path("csrc/cpu")
@@ -40,6 +42,10 @@ FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-ffp
 SANITIZE = os.environ.get("ULPGRAD_SANITIZE", "")
 OPTIMIZE = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g1", "-O1"] if SANITIZE else ["-O3"]
 OPTIMIZE += shlex.split(os.environ.get("CXXFLAGS", ""))  # last, so that they win
+
+CUDA = os.environ.get("ULPGRAD_BUILD_CUDA", "").strip()
+CUDA_SOURCES = Path("csrc/cuda/entry")
+CUDA_ARCHITECTURES = "80,90a,90-virtual"  # with code for all that are newer
 
 WITHOUT_EXTENSION = """
 ulpgrad: the C++ kernels were not built ({reason}).
@@ -127,6 +133,8 @@ class BuildNative(build_ext):
     is_asked_for = "build_ext" in sys.argv  # by name, so a failure is a failure; an install goes on without
 
     def build_extension(self, ext: Extension) -> None:
+        if ext.name == "ulpgrad._cuda":
+            return build_cuda(Path(self.get_ext_fullpath(ext.name)))
         try:
             self.build_native(Path(self.get_ext_fullpath(ext.name)))
         except CompileError as error:
@@ -184,10 +192,55 @@ class BuildNative(build_ext):
         return ["-fopenmp"] if works.returncode == 0 else []
 
 
+def generate_code(architecture: str) -> str:
+    """nvcc's flag for an architecture: machine code for 90a or 90a-real, PTX for 90-virtual."""
+    number, _, kind = architecture.strip().partition("-")
+    return f"-gencode=arch=compute_{number},code={'compute' if kind == 'virtual' else 'sm'}_{number}"
+
+
+def build_cuda(target: Path) -> None:
+    """Compile csrc/cuda/entry with nvcc, and what Python sees of it with the C++ compiler; a failure is one of the install."""
+    nvcc = os.environ.get("NVCC") or shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+    if not shutil.which(nvcc):
+        raise CompileError(
+            "ULPGRAD_BUILD_CUDA is set, but there is no nvcc on the PATH, in NVCC or in /usr/local/cuda/bin"
+        )
+    import pybind11
+
+    code = [generate_code(name) for name in (CUDA_ARCHITECTURES if CUDA == "1" else CUDA).split(",")]
+    python = ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_paths()["include"]]
+    folder = target.parent / "cuda.new"
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        [nvcc, "-std=c++17", "-O3", *code, "-Xcompiler=-fPIC,-fvisibility=hidden", "-Icsrc/cuda", "-c", str(source)]
+        for source in sorted(CUDA_SOURCES.glob("*.cu"))
+    ]
+    jobs += [[*find_compiler(), *FLAGS, "-O2", *python, "-c", str(CUDA_SOURCES / "module.cpp")]]
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = [str(folder / f"{Path(job[-1]).stem}.o") for job in jobs]
+            list(pool.map(lambda job, built: run([*job, "-o", built]), jobs, objects))
+        run([nvcc, "-shared", *code, *objects, "-o", str(folder / "linked")])
+        (folder / "linked").replace(target)
+    finally:
+        shutil.rmtree(folder)
+
+
+class BuildCuda(BuildNative):
+    """`build_cuda`: only ulpgrad._cuda, beside what is built already."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.extensions = [ext for ext in self.extensions if ext.name == "ulpgrad._cuda"]
+
+
+EXTENSIONS = [Extension("ulpgrad._native", sources=[], optional=True)]
+EXTENSIONS += [Extension("ulpgrad._cuda", sources=[])] if CUDA else []
+
 setup(
     packages=packages(),
     package_dir={**ROOTS, **SHOWN},
     package_data={"": ["py.typed", "*.json", "*.html", "*.css", "*.js", "*.txt", "*.cpp", "*.h", "*.cu", "*.cuh"]},
-    ext_modules=[Extension("ulpgrad._native", sources=[], optional=True)],
-    cmdclass={"build_ext": BuildNative},
+    ext_modules=EXTENSIONS,
+    cmdclass={"build_ext": BuildNative, "build_cuda": BuildCuda},
 )

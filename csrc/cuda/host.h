@@ -29,6 +29,8 @@
 #include <ucontext.h>
 #endif
 
+#include "kinds.h"
+
 #define __global__
 #define __device__
 #define __host__
@@ -204,21 +206,6 @@ inline bool run_grid(const std::function<void()>& body) {
 
 #endif
 
-template <class T>
-constexpr char kind_of() {
-  if (std::is_pointer_v<T>) return 'p';
-  if (std::is_floating_point_v<T>) return 'f';
-  return std::is_integral_v<T> ? 'i' : 's';
-}
-
-// What of the arguments' kinds and sizes, as in "p8 i4 f4 s96", is not what the kernel takes; empty if nothing.
-template <class... Ts>
-std::string mismatch(const char* given) {
-  std::string expected;
-  ((expected += (expected.empty() ? "" : " ") + std::string(1, kind_of<Ts>()) + std::to_string(sizeof(Ts))), ...);
-  return expected == given ? "" : "it takes " + expected + ", not " + given;
-}
-
 template <class... Ts, size_t... Is>
 void call(void (*kernel)(Ts...), void* const* arguments, std::index_sequence<Is...>) {
   kernel(*static_cast<std::remove_const_t<Ts>*>(arguments[Is])...);
@@ -230,8 +217,10 @@ template <class... Ts>
 const char* run(void (*kernel)(Ts...), const unsigned* grid, const unsigned* block, size_t shared_bytes,
                 const char* kinds, void* const* arguments) {
   static std::string fault;
-  fault = mismatch<Ts...>(kinds);
-  if (!fault.empty()) return fault.c_str();
+  if (kinds_of(kernel) != kinds) {
+    fault = "it takes " + kinds_of(kernel) + ", not " + kinds;
+    return fault.c_str();
+  }
   gridDim = {grid[0], grid[1], grid[2]};
   blockDim = {block[0], block[1], block[2]};
   shared_memory.resize(shared_bytes + 1024);

@@ -1,0 +1,65 @@
+#include "../conv_direct.cu"
+#include "../conv_matrix.cu"
+#include "../conv_registers.cu"
+#include "../conv_tiles.cu"
+#include "../conv_weight_matrix.cu"
+#include "../conv_weight_registers.cu"
+#include "../conv_weight_sum.cu"
+#include "table.h"
+
+namespace ulpgrad::cuda {
+
+std::vector<Entry> conv_entries() {
+  return {
+      ULPGRAD_ENTRY(conv_forward_direct<float>),
+      ULPGRAD_ENTRY(conv_forward_direct<double>),
+      ULPGRAD_ENTRY(conv_forward_direct<Float16>),
+      ULPGRAD_ENTRY(conv_forward_direct<Bfloat16>),
+      ULPGRAD_ENTRY(conv_input_gradient_direct<float>),
+      ULPGRAD_ENTRY(conv_input_gradient_direct<double>),
+      ULPGRAD_ENTRY(conv_input_gradient_direct<Float16>),
+      ULPGRAD_ENTRY(conv_input_gradient_direct<Bfloat16>),
+      ULPGRAD_ENTRY(conv_weight_gradient_direct<float>),
+      ULPGRAD_ENTRY(conv_weight_gradient_direct<double>),
+      ULPGRAD_ENTRY(conv_weight_gradient_direct<Float16>),
+      ULPGRAD_ENTRY(conv_weight_gradient_direct<Bfloat16>),
+      ULPGRAD_ENTRY(conv_matrix<Float16, false, 64>),
+      ULPGRAD_ENTRY(conv_matrix<Float16, false, 128>),
+      ULPGRAD_ENTRY(conv_matrix<Bfloat16, false, 64>),
+      ULPGRAD_ENTRY(conv_matrix<Bfloat16, false, 128>),
+      ULPGRAD_ENTRY(conv_matrix<Float16, true, 64>),
+      ULPGRAD_ENTRY(conv_matrix<Float16, true, 128>),
+      ULPGRAD_ENTRY(conv_matrix<Bfloat16, true, 64>),
+      ULPGRAD_ENTRY(conv_matrix<Bfloat16, true, 128>),
+      ULPGRAD_ENTRY(conv_registers<float, false>),
+      ULPGRAD_ENTRY(conv_registers<double, false>),
+      ULPGRAD_ENTRY(conv_registers<Float16, false>),
+      ULPGRAD_ENTRY(conv_registers<Bfloat16, false>),
+      ULPGRAD_ENTRY(conv_registers<float, true>),
+      ULPGRAD_ENTRY(conv_registers<double, true>),
+      ULPGRAD_ENTRY(conv_registers<Float16, true>),
+      ULPGRAD_ENTRY(conv_registers<Bfloat16, true>),
+      ULPGRAD_ENTRY(conv_tiles<float, false>),
+      ULPGRAD_ENTRY(conv_tiles<double, false>),
+      ULPGRAD_ENTRY(conv_tiles<Float16, false>),
+      ULPGRAD_ENTRY(conv_tiles<Bfloat16, false>),
+      ULPGRAD_ENTRY(conv_tiles<float, true>),
+      ULPGRAD_ENTRY(conv_tiles<double, true>),
+      ULPGRAD_ENTRY(conv_tiles<Float16, true>),
+      ULPGRAD_ENTRY(conv_tiles<Bfloat16, true>),
+      ULPGRAD_ENTRY(conv_weight_matrix<Float16, 64>),
+      ULPGRAD_ENTRY(conv_weight_matrix<Float16, 128>),
+      ULPGRAD_ENTRY(conv_weight_matrix<Bfloat16, 64>),
+      ULPGRAD_ENTRY(conv_weight_matrix<Bfloat16, 128>),
+      ULPGRAD_ENTRY(conv_weight_registers<float>),
+      ULPGRAD_ENTRY(conv_weight_registers<double>),
+      ULPGRAD_ENTRY(conv_weight_registers<Float16>),
+      ULPGRAD_ENTRY(conv_weight_registers<Bfloat16>),
+      ULPGRAD_ENTRY(conv_weight_sum<float>),
+      ULPGRAD_ENTRY(conv_weight_sum<double>),
+      ULPGRAD_ENTRY(conv_weight_sum<Float16>),
+      ULPGRAD_ENTRY(conv_weight_sum<Bfloat16>),
+  };
+}
+
+}  // namespace ulpgrad::cuda

@@ -1,0 +1,21 @@
+#include "../matmul_naive.cu"
+#include "../matmul_registers.cu"
+#include "../matmul_tiles.cu"
+#include "table.h"
+
+namespace ulpgrad::cuda {
+
+std::vector<Entry> matmul_entries() {
+  return {
+      ULPGRAD_ENTRY(matmul_naive<float>),           ULPGRAD_ENTRY(matmul_naive<double>),
+      ULPGRAD_ENTRY(matmul_naive<Float16>),         ULPGRAD_ENTRY(matmul_naive<Bfloat16>),
+      ULPGRAD_ENTRY(matmul_registers<float, 8>),    ULPGRAD_ENTRY(matmul_registers<float, 4>),
+      ULPGRAD_ENTRY(matmul_registers<double, 4>),   ULPGRAD_ENTRY(matmul_registers<Float16, 8>),
+      ULPGRAD_ENTRY(matmul_registers<Float16, 4>),  ULPGRAD_ENTRY(matmul_registers<Bfloat16, 8>),
+      ULPGRAD_ENTRY(matmul_registers<Bfloat16, 4>), ULPGRAD_ENTRY(matmul_tiles<float>),
+      ULPGRAD_ENTRY(matmul_tiles<double>),          ULPGRAD_ENTRY(matmul_tiles<Float16>),
+      ULPGRAD_ENTRY(matmul_tiles<Bfloat16>),
+  };
+}
+
+}  // namespace ulpgrad::cuda
