@@ -17,6 +17,12 @@ class Step:
     sources: tuple[int, ...]
     params: tuple[tuple[str, Any], ...] = ()
 
+    @property
+    def formula(self) -> str:
+        """That of its row and variant; empty if its op has none."""
+        row, params = ROWS[self.op], dict(self.params)
+        return row.formulas().get(f"{row.name}_{params[row.choice]}" if row.choice else row.name, "")
+
 
 @dataclass(frozen=True, eq=False)
 class Chain:

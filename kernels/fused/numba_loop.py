@@ -16,15 +16,9 @@ from ulpgrad.formats import Array, float32, float64
 from ulpgrad.kernels.elementwise.spec import LARGE
 from ulpgrad.kernels.elementwise.table import ROWS
 from ulpgrad.kernels.fused import spec
-from ulpgrad.kernels.fused.chain import Chain, Step
+from ulpgrad.kernels.fused.chain import Chain
 from ulpgrad.kernels.numba_source import LINE, expression, load, loop, number, unknown
 from ulpgrad.kernels.registry import Request, kernel
-
-
-def formula_of(step: Step) -> str:
-    """The formula of a step; empty if its op has none."""
-    row, params = ROWS[step.op], dict(step.params)
-    return row.formulas().get(f"{row.name}_{params[row.choice]}" if row.choice else row.name, "")
 
 
 def _where(request: Request) -> str | None:
@@ -32,7 +26,7 @@ def _where(request: Request) -> str | None:
     if not spec.is_large(request.arrays):
         return f"takes arrays from {LARGE} elements, where compiling a loop pays"
     for step in chain.steps:
-        formula = formula_of(step)
+        formula = step.formula
         if not formula or unknown(formula):
             return f"{step.op} has no vectors in Numba"
     mixed = chain.mixing_bools()
@@ -49,7 +43,7 @@ def source(chain: Chain, kinds: tuple[str, ...]) -> str:
         names = dict(zip(row.names(), (values[s] for s in step.sources), strict=True))
         names.update((p, number(dict(step.params)[p])) for p in row.params)
         values.append(f"v{len(values)}")
-        steps.append(f"{values[-1]} = {expression(formula_of(step), names)}")
+        steps.append(f"{values[-1]} = {expression(step.formula, names)}")
     return loop("chain", operands, (), steps, [values[r] for r in chain.results])
 
 
