@@ -283,11 +283,28 @@ def shifted_right(x, y):
 
 @triton.jit
 def next_code(x, y, LARGEST: tl.constexpr, NAN_CODE: tl.constexpr):
-    """The code of a float that follows x towards y, both signed integers of its width. Beyond the size LARGEST lies NaN."""
+    """What follows x towards y, both floats or their codes. Beyond the code LARGEST lies NaN."""
     WIDTH: tl.constexpr = x.dtype.primitive_bitwidth
     SIZE: tl.constexpr = (1 << (WIDTH - 1)) - 1
-    a, b = tl.where(x < 0, -(x & SIZE), x), tl.where(y < 0, -(y & SIZE), y)
-    stepped = tl.where((a < b) == (a > 0), x + 1, x - 1)
-    from_zero = tl.where(b < 0, (x & 0) - SIZE, 1)
-    found = tl.where(a == b, y, tl.where(a == 0, from_zero, stepped))
-    return tl.where(((x & SIZE) > LARGEST) | ((y & SIZE) > LARGEST), NAN_CODE, found)
+    code, target = signed_code(x), signed_code(y)
+    size, other = code & SIZE, target & SIZE
+    a, b = tl.where(code < 0, -size, size), tl.where(target < 0, -other, other)
+    stepped = tl.where((a < b) == (a > 0), code + 1, code - 1)
+    from_zero = tl.where(b < 0, (code & 0) - SIZE, 1)
+    found = tl.where(a == b, target, tl.where(a == 0, from_zero, stepped))
+    found = tl.where((size > LARGEST) | (other > LARGEST), NAN_CODE, found)
+    return found.to(code.dtype).to(x.dtype, bitcast=True)
+
+
+@triton.jit
+def signed_code(x):
+    """The code of a value as a signed integer of its width."""
+    WIDTH: tl.constexpr = x.dtype.primitive_bitwidth
+    if WIDTH == 64:
+        return x.to(tl.int64, bitcast=True)
+    elif WIDTH == 32:
+        return x.to(tl.int32, bitcast=True)
+    elif WIDTH == 16:
+        return x.to(tl.int16, bitcast=True)
+    else:
+        return x.to(tl.int8, bitcast=True)

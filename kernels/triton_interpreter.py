@@ -90,24 +90,35 @@ def host(array: Array) -> Host:
     return Host(array)
 
 
+_patched: dict[frozenset[int], Any] = {}  # during a launch: by the modules of the language that a function sees
+
+
 @cache
-def _take_bounds() -> None:
-    """Let a number known when a kernel runs be the bound of a loop: Triton 3.6 asks `int` of an array of one value, which NumPy
-    refuses from 2.4."""
+def _adapt() -> None:
+    """Mend two things of Triton's interpreter. Loops end at numbers known when a kernel runs: 3.6 asks `int` of an array of one
+    value, which NumPy refuses from 2.4. And the language is patched once a launch, not at each call of a function in a kernel,
+    which took a fifth of the time."""
     from triton.runtime import interpreter
 
-    patch: Any = interpreter._patch_lang_tensor
+    patch_tensor: Any = interpreter._patch_lang_tensor
+    patch_language: Any = interpreter._patch_lang
 
-    def patch_tensor(tensor: Any, scope: Any) -> None:
-        patch(tensor, scope)
+    def patch_bounds(tensor: Any, scope: Any) -> None:
+        patch_tensor(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
-    interpreter._patch_lang_tensor = patch_tensor
+    def patch_once(function: Any) -> Any:
+        seen = frozenset(id(v) for v in function.__globals__.values() if v is interpreter.tl or v is interpreter.tl.core)
+        if seen not in _patched:
+            _patched[seen] = patch_language(function)
+        return _patched[seen]
+
+    interpreter._patch_lang_tensor, interpreter._patch_lang = patch_bounds, patch_once
 
 
 def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: dict[str, Any]) -> None:
     """Run a kernel on arguments that are `Host`, `StandIn`, descriptors over these, or numbers."""
-    _take_bounds()
+    _adapt()
     stand_ins: list[StandIn] = []
 
     def taken(value: Any) -> Any:
@@ -119,7 +130,10 @@ def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: d
             value.base = value.base.host
         return value
 
-    with np.errstate(all="ignore"):
-        kernel[tuple(grid)](*map(taken, arguments), **constants)
+    try:
+        with np.errstate(all="ignore"):
+            kernel[tuple(grid)](*map(taken, arguments), **constants)
+    finally:
+        _patched.clear()
     for stand_in in stand_ins:
         stand_in.finish()

@@ -21,6 +21,7 @@ from test_kernels import OPS, check, claimed, meant, operands  # what the CPU's 
 
 RUNGS = [(op, rung) for op in OPS.values() for rung in registry.ladder(op, "cuda")]
 LARGEST = 1 << 15  # elements of an operand: an interpreter takes seconds for more
+SMALL = 1 << 11
 LAYOUTS = ("contiguous", "strided", "transposed")
 
 
@@ -87,11 +88,13 @@ def test_rung(op: Op, rung: Rung, form: Format) -> None:
     if rung.unavailable():
         pytest.skip(rung.unavailable())
     ran = fitting = 0
-    layouts = LAYOUTS if form is next(claimed(op, rung)) else LAYOUTS[:1]
+    # An interpreter takes the larger samples in one format, and every layout of the smaller ones.
+    first = form is next((f for f in claimed(op, rung) if f.is_floating), form)
     for sample in op.samples():
-        if any(a is not None and np.size(a) > LARGEST for a in sample.arrays):
+        size = max(np.size(a) for a in sample.arrays if a is not None)
+        if size > (LARGEST if first or not gpu.mode() else SMALL):
             continue
-        for layout in layouts:
+        for layout in LAYOUTS if first and (size <= SMALL or not gpu.mode()) else LAYOUTS[:1]:
             given = operands(op, sample, form, layout)
             if given is None:
                 continue

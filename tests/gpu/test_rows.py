@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ulpgrad import dispatch
-from ulpgrad.formats import Format, as_format, bfloat16, float32
+from ulpgrad.formats import Format, as_format, float32
 from ulpgrad.kernels import capabilities, gpu, registry
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -21,14 +21,21 @@ if capabilities.missing("triton") is not None:
     pytest.skip(str(capabilities.missing("triton")), allow_module_level=True)
 
 RNG = np.random.default_rng(7)
-EDGES = np.where(RNG.random((3, 150)) < 0.3, -np.inf, RNG.standard_normal((3, 150)))
-EDGES[0], EDGES[1, :100], EDGES[2, 140] = -np.inf, -np.inf, np.nan
-X = RNG.standard_normal((5, 150)) * 4
+EDGES = np.where(RNG.random((3, 100)) < 0.3, -np.inf, RNG.standard_normal((3, 100)))
+EDGES[0], EDGES[1, :70], EDGES[2, 90] = -np.inf, -np.inf, np.nan
+X = RNG.standard_normal((5, 100)) * 4
 CHANCES = np.exp(X) / np.exp(X).sum(1, keepdims=True)
+LONGER = RNG.standard_normal(300)
+TIED = RNG.integers(0, 4, (20, 9)).astype(np.uint64)
 SMALL = {
     "softmax.triton_online": {"PIECE": 32},
     "softmax.triton_split": {"PIECE": 32},
     "softmax.triton_row": {"LONGEST": 64},
+    "norm.triton_row": {"LONGEST": 64, "LONGEST_BACK": 64, "TILE": 64, "RUNS": 3},
+    "norm.triton_sweeps": {"PIECE": 32, "RUN": 8, "COLUMNS": 16},
+    "reduction.triton_tree": {"PIECE": 16},
+    "reduction.triton_index": {"PIECE": 16},
+    "reduction.triton_running": {"PIECE": 16},
 }
 
 LONG = [
@@ -36,8 +43,23 @@ LONG = [
       for op in ("softmax", "log_softmax") for idea in ("online", "split", "row") for x in (X, EDGES)],
     *[(op, f"cuda/triton-{idea}", (X, CHANCES if op == "softmax_gradient" else np.log(CHANCES)), {"axis": 1})
       for op in ("softmax_gradient", "log_softmax_gradient") for idea in ("online", "split", "row")],
-    *[("softmax", f"cuda/triton-{idea}", (RNG.standard_normal((2, 150, 3)),), {"axis": 1})
+    *[("softmax", f"cuda/triton-{idea}", (RNG.standard_normal((2, 70, 3)),), {"axis": 1})
       for idea in ("online", "split", "row")],
+    *[(op, "cuda/triton-tree", (x,), {"axis": (0,) if x.ndim == 1 else (1,), "keepdims": False, **more})
+      for op, more in (("sum", {}), ("mean", {}), ("var", {"correction": 1.0}), ("prod", {}), ("max", {}), ("any", {}))
+      for x in (X / 4, LONGER)],
+    ("var", "cuda/triton-tree", (RNG.standard_normal((3, 8, 2, 5)) + 9,),
+     {"axis": (1, 3), "keepdims": True, "correction": 0.0}),
+    ("all", "cuda/triton-tree", (RNG.random((3, 100)) < 0.999,), {"axis": (1,), "keepdims": True}),
+    ("min", "cuda/triton-tree", (RNG.integers(-(2**62), 2**62, (2, 40, 3)),), {"axis": (1,), "keepdims": True}),
+    *[(op, "cuda/triton-index", (x,), {"axis": axis, "keepdims": False})
+      for op in ("argmax", "argmin") for x, axis in ((X, 1), (TIED, 1), (TIED, None), (EDGES, 1), (TIED, 0))],
+    *[(op, "cuda/triton-running", (x,), {"axis": 1}) for op in ("cumulative_sum", "cumulative_prod") for x in (
+        X / 4, RNG.standard_normal((2, 40, 3)), RNG.integers(0, 255, (2, 100)).astype(np.uint8))],
+    *[("layer_norm", f"cuda/triton-{idea}", (x, x[0], x[1]), {"eps": 1e-5})
+      for idea, x in (("row", X), ("sweeps", X + 40))],
+    *[("layer_norm_gradient", f"cuda/triton-{idea}", (x, x[::-1], x[0], x[:, 0], np.abs(x[:, 1])), {})
+      for idea, x in (("row", X), ("row", RNG.standard_normal((21, 30))), ("sweeps", RNG.standard_normal((21, 50))))],
 ]  # fmt: skip
 
 
@@ -56,17 +78,18 @@ def run(name: str, rung: str, arrays: Any, formats: Any, params: dict[str, Any])
     return tuple(map(gpu.to_host, found)) if isinstance(found, tuple) else gpu.to_host(found)
 
 
-def stored(a: Any, form: Format) -> tuple[Any, Format | None]:
+def stored(a: Any) -> tuple[Any, Format | None]:
     if a is None:
         return None, None
-    target = form if a.dtype.kind == "f" else as_format(a.dtype)
+    target = float32 if a.dtype.kind == "f" else as_format(a.dtype)
     return cast_sample(a, target), target
 
 
-@pytest.mark.parametrize("form", [float32, bfloat16], ids=str)
-@pytest.mark.parametrize(("name", "rung", "operands", "params"), LONG)
-def test_long_lines(name: str, rung: str, operands: Any, params: dict[str, Any], form: Format) -> None:
-    arrays, formats = zip(*(stored(a, form) for a in operands), strict=True)
+@pytest.mark.parametrize(
+    ("name", "rung", "operands", "params"), [pytest.param(*c, id=f"{i}-{c[0]}-{c[1]}") for i, c in enumerate(LONG)]
+)
+def test_long_lines(name: str, rung: str, operands: Any, params: dict[str, Any]) -> None:
+    arrays, formats = zip(*(stored(a) for a in operands), strict=True)
     again = []
 
     def call(*given: Any, **_: Any) -> Any:
