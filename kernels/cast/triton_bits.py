@@ -17,29 +17,13 @@ from ulpgrad.kernels import gpu
 from ulpgrad.kernels.cast import spec
 from ulpgrad.kernels.cast.convert import numpy_converter, of_request
 from ulpgrad.kernels.quantize import triton_round
-from ulpgrad.kernels.quantize.triton_round import EVEN, SHIFTED, float_code, to_odd, upper_code, value_of
+from ulpgrad.kernels.quantize.triton_round import EVEN, SHIFTED, as_float, float_code, upper_code, value_of
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
 
 BLOCK = 1024
 # What results are: a type that hardware rounds to, the upper part of a float32, codes of a grid, whole numbers, whether not zero
 NATIVE, UPPER, CODES, WHOLE, BOOL = (tl.constexpr(i) for i in range(5))
-
-
-@triton.jit
-def _as_float(value, DOUBLE: tl.constexpr):
-    """What `float_code` takes of a value: small integers become float32, larger ones float64; float64 if asked for."""
-    if DOUBLE and value.dtype == tl.float32:
-        found = value.to(tl.float64)
-    elif value.dtype == tl.float32 or value.dtype == tl.float64:
-        found = value
-    elif value.dtype == tl.int64 or value.dtype == tl.uint64:
-        found = to_odd(value)
-    elif DOUBLE or value.dtype == tl.int32 or value.dtype == tl.uint32:
-        found = value.to(tl.float64)
-    else:
-        found = value.to(tl.float32)
-    return found
 
 
 @triton.jit
@@ -58,11 +42,12 @@ def _cast(
             value = value.to(tl.float32)
         result = value.to(kind)
     elif TARGET == UPPER:
-        result = upper_code(_as_float(value, False), GRID[0])
+        result = upper_code(as_float(value, False), GRID[0])
     elif TARGET == CODES:
-        result, wrong = float_code(_as_float(value, DOUBLE), 0, GRID, EVEN, 1, WIDE_WORDS)
+        result, wrong, _ = float_code(as_float(value, DOUBLE), 0, GRID, EVEN, 1, WIDE_WORDS)
     elif TARGET == WHOLE:
-        wrong = ((value >= GRID[0]) & (value < GRID[1])) == 0
+        low, high = tl.full([], GRID[0], value.dtype), tl.full([], GRID[1], value.dtype)
+        wrong = ((value >= low) & (value < high)) == 0
         result = tl.where(wrong, 0.0, value).to(kind)
     else:
         result = value != 0
@@ -91,9 +76,9 @@ def _target(source: Format, target: Format) -> tuple[Any, ...]:
     assert isinstance(target, Float)
     if target.is_native:
         return NATIVE.value, (), False, False, False
-    if triton_round.reading(target)[0] == SHIFTED.value and (carried == np.float32 or carried.itemsize < 4):
+    computed = triton_round.computes(carried)
+    if triton_round.reading(target)[0] == SHIFTED.value and computed == np.float32:
         return UPPER.value, (23 - target.mantissa_bits,), False, False, False
-    computed = np.dtype(np.float32 if carried == np.float32 or carried.itemsize < 4 else np.float64)
     kinds = triton_round.registers(target, "nearest_even", computed)
     return CODES.value, triton_round.constants(target), *kinds, target.nan_code is None and isinstance(source, Float)
 

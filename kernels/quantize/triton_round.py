@@ -84,6 +84,11 @@ def carries(form: Format) -> Any:
     return np.dtype(np.float32) if form.storage == np.float16 else form.carrier
 
 
+def computes(carried: Any) -> Any:
+    """The NumPy type that `as_float` makes of values of this one, unless float64 is asked for."""
+    return np.dtype(np.float32 if carried == np.float32 or carried.itemsize < 4 else np.float64)
+
+
 @triton.jit
 def value_of(stored, table, mask, KIND: tl.constexpr, DECODE: tl.constexpr):
     """What stored codes are worth: float32 or float64; integers and bools as they are."""
@@ -118,11 +123,11 @@ def _wide_value(stored, DECODE: tl.constexpr):
     value = tl.where(size == DECODE[3], float("inf"), value)
     if DECODE[5] == 0:
         value = tl.where((size == 0) & negative, float("nan"), value)
-    return tl.where(negative, -value, value).to(tl.float32)
+    return (value * tl.where(negative, -1.0, 1.0)).to(tl.float32)  # `-value` is 0 - value in Triton 3.6
 
 
 @triton.jit
-def _whole(significand, shift, negative, parity, word, MODE: tl.constexpr, BITS: tl.constexpr, MOST: tl.constexpr):
+def whole(significand, shift, negative, parity, word, MODE: tl.constexpr, BITS: tl.constexpr, MOST: tl.constexpr):
     """significand / 2^shift as a whole number. `parity` is added to a whole number before its last bit decides; the significand
     has two bits less than its type, and shifts beyond MOST, which leave nothing, are shifts by MOST."""
     by = tl.minimum(shift, MOST)
@@ -152,7 +157,8 @@ def _whole(significand, shift, negative, parity, word, MODE: tl.constexpr, BITS:
 
 @triton.jit
 def float_code(x, word, GRID: tl.constexpr, MODE: tl.constexpr, BITS: tl.constexpr, WIDE_WORDS: tl.constexpr):
-    """(codes, where NaN was given) of float32 or float64 values, rounded once. GRID comes from `constants`."""
+    """(codes, where NaN was given, where a value is beyond the range or infinite) of float32 or float64 values, rounded once.
+    GRID comes from `constants`."""
     M: tl.constexpr = GRID[0]
     is_single: tl.constexpr = x.dtype == tl.float32
     FIELD: tl.constexpr = 23 if is_single else 52
@@ -170,7 +176,7 @@ def float_code(x, word, GRID: tl.constexpr, MODE: tl.constexpr, BITS: tl.constex
     above = tl.maximum(exponent - LOWEST, 0)
     shift = FIELD + GUARD - M + tl.maximum(LOWEST - exponent, 0)
     parity = above * GRID[6]
-    code = (above << M) + _whole(significand, shift, negative, parity, word, MODE, BITS, MOST)
+    code = (above << M) + whole(significand, shift, negative, parity, word, MODE, BITS, MOST)
     if GRID[5] == 0:  # the format has no zero: its first code is its smallest value
         code = tl.maximum(code - (1 << M), 0)
         is_zero = magnitude == 0
@@ -183,7 +189,9 @@ def float_code(x, word, GRID: tl.constexpr, MODE: tl.constexpr, BITS: tl.constex
     if GRID[4] == 0:
         full = tl.where(negative & (magnitude != 0), GRID[10], full)
     full = tl.where(magnitude == INFINITY, tl.where(negative, GRID[12], GRID[11]), full)
-    return tl.where(magnitude > INFINITY, tl.where(negative, GRID[14], GRID[13]), full), magnitude > INFINITY
+    is_nan = magnitude > INFINITY
+    full = tl.where(is_nan, tl.where(negative, GRID[14], GRID[13]), full)
+    return full, is_nan, ((code > GRID[2]) | (magnitude == INFINITY)) & (is_nan == 0)
 
 
 @triton.jit
@@ -196,7 +204,7 @@ def upper_code(x, DROP: tl.constexpr):
 
 
 @triton.jit
-def to_odd(whole):
+def _to_odd(whole):
     """64-bit integers as float64 such that rounding once more is as good as rounding once: what is lost leaves a bit set."""
     low = whole & 4095
     sticky = (whole - low) | ((low != 0).to(whole.dtype) << 11)
@@ -205,3 +213,19 @@ def to_odd(whole):
     else:
         exact = whole < (1 << 53)
     return tl.where(exact, whole, sticky).to(tl.float64)
+
+
+@triton.jit
+def as_float(value, DOUBLE: tl.constexpr):
+    """What `float_code` takes of a value: small integers become float32, larger ones float64; float64 if asked for."""
+    if DOUBLE and value.dtype == tl.float32:
+        found = value.to(tl.float64)
+    elif value.dtype == tl.float32 or value.dtype == tl.float64:
+        found = value
+    elif value.dtype == tl.int64 or value.dtype == tl.uint64:
+        found = _to_odd(value)
+    elif DOUBLE or value.dtype == tl.int32 or value.dtype == tl.uint32:
+        found = value.to(tl.float64)
+    else:
+        found = value.to(tl.float32)
+    return found
