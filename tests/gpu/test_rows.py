@@ -27,12 +27,16 @@ X = RNG.standard_normal((5, 100)) * 4
 CHANCES = np.exp(X) / np.exp(X).sum(1, keepdims=True)
 LONGER = RNG.standard_normal(300)
 TIED = RNG.integers(0, 4, (20, 9)).astype(np.uint64)
+POSITIONS, FLAT = RNG.standard_normal((5, 3, 40)) + 5, RNG.standard_normal((90, 7, 1)) - 3
+CLASSES = np.array([7, 99, 3, 0, 50])
 SMALL = {
     "softmax.triton_online": {"PIECE": 32},
     "softmax.triton_split": {"PIECE": 32},
     "softmax.triton_row": {"LONGEST": 64},
     "norm.triton_row": {"LONGEST": 64, "LONGEST_BACK": 64, "TILE": 64, "RUNS": 3},
     "norm.triton_sweeps": {"PIECE": 32, "RUN": 8, "COLUMNS": 16},
+    "norm.triton_channels": {"TILE": 64, "ACROSS": 16, "NOTES": 4},
+    "cross_entropy.triton_rows": {"PIECE": 32, "TILE": 64},
     "reduction.triton_tree": {"PIECE": 16},
     "reduction.triton_index": {"PIECE": 16},
     "reduction.triton_running": {"PIECE": 16},
@@ -60,6 +64,13 @@ LONG = [
       for idea, x in (("row", X), ("sweeps", X + 40))],
     *[("layer_norm_gradient", f"cuda/triton-{idea}", (x, x[::-1], x[0], x[:, 0], np.abs(x[:, 1])), {})
       for idea, x in (("row", X), ("row", RNG.standard_normal((21, 30))), ("sweeps", RNG.standard_normal((21, 50))))],
+    *[("batch_norm", "cuda/triton-channels", (x, x[0, :, 0], x[1, :, 0]), {"eps": 1e-5}) for x in (POSITIONS, FLAT)],
+    *[("batch_norm_gradient", "cuda/triton-channels", (x, x[::-1], x[0, :, 0], x[2, :, 0], np.abs(x[3, :, 0])), {})
+      for x in (POSITIONS, FLAT)],
+    *[("cross_entropy", "cuda/triton-rows", (x, CLASSES[: len(x)]), {"ignore_index": 3, "label_smoothing": s})
+      for x, s in ((X, 0.0), (X, 0.25), (EDGES[1:], 0.0))],
+    ("cross_entropy_gradient", "cuda/triton-rows", (X[:, 0], X, CLASSES, np.log(np.exp(X).sum(1))),
+     {"ignore_index": -1, "label_smoothing": 0.25}),
 ]  # fmt: skip
 
 
