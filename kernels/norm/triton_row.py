@@ -89,7 +89,7 @@ def shape_of(n: int, rows: int) -> dict[str, int]:
 
 
 def forward(rows: Rows, outs: list[Any], operands: list[Any], eps: float, is_centered: bool) -> None:
-    if rows.n > LONGEST:
+    if rows.n > LONGEST // (1 + rows.is_double):
         sweep(rows, outs, operands, eps, is_centered)
         return
     tile = shape_of(rows.n, rows.number)
@@ -98,7 +98,7 @@ def forward(rows: Rows, outs: list[Any], operands: list[Any], eps: float, is_cen
 
 
 def backward(rows: Rows, dx: Any, operands: list[Any], is_centered: bool) -> list[Any]:
-    if rows.n > LONGEST_BACK:
+    if rows.n > LONGEST_BACK // (1 + rows.is_double):
         return sweep_back(rows, dx, operands, is_centered)
     tile = shape_of(rows.n, rows.number)
     each = cdiv(cdiv(rows.number, tile["LINES"]), RUNS) * tile["LINES"]

@@ -15,7 +15,7 @@ from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
 from ulpgrad.kernels.triton_lines import power, warps, wide
 
 PIECE = 4096
-RUN, COLUMNS = 64, 64  # rows and columns of a tile of the parameters' gradients
+RUN, COLUMNS = 64, 32  # rows and columns of a tile of the parameters' gradients
 
 
 @triton.jit

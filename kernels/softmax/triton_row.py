@@ -1,6 +1,7 @@
 """Whole lines in registers: values are read once and written once. Short lines share a program.
 
-Next limit: memory. Lines of more than 32768 values (1024 where they do not lie side by side) are split over programs.
+Next limit: memory. Lines of more than 32768 values (half as many in gradients, and in float64; 1024 where they do not lie side by
+side) are split over programs.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -15,7 +16,7 @@ from ulpgrad.kernels.softmax.triton_split import split
 from ulpgrad.kernels.triton_launch import launch, tl, triton
 from ulpgrad.kernels.triton_lines import Lines, cut, offsets, place, wide
 
-LONGEST = 32768
+LONGEST, LONGEST_BACK = 32768, 16384
 ACROSS = 16384  # values of a tile that runs across lines
 
 
@@ -46,7 +47,8 @@ def _backward(
 
 
 def row(arrays: Sequence[Any], lines: Lines, itemsize: int, log: bool, is_gradient: bool) -> None:
-    tile = cut(lines, itemsize, LONGEST, 4096 if lines.step == 1 else ACROSS)
+    longest = (LONGEST_BACK if is_gradient else LONGEST) // (2 if itemsize == 8 else 1)
+    tile = cut(lines, itemsize, longest, 4096 if lines.step == 1 else ACROSS)
     if tile.pieces > 1:
         split(arrays, lines, itemsize, log, is_gradient)
         return

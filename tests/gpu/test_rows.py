@@ -32,7 +32,7 @@ CLASSES = np.array([7, 99, 3, 0, 50])
 SMALL = {
     "softmax.triton_online": {"PIECE": 32},
     "softmax.triton_split": {"PIECE": 32},
-    "softmax.triton_row": {"LONGEST": 64},
+    "softmax.triton_row": {"LONGEST": 64, "LONGEST_BACK": 64},
     "norm.triton_row": {"LONGEST": 64, "LONGEST_BACK": 64, "TILE": 64, "RUNS": 3},
     "norm.triton_sweeps": {"PIECE": 32, "RUN": 8, "COLUMNS": 16},
     "norm.triton_channels": {"TILE": 64, "ACROSS": 16, "NOTES": 4},
