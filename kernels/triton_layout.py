@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +18,9 @@ WARPS = 8
 BYTES = 16  # that a thread loads at once
 TURNED = 32  # rows and columns of a tile where neighbours of some operand do not lie side by side
 INT32 = 2**31
+MOST = 4096  # walks that an op remembers in a format
 
-Places = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]  # shape and strides, in elements, of each operand
+Places = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]  # shape and strides of each operand
 
 
 class Walk(NamedTuple):
@@ -70,9 +70,8 @@ def _power_of_two(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
-@lru_cache(8192)
 def walk(places: Places, itemsize: int) -> Walk:
-    """The walk over operands of these shapes and strides; `itemsize` is that of the results."""
+    """The walk over operands of these shapes, and strides in elements; `itemsize` is that of the results."""
     shape = np.broadcast_shapes(*(given for given, _ in places))
     order = _order(shape, places)
     axes = order or tuple(range(len(shape)))
@@ -107,6 +106,18 @@ def walk(places: Places, itemsize: int) -> Walk:
                 {"WIDE": is_wide, "ROWS": height, "COLUMNS": width, "num_warps": WARPS})  # fmt: skip
 
 
-def walk_over(arrays: Sequence[Any], itemsize: int) -> Walk:
-    """The walk over these arrays."""
-    return walk(tuple((a.shape, tuple(s // a.itemsize for s in a.strides)) for a in arrays), itemsize)
+class Walks(dict[Places, Walk]):
+    """The walks over operands of these item sizes, by the shapes and strides that arrays tell; made when first asked for."""
+
+    def __init__(self, itemsizes: Sequence[int], result: int) -> None:
+        self.itemsizes, self.result = itemsizes, result
+
+    def __missing__(self, key: Places) -> Walk:
+        if len(self) >= MOST:
+            self.clear()
+        places = tuple(
+            (shape, tuple(step // size for step in strides))
+            for (shape, strides), size in zip(key, self.itemsizes, strict=True)
+        )
+        found = self[key] = walk(places, self.result)
+        return found

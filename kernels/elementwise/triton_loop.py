@@ -17,7 +17,7 @@ from ulpgrad.kernels.elementwise.table import Row
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.spec import Op
 from ulpgrad.kernels.triton_launch import launch, typed
-from ulpgrad.kernels.triton_layout import Walk, walk_over
+from ulpgrad.kernels.triton_layout import Walks
 from ulpgrad.kernels.triton_source import expression, kernel_text, load, type_of
 
 BY_CODE = ("where", "nextafter")  # ops that take stored codes as they are
@@ -32,11 +32,13 @@ def formula_of(row: Row, variant: str, given: tuple[bool, ...]) -> str:
     return f"minimum({raised}, high)" if high else raised
 
 
-def source(row: Row, variant: str, form: Format, walk: Walk, given: tuple[bool, ...]) -> tuple[str, str]:
-    """The name of a kernel, and its text."""
+def source(
+    row: Row, variant: str, form: Format, given: tuple[bool, ...], rank: int, access: tuple[str, ...]
+) -> tuple[str, str]:
+    """The name of a kernel, and its text; `given`: which operands are present. Rank and access are those of a Walk."""
     kind = "" if row.name in BY_CODE else type_of(form)
     present = [name for name, is_given in zip(row.names(), given, strict=True) if is_given]
-    operands = {o: (access, "" if o == "condition" else kind) for o, access in zip(present, walk.access, strict=True)}
+    operands = {o: (access, "" if o == "condition" else kind) for o, access in zip(present, access, strict=True)}
     names: dict[str, str] = {}
     if row.name == "nextafter":
         assert isinstance(form, Float)
@@ -45,7 +47,7 @@ def source(row: Row, variant: str, form: Format, walk: Walk, given: tuple[bool, 
     params = [f"{p}: tl.constexpr" if form is float64 else p for p in row.params]
     value = expression(row, formula_of(row, variant, given), form, names)
     name = f"{variant}_{(kind or type_of(form) or 'whole').removeprefix('tl.')}"
-    return name, kernel_text(name, operands, walk.rank, (), [value], params)
+    return name, kernel_text(name, operands, rank, (), [value], params)
 
 
 def function_of(row: Row, request: Request) -> Callable[..., Any]:
@@ -58,19 +60,22 @@ def function_of(row: Row, request: Request) -> Callable[..., Any]:
 
     @cache
     def compiled(variant: str, rank: int, access: tuple[str, ...]) -> Any:
-        return load(*source(row, variant, form, Walk((), None, rank, access, (), (0,), {}), given))
+        return load(*source(row, variant, form, given, rank, access))
+
+    is_whole = all(given)
+    walks = Walks([np.dtype(f.storage).itemsize for f in request.formats if f is not None], storage.itemsize)
 
     def run(*arrays: Any, **params: Any) -> Any:
-        operands = [a for a in arrays if a is not None]
-        walk = walk_over(operands, storage.itemsize)
+        operands = arrays if is_whole else [a for a in arrays if a is not None]
+        walk = walks[tuple([(a.shape, a.strides) for a in operands])]
         out = walk.empty(storage)
         variant = f"{row.name}_{params.pop(row.choice)}" if row.choice else row.name
-        memory = (out, *operands) if as_they_are else (typed(out, result), *(typed(a, form) for a in operands))
         fill = compiled(variant, walk.rank, walk.access)
-        if form is float64:
-            launch(fill, walk.grid, *memory, *walk.numbers, **params, **walk.constants)
-        else:
+        memory = (out, *operands) if as_they_are else (typed(out, result), *[typed(a, form) for a in operands])
+        if params and form is not float64:
             launch(fill, walk.grid, *memory, *walk.numbers, *map(float, params.values()), **walk.constants)
+        else:
+            launch(fill, walk.grid, *memory, *walk.numbers, **params, **walk.constants)
         return out
 
     return run

@@ -18,7 +18,7 @@ from ulpgrad.kernels.fused import spec
 from ulpgrad.kernels.fused.chain import Chain, Step
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.triton_launch import launch, typed
-from ulpgrad.kernels.triton_layout import walk_over
+from ulpgrad.kernels.triton_layout import Walks
 from ulpgrad.kernels.triton_source import expression, kernel_text, load, number, type_of
 
 
@@ -72,13 +72,14 @@ def build(request: Request) -> Callable[..., Any]:
     form = request.formats[0]
     assert form is not None
     storage = np.dtype(form.storage)
+    walks = Walks([storage.itemsize] * whole.operands, storage.itemsize)
 
     @cache
     def compiled(rank: int, access: tuple[str, ...]) -> Any:
         return load("chain", source(whole, form, rank, access))
 
     def run(*arrays: Any, chain: Chain) -> Any:
-        walk = walk_over(arrays, storage.itemsize)
+        walk = walks[tuple([(a.shape, a.strides) for a in arrays])]
         outs = tuple(walk.empty(storage) for _ in chain.results)
         memory = (typed(a, form) for a in (*outs, *arrays))
         launch(compiled(walk.rank, walk.access), walk.grid, *memory, *walk.numbers, **walk.constants)
