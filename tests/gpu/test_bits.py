@@ -28,6 +28,7 @@ from ulpgrad.formats import (
 from ulpgrad.kernels import capabilities, gpu
 from ulpgrad.kernels.cast import convert, spec as cast_spec
 from ulpgrad.kernels.quantize import spec as quantize_spec
+from ulpgrad.kernels.random import spec as random_spec
 from ulpgrad.kernels.spec import Op
 
 if capabilities.missing("triton") is not None:
@@ -225,3 +226,24 @@ def test_casts_keep_the_layout() -> None:
     found = triton_bits.convert(x, float32, as_format("bfloat16"))
     assert [s // 2 for s in found.strides] == [s // 4 for s in x.strides]
     assert np.array_equal(as_format("bfloat16").exact(gpu.to_host(found)), gpu.to_host(x))
+
+
+@pytest.mark.parametrize("edge", random_spec.EDGES, ids=str)
+def test_random_streams(edge: dict[str, int]) -> None:
+    """The same words, uniform and normal values as on the CPU, over the edges of the counter."""
+    small = edge | {"size": min(edge["size"], 2100)}
+    ops = [(random_spec.random_bits, {}, as_format("uint32"))]
+    for form in random_spec.FLOATS:
+        ops += [(random_spec.random_uniform, {"dtype": form}, form), (random_spec.random_normal, {"dtype": form}, form)]
+    for op, more, form in ops:
+        for found, wanted in on_both(op, (), (), **small, **more):
+            assert_same(found, wanted, form, f"{op.name} of {form}")
+
+
+@pytest.mark.parametrize("form", [float32, float64, as_format("bfloat16"), as_format("float16")], ids=str)
+def test_dropout(form: Float) -> None:
+    """The same values are dropped, and the rest scaled to the same bits."""
+    x = form.encode(np.random.default_rng(0).standard_normal(1500))
+    for p in (0.0, 0.3, 1.0):
+        for found, wanted in on_both(random_spec.dropout, (form,), (x,), p=p, key=2**63 + 5, counter=2**64 - 3):
+            assert_same(found, wanted, form, f"p={p}")
