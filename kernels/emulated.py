@@ -222,10 +222,10 @@ class ndarray:
 
 def _add_operators() -> None:
     def forward(function: Any, name: str) -> Callable[..., Any]:
-        return lambda self, other: _call(name, function, (self, other), {})
+        return lambda self, other: _call(f"operator.{name}", function, (self, other), {})
 
     def backward(function: Any, name: str) -> Callable[..., Any]:
-        return lambda self, other: _call(name, function, (other, self), {})
+        return lambda self, other: _call(f"operator.{name}", function, (other, self), {})
 
     for name in (
         "add",
@@ -250,7 +250,7 @@ def _add_operators() -> None:
         setattr(ndarray, f"__{name}__", forward(getattr(operator, f"__{name}__"), name))
     for name in ("neg", "pos", "abs", "invert"):
         one: Any = getattr(operator, f"__{name}__")
-        setattr(ndarray, f"__{name}__", lambda self, one=one, name=name: _call(name, one, (self,), {}))
+        setattr(ndarray, f"__{name}__", lambda self, one=one, name=name: _call(f"operator.{name}", one, (self,), {}))
 
 
 _add_operators()

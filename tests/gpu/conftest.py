@@ -3,8 +3,12 @@ does; tests of compiled code want ULPGRAD_CUDA=compile. In any other process the
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from ulpgrad.kernels import capabilities, gpu
 
@@ -19,3 +23,21 @@ def pytest_ignore_collect(collection_path: Path, config: Any) -> bool | None:
     if capabilities.missing("cuda") is not None:
         return True
     return True if (gpu.mode() == "compile") != (name in COMPILED) else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cupy_has_what_was_used() -> Iterator[None]:
+    """What the emulated arrays lent from NumPy, CuPy has under the same name."""
+    yield
+    if gpu.mode() != "emulated" or importlib.util.find_spec("cupy") is None:
+        return
+    import cupy
+
+    from ulpgrad.kernels import emulated
+
+    missing = []
+    for name in sorted(emulated.used):
+        kind, _, method = name.rpartition(".")
+        if kind != "operator" and not hasattr(getattr(cupy, kind) if kind else cupy, method):
+            missing.append(name)
+    assert not missing, f"CuPy has no {', '.join(missing)}"
