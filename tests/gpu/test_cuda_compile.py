@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -184,6 +186,45 @@ def test_launch_that_no_gpu_takes_is_refused(
 ) -> None:
     with pytest.raises(ArgumentError, match="expected"):
         plus.launch(grid, block)
+
+
+@compiled
+def test_launch_on_a_device(plus: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What CuPy is asked for: the image of the device's architecture once, more shared memory once, and every argument."""
+    import cupy
+    from cupy.cuda import function
+
+    asked: list[Any] = []
+
+    class Function:
+        ptr = 7
+
+        def __call__(self, *given: Any) -> None:
+            asked.append(given)
+
+    class Module:
+        def load(self, image: bytes) -> None:
+            asked.append(image[:4])
+
+        def get_function(self, symbol: str) -> Any:
+            asked.append(symbol)
+            return Function()
+
+    monkeypatch.setattr(gpu, "mode", lambda: "")
+    monkeypatch.setattr(gpu, "xp", lambda: cupy)
+    monkeypatch.setattr(function, "Module", Module)
+    monkeypatch.setattr(cupy.cuda, "Device", lambda: SimpleNamespace(compute_capability="90"))
+    monkeypatch.setattr(cupy.cuda.runtime, "getDevice", lambda: 0)
+    monkeypatch.setattr(cupy.cuda.driver, "funcSetAttribute", lambda *given: asked.append(given))
+    launches = [
+        ((3, 1, 1), (8, 1, 1), ("x", 4), 0),
+        ((1, 2, 1), (8, 1, 1), ("y", 5), 1 << 16),
+        ((1, 1, 1), (8, 1, 1), ("z", 6), 50000),
+    ]
+    for grid, block, arguments, shared in launches:
+        plus.launch(grid, block, *arguments, shared=shared)
+    allowed = (7, cupy.cuda.driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 1 << 16)
+    assert asked == [b"\x7fELF", plus.compile("sm_90a").symbol, launches[0], allowed, *launches[1:]]
 
 
 @emulated
