@@ -8,8 +8,8 @@
 namespace ulpgrad {
 
 // T is Float16 or Bfloat16. A tile of an operand lies in shared memory either with its rows (or columns) as lines of 32
-// steps, or, with ALONG, step by step as lines of its rows (or columns): as neighbours lie in the array.
-template <class T, int COLUMNS, bool ALONG>
+// steps, or, with A_ALONG or B_ALONG, step by step as lines of its rows (or columns): as neighbours lie in the array.
+template <class T, int COLUMNS, bool A_ALONG, bool B_ALONG = A_ALONG>
 struct MatrixTile {
   static constexpr int ROWS = 128, DEPTH = 32, STAGES = 4, CHUNK = 8;  // elements of 16 bytes
   static constexpr int WARP_ROWS = 64, WARP_COLUMNS = 32, WARPS = ROWS / WARP_ROWS * (COLUMNS / WARP_COLUMNS);
@@ -17,7 +17,7 @@ struct MatrixTile {
   static constexpr int M = WARP_ROWS / 16, N = WARP_COLUMNS / 8;  // matrices of a warp
   static constexpr int A_BYTES = ROWS * DEPTH * 2, B_BYTES = COLUMNS * DEPTH * 2, STAGE_BYTES = A_BYTES + B_BYTES;
   static constexpr int BYTES = STAGES * STAGE_BYTES;
-  static constexpr int A_LINE = (ALONG ? ROWS : DEPTH) / CHUNK, B_LINE = (ALONG ? COLUMNS : DEPTH) / CHUNK;  // chunks
+  static constexpr int A_LINE = (A_ALONG ? ROWS : DEPTH) / CHUNK, B_LINE = (B_ALONG ? COLUMNS : DEPTH) / CHUNK;
 
   float sums[M][N][4] = {};
 
@@ -39,7 +39,7 @@ struct MatrixTile {
       unsigned a[M][4], b[N][2];
 #pragma unroll
       for (int i = 0; i < M; ++i) {
-        if constexpr (ALONG) {
+        if constexpr (A_ALONG) {
           const Spot at = chunk_of_a_transposed(lane);
           load_matrices<true>(a[i], chunk_of_a_tile(stage, step + at.row, (row + i * 16) / CHUNK + at.column));
         } else {
@@ -50,7 +50,7 @@ struct MatrixTile {
 #pragma unroll
       for (int j = 0; j < N; j += 2) {
         unsigned both[4];
-        if constexpr (ALONG) {
+        if constexpr (B_ALONG) {
           const Spot at = chunk_of_b(lane);
           load_matrices<true>(both, chunk_of_b_tile(stage, step + at.row, (column + j * 8) / CHUNK + at.column));
         } else {

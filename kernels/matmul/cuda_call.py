@@ -16,7 +16,9 @@ SIZES = ("stacks", "m", "n", "k", "a_stack", "a_row", "a_column", "b_stack", "b_
 PRODUCT = np.dtype([(name, np.int64) for name in SIZES], align=True)  # Product in csrc/cuda/matmul.cuh
 
 
-def multiply(kernel: Kernel, tile: tuple[int, int], block: tuple[int, int, int], a: Any, b: Any) -> Any:
+def multiply(
+    kernel: Kernel, tile: tuple[int, int], block: tuple[int, int, int], a: Any, b: Any, shared: int = 0
+) -> Any:
     """a @ b by a kernel whose blocks make tiles of c of that size."""
     xp = gpu.xp()
     shape = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
@@ -29,7 +31,7 @@ def multiply(kernel: Kernel, tile: tuple[int, int], block: tuple[int, int, int],
     steps = [0 if len(x) == 1 and axis == 0 else x.strides[axis] // x.itemsize for x in (a, b) for axis in range(3)]
     product = np.array([(stacks, m, n, k, *steps)], PRODUCT)
     grid = (-(-m // tile[0]) * -(-n // tile[1]), min(stacks, 65535), 1)
-    kernel.launch(grid, block, c, a, b, product)
+    kernel.launch(grid, block, c, a, b, product, shared=shared)
     return c
 
 
@@ -37,4 +39,4 @@ def stacked(x: Any, shape: tuple[int, ...]) -> Any:
     """x as [stack, rows, columns], copied only where no one step leads through its stack; a stack of one serves all."""
     if math.prod(x.shape[:-2]) == 1:
         return x.reshape(1, *x.shape[-2:])
-    return gpu.xp().broadcast_to(x, (*shape, *x.shape[-2:])).reshape(-1, *x.shape[-2:])
+    return gpu.xp().broadcast_to(x, (*shape, *x.shape[-2:])).reshape(math.prod(shape), *x.shape[-2:])

@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ulpgrad
 from ulpgrad.errors import ArgumentError, KernelError
 from ulpgrad.kernels import cuda_compile, cuda_host, gpu
 from ulpgrad.kernels.cuda_compile import FOLDER, Kernel
-from ulpgrad.kernels.matmul import cuda_naive, cuda_registers, cuda_tiles
+from ulpgrad.kernels.matmul import cuda_matrix, cuda_naive, cuda_registers, cuda_tiles
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a")
-MATMUL = [*cuda_naive.KERNELS.values(), *cuda_tiles.KERNELS.values(), *cuda_registers.KERNELS.values()]
+RUNGS = (cuda_naive, cuda_tiles, cuda_registers, cuda_matrix)
+MATMUL = [kernel for rung in RUNGS for kernel in rung.KERNELS.values()]
 # At most: registers of a thread, bytes of static shared memory, bytes of registers spilled.
 LIMITS = {
     "matmul_naive": (40, 0, 0),
@@ -33,6 +35,7 @@ LIMITS = {
         48,
     ),  # two blocks to an SM; what sm_80 spills of 16 bits lies outside the inner loop
     "matmul_registers<float, 8>": (128, 16896, 0),
+    "matmul_matrix": (232, 0, 0),
     "matmul_registers<double, 4>": (128, 34816, 0),
 }
 # What the machine code is to contain: vectors to and from memory and shared memory, fused multiply-adds, conversions.
@@ -42,6 +45,8 @@ INSTRUCTIONS = {
     "matmul_tiles<Float16>": ("LDG.E.U16", "HADD2.F32", "FFMA", "F2FP"),
     "matmul_registers<float, 8>": ("LDG.E.128", "STS.128", "LDS.128", "FFMA", "STG.E.EF.128"),
     "matmul_registers<double, 4>": ("LDG.E.128", "STS.128", "LDS.128", "DFMA", "STG.E.EF.128"),
+    "matmul_matrix<Float16, false, true>": ("LDGSTS.E.BYPASS.128", "LDSM.16.M88.4", "LDSM.16.MT88.4", "HMMA.16816.F32"),
+    "matmul_matrix<Bfloat16, false, false>": ("LDGSTS.E.BYPASS.128", "LDSM.16.M88.4", "HMMA.16816.F32.BF16", "DEPBAR"),
     "matmul_registers<Bfloat16, 8>": ("LDG.E.64", "STS.128", "LDS.128", "FFMA", "STG.E.EF.64"),
 }
 HERE = Path(__file__).parent
@@ -225,6 +230,27 @@ def test_launch_on_a_device(plus: Kernel, monkeypatch: pytest.MonkeyPatch) -> No
         plus.launch(grid, block, *arguments, shared=shared)
     allowed = (7, cupy.cuda.driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 1 << 16)
     assert asked == [b"\x7fELF", plus.compile("sm_90a").symbol, launches[0], allowed, *launches[1:]]
+
+
+@emulated
+@pytest.mark.parametrize("a_turned", [False, True])
+@pytest.mark.parametrize("b_turned", [False, True])
+@pytest.mark.parametrize("rung", ["naive", "tiles", "registers", "matrix"])
+def test_operands_as_they_lie(rung: str, a_turned: bool, b_turned: bool) -> None:
+    """Each operand turned by itself, in sizes that are read in whole vectors, and in others."""
+    rng = np.random.default_rng(7)
+    for m, k, n in ((72, 40, 136), (8, 30, 24), (33, 16, 9), (0, 3, 4)):
+        a, b = rng.integers(-8, 9, (2, m, k)).astype(np.float16), rng.integers(-8, 9, (2, k, n)).astype(np.float16)
+        given = [
+            ulpgrad.asarray(np.ascontiguousarray(x.swapaxes(1, 2)) if turned else x, device="cuda")
+            for x, turned in ((a, a_turned), (b, b_turned))
+        ]
+        left, right = (
+            ulpgrad.matrix_transpose(x) if turned else x for x, turned in zip(given, (a_turned, b_turned), strict=True)
+        )
+        with ulpgrad.use(matmul=f"cuda/cuda-{rung}"):
+            found = (left @ right).numpy()
+        assert np.array_equal(found, (a.astype(np.float64) @ b.astype(np.float64)).astype(np.float16))
 
 
 @emulated
