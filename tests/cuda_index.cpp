@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "conv_index.cuh"
+#include "element.cuh"
 #include "matrix_unit.cuh"
+#include "pool_window.cuh"
 #include "swizzle.cuh"
 
 using namespace ulpgrad;
@@ -75,6 +77,23 @@ void check_window(const Window& w) {
   }
 }
 
+// Windows of pooling see the pixels that their definition says, and pixels are seen by those windows.
+void check_pooling(const Window& w) {
+  std::set<std::pair<long long, long long>> wanted, seen, over;
+  for (const auto& [position, tap, pixel] : defined(w)) wanted.insert({position, pixel});
+  for (int o = 0; o < w.positions; ++o) {
+    const Span span = span_of(w, o);
+    for (long long pixel = span.first; pixel < span.end; pixel += w.dilation) seen.insert({o, pixel});
+  }
+  for (int pixel = 0; pixel < w.size; ++pixel) {
+    const Span span = windows_over(w, pixel);
+    for (long long o = span.first; o < span.end; ++o) over.insert({o, pixel});
+  }
+  EXPECT(seen == wanted && (w.dilation > 1 || over == wanted),
+         "size %d kernel %d stride %d padding %d dilation %d: %zu and %zu, %zu wanted", w.size, w.kernel, w.stride,
+         w.padding, w.dilation, seen.size(), over.size(), wanted.size());
+}
+
 void every_position_reads_its_pixels_once() {
   int checked = 0;
   for (int size = 1; size <= 7; ++size)
@@ -84,7 +103,9 @@ void every_position_reads_its_pixels_once() {
           for (int dilation = 1; dilation <= 4; ++dilation) {
             const int free = size + 2 * padding - dilation * (kernel - 1) - 1;
             if (free < 0) continue;
-            check_window({size, kernel, stride, padding, dilation, free / stride + 1});
+            const Window w = {size, kernel, stride, padding, dilation, free / stride + 1};
+            check_window(w);
+            check_pooling(w);
             ++checked;
           }
   EXPECT(checked > 2000, "%d windows", checked);
@@ -161,6 +182,23 @@ void offsets_have_64_bits() {
   EXPECT(end > 4294967296LL, "%lld", end);
   EXPECT(offset_of(first, n - 1, c - 1, h - 1, w - 1) == end, "channels first");
   EXPECT(offset_of(last, n - 1, c - 1, h - 1, w - 1) == end, "channels last");
+}
+
+void elements_count_up() {
+  for (bool last : {false, true}) {
+    Elements all = elements_of(2, 3, 4, 5, last);
+    for (long long far : {0ll, 1ll << 32}) {  // as many that numbers need 64 bits
+      all.count += far;
+      for (int i = 0; i < 120; ++i) {
+        const Element e = element_at(all, i);
+        const int number =
+            last ? ((e.image * 4 + e.y) * 5 + e.x) * 3 + e.channel : ((e.image * 3 + e.channel) * 4 + e.y) * 5 + e.x;
+        EXPECT(number == i && e.channel < 3 && e.y < 4 && e.x < 5, "element %d", i);
+      }
+    }
+    const long long image = (1ll << 33) / 60;
+    EXPECT(element_at(all, image * 60).image == image, "image %lld", image);
+  }
 }
 
 void slices_cover_everything_once() {
@@ -250,6 +288,7 @@ int main() {
   divisors_divide();
   rows_and_columns_count_up();
   offsets_have_64_bits();
+  elements_count_up();
   slices_cover_everything_once();
   check_swizzle<2>();
   check_swizzle<4>();

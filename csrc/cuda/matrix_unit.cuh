@@ -49,6 +49,9 @@ __host__ __device__ constexpr Spot chunk_of_b_transposed(int lane) { return {lan
 
 #ifdef __CUDACC__
 
+// A barrier for the lanes of a warp: what they wrote before, all of them see after.
+__device__ inline void wait_for_lanes() { __syncwarp(); }
+
 __device__ inline unsigned shared_address(const void* place) {
   return static_cast<unsigned>(__cvta_generic_to_shared(place));
 }
@@ -108,6 +111,8 @@ __device__ inline void multiply_add_all(float (&c)[M][N][4], const unsigned (&a)
 }
 
 #else
+
+inline void wait_for_lanes() { host::wait_for_warp(); }
 
 inline void copy_async(void* to, const void* from, bool is_there) { host::copies_of_thread().add(to, from, is_there); }
 

@@ -26,10 +26,8 @@ int wrong = 0;
 template <class... Ts>
 void launch(void (*kernel)(Ts...), std::array<unsigned, 3> grid, unsigned threads, size_t shared, Ts... arguments) {
   const unsigned block[] = {threads, 1, 1};
-  std::string kinds;
-  ((kinds += (kinds.empty() ? "" : " ") + std::string(1, host::kind_of<Ts>()) + std::to_string(sizeof(Ts))), ...);
   void* const pointers[] = {&arguments...};
-  if (const char* fault = host::run(kernel, grid.data(), block, shared, kinds.c_str(), pointers)) {
+  if (const char* fault = host::run(kernel, grid.data(), block, shared, kinds_of(kernel).c_str(), pointers)) {
     std::printf("%s\n", fault), ++wrong;
   }
 }

@@ -1,4 +1,4 @@
-"""CUDA C++ of convolution as far as it goes without a GPU: what the compiler makes of it, and what sanitizers say on the host."""
+"""CUDA C++ of convolution and pooling without a GPU: what the compiler makes of it, and what sanitizers say on the host."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ulpgrad.formats import bfloat16, float16, float32, float64
 from ulpgrad.kernels import cuda_compile, cuda_host
 from ulpgrad.kernels.conv import cuda_direct, cuda_matrix, cuda_registers, cuda_slices, cuda_tiles
 from ulpgrad.kernels.cuda_compile import Kernel
+from ulpgrad.kernels.pool import cuda_direct as pool
 
 compiled = pytest.mark.skipif(cuda_compile.nvrtc_missing() is not None, reason=str(cuda_compile.nvrtc_missing()))
 built = pytest.mark.skipif(cuda_host.missing() is not None, reason=str(cuda_host.missing()))
@@ -20,9 +21,9 @@ built = pytest.mark.skipif(cuda_host.missing() is not None, reason=str(cuda_host
 # Registers of a thread and bytes of static shared memory, at most; no kernel spills. With 128 registers an SM holds two
 # blocks of 256 threads; a table of the block's geometry is what takes a kilobyte beside dynamic shared memory.
 TABLE: list[tuple[Kernel, str, int, int]] = [
-    (cuda_direct.FORWARD[float32], "sm_80", 48, 0),
-    (cuda_direct.INPUT_GRADIENT[float32], "sm_80", 64, 0),
-    (cuda_direct.WEIGHT_GRADIENT[float32], "sm_80", 56, 0),
+    (cuda_direct.FORWARD[float32], "sm_80", 56, 64),
+    (cuda_direct.INPUT_GRADIENT[float32], "sm_80", 80, 64),
+    (cuda_direct.WEIGHT_GRADIENT[float32], "sm_80", 64, 64),
     (cuda_slices.SUM[float32], "sm_80", 40, 0),
     (cuda_tiles.FORWARD[float32], "sm_80", 64, 2560),
     (cuda_tiles.INPUT_GRADIENT[float32], "sm_80", 112, 2560),
@@ -33,6 +34,10 @@ TABLE: list[tuple[Kernel, str, int, int]] = [
     (cuda_matrix.FORWARD[float16, 64], "sm_80", 160, 1024),
     (cuda_matrix.INPUT_GRADIENT[float16, 64], "sm_80", 160, 1024),
     (cuda_matrix.WEIGHT_GRADIENT[float16, 64], "sm_80", 160, 1024),
+    (pool.MAXIMUM[float32], "sm_80", 48, 64),
+    (pool.MAXIMUM_GRADIENT[float32], "sm_80", 48, 1536),
+    (pool.AVERAGE[float32], "sm_80", 64, 64),
+    (pool.AVERAGE_GRADIENT[float32], "sm_80", 80, 64),
     *((kernels[bfloat16, 128], architecture, 128, 1024)
       for kernels in (cuda_matrix.FORWARD, cuda_matrix.INPUT_GRADIENT, cuda_matrix.WEIGHT_GRADIENT)
       for architecture in ("sm_80", "sm_90a")),

@@ -16,6 +16,7 @@ const std::vector<Entry>& entries() {
   static const std::vector<Entry> all = [] {
     std::vector<Entry> found = matmul_entries();
     for (Entry& one : conv_entries()) found.push_back(std::move(one));
+    for (Entry& one : pool_entries()) found.push_back(std::move(one));
     return found;
   }();
   return all;

@@ -35,6 +35,7 @@ void launch(const Entry& entry, const Size& grid, const Size& block, size_t shar
 // What each family of kernels adds.
 std::vector<Entry> matmul_entries();
 std::vector<Entry> conv_entries();
+std::vector<Entry> pool_entries();
 
 }  // namespace ulpgrad::cuda
 
