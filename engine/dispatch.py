@@ -94,8 +94,8 @@ def convert(array: Any, source: Format, target: Format) -> Any:
     from ulpgrad.kernels import cast
     from ulpgrad.kernels.cast import spec
 
-    if array.__class__ is np.ndarray:
-        return cast.convert(array, source, target)
+    if isinstance(array, (np.ndarray, np.generic)):
+        return cast.convert(array, source, target)  # type: ignore[arg-type]
     return call(spec.cast, (source,), (array,), {"dtype": target})[0]
 
 
@@ -272,10 +272,13 @@ def call(
     op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any], device: str | None = None
 ) -> tuple[Any, tuple[Format, ...]]:
     """Check the arguments, choose a rung, run it. Returns the stored result (a tuple for several) and the formats."""
-    for a in arrays:
-        if a is not None and a.__class__ is not np.ndarray:
-            arrays = together(arrays)
-            break
+    if device is None:
+        device = "cpu"
+        for a in arrays:
+            if a is not None and a.__class__ is not np.ndarray:
+                arrays = together(arrays)
+                device = device_type(arrays)
+                break
     if op.check is not None:
         op.check(*arrays, **params)
     chosen = plan(op, formats, arrays, params, device)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ulpgrad import random
 from ulpgrad.data.dataset import ArrayDataset, Dataset, to_tensor
+from ulpgrad.device import Device, as_device
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats import Array
 from ulpgrad.tensor import Tensor
@@ -21,6 +22,7 @@ class DataLoader:
     - `batch_size`: items in a batch; the last one is smaller, or left out with `drop_last`.
     - `shuffle`: a new order each pass, from `Generator(seed)`, a given `generator`, or the default one. The same seed
       gives the same sequence of passes; save `loader.generator.get_state()` with a checkpoint to go on with it.
+    - `device`: where batches are handed out; each is copied there whole.
     - `collate(items)` makes a batch of a list of items. The default stacks numbers, arrays and Tensors, inside tuples
     and
       dicts too; an `ArrayDataset` is indexed a whole batch at once instead, unless `collate` is given.
@@ -39,6 +41,7 @@ class DataLoader:
         seed: int | None = None,
         generator: random.Generator | None = None,
         collate: Callable[[list[Any]], Any] | None = None,
+        device: Any = None,
     ) -> None:
         try:
             self.batch_size = operator.index(batch_size)
@@ -50,6 +53,7 @@ class DataLoader:
             raise ArgumentError("DataLoader: seed and generator exclude each other: give one")
         self.dataset = dataset
         self.shuffle, self.drop_last, self.collate = shuffle, drop_last, collate
+        self.device = None if device is None else as_device(device)
         own = None if seed is None else random.Generator(seed)
         self.generator = own or random.generator_or_default("DataLoader", generator)
 
@@ -66,10 +70,23 @@ class DataLoader:
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             rows = slice(start, min(start + self.batch_size, n))
             if isinstance(self.dataset, ArrayDataset) and self.collate is None:
-                yield self.dataset[rows if order is None else order[rows]]
+                batch = self.dataset[rows if order is None else order[rows]]
             else:
                 indices = range(rows.start, rows.stop) if order is None else order[rows].tolist()
-                yield (self.collate or stack_items)([self.dataset[i] for i in indices])
+                batch = (self.collate or stack_items)([self.dataset[i] for i in indices])
+            yield batch if self.device is None else moved(batch, self.device)
+
+
+def moved(batch: Any, device: Device) -> Any:
+    """A batch with its tensors (inside tuples, lists and dicts too) on a device."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, dict):
+        return {key: moved(value, device) for key, value in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        items = [moved(item, device) for item in batch]
+        return type(batch)(*items) if hasattr(batch, "_fields") else type(batch)(items)
+    return batch
 
 
 def stack_items(items: Sequence[Any]) -> Any:

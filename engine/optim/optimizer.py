@@ -13,13 +13,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ulpgrad import dispatch
+from ulpgrad.device import beside, moved_to
 from ulpgrad.errors import ArgumentError, FormatError, GradientError
 from ulpgrad.formats import Array, Format, compute_format
 from ulpgrad.kernels import memory
-from ulpgrad.kernels.cast import convert
+from ulpgrad.kernels.copy import copied
 from ulpgrad.kernels.optimizer import multi
 from ulpgrad.kernels.spec import Op
 from ulpgrad.nn.module import zero_grad
+from ulpgrad.ops.creation import astype, writeable
 from ulpgrad.tensor import Tensor
 
 Group = dict[str, Any]
@@ -78,7 +80,7 @@ class Optimizer:
                 raise FormatError(
                     f"{name}: a parameter of shape {p.shape} is {p.dtype.name}: expected a floating format"
                 )
-            if not p.storage.flags.writeable:
+            if not writeable(p.storage):
                 raise ArgumentError(
                     f"{name}: a parameter of shape {p.shape} lies in read-only memory; optimize a copy of it"
                 )
@@ -144,30 +146,41 @@ class Optimizer:
         for i, wanted in enumerate(kept):
             if not wanted:
                 state.arrays[i] = None
-            elif state.arrays[i] is None:
-                state.arrays[i] = memory.zeros(p.shape, form.storage)
+            else:
+                state.arrays[i] = self._there(p, state.arrays[i], form)
         if p.dtype is not form and (state.master is None or state.version != p._version_cell()[0]):
-            state.master = convert(p.storage, p.dtype, form)
+            state.master = dispatch.convert(p.storage, p.dtype, form)
         return state
+
+    @staticmethod
+    def _there(p: Tensor, array: Array | None, form: Format) -> Array:
+        """A state array where its parameter lies: zeros at first, moved along when the parameter has moved."""
+        if array is None:
+            return memory.zeros_beside(p.storage, p.shape, form.storage)
+        if array.__class__ is p.storage.__class__ is np.ndarray:
+            return array
+        moved: Array = moved_to(array, p.device)
+        return moved
 
     def _run(self, batch: list[tuple[Tensor, State]], arguments: dict[str, Any]) -> None:
         calls, formats = [], []
         for p, state in batch:
             g = p.grad
             assert g is not None
-            gradient = g.storage if g.dtype is state.form else convert(g.storage, g.dtype, state.form)
+            gradient = g.storage if g.dtype is state.form else dispatch.convert(g.storage, g.dtype, state.form)
             if not gradient.flags.c_contiguous:
-                gradient = np.ascontiguousarray(gradient)
+                gradient = copied(gradient)
             calls.append((p.storage if state.master is None else state.master, gradient, *state.arrays))
             formats.append((state.form, state.form, *[None if a is None else state.form for a in state.arrays]))
-        if dispatch.state.special:
+        if dispatch.state.special or any(p.storage.__class__ is not np.ndarray for p, _ in batch):
             for operands, forms in zip(calls, formats, strict=True):
                 dispatch.call(self.op, forms, operands, arguments)
         else:
             multi.step(self.op.name, calls, formats, **arguments)
         for p, state in batch:
             if state.master is not None:
-                np.copyto(p.storage, convert(state.master, state.form, p.dtype))
+                with beside(p.storage):
+                    p.storage[...] = dispatch.convert(state.master, state.form, p.dtype)
             p._written()
             state.version = p._version_cell()[0]
 
@@ -179,7 +192,7 @@ class Optimizer:
         state = {}
         for p, kept in self.state.items():
             named = {**dict(zip(self.state_names, kept.arrays, strict=True)), "master": kept.master}
-            tensors = {name: Tensor(a.copy(), kept.form) for name, a in named.items() if a is not None}
+            tensors = {name: Tensor(copied(a), kept.form) for name, a in named.items() if a is not None}
             state[numbers[id(p)]] = {"step": kept.step, **tensors}
         groups = [{**group, "params": [numbers[id(p)] for p in group["params"]]} for group in self.param_groups]
         return {"state": state, "param_groups": groups}
@@ -209,7 +222,7 @@ class Optimizer:
                     raise ArgumentError(
                         f"{name}: {key} of parameter {number} has shape {value.shape}, expected {p.shape}"
                     )
-                arrays[key] = convert(value.storage, value.dtype, form).copy()
+                arrays[key] = astype(value.detach().to(p.device), form, copy=True).storage
             fresh[p] = State(form, [arrays.get(n) for n in self.state_names], int(values["step"]))
             if p.dtype is not form and "master" in arrays:
                 fresh[p].master, fresh[p].version = arrays["master"], p._version_cell()[0]

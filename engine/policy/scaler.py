@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ulpgrad.device import beside
+from ulpgrad.dispatch import convert
 from ulpgrad.errors import ArgumentError
 from ulpgrad.formats import compute_format, float32
-from ulpgrad.kernels.cast import convert
 from ulpgrad.ops.creation import astype
 from ulpgrad.tensor import Tensor
 
@@ -90,14 +91,16 @@ class GradScaler:
                 "GradScaler: the optimizer's gradients are unscaled already; call update() after step()"
             )
         inverse = 1.0 / self._scale
+        finite: list[Any] = []  # read when all has been asked for, so that a GPU is waited for once
         for group in optimizer.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
                     form = compute_format(p.grad.dtype)
                     wide = p.grad.storage if form is p.grad.dtype else convert(p.grad.storage, p.grad.dtype, form)
-                    values = np.asarray(wide * form.storage.type(inverse))
-                    p.grad = Tensor(values, form)
-                    seen.finite = seen.finite and bool(np.isfinite(values).all())
+                    with beside(wide):
+                        p.grad = Tensor(wide * form.storage.type(inverse), form)
+                        finite.append(np.isfinite(p.grad.storage).all())
+        seen.finite = all(map(bool, finite))
         seen.unscaled = True
 
     def step(self, optimizer: Optimizer) -> bool:

@@ -153,7 +153,7 @@ CASES = [
     case("float16 product", lambda x, y: x.to(ug.float16) @ y.to(ug.float16).T, A, B, exact=False),
     case("float8", lambda x: x.to(ug.float8_e4m3fn).to(ug.float32), A),
     case("sort bfloat16", lambda x: ug.sort(x.to(ug.bfloat16)), A),
-    case("to integers", lambda x: x.to(ug.int32), A),
+    case("to integers", lambda x: x.to(ug.int32), A, waits=True),
     case("saturate", lambda x: ug.quantize(x * 1e6, ug.float16, overflow="saturate"), A),
     case("fake_quantize", lambda x: ug.fake_quantize(x, "e4m3fn"), A),
     case("fixed point", lambda x: (x.to(ug.Q(3, 4)) + 1).to(ug.float32), A, waits=True),
