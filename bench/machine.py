@@ -112,6 +112,28 @@ def gpu() -> dict[str, Any]:
     return info
 
 
+ROADS = {"triton": "Triton", "cuda": "CUDA C++", "cupy": "CuPy"}
+
+
+def gpu_kernels() -> dict[str, dict[str, Any]]:
+    """Per road onto a GPU: how many rungs there are, of how many ops, and why it is closed here (None: it is open)."""
+    found: dict[str, dict[str, Any]] = {}
+    for road, name in ROADS.items():
+        rungs = [r for op in registry.ops().values() for r in registry.ladder(op, "cuda") if _road(r.name) == road]
+        reasons = [reason for reason in (r.unavailable() for r in rungs) if reason]
+        missing = capabilities.missing("triton") if road == "triton" else None
+        found[name] = {
+            "rungs": len(rungs),
+            "ops": len({r.op.name for r in rungs}),
+            "reason": missing or (reasons[0] if reasons else None),
+        }
+    return found
+
+
+def _road(rung: str) -> str:
+    return rung.split("/")[1].split("-")[0]
+
+
 def variables() -> list[dict[str, Any]]:
     """The environment variables that ulpgrad reads: value, default, meaning."""
     return [

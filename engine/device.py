@@ -66,6 +66,11 @@ def module_of(storage: Any) -> Any:
     return np if isinstance(storage, np.ndarray) else gpu.xp()
 
 
+def as_array(found: Any) -> Any:
+    """A result as an array: NumPy gives numbers where there are no axes."""
+    return np.asarray(found) if isinstance(found, np.generic) else found
+
+
 def current(device: Device) -> Any:
     """A context in which GPU code runs on the device; nothing for the CPU."""
     return _HERE if device.type == "cpu" else gpu.on_device(device.index)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ulpgrad import settings
-from ulpgrad.device import device_of, out_of_memory, retried
+from ulpgrad.device import as_array, device_of, out_of_memory, retried
 from ulpgrad.errors import DeviceError, HostFallbackWarning, KernelError, ShapeError, UlpgradError
 from ulpgrad.formats import Array, Format, compute_format
 from ulpgrad.formats.promotion import result_format
@@ -243,15 +243,10 @@ def _converting(
         ]
         results = run(*given, **params)
         if len(outs) == 1:
-            return results if outs[0][0] is outs[0][1] else convert(_array(results), *outs[0])
-        return tuple(r if s is t else convert(_array(r), s, t) for r, (s, t) in zip(results, outs, strict=True))
+            return results if outs[0][0] is outs[0][1] else convert(as_array(results), *outs[0])
+        return tuple(r if s is t else convert(as_array(r), s, t) for r, (s, t) in zip(results, outs, strict=True))
 
     return call
-
-
-def _array(result: Any) -> Any:
-    """A result as an array: NumPy gives numbers where there are no axes."""
-    return np.asarray(result) if isinstance(result, np.generic) else result
 
 
 def plan(op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any], device: str | None = None) -> Plan:

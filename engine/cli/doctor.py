@@ -21,6 +21,7 @@ def run(json: Path | None, ceilings: bool) -> None:
             "threads": machine.threads(),
             "versions": machine.versions(),
             "gpu": machine.gpu(),
+            "gpu_kernels": machine.gpu_kernels(),
             "variables": machine.variables(),
             "families": machine.families(),
         }
@@ -63,9 +64,9 @@ def show(found: dict[str, Any]) -> None:
         ("flags", built["flags"] if built["usable"] else "-"),
         ("C++ kernels use", f"{sets['used']}, of {', '.join(sets['usable'])}{within}{limit}" if sets["used"] else "nothing"),
         ("threads", f"{threads['count']}; OpenMP in C++: {'yes' if threads['openmp'] else 'no'}; Numba: {layer}"),
-        ("GPU", "; ".join([d["name"] for d in gpu["devices"]] or [gpu["driver"], gpu["cuda"]])),
-        ("GPU kernels", "none yet"),
-        ("Triton", gpu["triton"]),
+        ("GPU", "; ".join([d["name"] for d in gpu["devices"]] or [gpu["driver"]])),
+        ("GPU arrays", gpu["cuda"]),
+        *((f"GPU: {road}", _road(road, kinds)) for road, kinds in found["gpu_kernels"].items()),
         ("versions", ", ".join(f"{name} {v}" for name, v in found["versions"].items() if v)),
         ("not installed", ", ".join(name for name, v in found["versions"].items() if not v) or "-"),
     ]))  # fmt: skip
@@ -96,6 +97,13 @@ def show_ceilings(found: dict[str, Any]) -> None:
                     right=("swept", *heads)))  # fmt: skip
     if found["busy"]:
         out.print(found["busy"])
+
+
+def _road(name: str, found: dict[str, Any]) -> str:
+    """How many kernels a road onto a GPU has, or why it is closed."""
+    if found["reason"]:
+        return str(found["reason"])
+    return f"{found['rungs']} kernels of {found['ops']} ops"
 
 
 def _bytes(count: int) -> str:

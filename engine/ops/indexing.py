@@ -15,7 +15,7 @@ import numpy as np
 
 from ulpgrad import dispatch
 from ulpgrad.autograd import Placed, is_grad_enabled
-from ulpgrad.device import beside, device_of, module_of, moved_to, retried
+from ulpgrad.device import as_array, beside, device_of, module_of, moved_to, retried
 from ulpgrad.differentiable import Primitive, check_movable, moved, plain_calls, viewed
 from ulpgrad.errors import ArgumentError, AxisError, DeviceError, FormatError, GradientError, ShapeError
 from ulpgrad.formats import Array, Format, as_format, bool_, float32, float64, int64
@@ -233,7 +233,7 @@ def _sum_rows(values: Array, form: Format, positions: Array, rows: int) -> Array
     summed, _ = dispatch.call(
         embedding_spec.embedding_gradient, (form, int64), (values, positions.reshape(-1)), {"rows": rows}
     )
-    out: Array = np.asarray(summed) if isinstance(summed, np.generic) else summed
+    out: Array = as_array(summed)
     return out
 
 

@@ -156,11 +156,9 @@ class Optimizer:
     def _there(p: Tensor, array: Array | None, form: Format) -> Array:
         """A state array where its parameter lies: zeros at first, moved along when the parameter has moved."""
         if array is None:
-            return memory.zeros_beside(p.storage, p.shape, form.storage)
-        if array.__class__ is p.storage.__class__ is np.ndarray:
-            return array
-        moved: Array = moved_to(array, p.device)
-        return moved
+            array = memory.zeros_beside(p.storage, p.shape, form.storage)
+        there: Array = array if array.__class__ is p.storage.__class__ is np.ndarray else moved_to(array, p.device)
+        return there
 
     def _run(self, batch: list[tuple[Tensor, State]], arguments: dict[str, Any]) -> None:
         calls, formats = [], []

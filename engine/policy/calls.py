@@ -11,6 +11,7 @@ import numpy as np
 
 from ulpgrad import autograd, dispatch
 from ulpgrad.autograd import is_grad_enabled
+from ulpgrad.device import beside
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import DivergenceError, FormatError
 from ulpgrad.formats import Array, Format, float32, float64
@@ -83,9 +84,12 @@ class Calls:
         if name in WIDE:
             tensors = widened(name, tensors)
         if name in LOW and all(t is None or t.dtype.kind == "float" for t in tensors[:3]):
-            outs = self._product(primitive, tensors, params)
+            with beside(tensors[0].storage):
+                outs = self._product(primitive, tensors, params)
         else:
-            outs = self._results(name, tensors, primitive.plain(tensors, params))
+            outs = primitive.plain(tensors, params)
+            with beside(outs[0].storage):
+                outs = self._results(name, tensors, outs)
         watch = watching.active.get()
         if watch is not None:
             watch.saw(name, outs[0], self._last)
@@ -391,7 +395,7 @@ class _Function:
 def diverged(step: int, place: str, role: str, form: Format | None, values: Array) -> DivergenceError:
     """The error for values that are not finite."""
     bad = values[~np.isfinite(values)]
-    value = float(bad.flat[0]) if bad.size else float("nan")
+    value = float(bad[0]) if bad.size else float("nan")
     name = None if form is None else form.name
     kind = "" if name is None else f", which {name} does not hold"
     return DivergenceError(

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ulpgrad import ops
+from ulpgrad.device import as_array, beside
 from ulpgrad.errors import ArgumentError
 from ulpgrad.formats import Array
 from ulpgrad.function import Context, Function
@@ -31,7 +32,8 @@ def _bits(name: str, k: int) -> int:
 def to_steps(values: Array, k: int) -> Array:
     """quantize_k (eq. 5): numbers in [0, 1] to the nearest multiple of 1 / (2^k - 1)."""
     steps = values.dtype.type(2**k - 1)
-    return np.asarray(np.rint(values * steps) / steps)
+    out: Array = as_array(np.rint(values * steps) / steps)
+    return out
 
 
 class _Steps(Function):
@@ -39,7 +41,8 @@ class _Steps(Function):
 
     @staticmethod
     def forward(ctx: Context, x: Tensor, k: int) -> Tensor:
-        return Tensor(to_steps(x.storage, k), x.dtype)
+        with beside(x.storage):
+            return Tensor(to_steps(x.storage, k), x.dtype)
 
     @staticmethod
     def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -51,8 +54,10 @@ class _Signs(Function):
 
     @staticmethod
     def forward(ctx: Context, w: Tensor) -> Tensor:
-        size = np.abs(w.storage).mean(dtype=np.float64).astype(w.storage.dtype) if w.size else w.storage.dtype.type(0)
-        return Tensor(np.where(w.storage < 0, -size, size), w.dtype)
+        values = w.storage
+        with beside(values):
+            size = np.abs(values).mean(dtype=np.float64).astype(values.dtype) if w.size else values.dtype.type(0)
+            return Tensor(np.where(values < 0, -size, size), w.dtype)
 
     @staticmethod
     def backward(ctx: Context, *gradients: Tensor) -> Tensor:
@@ -68,7 +73,7 @@ def weight(k: int) -> Quantiser:
 
     def quantised(w: Tensor) -> Tensor:
         squashed = ops.tanh(w)
-        top = float(np.abs(squashed.storage).max()) if w.size else 1.0
+        top = ops.abs(squashed.detach()).max().item() if w.size else 1.0
         return _Steps.apply(squashed / (2 * (top or 1.0)) + 0.5, k) * 2.0 - 1.0  # type: ignore[no-any-return]
 
     return quantised
@@ -88,11 +93,17 @@ def gradient(k: int, seed: int = 0) -> Quantiser:
     generator = Generator(seed)
 
     def quantised(g: Tensor) -> Tensor:
-        values = g.storage
+        with beside(g.storage):
+            return rounded(g.storage, g)
+
+    def rounded(values: Array, g: Tensor) -> Tensor:
         axes = tuple(range(1, values.ndim))
-        top = 2 * np.abs(values).max(axis=axes, keepdims=True, initial=0)
+        if not values.size:
+            return g
+        top = 2 * np.abs(values).max(axis=axes, keepdims=True)
         top = np.where(top == 0, values.dtype.type(1), top)
-        noise = (generator.uniform(values.size).reshape(values.shape) - np.float32(0.5)) / np.float32(2**k - 1)
+        drawn = generator.uniform(values.size, device=g.device).reshape(values.shape)
+        noise = (drawn - np.float32(0.5)) / np.float32(2**k - 1)
         inside = np.clip(values / top + values.dtype.type(0.5) + noise, 0, 1).astype(values.dtype, copy=False)
         return Tensor((to_steps(inside, k) - values.dtype.type(0.5)) * top, g.dtype)
 

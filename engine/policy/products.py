@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from ulpgrad import dispatch
 from ulpgrad.autograd import Node, Saved, is_grad_enabled
+from ulpgrad.device import CPU, as_array, beside, device_of, moved_to
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import GradientError
 from ulpgrad.formats import Array, Fixed, Format, as_format
+from ulpgrad.kernels.gpu import to_host
 from ulpgrad.ops.quantize import Estimator
 from ulpgrad.policy.accumulating import Accumulation
 from ulpgrad.policy.quantizers import Grid, Quantizer
@@ -59,7 +62,8 @@ class Entered:
         form = next((grid.form for grid in self.grids.values()), None)
         if self.estimate is None or self.quantizer is None or form is None:
             return g
-        return np.asarray(self.estimate(Tensor(g, carrier(g)), Tensor(self.raw, carrier(self.raw)), form).storage)
+        out: Array = self.estimate(Tensor(g, carrier(g)), Tensor(self.raw, carrier(self.raw)), form).storage
+        return out
 
 
 @dataclass
@@ -107,11 +111,19 @@ class Rules:
 
     def _contract(self, run: Callable[[Tensor, Tensor, bool], Tensor], u: Grid, v: Grid) -> Array:
         how, a, b = self.accumulation, u.values, v.values
+        place = device_of(a)
+        if how is not None and place != CPU:  # chosen accumulators are the CPU's
+            dispatch.note_fallback(
+                self.primitive.op.name, f"{self.primitive.op.name}: a GPU has no accumulator to choose"
+            )
+            there = [Grid(to_host(side.values), side.scale, side.form) for side in (u, v)]
+            out: Array = moved_to(self._contract(run, *there), place)
+            return out
         if how is not None and how.integer and isinstance(u.form, Fixed) and isinstance(v.form, Fixed):
             a, b = u.codes(), v.codes()
             with how:
                 sums = run(Tensor(a, as_format(a.dtype)), Tensor(b, as_format(b.dtype)), True).storage
-            return np.asarray(sums * math.ldexp(1.0, how.shift - u.form.fraction_bits - v.form.fraction_bits))
+            return as_array(sums * math.ldexp(1.0, how.shift - u.form.fraction_bits - v.form.fraction_bits))  # type: ignore[no-any-return]
         left, right = Tensor(a, carrier(a)), Tensor(b, carrier(b))
         if how is not None and not how.integer:
             with how:
@@ -119,7 +131,7 @@ class Rules:
         else:
             out = run(left, right, False).storage
         scale = u.scale * v.scale
-        return np.asarray(out if scale == 1.0 else out * out.dtype.type(scale))
+        return as_array(out if scale == 1.0 else out * out.dtype.type(scale))  # type: ignore[no-any-return]
 
 
 class ProductNode(Node):
@@ -153,7 +165,11 @@ class ProductNode(Node):
         for saved in self.saved:
             saved.get(self.name)
         assert gradients[0] is not None
-        values = gradients[0].storage
+        with beside(gradients[0].storage):
+            return self._back(gradients[0].storage)
+
+    def _back(self, values: Array) -> Sequence[Tensor | None]:
+        assert self.entered is not None
         if self.result is not None:
             values = self.result.estimated(values)
         g = Entered(values, self.gradient, "gradient", self.round)
@@ -201,10 +217,11 @@ class RoundedNode(Node):
         refuse_second(self.name)
         assert gradients[0] is not None
         g = gradients[0].storage
-        if self.entered is not None:
-            g = self.entered.estimated(g)
-        if self.gradient is not None:
-            g = self.round(self.gradient, g, -1, "gradient").plain()
+        with beside(g):
+            if self.entered is not None:
+                g = self.entered.estimated(g)
+            if self.gradient is not None:
+                g = self.round(self.gradient, g, -1, "gradient").plain()
         return [Tensor(g, carrier(g))]
 
 
@@ -223,4 +240,4 @@ def unbroadcast(values: Array, shape: tuple[int, ...]) -> Array:
         return values
     extra = values.ndim - len(shape)
     axes = (*range(extra), *(i + extra for i, s in enumerate(shape) if s == 1 and values.shape[i + extra] != 1))
-    return np.asarray(values.sum(axis=axes).reshape(shape))
+    return as_array(values.sum(axis=axes)).reshape(shape)  # type: ignore[no-any-return]

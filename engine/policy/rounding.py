@@ -9,6 +9,7 @@ import numpy as np
 from ulpgrad import dispatch
 from ulpgrad.formats import Array, Format, float32, float64
 from ulpgrad.formats.rounding import RANDOM_BITS
+from ulpgrad.kernels.copy import copied
 from ulpgrad.kernels.quantize import spec
 from ulpgrad.random import Generator
 
@@ -33,12 +34,16 @@ def on_grid(values: Array, form: Format, rounding: str, overflow: str, generator
     rounded: Array
     if form.kind == "block":
         options |= {"axis": -1, "overflow": None}
-        lines = np.ascontiguousarray(values.swapaxes(axis, -1)) if values.ndim else values
+        lines = contiguous(values.swapaxes(axis, -1)) if values.ndim else values
         (codes, scales), kinds = dispatch.call(spec.block_quantize, (wide,), (lines,), options)
         rounded, _ = dispatch.call(spec.block_dequantize, kinds, (codes, scales), {"dtype": form, "axis": -1})
         return rounded.swapaxes(axis, -1).astype(values.dtype, copy=False)
     rounded, _ = dispatch.call(spec.fake_quantize, (wide,), (values,), options)
     return rounded
+
+
+def contiguous(values: Array) -> Array:
+    return values if values.flags.c_contiguous else copied(values)
 
 
 def largest(values: Array) -> float:

@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ulpgrad import dispatch
+from ulpgrad.device import beside
 from ulpgrad.errors import DivergenceError
-from ulpgrad.formats import Array, Format, float32, float64
+from ulpgrad.formats import Array, Format
+from ulpgrad.ops.creation import values_of
 from ulpgrad.policy.quantizers import Plain, Quantizer
+from ulpgrad.policy.rounding import carrier
 from ulpgrad.policy.settings import Settings, matching
 from ulpgrad.tensor import Tensor
 
@@ -40,9 +44,10 @@ class Updates:
         else:
             stepped = scaler.step(optimizer)
         for p in moving if stepped else ():
-            values = p.dtype.decode(p.storage)
-            if not np.isfinite(values).all():
-                self._refuse(values, names[id(p)])
+            values = values_of(p)
+            with beside(values):
+                if not np.isfinite(values).all():
+                    self._refuse(values, names[id(p)])
             self._round(p, names[id(p)])
         return stepped
 
@@ -65,11 +70,11 @@ class Updates:
             quantizer = self.nearest.setdefault(
                 form, Plain(form, "nearest_even", chosen.overflow["update"], self.policy.generator)
             )
-        wide = p.storage if p.dtype in (float32, float64) else p.dtype.decode(p.storage)
-        rounded = self._grid(quantizer, wide, name)
-        if p.storage.dtype != rounded.dtype:
-            rounded = p.dtype.encode(rounded)
-        np.copyto(p.storage, rounded)
+        with beside(p.storage):
+            rounded = self._grid(quantizer, values_of(p), name)
+            if p.storage.dtype != rounded.dtype:
+                rounded = dispatch.convert(rounded, carrier(rounded), p.dtype)
+            p.storage[...] = rounded
         p._written()
         self.on_grid[id(p)] = p, p._version_cell()[0]
 
@@ -81,6 +86,6 @@ class Updates:
         step = self.policy.steps
         raise DivergenceError(
             f"step {step}: {name} is not finite after the optimizer's step: {bad.size} of {values.size} values, first "
-            f"{float(bad.flat[0])}; watch(model) finds where it began",
-            step=step, where=name, role="update", value=float(bad.flat[0]),
+            f"{float(bad[0])}; watch(model) finds where it began",
+            step=step, where=name, role="update", value=float(bad[0]),
         )  # fmt: skip

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from ulpgrad import autograd, dispatch
+from ulpgrad.device import beside
 from ulpgrad.differentiable import Primitive, prepared
 from ulpgrad.errors import ArgumentError, DivergenceError
 from ulpgrad.formats import Array, Format
+from ulpgrad.ops.creation import values_of
 from ulpgrad.policy.tables import LOSSES
 from ulpgrad.tensor import Tensor
 
@@ -132,13 +134,14 @@ class Watch:
     def _check(self, t: Tensor, place: str, role: str) -> None:
         if self.first is not None:
             return
-        values: Array = t.storage if t.dtype.is_native else t.dtype.decode(t.storage)
-        if not np.isfinite(values).all():
-            self._bad(values, place, role, t.dtype)
+        values: Array = t.storage if t.dtype.is_native else values_of(t)
+        with beside(values):
+            if not np.isfinite(values).all():
+                self._bad(values, place, role, t.dtype)
 
     def _bad(self, values: Array, place: str, role: str, form: Format | None) -> None:
         bad = values[~np.isfinite(values)]
-        value = float(bad.flat[0])
+        value = float(bad[0])
         self._report(
             place, role, form, value, f"{bad.size} of {values.size} values are not finite, the first is {value}"
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 import ulpgrad as ug
 from ulpgrad import data, io, nn, optim
 from ulpgrad.errors import FormatError
@@ -99,13 +100,17 @@ def test_bfloat16_parameters(digits: tuple[Any, Any]) -> None:
     images, labels = digits
     for model, device in zip(models, ("cpu", "cuda"), strict=True):
         optimizer = adamw(model.to(device).parameters())
-        ug.cross_entropy(model(ug.asarray(images, device=device).to(ug.bfloat16)), ug.asarray(labels, device=device)).backward()
+        ug.cross_entropy(
+            model(ug.asarray(images, device=device).to(ug.bfloat16)), ug.asarray(labels, device=device)
+        ).backward()
         optimizer.step()
         states = [v for s in optimizer.state_dict()["state"].values() for v in s.values() if isinstance(v, ug.Tensor)]
         assert states
         assert {v.device.type for v in states} == {device}
     for a, b in zip(models[1].parameters(), models[0].parameters(), strict=True):
-        np.testing.assert_allclose(a.detach().to(ug.float32).numpy(), b.detach().to(ug.float32).numpy(), rtol=0.02, atol=0.02)
+        np.testing.assert_allclose(
+            a.detach().to(ug.float32).numpy(), b.detach().to(ug.float32).numpy(), rtol=0.02, atol=0.02
+        )
 
 
 def test_files(tmp_path: Path, digits: tuple[Any, Any]) -> None:
@@ -205,3 +210,41 @@ def test_streams_and_memory() -> None:
     with pytest.raises(ug.errors.DeviceError, match="no GPU"):
         cuda.synchronize("cpu")
     assert gpu.count() == cuda.device_count() > 0
+
+
+POLICIES = {
+    "float8": lambda: ug.policy.Policy(weight="e4m3fn", activation="e4m3fn", gradient="e5m2"),
+    "delayed scaling": lambda: ug.policy.DelayedScaling(),
+    "blocks": lambda: ug.policy.Policy(weight="mxfp8_e4m3", activation="mxfp8_e4m3", gradient="mxfp8_e5m2"),
+    "stochastic fixed point": lambda: ug.policy.Policy(
+        weight=ug.Q(1, 10), activation=ug.Q(4, 8), rounding="stochastic", update=ug.Q(1, 12)
+    ),
+    "dynamic fixed point": lambda: ug.policy.Policy(weight=ug.policy.DynamicFixed(8), activation=ug.policy.DynamicFixed(8)),
+    "dorefa": lambda: ug.policy.Policy(
+        weight=ug.policy.dorefa.weight(2), activation=ug.policy.dorefa.activation(3), gradient=ug.policy.dorefa.gradient(4)
+    ),
+    "accumulator": lambda: ug.policy.Policy(weight="e4m3fn", activation="e4m3fn", accumulate=ug.Accumulate("e6m9", 16)),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_policies(name: str, digits: tuple[Any, Any]) -> None:
+    """A network in another number system, and under a watch, learns on the GPU what it learns on the CPU."""
+    found = {}
+    images, labels = digits
+    for device in ("cpu", "cuda"):
+        model, policy = mlp().to(device), POLICIES[name]()
+        optimizer = sgd(model.parameters())
+        ug.manual_seed(4)
+        losses = found[device] = []
+        with ug.policy.watch(model):
+            for rows in (slice(0, 16), slice(16, 32)):
+                with policy:
+                    x, y = ug.asarray(images[rows], device=device), ug.asarray(labels[rows], device=device)
+                    loss = ug.cross_entropy(model(x), y)
+                optimizer.zero_grad()
+                loss.backward()
+                assert policy.step(optimizer)
+                losses.append(loss.item())
+        assert all(p.device.type == device for p in model.parameters())
+    np.testing.assert_allclose(found["cuda"], found["cpu"], rtol=2e-2)
