@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ulpgrad.device import beside
+from ulpgrad.device import beside, elsewhere
 from ulpgrad.errors import DeviceError, GradientError, ShapeError
 from ulpgrad.formats import Format, gradient_format
 
@@ -341,7 +341,7 @@ def _seed(tensor: Tensor, gradient: Tensor | None, what: str) -> Tensor:
                 f"{what}: a tensor of shape {tensor.shape} needs an explicit gradient of that shape; only a single "
                 "value can do without (take .sum() or .mean() first)"
             )
-        return ops.ones(tensor.shape, dtype=gradient_format(tensor.dtype), device=tensor.device)
+        return ops.ones(tensor.shape, dtype=gradient_format(tensor.dtype), device=elsewhere(tensor.storage))
     gradient = ops.as_tensor(gradient)
     if gradient.device != tensor.device:
         raise DeviceError(

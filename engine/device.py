@@ -81,6 +81,11 @@ def beside(storage: Any) -> Any:
     return _HERE if storage.__class__ is np.ndarray else current(device_of(storage))
 
 
+def elsewhere(storage: Any) -> Device | None:
+    """What `device=` has to be for a new tensor beside the array: nothing on the CPU, so that such calls are remembered."""
+    return None if storage.__class__ is np.ndarray or device_of(storage) == CPU else device_of(storage)
+
+
 def moved_to(storage: Any, device: Device) -> Any:
     """The array on a device: itself if it is there already."""
     if device.type == "cpu":

@@ -8,6 +8,7 @@ from typing import Any
 
 from ulpgrad import autograd
 from ulpgrad.autograd import Node, Saved, is_grad_enabled
+from ulpgrad.device import elsewhere
 from ulpgrad.errors import GradientError
 from ulpgrad.formats import gradient_format
 from ulpgrad.tensor import Tensor
@@ -103,7 +104,7 @@ class _FunctionNode(Node):
         super().__init__(function.__name__, inputs)
         self.function = function
         self.ctx: Context | None = ctx
-        self.outs = [(o.shape, gradient_format(o.dtype), o.device) for o in outs]
+        self.outs = [(o.shape, gradient_format(o.dtype), elsewhere(o.storage)) for o in outs]
 
     def vjp(self, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:
         from ulpgrad import ops

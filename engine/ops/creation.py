@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.device import CPU, Device, as_device, current, module_of, moved_to, retried
+from ulpgrad.device import CPU, Device, as_device, current, elsewhere, module_of, moved_to, retried
 from ulpgrad.differentiable import Primitive, carried, made, moved, plain_calls
 from ulpgrad.errors import ArgumentError, FormatError, GradientError, ShapeError
 from ulpgrad.formats import (
@@ -349,7 +349,7 @@ def empty_like(x: Tensor, /, *, dtype: Any = None, device: Any = None) -> Tensor
 
 
 def _or_of(x: Tensor, device: Any) -> Any:
-    return x.device if device is None else device
+    return elsewhere(x.storage) if device is None else device
 
 
 @remembered

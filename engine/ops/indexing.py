@@ -59,7 +59,9 @@ def getitem(x: Tensor, index: Any, /) -> Tensor:
 def _picked(name: str, x: Tensor, index: Any, basic: bool) -> Tensor:
     """x.storage[index] with its way back."""
     storage = _read(name, x, index)
-    if isinstance(storage, np.generic):  # a single element: as a view, not as a NumPy scalar
+    if storage.__class__ is not np.ndarray and isinstance(
+        storage, np.generic
+    ):  # a single element: as a view, not as a NumPy scalar
         storage = x.storage[(*index, ...) if isinstance(index, tuple) else (index, ...)]
     if not (basic or x.requires_grad or x.dtype.routed):
         return Tensor(storage, x.dtype)
@@ -93,10 +95,10 @@ def _explained(name: str, x: Tensor, error: Exception) -> Exception:
 def _prepared(name: str, index: Any, x: Tensor) -> Index:
     """The index as x's storage takes it. FormatError for what is neither integer nor bool."""
     items = index if isinstance(index, tuple) else (index,)
-    found = tuple(item if item.__class__ in BASIC else _index_array(name, item) for item in items)
+    found = tuple(item if item.__class__ in BASIC else _index_array(name, item, x) for item in items)
     if x.storage.__class__ is not np.ndarray:
         return _checked_on_gpu(name, found, x)
-    return tuple(_beside("an index", item, x) if gpu.is_array(item) else item for item in found)
+    return found
 
 
 def _checked_on_gpu(name: str, index: Index, x: Tensor) -> Index:
@@ -145,12 +147,14 @@ def _beside(what: str, array: Any, x: Tensor) -> Any:
     raise DeviceError(f"{what} lies on {device_of(array)}, the tensor on {x.device}: move one with .to(device)")
 
 
-def _index_array(name: str, item: Any) -> Any:
+def _index_array(name: str, item: Any, x: Tensor) -> Any:
     """An integer, or an array of integers or bools, from whatever a user indexes with."""
     if isinstance(item, (Tensor, np.ndarray)) or gpu.is_array(item):
         array = item.storage if isinstance(item, Tensor) else item
         found = item.dtype.name
         floating = isinstance(item, Tensor) and item.dtype.kind == "float"
+        if array.__class__ is not np.ndarray and x.storage.__class__ is np.ndarray:
+            _beside("an index", array, x)  # which raises
     elif isinstance(item, (list, bool, np.bool_)):
         given = as_tensor(item)
         array, found = given.storage, given.dtype.name
@@ -249,28 +253,33 @@ def setitem(x: Tensor, index: Any, value: Any, /) -> None:
     if x.requires_grad and (x._node is not None or is_grad_enabled()):
         advice = "write to x.detach()" if x._node is None else "build it with where or concat"
         raise GradientError(f"setitem: the tensor requires a gradient, which a write in place would break; {advice}")
-    if x.dtype.kind != "block" and not writeable(x.storage):
+    storage = x.storage
+    on_host = storage.__class__ is np.ndarray
+    if not (storage.flags.writeable if on_host else x.dtype.kind == "block" or writeable(storage)):
         raise ArgumentError(f"setitem: the tensor of shape {x.shape} is a read-only view; write to copy(x)")
     given = _value(x, value)
     prepared = _prepared("setitem", index, x)
     if x.dtype.routed:
         check_movable("setitem", x.dtype, [x])
-    values = given.storage
-    if not values.__class__ is x.storage.__class__ is np.ndarray:
-        if given.ndim and given.device != x.device:
-            raise DeviceError(
-                f"setitem: a value on {given.device} for a tensor on {x.device}: move it with .to(device)"
-            )
-        values = moved_to(values, x.device)
     try:
-        with beside(x.storage):
-            x.storage[prepared] = values
+        if on_host and given.storage.__class__ is np.ndarray:
+            storage[prepared] = given.storage
+        else:
+            _write_on_gpu(x, prepared, given)
     except (IndexError, TypeError) as error:
         raise _explained("setitem", x, error) from None
     except ValueError:
         target = _read("setitem", x, prepared).shape  # raises where the index is at fault
         raise ShapeError(f"setitem: a value of shape {given.shape} does not fit x[index] of shape {target}") from None
     x._written()
+
+
+def _write_on_gpu(x: Tensor, index: Index, given: Tensor) -> None:
+    if given.ndim and given.device != x.device:
+        raise DeviceError(f"setitem: a value on {given.device} for a tensor on {x.device}: move it with .to(device)")
+    values = moved_to(given.storage, x.device)
+    with beside(x.storage):
+        x.storage[index] = values
 
 
 def _value(x: Tensor, value: Any) -> Tensor:
@@ -335,7 +344,7 @@ def take_along_axis(x: Tensor, indices: Any, /, *, axis: int = -1) -> Tensor:
 def _positions(name: str, indices: Any, keep: bool, x: Tensor, axis: int) -> Array:
     """Integers from whatever a user indexes with, where x lies, and in memory that nobody else writes to if they are to
     `keep`."""
-    found = _index_array(name, indices)
+    found = _index_array(name, indices, x)
     array = found if gpu.is_array(found) else np.asarray(found)
     if array.dtype.kind == "b":
         raise FormatError(f"{name}: indices must be integers, got bool; use x[mask]")

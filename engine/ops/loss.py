@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.device import beside as on_device_of
+from ulpgrad.device import beside as on_device_of, elsewhere
 from ulpgrad.differentiable import Primitive, prepared, whole
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import compute_format, float64
@@ -69,7 +69,7 @@ def _one_hot(target: Tensor, like: Tensor, ignore_index: int, label_smoothing: f
     rows, classes = like.shape
     if like.device.type != "cpu":
         column = reshape(target, (rows, 1))
-        hit = astype(arange(classes, dtype=target.dtype, device=like.device) == column, float64)
+        hit = astype(arange(classes, dtype=target.dtype, device=elsewhere(like.storage)) == column, float64)
         mixed = hit * (1.0 - label_smoothing) + label_smoothing / max(classes, 1)
         return astype(ew.where(column == ignore_index, 0.0, mixed), like.dtype)
     chances = np.full((rows, classes), label_smoothing / max(classes, 1))
@@ -114,7 +114,11 @@ def _weights_of(weight: Tensor | None, target: Tensor, ignore_index: int, like: 
     """Per row the (valid) class, and its weight: 0 where ignored."""
     kept = target != ignore_index
     classes = ew.where(kept, target, 0)
-    row = ones(target.shape, dtype=like.dtype, device=like.device) if weight is None else take(weight, classes, axis=0)
+    row = (
+        ones(target.shape, dtype=like.dtype, device=elsewhere(like.storage))
+        if weight is None
+        else take(weight, classes, axis=0)
+    )
     return classes, ew.where(kept, row, 0.0)
 
 

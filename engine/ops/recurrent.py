@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ulpgrad.device import elsewhere
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ShapeError
 from ulpgrad.kernels.recurrent import spec
@@ -97,7 +98,10 @@ def _prepared(name: str, x: Any, weight_ih: Any, weight_hh: Any, biases: Any, *s
         gates,
         weight_hh,
         bias_hh,
-        *(zeros(state, dtype=gates.dtype, device=gates.device) if s is None else as_tensor(s) for s in states),
+        *(
+            zeros(state, dtype=gates.dtype, device=elsewhere(gates.storage)) if s is None else as_tensor(s)
+            for s in states
+        ),
     )
 
 

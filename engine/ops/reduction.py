@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ulpgrad.device import elsewhere
 from ulpgrad.differentiable import Primitive, apart
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import as_format, compute_format
@@ -81,7 +82,7 @@ def _prod_gradient(g: Tensor, x: Tensor, axis: Shape) -> Tensor:
     order = (*(i for i in range(x.ndim) if i not in axis), *axis)
     moved = permute_dims(x, order)
     rows = reshape(moved, (-1, _count(x.shape, axis)))
-    one = ones((rows.shape[0], 1), dtype=x.dtype, device=x.device)
+    one = ones((rows.shape[0], 1), dtype=x.dtype, device=elsewhere(x.storage))
     before = concat([one, cumulative_prod(rows, axis=1)[:, :-1]], axis=1)
     after = flip(concat([one, cumulative_prod(flip(rows, axis=1), axis=1)[:, :-1]], axis=1), axis=1)
     others = permute_dims(reshape(before * after, moved.shape), tuple(sorted(range(x.ndim), key=order.__getitem__)))
@@ -235,7 +236,7 @@ def _cumulative(name: str, primitive: Any, x: Any, axis: int | None, dtype: Any,
     if not include_initial:
         return out
     shape = tuple(1 if i == where else s for i, s in enumerate(x.shape))
-    first = ones(shape, dtype=out.dtype, device=out.device)
+    first = ones(shape, dtype=out.dtype, device=elsewhere(out.storage))
     return concat([first if name == "cumulative_prod" else first - first, out], axis=where)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ulpgrad.device import elsewhere
 from ulpgrad.kernels.conv.geometry import Pair, output_size
 from ulpgrad.ops.creation import zeros
 from ulpgrad.ops.manipulation import concat, permute_dims, reshape, stack
@@ -16,7 +17,11 @@ def padded(x: Tensor, padding: Pair) -> Tensor:
     """Images (n, c, h, w) between rows and columns of zeros."""
     for axis, width in zip((2, 3), padding, strict=True):
         if width:
-            rim = zeros(tuple(width if i == axis else s for i, s in enumerate(x.shape)), dtype=x.dtype, device=x.device)
+            rim = zeros(
+                tuple(width if i == axis else s for i, s in enumerate(x.shape)),
+                dtype=x.dtype,
+                device=elsewhere(x.storage),
+            )
             x = concat([rim, x, rim], axis=axis)
     return x
 

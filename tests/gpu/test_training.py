@@ -219,9 +219,13 @@ POLICIES = {
     "stochastic fixed point": lambda: ug.policy.Policy(
         weight=ug.Q(1, 10), activation=ug.Q(4, 8), rounding="stochastic", update=ug.Q(1, 12)
     ),
-    "dynamic fixed point": lambda: ug.policy.Policy(weight=ug.policy.DynamicFixed(8), activation=ug.policy.DynamicFixed(8)),
+    "dynamic fixed point": lambda: ug.policy.Policy(
+        weight=ug.policy.DynamicFixed(8), activation=ug.policy.DynamicFixed(8)
+    ),
     "dorefa": lambda: ug.policy.Policy(
-        weight=ug.policy.dorefa.weight(2), activation=ug.policy.dorefa.activation(3), gradient=ug.policy.dorefa.gradient(4)
+        weight=ug.policy.dorefa.weight(2),
+        activation=ug.policy.dorefa.activation(3),
+        gradient=ug.policy.dorefa.gradient(4),
     ),
     "accumulator": lambda: ug.policy.Policy(weight="e4m3fn", activation="e4m3fn", accumulate=ug.Accumulate("e6m9", 16)),
 }
