@@ -1,0 +1,65 @@
+"""What goes by index on a GPU: sums in the CPU's order, bit for bit, and indices that are nowhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ulpgrad import dispatch
+from ulpgrad.errors import ArgumentError, AxisError
+from ulpgrad.formats import as_format
+from ulpgrad.kernels import capabilities, gpu
+from ulpgrad.kernels.embedding import spec as embedding_spec
+from ulpgrad.kernels.gather import spec as gather_spec
+from ulpgrad.kernels.spec import Op
+
+if capabilities.missing("triton") is not None:
+    pytest.skip("Triton is not installed", allow_module_level=True)
+
+
+def on_gpu(op: Op, *arrays: np.ndarray, **params: Any) -> Any:
+    kinds = tuple(as_format(a.dtype) for a in arrays)
+    given = tuple(map(gpu.to_device, arrays))
+    plan = dispatch.make_plan(op, "cuda:0", kinds, given, params)
+    assert plan.rung.name.startswith("cuda/triton"), plan.rung
+    return gpu.to_host(plan.run(*given, **params))
+
+
+def test_sums_are_those_of_one_loop() -> None:
+    """Where one index comes many times, the order of additions shows in the last bits."""
+    rng = np.random.default_rng(0)
+    g = (rng.standard_normal((300, 5)) * 2.0 ** rng.integers(-9, 9, (300, 5))).astype(np.float32)
+    rows = rng.integers(0, 4, 300)
+    wanted, other = np.zeros((4, 5), np.float32), np.zeros((4, 5), np.float32)
+    for i, row in enumerate(rows):
+        wanted[row] += g[i]
+    for i in reversed(range(300)):
+        other[rows[i]] += g[i]
+    assert not np.array_equal(wanted, other)  # the values tell orders apart
+    assert np.array_equal(on_gpu(embedding_spec.embedding_gradient, g, rows, rows=4), wanted)
+    along = np.ascontiguousarray(np.broadcast_to(rows[:, None], g.shape))
+    assert np.array_equal(on_gpu(gather_spec.scatter_add, g, along, axis=0, size=4), wanted)
+
+
+@pytest.mark.parametrize("wrong", [4, -5, 2**40])
+def test_indices_that_are_nowhere_raise(wrong: int) -> None:
+    """At the call, with the CPU's error."""
+    x, index = np.ones((4, 3), np.float32), np.array([0, wrong, 1])
+    with pytest.raises(ArgumentError, match=rf"index {wrong} is not a row"):
+        on_gpu(embedding_spec.embedding, x, index)
+    with pytest.raises(ArgumentError, match=rf"index {wrong} is not a row"):
+        on_gpu(embedding_spec.embedding_gradient, x[:3], index, rows=4)
+    with pytest.raises(AxisError, match=rf"index {wrong} is out of bounds"):
+        on_gpu(gather_spec.take_along_axis, x[:, 0].copy(), index, axis=0)
+    with pytest.raises(AxisError, match=rf"index {wrong} is out of bounds"):
+        on_gpu(gather_spec.scatter_add, np.ones(3, np.float32), index, axis=0, size=4)
+
+
+def test_the_largest_uint64_is_no_index_from_the_end() -> None:
+    x, index = np.ones(4, np.float32), np.array([2**64 - 1], np.uint64)
+    with pytest.raises(AxisError):
+        on_gpu(gather_spec.take_along_axis, x, index, axis=0)
+    with pytest.raises(AxisError):
+        on_gpu(gather_spec.scatter_add, x[:1].copy(), index, axis=0, size=4)
