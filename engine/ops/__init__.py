@@ -17,6 +17,7 @@ from ulpgrad.ops.embedding import *
 from ulpgrad.ops.fixed_point import *
 from ulpgrad.ops.indexing import *
 from ulpgrad.ops.linalg import *
+from ulpgrad.ops.linear_loss import *
 from ulpgrad.ops.loss import *
 from ulpgrad.ops.manipulation import *
 from ulpgrad.ops.methods import bind

@@ -26,7 +26,7 @@ __all__ = ["bce_with_logits", "cross_entropy", "mse_loss", "nll_loss"]
 REDUCTIONS = ("mean", "sum", "none")
 
 
-def _reduced(name: str, losses: Tensor, reduction: str, weights: Tensor | int | None = None) -> Tensor:
+def reduced(name: str, losses: Tensor, reduction: str, weights: Tensor | int | None = None) -> Tensor:
     """Losses as they are, summed, or averaged: over all, over a number of them, or over their weights."""
     if reduction == "none":
         return losses
@@ -157,7 +157,7 @@ def cross_entropy(
         chances = _one_hot(classes, rows, ignore_index, label_smoothing) * weight
         losses = -total(_weighted(chances, log_softmax(rows)), axis=-1)
         counted = _weights_of(weight, classes, ignore_index, rows)[1]
-    return _reduced("cross_entropy", reshape(losses, target.shape), reduction, counted)
+    return reduced("cross_entropy", reshape(losses, target.shape), reduction, counted)
 
 
 @remembered
@@ -171,7 +171,7 @@ def _counted_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int, la
     """The mean over what counts, counted on the GPU so that nobody waits for the number."""
     rows, classes = _rows("cross_entropy", logits, target)
     losses = _cross_entropy(rows, classes, ignore_index=ignore_index, label_smoothing=label_smoothing)
-    return _reduced("cross_entropy", losses, "mean", astype(classes != ignore_index, compute_format(losses.dtype)))
+    return reduced("cross_entropy", losses, "mean", astype(classes != ignore_index, compute_format(losses.dtype)))
 
 
 def _cross_entropy_of_chances(
@@ -190,7 +190,7 @@ def _cross_entropy_of_chances(
     if weight is not None:
         target = target * reshape(weight, (classes, *(1,) * (logits.ndim - axis - 1)))
     losses = -total(_weighted(target, log_softmax(logits, axis=axis)), axis=axis)
-    return _reduced("cross_entropy", losses, reduction)
+    return reduced("cross_entropy", losses, reduction)
 
 
 def _check_classes(name: str, target: Tensor, classes: int, ignore_index: int) -> None:
@@ -211,7 +211,7 @@ def nll_loss(
     valid, weights = _weights_of(weight, classes, ignore_index, rows)
     chosen = reshape(take_along_axis(rows, reshape(valid, (-1, 1)), axis=1), (-1,))
     losses = reshape(-_weighted(weights, chosen), target.shape)
-    return _reduced("nll_loss", losses, reduction, weights)
+    return reduced("nll_loss", losses, reduction, weights)
 
 
 # Values
@@ -230,7 +230,7 @@ def mse_loss(x: Any, target: Any, reduction: str = "mean") -> Tensor:
     """(x - target)^2, of two tensors of one shape."""
     x, target = prepared("mse_loss", *operands("mse_loss", x, target))
     _same_shape("mse_loss", x, target)
-    return _reduced("mse_loss", ew.square(x - target), reduction)
+    return reduced("mse_loss", ew.square(x - target), reduction)
 
 
 @remembered
@@ -250,4 +250,4 @@ def bce_with_logits(
     if pos_weight is not None:
         positive = positive * ((pos_weight - 1.0) * target + 1.0)
     losses = (1.0 - target) * x + positive
-    return _reduced("bce_with_logits", losses if weight is None else losses * weight, reduction)
+    return reduced("bce_with_logits", losses if weight is None else losses * weight, reduction)

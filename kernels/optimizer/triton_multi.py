@@ -22,7 +22,7 @@ from ulpgrad.kernels.registry import kernel
 from ulpgrad.kernels.spec import Op
 from ulpgrad.kernels.triton_launch import launch, tl, triton
 
-CHUNK = 4096  # values to a program
+CHUNK = 16384  # bytes of each array to a program
 
 
 @triton.jit
@@ -227,12 +227,13 @@ def step_of(op: Op) -> Callable[..., None]:
 
 def _run(op: Op, parameters: list[list[Any]], has_buffer: bool, params: dict[str, Any]) -> None:
     dtype, device = parameters[0][0].dtype, parameters[0][0].device.id
+    chunk = CHUNK // dtype.itemsize
     addresses = tuple(tuple(a.data.ptr for a in arrays) for arrays in parameters)
-    table = _table(device, addresses, tuple(arrays[0].size for arrays in parameters), dtype.itemsize, CHUNK)
+    table = _table(device, addresses, tuple(arrays[0].size for arrays in parameters), dtype.itemsize, chunk)
     function, values, constants = LAUNCHED[op](has_buffer, **params)
     is_aligned = all(address % 16 == 0 for group in addresses for address in group)
     launch(function, (table.shape[1],), table, _settings(device, tuple(map(float, values)), dtype), **constants,
-           KIND=tl.float64 if dtype.itemsize == 8 else tl.float32, ALIGNED=is_aligned, CHUNK=CHUNK,
+           KIND=tl.float64 if dtype.itemsize == 8 else tl.float32, ALIGNED=is_aligned, CHUNK=chunk,
            num_warps=8)  # fmt: skip
 
 

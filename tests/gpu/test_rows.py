@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ulpgrad as ug
 from ulpgrad import dispatch
 from ulpgrad.formats import Format, as_format, float32
 from ulpgrad.kernels import capabilities, gpu, registry
@@ -111,3 +112,17 @@ def test_long_lines(name: str, rung: str, operands: Any, params: dict[str, Any])
         check(registry.find(name), arrays, formats, params, call)
     first, second = (found if isinstance(found, tuple) else (found,) for found in again)
     assert [a.tobytes() for a in first] == [b.tobytes() for b in second]
+
+
+def test_linear_cross_entropy() -> None:
+    """By chunks on the GPU as on the CPU."""
+    found = []
+    for device in ("cpu", "cuda"):
+        x, weight = (ug.asarray(a.astype(np.float32)).to(device) for a in (X[:, :8], X[:, 8:16]))
+        x.requires_grad = weight.requires_grad = True
+        ug.linear_cross_entropy(
+            x, weight, None, ug.asarray([1, 4, 3, 0, 2]).to(device), ignore_index=3, chunk=2
+        ).backward()
+        found.append([t.grad.to("cpu").numpy() for t in (x, weight)])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

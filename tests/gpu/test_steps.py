@@ -32,7 +32,7 @@ STEPS = [
 def test_many_parameters_in_one_launch(
     name: str, states: int, params: Any, form: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(triton_multi, "CHUNK", 32)
+    monkeypatch.setattr(triton_multi, "CHUNK", 32 * form.itemsize)
     launched: list[Any] = []
     real = triton_multi.launch
     monkeypatch.setattr(triton_multi, "launch", lambda *a, **k: (launched.append(a[1]), real(*a, **k))[1])
