@@ -1,12 +1,15 @@
 // Pooling by its definition: a thread makes one result, and neighbouring threads results that are neighbours in memory.
+#include "activation.cuh"
 #include "element.cuh"
 #include "pool_window.cuh"
 
 namespace ulpgrad {
 
-// The largest value of a window and its place in the image: the first of equal ones, NaN before all.
+// The largest value of a window and its place in the image: the first of equal ones, NaN before all. After a
+// convolution its activation, which is then applied to fewer values.
 template <class T>
-__global__ void max_pool(T* y, long long* places, const T* x, Pool p, Strides xs, Strides ys, Strides ps) {
+__global__ void max_pool(T* y, long long* places, const T* x, Pool p, Strides xs, Strides ys, Strides ps,
+                         int activation) {
   for_each_element(p.images, p.channels, p.y.positions, p.x.positions, ys.channel == 1, [&](const Element& e) {
     const Span rows = span_of(p.y, e.y), columns = span_of(p.x, e.x);
     const T* const plane = x + offset_of(xs, e.image, e.channel, 0, 0);
@@ -21,7 +24,7 @@ __global__ void max_pool(T* y, long long* places, const T* x, Pool p, Strides xs
         }
       }
     }
-    y[offset_of(ys, e.image, e.channel, e.y, e.x)] = narrow<T>(best);
+    y[offset_of(ys, e.image, e.channel, e.y, e.x)] = narrow<T>(activated(best, activation));
     places[offset_of(ps, e.image, e.channel, e.y, e.x)] = place;
   });
 }

@@ -129,7 +129,7 @@ def channels_last(weight: Any, axis: int) -> Any:
 
 
 def activation_number(name: str | None) -> np.int32:
-    """As `enum Activation` of csrc/cuda/conv_sums.cuh numbers them."""
+    """As `enum Activation` of csrc/cuda/activation.cuh numbers them."""
     return np.int32(0 if name is None else 1 + ACTIVATIONS.index(name))
 
 

@@ -309,6 +309,7 @@ conv2d_max_pool = Op(
     formats=FLOATS,
     flops=_flops,
     samples=_conv2d_max_pool_samples,
+    key=_key,
     ulps=ULPS,
     magnitude=_pool_magnitude,
 )

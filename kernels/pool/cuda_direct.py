@@ -7,6 +7,7 @@ passed over, since looking for them would make the program wait.) Next limit: me
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from ulpgrad.formats import Format, bfloat16, float16, float32, float64, int64
 from ulpgrad.kernels import gpu
-from ulpgrad.kernels.conv.cuda_arguments import WINDOW, cdiv, images_like, strides
+from ulpgrad.kernels.conv.cuda_arguments import WINDOW, activation_number, cdiv, images_like, strides
 from ulpgrad.kernels.conv.geometry import Pair, output_size
 from ulpgrad.kernels.cuda_compile import Kernel, c_type
 from ulpgrad.kernels.pool import spec
@@ -49,19 +50,28 @@ def launch(chosen: Kernel, results: int, *arguments: Any) -> None:
         chosen.launch((min(cdiv(results, THREADS), 2**31 - 1), 1, 1), (THREADS, 1, 1), *arguments)
 
 
+def largest(
+    chosen: Kernel,
+    x: Any,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    activation: str | None = None,
+) -> tuple[Any, Any]:
+    """The activation of the largest value of each window, and that value's place in its image."""
+    positions = output_size(x.shape[2:], kernel_size, stride, padding, dilation)
+    y = images_like(x, *x.shape[:2], *positions)
+    places = gpu.xp().empty_like(y, np.int64)
+    geometry = pool(x, x.shape[2:], positions, kernel_size, stride, padding, dilation)
+    layouts = strides(x), strides(y), strides(places)
+    launch(chosen, y.size, y, places, x, geometry, *layouts, activation_number(activation))
+    return y, places
+
+
 @kernel(spec.max_pool2d, "cuda/cuda-direct", rank=60, formats=FORMATS, build=True)
 def max_pool2d(request: Request) -> Callable[..., Any]:
-    chosen = MAXIMUM[request.formats[0]]
-
-    def run(x: Any, *, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Any:
-        positions = output_size(x.shape[2:], kernel_size, stride, padding, dilation)
-        y = images_like(x, *x.shape[:2], *positions)
-        indices = gpu.xp().empty_like(y, np.int64)
-        geometry = pool(x, x.shape[2:], positions, kernel_size, stride, padding, dilation)
-        launch(chosen, y.size, y, indices, x, geometry, strides(x), strides(y), strides(indices))
-        return y, indices
-
-    return run
+    return functools.partial(largest, MAXIMUM[request.formats[0]])
 
 
 @kernel(spec.max_pool2d_gradient, "cuda/cuda-direct", rank=60, formats=(*SUMMED, int64), build=True)

@@ -111,6 +111,19 @@ def test_both_layouts_and_every_run_give_the_same_bits(op: Op, rung: str) -> Non
     assert len(bits) == 1
 
 
+def test_a_pooled_convolution_in_16_bits_is_rounded_once() -> None:
+    """With an activation between rounding and result, the sums stay in float32."""
+    random = np.random.default_rng(2)
+    x, weight = random.normal(size=(2, 8, 6, 7)), random.normal(size=(16, 8, 3, 3)) / 4
+    params = {k: v for k, v in SAME.items() if k != "groups"} | {"window": (2, 3), "activation": "gelu"}
+    codes = tuple(stored(bfloat16, a, True) for a in (x, weight))
+    y, places = run(spec.conv2d_max_pool, "cuda/cuda-pooled", bfloat16, (*codes, None), params)
+    want, largest = spec.conv2d_max_pool.reference(*map(bfloat16.exact, codes), None, **params)
+    np.testing.assert_array_equal(gpu.to_host(places), largest)
+    np.testing.assert_allclose(bfloat16.exact(gpu.to_host(y)), want, rtol=2.0**-8, atol=1e-6)
+    assert y.strides[1] == y.itemsize
+
+
 ONES = np.ones((1, 4, 3, 3), "f")
 
 
