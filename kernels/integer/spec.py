@@ -236,8 +236,13 @@ def _conv2d_samples() -> Iterable[Sample]:
             )
 
 
-def _result(*_: Format | None, accumulator: Any = None, **__: Any) -> Format:
+def result_format(accumulator: Any) -> Format:
+    """int32, or int64 for accumulators wider than that."""
     return int32 if as_accumulator(accumulator).bits <= 32 else int64
+
+
+def _result(*_: Format | None, accumulator: Any = None, **__: Any) -> Format:
+    return result_format(accumulator)
 
 
 def _products(a: Any, b: Any) -> float:
@@ -249,10 +254,11 @@ def _conv2d_flops(x: Any, weight: Any, *, stride: Pair, padding: Pair, dilation:
     return 2.0 * x.shape[0] * math.prod(weight.shape) * math.prod(positions)
 
 
-def _needs_wide(k: int, x1: Any, x2: Any, accumulator: Any) -> tuple[Accumulator, bool]:
+def _needs_wide(k: int, x1: Any, x2: Any, accumulator: Any) -> tuple[Accumulator, bool, bool]:
+    """The accumulator; whether 64 bits do not hold all steps; and whether it sees several sums for a result."""
     chosen = as_accumulator(accumulator)
     plain = chosen in (INT32, INT64)
-    return chosen, not plain and not fits_int64(chosen, k, x1.dtype, x2.dtype)
+    return chosen, not plain and not fits_int64(chosen, k, x1.dtype, x2.dtype), chosen.chunk < k
 
 
 # The first operand alone "takes part" in promotion, which leaves every operand in its own format.
@@ -289,5 +295,5 @@ integer_conv2d = Op(
 
 __all__ = [
     "FORMATS", "conv2d_by_matmul", "fits_int64", "integer_conv2d", "integer_matmul", "overflowed", "reference",
-    "result_dtype", "taps",
+    "result_dtype", "result_format", "taps",
 ]  # fmt: skip

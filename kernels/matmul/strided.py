@@ -64,7 +64,7 @@ def alignment(n: int) -> int:
 
 class Facts(NamedTuple):
     """What the choice of a kernel for a product depends on: how its operands lie, the leading axes that are left, whether
-    there is one row or one column, and the alignment of the result's rows."""
+    there is one row or one column, and how the lengths of the result's rows and of k are aligned."""
 
     a: str | None
     b: str | None
@@ -72,6 +72,7 @@ class Facts(NamedTuple):
     one_row: bool
     one_column: bool
     aligned: int
+    deep: int
 
     @property
     def vector(self) -> bool:
@@ -84,7 +85,8 @@ def of_product(a: Any, b: Any) -> Facts | None:
         return None
     flat = a.ndim == b.ndim == 2 or is_more_rows(a, b)
     rows = math.prod(a.shape[:-1]) if flat else a.shape[-2]
-    return Facts(lies(a), lies(b), 0 if flat else len(stack(a, b)), rows == 1, b.shape[-1] == 1, alignment(b.shape[-1]))
+    return Facts(lies(a), lies(b), 0 if flat else len(stack(a, b)), rows == 1, b.shape[-1] == 1, alignment(b.shape[-1]),
+                 alignment(a.shape[-1]))  # fmt: skip
 
 
 def of_layer(x: Any, weight: Any, *_: Any) -> Facts | None:
@@ -94,4 +96,6 @@ def of_layer(x: Any, weight: Any, *_: Any) -> Facts | None:
     contiguous = x.ndim == 2 or x.flags.c_contiguous
     a = lies(x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])) if contiguous else None
     outputs = weight.shape[0]
-    return Facts(a, lies(weight.T), 0, math.prod(x.shape[:-1]) == 1, outputs == 1, alignment(outputs))
+    return Facts(
+        a, lies(weight.T), 0, math.prod(x.shape[:-1]) == 1, outputs == 1, alignment(outputs), alignment(x.shape[-1])
+    )

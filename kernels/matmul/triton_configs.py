@@ -30,8 +30,9 @@ class Config(NamedTuple):
         }  # fmt: skip
 
 
-# Kinds: "half" (float16, bfloat16), "float8", "bytes" (8-bit integers), "single" (float32 as three products of tf32), "ieee"
-# (float32 on the ordinary units), "double", "integer" (whole numbers on the ordinary units).
+# Kinds: "half" (float16, bfloat16), "float8" (with a second set of sums), "float8, unpromoted", "bytes" (8-bit integers), "words"
+# (16-bit ones by bytes), "exact" (the same in 64 bits), "single" (float32 as three products of tf32), "ieee" (float32 on the
+# ordinary units), "double", "integer" (whole numbers on the ordinary units).
 TABLE: dict[tuple[int, str], tuple[Config, ...]] = {
     (90, "half"): (
         Config(128, 256, 64, 8, 3), Config(128, 128, 64, 8, 4), Config(64, 128, 64, 4, 4), Config(64, 64, 64, 4, 4),
@@ -41,8 +42,12 @@ TABLE: dict[tuple[int, str], tuple[Config, ...]] = {
         Config(128, 256, 32, 8, 3), Config(128, 128, 32, 4, 4), Config(64, 128, 32, 4, 4), Config(64, 64, 32, 4, 4),
         Config(32, 64, 32, 4, 4), Config(16, 64, 32, 4, 4), Config(32, 32, 32, 4, 3), Config(16, 16, 32, 2, 3),
     ),
-    (90, "float8"): (
+    (90, "float8, unpromoted"): (
         Config(128, 256, 128, 8, 3), Config(128, 128, 128, 8, 4), Config(64, 128, 128, 4, 4), Config(64, 64, 64, 4, 4),
+        Config(32, 32, 64, 4, 3), Config(16, 32, 32, 2, 3),
+    ),
+    (90, "float8"): (
+        Config(128, 128, 128, 8, 4), Config(64, 128, 128, 4, 4), Config(64, 64, 64, 4, 4),
         Config(32, 32, 64, 4, 3), Config(16, 32, 32, 2, 3),
     ),
     (80, "float8"): (
@@ -62,6 +67,12 @@ TABLE: dict[tuple[int, str], tuple[Config, ...]] = {
     (90, "bytes"): (
         Config(128, 256, 128, 8, 3), Config(128, 128, 128, 8, 4), Config(64, 64, 64, 4, 4), Config(32, 32, 64, 4, 3),
         Config(16, 32, 32, 2, 3),
+    ),
+    (80, "words"): (
+        Config(64, 128, 32, 8, 3), Config(64, 64, 32, 4, 3), Config(32, 32, 64, 4, 3), Config(16, 32, 32, 2, 3),
+    ),
+    (80, "exact"): (
+        Config(64, 64, 32, 8, 3), Config(32, 64, 32, 4, 3), Config(32, 32, 32, 4, 3), Config(16, 32, 32, 2, 3),
     ),
     (80, "bytes"): (
         Config(128, 128, 64, 8, 3), Config(64, 64, 64, 4, 4), Config(32, 32, 64, 4, 3), Config(16, 32, 32, 2, 3),

@@ -67,10 +67,10 @@ def as_float8(x, EXPONENT_BITS: tl.constexpr):
 
 
 @triton.jit
-def stored(y, out, EXPONENT_BITS: tl.constexpr):
-    """Values as elements of `out`: codes of an 8-bit float where `EXPONENT_BITS` says so, else rounded by a conversion."""
+def stored(y, TYPE: tl.constexpr, EXPONENT_BITS: tl.constexpr):
+    """Values as a result's elements: codes of an 8-bit float where `EXPONENT_BITS` says so, else converted to `TYPE`."""
     if EXPONENT_BITS > 0:
         result = as_float8(y, EXPONENT_BITS)
     else:
-        result = y.to(out.dtype.element_ty)
+        result = y.to(TYPE)
     return result

@@ -35,6 +35,22 @@ def place_of(tile, down, across, GROUP: tl.constexpr):
 
 
 @triton.jit
+def tile_of(
+    m, n, inner, stride_a0, stride_a1, stride_b0, stride_b1, INDEX: tl.constexpr, GROUP: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """This program's rows [r, 1] and columns [1, c], where its matrices begin in a and b, and which of the stack they are."""
+    down, across = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
+    matrix = (tl.program_id(0) // (down * across)).to(tl.int64)
+    i, j = place_of(tl.program_id(0) % (down * across), down, across, GROUP)
+    rows = (i * BLOCK_M + tl.arange(0, BLOCK_M)).to(INDEX)[:, None]
+    columns = (j * BLOCK_N + tl.arange(0, BLOCK_N)).to(INDEX)[None, :]
+    from_a = (matrix // inner) * stride_a0 + (matrix % inner) * stride_a1
+    from_b = (matrix // inner) * stride_b0 + (matrix % inner) * stride_b1
+    return rows, columns, from_a, from_b, matrix
+
+
+@triton.jit
 def multiply(
     out, a, b, scale, bias, residual, factor, m, n, k, inner, stride_a0, stride_a1, stride_am, stride_ak,
     stride_b0, stride_b1, stride_bk, stride_bn, stride_rm, stride_rn,
@@ -42,17 +58,12 @@ def multiply(
     PRECISION: tl.constexpr, WHOLE_K: tl.constexpr, WIDEN: tl.constexpr, IMPRECISE: tl.constexpr, GROUP: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    down, across = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
-    tiles = down * across
-    matrix = (tl.program_id(0) // tiles).to(tl.int64)
-    i, j = place_of(tl.program_id(0) % tiles, down, across, GROUP)
-    rows = (i * BLOCK_M + tl.arange(0, BLOCK_M)).to(INDEX)[:, None]
-    columns = (j * BLOCK_N + tl.arange(0, BLOCK_N)).to(INDEX)[None, :]
+    rows, columns, start_a, start_b, matrix = tile_of(
+        m, n, inner, stride_a0, stride_a1, stride_b0, stride_b1, INDEX, GROUP, BLOCK_M, BLOCK_N
+    )  # fmt: skip
     steps = tl.arange(0, BLOCK_K).to(INDEX)
-    a += (matrix // inner) * stride_a0 + (matrix % inner) * stride_a1
-    b += (matrix // inner) * stride_b0 + (matrix % inner) * stride_b1
-    from_a = a + rows * stride_am + steps[None, :] * stride_ak
-    from_b = b + steps[:, None] * stride_bk + columns * stride_bn
+    from_a = a + start_a + rows * stride_am + steps[None, :] * stride_ak
+    from_b = b + start_b + steps[:, None] * stride_bk + columns * stride_bn
     sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for start in range(0, k, BLOCK_K):
         if WHOLE_K:
@@ -70,7 +81,7 @@ def multiply(
         sums, rows, columns, m, n, scale, bias, residual, factor, stride_rm, stride_rn, ACTIVATION, FACTOR
     )  # fmt: skip
     place = matrix * m * n + rows.to(tl.int64) * n + columns
-    tl.store(out + place, stored(result, out, EXPONENT_BITS), (rows < m) & (columns < n))
+    tl.store(out + place, stored(result, out.dtype.element_ty, EXPONENT_BITS), (rows < m) & (columns < n))
 
 
 def precision() -> str:

@@ -95,10 +95,13 @@ class Product:
     def arguments(self, out: Any) -> tuple[Any, ...]:
         """out, a, b, the end's operands, sizes, steps and strides, in the order of the kernels' parameters."""
         shown = out if self.exponent_bits else typed(out, self.out_form)
-        return (
-            shown, typed(self.a, self.form), typed(self.b, self.form), *self.ends(), self.m, self.n, self.k, self.inner,
-            *self.a_steps, *strides(self.a)[-2:], *self.b_steps, *strides(self.b)[-2:], *self.residual_strides(),
-        )  # fmt: skip
+        a, b = typed(self.a, self.form), typed(self.b, self.form)
+        return (shown, a, b, *self.ends(), *self.places(), *self.residual_strides())
+
+    def places(self) -> tuple[int, ...]:
+        """m, n, k, the inner axis of the stack, and steps and strides of a and b."""
+        of_a, of_b = (*self.a_steps, *strides(self.a)[-2:]), (*self.b_steps, *strides(self.b)[-2:])
+        return (self.m, self.n, self.k, self.inner, *of_a, *of_b)
 
     def matrices(self) -> tuple[Any, Any]:
         """The operands as one matrix or one stack of them, where at most one leading axis is left."""
@@ -145,10 +148,14 @@ def linear(
     factor: float = 1.0, dtype: Format | None = None, packed: Any = None,
 ) -> Product:  # fmt: skip
     """x @ weight.T and what follows, with the leading axes of x folded to rows."""
-    scale, bias = (None if v is None else gpu.contiguous(v) for v in (scale, bias))
-    end = End(scale, bias, None if residual is None else layout.rows(residual), activation, factor)
+    end = End(vector(scale), vector(bias), None if residual is None else layout.rows(residual), activation, factor)
     shape = (*x.shape[:-1], weight.shape[0])
     return Product(layout.rows(x), weight.T, form, shape, dtype or form, end=end)
+
+
+def vector(x: Any) -> Any:
+    """One value for each column, contiguous; None as it is."""
+    return None if x is None else gpu.contiguous(x)
 
 
 Run = Callable[[Product], Any]
@@ -180,4 +187,16 @@ def sum_type(form: Format) -> Any:
     return tl.float32
 
 
-__all__ = ["FLOAT8", "PROMOTED", "End", "Product", "bits", "folded", "linear", "linear_by", "matmul_by", "sum_type"]
+__all__ = [
+    "FLOAT8",
+    "PROMOTED",
+    "End",
+    "Product",
+    "bits",
+    "folded",
+    "linear",
+    "linear_by",
+    "matmul_by",
+    "sum_type",
+    "vector",
+]

@@ -16,7 +16,7 @@ from ulpgrad.formats import Format, bfloat16, float16, float32
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.matmul import spec, triton_configs as configs, triton_operands as operands
 from ulpgrad.kernels.matmul.strided import Facts, lies, of_layer, of_product
-from ulpgrad.kernels.matmul.triton_epilogue import finish
+from ulpgrad.kernels.matmul.triton_epilogue import finish, stored
 from ulpgrad.kernels.matmul.triton_grouped import place_of, precision
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.triton_launch import cdiv, descriptor, launch, tl, triton
@@ -37,7 +37,7 @@ def block(described, matrix, row, column, STACKED: tl.constexpr, ROWS: tl.conste
 @triton.jit
 def multiply(
     out, a, b, scale, bias, residual, factor, m, n, k, count, stride_rm, stride_rn,
-    ACTIVATION: tl.constexpr, FACTOR: tl.constexpr, PRECISION: tl.constexpr, IMPRECISE: tl.constexpr,
+    ACTIVATION: tl.constexpr, FACTOR: tl.constexpr, EXPONENT_BITS: tl.constexpr, PRECISION: tl.constexpr, IMPRECISE: tl.constexpr,
     A_STACKED: tl.constexpr, A_TURNED: tl.constexpr, B_STACKED: tl.constexpr, B_TURNED: tl.constexpr,
     OUT_STACKED: tl.constexpr, GROUP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -64,14 +64,15 @@ def multiply(
             columns = first + tl.arange(0, BLOCK_N // 2)[None, :]
             result = finish(
                 halves[side], rows, columns, m, n, scale, bias, residual, factor, stride_rm, stride_rn, ACTIVATION, FACTOR
-            ).to(out.dtype)  # fmt: skip
+            )  # fmt: skip
+            result = stored(result, out.dtype, EXPONENT_BITS)
             if OUT_STACKED:
                 out.store([matrix, i * BLOCK_M, first], result.reshape(1, BLOCK_M, BLOCK_N // 2))
             else:
                 out.store([i * BLOCK_M, first], result)
 
 
-def described(x: Any, form: Format, rows: int, columns: int) -> tuple[Any, bool, bool]:
+def described(x: Any, form: Format | None, rows: int, columns: int) -> tuple[Any, bool, bool]:
     """A matrix or stack as a descriptor of blocks, whether it is a stack, and whether it lies with its columns together, which
     are then the descriptor's rows."""
     turned, stacked = lies(x) == "columns", x.ndim == 3
@@ -79,20 +80,19 @@ def described(x: Any, form: Format, rows: int, columns: int) -> tuple[Any, bool,
     return descriptor(shown, form, (1, *size) if stacked else size), stacked, turned
 
 
-def run(product: operands.Product, imprecise: int | None = None) -> Any:
+def run(product: operands.Product, imprecise: int | None = None, kind: str = "") -> Any:
     """The whole product, a program a multiprocessor."""
     out, m, n, count = product.result(), product.m, product.n, product.count
-    config = configs.choose(configs.kind(product.form), m, n, count)
+    config = configs.choose(kind or configs.kind(product.form), m, n, count)
     left, right = product.matrices()
     a, a_stacked, a_turned = described(left, product.form, config.m, config.k)
     b, b_stacked, b_turned = described(right, product.form, config.k, config.n)
-    to, out_stacked, _ = described(
-        out.reshape((count, m, n) if count > 1 else (m, n)), product.out_form, config.m, config.n // 2
-    )
+    whole = out.reshape((count, m, n) if count > 1 else (m, n))
+    to, out_stacked, _ = described(whole, None if product.exponent_bits else product.out_form, config.m, config.n // 2)
     tiles = count * cdiv(m, config.m) * cdiv(n, config.n)
     launch(
         multiply, (min(tiles, gpu.processors()),), to, a, b, *product.ends(), m, n, product.k, count,
-        *product.residual_strides(), ACTIVATION=product.end.activation, FACTOR=product.end.factor != 1.0,
+        *product.residual_strides(), **product.constants(),
         PRECISION=precision() if product.form is float32 else "ieee", IMPRECISE=imprecise, A_STACKED=a_stacked,
         A_TURNED=a_turned, B_STACKED=b_stacked, B_TURNED=b_turned, OUT_STACKED=out_stacked, GROUP=config.group,
         **config.blocks,

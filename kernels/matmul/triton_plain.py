@@ -45,7 +45,7 @@ def multiply(
         sums, rows, columns, m, n, scale, bias, residual, factor, stride_rm, stride_rn, ACTIVATION, FACTOR
     )  # fmt: skip
     place = matrix * m * n + rows.to(tl.int64) * n + columns
-    tl.store(out + place, stored(result, out, EXPONENT_BITS), (rows < m) & (columns < n))
+    tl.store(out + place, stored(result, out.dtype.element_ty, EXPONENT_BITS), (rows < m) & (columns < n))
 
 
 def run(product: operands.Product) -> Any:
