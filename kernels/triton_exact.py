@@ -31,6 +31,7 @@ from ulpgrad.kernels.triton_math import (
     normal_exponent,
     normal_of,
     rest,
+    rint,
     scaled,
     signbit,
     times_log2_e,
@@ -63,47 +64,16 @@ def halved(x):
 
 
 @triton.jit
-def product_rest(x, y, product):
-    """x y - product, where `product` is x y rounded: by products of halves, since there is no fused one in the interpreter."""
+def product_of(x, y):
+    """(p, rest): x y as a sum. By products of halves, since the interpreter has no fused one; and p is made even, which keeps the
+    compiler from fusing its product into sums, where its rounding would count twice."""
+    p = from_bits(bits_of(x * y) & -2)
     x_high, y_high = halved(x), halved(y)
     x_low, y_low = x - x_high, y - y_high
-    return ((x_high * y_high - product) + x_high * y_low + x_low * y_high) + x_low * y_low
+    return p, ((x_high * y_high - p) + x_high * y_low + x_low * y_high) + x_low * y_low
 
 
 # --- quotients
-
-
-@triton.jit
-def rest_of(x, q, y):
-    """x - q y, exact if q is within one of x / y."""
-    if x.dtype == tl.float64:
-        product = q * y
-        return (x - product) - product_rest(q, y, product)
-    else:
-        return (x.to(tl.float64) - q.to(tl.float64) * y.to(tl.float64)).to(tl.float32)
-
-
-@triton.jit
-def is_counted(ratio):
-    """Whether a quotient is small enough to be a whole number with all its digits."""
-    if ratio.dtype == tl.float64:
-        return tl.abs(ratio) < 4503599627370496.0
-    else:
-        return tl.abs(ratio) < 8388608.0
-
-
-@triton.jit
-def floor_divide(x, y):
-    """The floor of the exact quotient, which rounding x / y may have carried over a whole number."""
-    ratio = divide(x, y)
-    q = floor(ratio)
-    if x.dtype == tl.float64:
-        scale = tl.where(tl.abs(x) > 1e300, 8.673617379884035e-19, 1.0).to(tl.float64)  # q y may be more than there is
-        r = tl.where(q == 0.0, x, rest_of(x * scale, q, y * scale))
-    else:
-        r = tl.where(q == 0.0, x, rest_of(x, q, y))
-    lowered = tl.where(is_counted(ratio) & (r != 0.0) & (signbit(r) != signbit(y)), q - 1.0, q)
-    return tl.where(isinf(x) & (y != 0.0), float("nan"), tl.where(lowered == 0.0, copysign(lowered, ratio), lowered))
 
 
 @triton.jit
@@ -155,23 +125,38 @@ def scaled_whole(x, n):
 
 
 @triton.jit
-def remainder(x, y):
-    """By the rounded quotient, which may be off by one; where it has more digits than a float, or the products in `rest_of` would
-    be subnormal, by whole numbers."""
-    ratio = divide(x, y)
-    q = trunc(ratio)
-    r = tl.where(q == 0.0, x, rest_of(x, q, y))
-    step = copysign(y, x)
-    r = tl.where((r != 0.0) & (signbit(r) != signbit(x)), r + step, tl.where(tl.abs(r) >= tl.abs(y), r - step, r))
-    is_near = is_counted(ratio)
+def fmod(x, y):
+    """C's: the remainder with the sign of x. In float32 by the rounded quotient, which may be off by one, its product exact in
+    float64; where it has more digits than a float, and in float64, in whole numbers."""
     if x.dtype == tl.float64:
-        is_near = is_near & ((tl.abs(x) > 1e-280) | (q == 0.0))
-    has_far = isfinite(x) & isfinite(y) & (y != 0.0) & (is_near == 0)
-    r = tl.where(is_near, r, float("nan"))
-    if tl.max(has_far.to(tl.int32)) > 0:
-        r = tl.where(has_far, far_remainder(x, y), r)
+        r = far_remainder(x, y)
+    else:
+        ratio = divide(x, y)
+        q = trunc(ratio)
+        r = (x.to(tl.float64) - q.to(tl.float64) * y.to(tl.float64)).to(tl.float32)
+        r, step = tl.where(q == 0.0, x, r), copysign(y, x)
+        r = tl.where((r != 0.0) & (signbit(r) != signbit(x)), r + step, tl.where(tl.abs(r) >= tl.abs(y), r - step, r))
+        is_far = isfinite(x) & isfinite(y) & (y != 0.0) & ((tl.abs(ratio) < 8388608.0) == 0)
+        if tl.max(is_far.to(tl.int32)) > 0:
+            r = tl.where(is_far, far_remainder(x, y), r)
+    return tl.where(isfinite(x) & (y == y) & (y != 0.0), r, float("nan"))
+
+
+@triton.jit
+def remainder(x, y):
+    r = fmod(x, y)
     r = tl.where((r != 0.0) & (signbit(r) != signbit(y)), r + y, r)
     return tl.where(r == 0.0, copysign(r, y), r)
+
+
+@triton.jit
+def floor_divide(x, y):
+    """Of what is left of x without the remainder: the quotient is a whole number, but for its rounding."""
+    r, ratio = fmod(x, y), divide(x, y)
+    q = (x.to(tl.float64) - r.to(tl.float64)) / y.to(tl.float64)
+    q = rint(tl.where((r != 0.0) & (signbit(r) != signbit(y)), q - 1.0, q)).to(x.dtype)
+    q = tl.where(q == 0.0, copysign(q, ratio), q)
+    return tl.where(y == 0.0, ratio, q)
 
 
 # --- powers
@@ -183,25 +168,25 @@ def power_of(a, y):
     n, f = normal_exponent(a), fraction_of(normal_of(a))
     divisor = 2.0 + f
     s = f / divisor
-    product = s * divisor
-    s_rest = (((f - product) - product_rest(s, divisor, product)) - s * (f - (divisor - 2.0))) / divisor
-    z = s * s
-    z_rest = product_rest(s, s, z) + 2.0 * s * s_rest
+    product, lost = product_of(s, divisor)
+    s_rest = (((f - product) - lost) - s * (f - (divisor - 2.0))) / divisor
+    z, lost = product_of(s, s)
+    z_rest = lost + 2.0 * s * s_rest
     higher = z * evaluate(z, LOG_HIGHER, 7)
     terms = 0.6666666666666666 + higher
     terms_rest = ((0.6666666666666666 - terms) + higher) + 3.700743415417188e-17
-    cube = s * z
-    cube_rest = product_rest(s, z, cube) + s * z_rest + s_rest * z
-    tail = cube * terms
-    tail_rest = product_rest(cube, terms, tail) + cube * terms_rest + cube_rest * terms
+    cube, lost = product_of(s, z)
+    cube_rest = lost + s * z_rest + s_rest * z
+    tail, lost = product_of(cube, terms)
+    tail_rest = lost + cube * terms_rest + cube_rest * terms
     near = 2.0 * s + tail
     near_rest = ((2.0 * s - near) + tail) + (2.0 * s_rest + tail_rest)
-    whole = n * LN2_HIGH
+    whole = n * LN2_HIGH  # exact
     log_a = whole + near
     log_rest = ((whole - log_a) + near) + (near_rest + n * LN2_LOW)
     log_a = log_edges(log_a, a, 0.0)
-    x = y * log_a
-    small = product_rest(y, log_a, x) + y * log_rest
+    x, lost = product_of(y, log_a)
+    small = lost + y * log_rest
     is_large = (tl.abs(x) < 750.0) == 0
     x, small = clamped(x, -746.0, 711.0, -746.0, 711.0), tl.where(is_large, 0.0, small)
     n = times_log2_e(x)

@@ -7,7 +7,7 @@ any size. Written in operations of `tl` alone, like triton_math.py.
 
 from __future__ import annotations
 
-from ulpgrad.kernels.triton_exact import product_rest
+from ulpgrad.kernels.triton_exact import product_of
 from ulpgrad.kernels.triton_launch import tl, triton
 from ulpgrad.kernels.triton_math import (
     bits_of,
@@ -103,8 +103,8 @@ def far_quarters(x):
     sum = first + second
     second = (first - sum) + second
     angle = tl.full((), HALF_PI, tl.float64)
-    r = sum * angle
-    small = product_rest(sum, angle, r) + (sum * HALF_PI_REST + second * HALF_PI)
+    r, lost = product_of(sum, angle)
+    small = lost + (sum * HALF_PI_REST + second * HALF_PI)
     is_negative = is_upper != signbit(x)
     return tl.where(signbit(x), -count, count) & 3, tl.where(is_negative, -r, r), tl.where(is_negative, -small, small)
 
