@@ -170,7 +170,7 @@ class Optimizer:
                 gradient = copied(gradient)
             calls.append((p.storage if state.master is None else state.master, gradient, *state.arrays))
             formats.append((state.form, state.form, *[None if a is None else state.form for a in state.arrays]))
-        if dispatch.state.special or any(p.storage.__class__ is not np.ndarray for p, _ in batch):
+        if dispatch.state.special:
             for operands, forms in zip(calls, formats, strict=True):
                 dispatch.call(self.op, forms, operands, arguments)
         else:
