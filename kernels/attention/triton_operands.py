@@ -89,8 +89,10 @@ def weighted(weights, x, total, PRECISION: tl.constexpr):
     """total + weights @ x, with weights in x's format; but of float16, whose range small weights leave, in TF32: the same
     number of digits, and float32's range."""
     if x.dtype == tl.float16:
-        return tl.dot(weights, x.to(tl.float32), total, input_precision="tf32")
-    return tl.dot(weights.to(x.dtype), x, total, input_precision=PRECISION)
+        total = tl.dot(weights, x.to(tl.float32), total, input_precision="tf32")
+    else:
+        total = tl.dot(weights.to(x.dtype), x, total, input_precision=PRECISION)
+    return total
 
 
 __all__ = ["ADDED_MASK", "BOOL_MASK", "FORMATS", "NO_MASK", "Mask", "block_of", "format_of", "four", "given",

@@ -25,17 +25,17 @@ ROWS, COLUMNS = 64, 128  # of the softmax
 def _product(
     c, a, b, heads, a_share, b_share, repeats, rows, columns, depth, c_batch, c_head, c_row,
     a_batch, a_head, a_row, a_column, b_batch, b_head, b_row, b_column, scale,
-    BLOCK: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """c = scale * a @ b, head by head, each summed over `repeats` heads in a row; fewer heads of a or b are shared."""
-    across = tl.cdiv(columns, BLOCK)
-    tiles = tl.cdiv(rows, BLOCK) * across
+    across = tl.cdiv(columns, N)
+    tiles = tl.cdiv(rows, M) * across
     tile, which = tl.program_id(0) % tiles, (tl.program_id(0) // tiles).to(tl.int64)
     batch, head = which // heads, which % heads
-    i = (tile // across).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    j = (tile % across).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    i = (tile // across).to(tl.int64) * M + tl.arange(0, M)[:, None]
+    j = (tile % across).to(tl.int64) * N + tl.arange(0, N)[None, :]
     down, along = tl.arange(0, DEPTH)[:, None].to(tl.int64), tl.arange(0, DEPTH)[None, :].to(tl.int64)
-    total = tl.zeros((BLOCK, BLOCK), c.dtype.element_ty)
+    total = tl.zeros((M, N), c.dtype.element_ty)
     for repeat in range(repeats):
         left = a + batch * a_batch + (head * repeats + repeat) // a_share * a_head + i * a_row
         right = b + batch * b_batch + (head * repeats + repeat) // b_share * b_head + j * b_column
@@ -116,13 +116,13 @@ def product(c: Any, a: Any, b: Any, *, scale: float = 1.0, repeats: int = 1) -> 
     """c = scale * a @ b over four axes; b's (or, with `repeats`, c's) heads may be fewer than a's."""
     batch, heads, rows, columns = c.shape
     apart = [tuple(s // x.itemsize for s in x.strides) for x in (a, b)]
-    block, warps = (64, 4) if c.dtype.itemsize == 8 else (128, 8)
-    tiles = cdiv(rows, block) * cdiv(columns, block)
+    m, warps = (64, 4) if c.dtype.itemsize == 8 else (128, 8)
+    tiles = cdiv(rows, m) * cdiv(columns, 64)
     every = heads * repeats
     launch(
         _product, (tiles * batch * heads,), c, a, b, heads, every // max(1, a.shape[1]),
         every // max(1, b.shape[1]), repeats, rows, columns, a.shape[-1], *steps(c), *apart[0], *apart[1], float(scale),
-        BLOCK=block, DEPTH=32, PRECISION=precision(b), num_warps=warps, num_stages=3,
+        M=m, N=64, DEPTH=32, PRECISION=precision(b), num_warps=warps, num_stages=3,
     )  # fmt: skip
     return c
 

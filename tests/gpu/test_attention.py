@@ -80,6 +80,24 @@ def test_bits_repeat(rung: str, form: Format) -> None:
     assert [a.tobytes() for a in results[0]] == [a.tobytes() for a in results[1]]
 
 
+@pytest.mark.parametrize("op", [spec.attention, spec.attention_gradient], ids=lambda op: op.name)
+def test_without_descriptors(op: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The road of GPUs before sm_90, where operands are read through pointers, gives the same."""
+    q, k, v, mask = operands(True, "bool", float32)
+    results = []
+    for capability in (gpu.capability(), 80):
+        monkeypatch.setattr(gpu, "capability", lambda capability=capability: capability)
+        arrays, formats = (q, k, v, mask), (float32, float32, float32, as_format(mask.dtype))
+        params = {"is_causal": True, "scale": 0.2}
+        found = run(spec.attention, "cuda/triton-tuned", arrays, formats, params)
+        if op is spec.attention_gradient:
+            arrays, formats = (found[0], *arrays, *found), (float32, *formats, float32, float32)
+            found = run(op, "cuda/triton-tuned", arrays, formats, params)
+        results.append(found)
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("rung", RUNGS)
 def test_wide_heads(rung: str) -> None:
     """Where blocks would not fit a program the rung says so; the plain one takes every size."""

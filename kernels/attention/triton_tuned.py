@@ -1,0 +1,367 @@
+"""Powers of two instead of e, no mask where all of a block is seen, and blocks, warps and stages for each size of head.
+
+The scale takes the logarithm of 2 with it, so that a weight is one multiply-add and one instruction for the power. Causal blocks
+left of the diagonal and whole blocks of keys skip every comparison; the longest rows begin first. From sm_90 on keys and values
+come by tensor memory access, which computes no addresses. Next limit: products wait for exponentials of their own program;
+warps that specialise would overlap the two.
+"""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from ulpgrad.kernels import gpu
+from ulpgrad.kernels.attention import spec
+from ulpgrad.kernels.attention.triton_fused import attention_delta, refusal as too_wide
+from ulpgrad.kernels.attention.triton_operands import (
+    FORMATS,
+    block_of,
+    format_of,
+    four,
+    given,
+    mask_of,
+    masked,
+    precision,
+    stacked,
+    steps,
+    weighted,
+)
+from ulpgrad.kernels.registry import Request, kernel
+from ulpgrad.kernels.triton_launch import cdiv, descriptor, launch, tl, triton
+
+LOG2_E = 1 / math.log(2)
+
+
+class Blocks(NamedTuple):
+    """Rows of queries and of keys of a block, warps, and stages of the pipeline that loads them."""
+
+    m: int
+    n: int
+    warps: int
+    stages: int
+
+    def options(self) -> dict[str, int]:
+        return {"M": self.m, "N": self.n, "num_warps": self.warps, "num_stages": self.stages}
+
+
+# By architecture, bits of a value and the widest head (features, rounded up to a power of two), the first that holds it.
+FORWARD = {
+    (80, 16): {32: Blocks(128, 64, 4, 4), 64: Blocks(128, 64, 4, 3), 128: Blocks(128, 64, 8, 3), 256: Blocks(64, 32, 8, 1)},
+    (80, 32): {64: Blocks(64, 32, 4, 2), 128: Blocks(32, 32, 8, 1), 256: Blocks(32, 32, 8, 1)},
+    (90, 16): {32: Blocks(128, 128, 4, 3), 64: Blocks(128, 128, 8, 3), 128: Blocks(128, 128, 8, 2), 256: Blocks(128, 64, 8, 2)},
+    (90, 32): {64: Blocks(64, 32, 4, 2), 128: Blocks(32, 32, 8, 1), 256: Blocks(32, 32, 8, 1)},
+}  # fmt: skip
+GRADIENT = {
+    (80, 16): {64: Blocks(64, 64, 8, 2), 128: Blocks(64, 64, 8, 2), 256: Blocks(32, 32, 8, 1)},
+    (80, 32): {64: Blocks(32, 32, 4, 2), 256: Blocks(32, 32, 8, 1)},
+    (90, 16): {64: Blocks(64, 128, 8, 2), 128: Blocks(64, 128, 8, 2), 256: Blocks(32, 32, 8, 1)},
+    (90, 32): {64: Blocks(32, 32, 4, 2), 256: Blocks(32, 32, 8, 1)},
+}  # fmt: skip
+
+
+def blocks_for(table: dict[tuple[int, int], dict[int, Blocks]], q: Any, widest: int) -> Blocks:
+    """The row of the newest architecture that is not newer than the device's."""
+    bits = 8 * q.dtype.itemsize
+    newest = max((arch for arch, wide in table if wide == bits and arch <= gpu.capability()), default=80)
+    rows = table[newest, bits]
+    return rows[min(size for size in rows if size >= widest)]
+
+
+def refusal(request: Request) -> str | None:
+    """A scale that is not positive: the largest score is sought before it is scaled."""
+    return too_wide(request) or (None if request.params["scale"] > 0 else "takes a positive scale")
+
+
+@triton.jit
+def _loaded(x, batch, head, start, row_step, size, width, ROWS: tl.constexpr, WIDTH: tl.constexpr, TMA: tl.constexpr,
+            EDGE: tl.constexpr):  # fmt: skip
+    """Rows of an operand from `start` on: from a descriptor of all of it, or a pointer to those of this head."""
+    if TMA:
+        return x.load([batch.to(tl.int32), head.to(tl.int32), start, 0]).reshape(ROWS, WIDTH)
+    else:  # noqa: RET505 (Triton compiles what follows a return too)
+        rows, i = tl.arange(0, ROWS), tl.arange(0, WIDTH)[None, :]
+        x += start * (batch * 0 + row_step) + rows[:, None] * row_step + i  # 64 bits wide, as batch is
+        inside = i < width
+        if EDGE:
+            inside = (start + rows < size)[:, None] & inside
+        return tl.load(x, mask=inside, other=0)
+
+
+@triton.jit
+def _sweep(
+    top, total, result, own, k, v, mask, batch, shared, begin, end, rows, length, keys, d, e, k_row, v_row, mask_row,
+    mask_column, scale,
+    EDGE: tl.constexpr, IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, N: tl.constexpr, D: tl.constexpr, E: tl.constexpr,
+    TMA: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The keys from begin to end; EDGE where some of them may not be seen."""
+    for start in range(begin, end, N):
+        at = start + tl.arange(0, N)
+        key = _loaded(k, batch, shared, start, k_row, keys, d, N, D, TMA, EDGE)
+        s = tl.dot(own, tl.trans(key), input_precision=PRECISION)
+        if EDGE:
+            if MASK == 2:  # what is added takes the same factor as the scores
+                s = masked(s * (scale * 0.6931471805599453), mask, rows[:, None], at[None, :], length, keys, mask_row,
+                           mask_column, IS_CAUSAL, MASK) * 1.4426950408889634  # fmt: skip
+            else:
+                s = masked(s * scale, mask, rows[:, None], at[None, :], length, keys, mask_row, mask_column, IS_CAUSAL,
+                           MASK)  # fmt: skip
+            higher = tl.maximum(top, tl.max(s, 1))
+            base = tl.where(higher == -float("inf"), 0, higher)
+            weights = tl.exp2(s - base[:, None])
+        else:
+            higher = tl.maximum(top, tl.max(s, 1) * scale)
+            base = tl.where(higher == -float("inf"), 0, higher)
+            weights = tl.exp2(s * scale - base[:, None])
+        shrink = tl.exp2(top - base)
+        value = _loaded(v, batch, shared, start, v_row, keys, e, N, E, TMA, EDGE)
+        total = total * shrink + tl.sum(weights, 1)
+        result = tl.dot(weights.to(value.dtype), value, result * shrink[:, None], input_precision=PRECISION)
+        top = higher
+    return top, total, result
+
+
+@triton.jit
+def attention_forward_tuned(
+    y, lse, q, k, v, mask, heads, share, length, keys, d, e, q_batch, q_head, q_row, k_batch, k_head, k_row,
+    v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
+    IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr, E: tl.constexpr,
+    TMA: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    blocks = tl.cdiv(length, M)
+    block, which = blocks - 1 - tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
+    batch, head = which // heads, which % heads
+    rows = block * M + tl.arange(0, M)
+    i, j = tl.arange(0, D)[None, :], tl.arange(0, E)[None, :]
+    if not TMA:
+        k += batch * k_batch + head // share * k_head
+        v += batch * v_batch + head // share * v_head
+    mask += batch * mask_batch + head * mask_head
+    own = tl.load(q + batch * q_batch + head * q_head + rows.to(tl.int64)[:, None] * q_row + i,
+                  mask=(rows < length)[:, None] & (i < d), other=0)  # fmt: skip
+    top = tl.full((M,), -float("inf"), tl.float32)
+    total = tl.zeros((M,), tl.float32)
+    result = tl.zeros((M, E), tl.float32)
+    end, whole = keys, keys // N * N
+    if IS_CAUSAL:
+        end = tl.minimum(keys, block * M + M)
+        whole = tl.minimum(whole, block * M // N * N)
+    if MASK == 0:
+        top, total, result = _sweep(
+            top, total, result, own, k, v, mask, batch, head // share, 0, whole, rows, length, keys, d, e, k_row, v_row,
+            mask_row, mask_column, scale, False, IS_CAUSAL, MASK, N, D, E, TMA, PRECISION,
+        )  # fmt: skip
+    else:
+        whole = 0
+    top, total, result = _sweep(
+        top, total, result, own, k, v, mask, batch, head // share, whole, end, rows, length, keys, d, e, k_row, v_row,
+        mask_row, mask_column, scale, True, IS_CAUSAL, MASK, N, D, E, TMA, PRECISION,
+    )  # fmt: skip
+    result /= tl.where(total == 0, 1, total)[:, None]
+    at = which * length + rows
+    tl.store(lse + at, (top + tl.log2(total)) * 0.6931471805599453, mask=rows < length)
+    tl.store(y + at[:, None] * e + j, result.to(y.dtype.element_ty), mask=(rows < length)[:, None] & (j < e))
+
+
+@triton.jit
+def _keys_sweep(
+    to_key, to_value, key, value, g, q, mask, lse, delta, batch, head, begin, end, at, length, keys, d, e, g_row, q_row,
+    mask_row, mask_column, scale,
+    EDGE: tl.constexpr, IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, D: tl.constexpr, E: tl.constexpr,
+    TMA: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The queries from begin to end. Those behind the last have an lse that leaves no weight."""
+    for start in range(begin, end, M):
+        rows = start + tl.arange(0, M)
+        query = _loaded(q, batch, head, start, q_row, length, d, M, D, TMA, True)
+        grad = _loaded(g, batch, head, start, g_row, length, e, M, E, TMA, True)
+        base = tl.load(lse + rows, mask=rows < length, other=float("inf")).to(tl.float32)
+        base = tl.where(base == -float("inf"), float("inf"), base) * 1.4426950408889634
+        own = tl.load(delta + rows, mask=rows < length, other=0)
+        s = tl.dot(key, tl.trans(query), input_precision=PRECISION)
+        if EDGE:
+            s = masked(s * scale, mask, rows[None, :], at[:, None], length, keys, mask_row, mask_column, IS_CAUSAL, MASK)
+            weights = tl.exp2(s * 1.4426950408889634 - base[None, :])
+        else:
+            weights = tl.exp2(s * (scale * 1.4426950408889634) - base[None, :])
+        to_value = weighted(weights, grad, to_value, PRECISION)
+        wanted = weights * (tl.dot(value, tl.trans(grad), input_precision=PRECISION) - own[None, :])
+        to_key = weighted(wanted, query, to_key, PRECISION)
+    return to_key, to_value
+
+
+@triton.jit
+def attention_keys_gradient_tuned(
+    dk, dv, g, q, k, v, mask, lse, delta, heads, share, length, keys, d, e, g_batch, g_head, g_row, q_batch, q_head, q_row,
+    k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
+    IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr, E: tl.constexpr,
+    TMA: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """dk and dv of a block of keys: scores stand transposed, (keys, queries), so that weights are a left operand as they are."""
+    blocks = tl.cdiv(keys, N)
+    block, which = tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
+    batch, shared = which // (heads // share), which % (heads // share)
+    at = block * N + tl.arange(0, N)
+    i, j = tl.arange(0, D)[None, :], tl.arange(0, E)[None, :]
+    key_here, value_here = (at < keys)[:, None] & (i < d), (at < keys)[:, None] & (j < e)
+    key = tl.load(k + batch * k_batch + shared * k_head + at.to(tl.int64)[:, None] * k_row + i, mask=key_here, other=0)
+    value = tl.load(v + batch * v_batch + shared * v_head + at.to(tl.int64)[:, None] * v_row + j, mask=value_here, other=0)
+    to_key = tl.zeros((N, D), tl.float32)
+    to_value = tl.zeros((N, E), tl.float32)
+    first, seen = 0, 0
+    if IS_CAUSAL:  # the queries of the diagonal's blocks, which see some of the keys, then those that see all
+        first = block * N // M * M
+        seen = tl.minimum(tl.cdiv(block * N + N, M) * M, length)
+    if MASK != 0:
+        seen = length
+    for head in range(shared * share, shared * share + share):
+        here = (batch * heads + head) * length
+        rows_of_q, rows_of_g = q, g
+        if not TMA:
+            rows_of_q, rows_of_g = q + batch * q_batch + head * q_head, g + batch * g_batch + head * g_head
+        of_head = mask + batch * mask_batch + head * mask_head
+        if IS_CAUSAL or MASK != 0:
+            to_key, to_value = _keys_sweep(
+                to_key, to_value, key, value, rows_of_g, rows_of_q, of_head, lse + here, delta + here, batch,
+                shared * 0 + head, first, seen, at, length, keys, d, e, g_row, q_row, mask_row, mask_column, scale,
+                True, IS_CAUSAL, MASK, M, D, E, TMA, PRECISION,
+            )  # fmt: skip
+        if MASK == 0:
+            to_key, to_value = _keys_sweep(
+                to_key, to_value, key, value, rows_of_g, rows_of_q, of_head, lse + here, delta + here, batch,
+                shared * 0 + head, seen, length, at, length, keys, d, e, g_row, q_row, mask_row, mask_column, scale,
+                False, IS_CAUSAL, MASK, M, D, E, TMA, PRECISION,
+            )  # fmt: skip
+    out = which * keys + at[:, None]
+    tl.store(dk + out * d + i, (to_key * scale).to(dk.dtype.element_ty), mask=key_here)
+    tl.store(dv + out * e + j, to_value.to(dv.dtype.element_ty), mask=value_here)
+
+
+@triton.jit
+def _queries_sweep(
+    result, query, grad, base, own, k, v, mask, batch, shared, begin, end, rows, length, keys, d, e, k_row, v_row,
+    mask_row, mask_column, scale,
+    EDGE: tl.constexpr, IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, N: tl.constexpr, D: tl.constexpr, E: tl.constexpr,
+    TMA: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The keys from begin to end."""
+    for start in range(begin, end, N):
+        at = start + tl.arange(0, N)
+        key = _loaded(k, batch, shared, start, k_row, keys, d, N, D, TMA, EDGE)
+        value = _loaded(v, batch, shared, start, v_row, keys, e, N, E, TMA, EDGE)
+        s = tl.dot(query, tl.trans(key), input_precision=PRECISION)
+        if EDGE:
+            s = masked(s * scale, mask, rows[:, None], at[None, :], length, keys, mask_row, mask_column, IS_CAUSAL, MASK)
+            weights = tl.exp2(s * 1.4426950408889634 - base[:, None])
+        else:
+            weights = tl.exp2(s * (scale * 1.4426950408889634) - base[:, None])
+        wanted = weights * (tl.dot(grad, tl.trans(value), input_precision=PRECISION) - own[:, None])
+        result = weighted(wanted, key, result, PRECISION)
+    return result
+
+
+@triton.jit
+def attention_queries_gradient_tuned(
+    dq, g, q, k, v, mask, lse, delta, heads, share, length, keys, d, e, g_batch, g_head, g_row, q_batch, q_head, q_row,
+    k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
+    IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr, E: tl.constexpr,
+    TMA: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """dq of a block of queries."""
+    blocks = tl.cdiv(length, M)
+    block, which = blocks - 1 - tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
+    batch, head = which // heads, which % heads
+    rows, i, j = block * M + tl.arange(0, M), tl.arange(0, D)[None, :], tl.arange(0, E)[None, :]
+    row, here = rows.to(tl.int64)[:, None], rows < length
+    query = tl.load(q + batch * q_batch + head * q_head + row * q_row + i, mask=here[:, None] & (i < d), other=0)
+    grad = tl.load(g + batch * g_batch + head * g_head + row * g_row + j, mask=here[:, None] & (j < e), other=0)
+    base = tl.load(lse + which * length + rows, mask=here, other=float("inf")).to(tl.float32)
+    base = tl.where(base == -float("inf"), float("inf"), base) * 1.4426950408889634
+    own = tl.load(delta + which * length + rows, mask=here, other=0)
+    mask += batch * mask_batch + head * mask_head
+    if not TMA:
+        k += batch * k_batch + head // share * k_head
+        v += batch * v_batch + head // share * v_head
+    result = tl.zeros((M, D), tl.float32)
+    end, whole = keys, keys // N * N
+    if IS_CAUSAL:
+        end = tl.minimum(keys, block * M + M)
+        whole = tl.minimum(whole, block * M // N * N)
+    if MASK == 0:
+        result = _queries_sweep(
+            result, query, grad, base, own, k, v, mask, batch, head // share, 0, whole, rows, length, keys, d, e, k_row,
+            v_row, mask_row, mask_column, scale, False, IS_CAUSAL, MASK, N, D, E, TMA, PRECISION,
+        )  # fmt: skip
+    else:
+        whole = 0
+    result = _queries_sweep(
+        result, query, grad, base, own, k, v, mask, batch, head // share, whole, end, rows, length, keys, d, e, k_row,
+        v_row, mask_row, mask_column, scale, True, IS_CAUSAL, MASK, N, D, E, TMA, PRECISION,
+    )  # fmt: skip
+    tl.store(dq + (which * length + rows)[:, None] * d + i, (result * scale).to(dq.dtype.element_ty),
+             mask=here[:, None] & (i < d))  # fmt: skip
+
+
+def by_descriptor(*arrays: Any) -> bool:
+    """Whether the tensor memory accelerator can read these: it wants strides and addresses in steps of 16 bytes."""
+    return gpu.capability() >= 90 and all(
+        a.data.ptr % 16 == 0 and all(s > 0 and s % 16 == 0 for s in a.strides[:3]) for a in arrays if a.size
+    )
+
+
+def described(a: Any, rows: int, width: int, tma: bool) -> Any:
+    return descriptor(a, format_of(a), (1, 1, rows, width)) if tma else given(a)
+
+
+@kernel(spec.attention, "cuda/triton-tuned", rank=60, formats=FORMATS, where=refusal)
+def attention(q: Any, k: Any, v: Any, mask: Any, *, is_causal: bool, scale: float) -> tuple[Any, Any]:
+    xp, shape = gpu.xp(), q.shape[:-1]
+    seen = mask_of(mask, q, k.shape[-2])
+    q, k, v = (four(stacked(a)) for a in (q, k, v))
+    (batch, heads, length, d), (keys, e) = q.shape, v.shape[2:]
+    y, lse = xp.empty((batch, heads, length, e), q.dtype), xp.empty((batch, heads, length), "float32")
+    wide, tall = block_of(d), block_of(e)
+    blocks, tma = blocks_for(FORWARD, q, max(wide, tall)), keys > 0 and by_descriptor(k, v)
+    launch(
+        attention_forward_tuned, (cdiv(length, blocks.m) * batch * heads,), given(y), lse, given(q),
+        described(k, blocks.n, wide, tma), described(v, blocks.n, tall, tma), seen.array,
+        heads, heads // max(1, k.shape[1]), length, keys, d, e, *steps(q), *steps(k), *steps(v), *seen.steps, scale * LOG2_E,
+        IS_CAUSAL=is_causal, MASK=seen.kind, D=wide, E=tall, TMA=tma, PRECISION=precision(q), **blocks.options(),
+    )  # fmt: skip
+    return y.reshape(*shape, e), lse.reshape(shape)
+
+
+@kernel(spec.attention_gradient, "cuda/triton-tuned", rank=60, formats=FORMATS, where=refusal)
+def attention_gradient(
+    g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, *, is_causal: bool, scale: float
+) -> tuple[Any, Any, Any]:
+    xp, shapes = gpu.xp(), (q.shape, k.shape, v.shape)
+    seen = mask_of(mask, q, k.shape[-2])
+    g, q, k, v, y = (four(stacked(a)) for a in (g, q, k, v, y))
+    (batch, heads, length, d), (keys, e) = q.shape, v.shape[2:]
+    lse, delta = gpu.contiguous(lse), xp.empty((batch, heads, length), "float32")
+    wide, tall = block_of(d), block_of(e)
+    launch(
+        attention_delta, (cdiv(length, 64) * batch * heads,), delta, given(g), given(y), heads, length, e, *steps(g),
+        *steps(y), M=64, E=tall, num_warps=4,
+    )  # fmt: skip
+    dq, dk, dv = (xp.empty(a.shape, a.dtype) for a in (q, k, v))
+    blocks = blocks_for(GRADIENT, q, max(wide, tall))
+    numbers = (seen.array, given(lse), delta, heads, heads // max(1, k.shape[1]), length, keys, d, e, *steps(g), *steps(q),
+               *steps(k), *steps(v), *seen.steps, float(scale))  # fmt: skip
+    options = {"IS_CAUSAL": is_causal, "MASK": seen.kind, "D": wide, "E": tall, "PRECISION": precision(q),
+               **blocks.options()}  # fmt: skip
+    tma = length > 0 and by_descriptor(q, g)
+    launch(
+        attention_keys_gradient_tuned, (cdiv(keys, blocks.n) * batch * k.shape[1],), given(dk), given(dv),
+        described(g, blocks.m, tall, tma), described(q, blocks.m, wide, tma), given(k), given(v), *numbers, TMA=tma, **options,
+    )  # fmt: skip
+    tma = keys > 0 and by_descriptor(k, v)
+    launch(
+        attention_queries_gradient_tuned, (cdiv(length, blocks.m) * batch * heads,), given(dq), given(g), given(q),
+        described(k, blocks.n, wide, tma), described(v, blocks.n, tall, tma), *numbers, TMA=tma, **options,
+    )  # fmt: skip
+    return dq.reshape(shapes[0]), dk.reshape(shapes[1]), dv.reshape(shapes[2])
