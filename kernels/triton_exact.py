@@ -238,8 +238,9 @@ def whole_remainder(x, y):
 def whole_power(x, y):
     """By squaring. A negative exponent, which the CPU refuses, gives the whole part of the quotient: to look for one would take a
     copy to the host."""
+    WIDTH: tl.constexpr = x.dtype.primitive_bitwidth
     base, left, result = x, y, x * 0 + 1
-    for _ in tl.static_range(x.dtype.primitive_bitwidth):
+    for _ in tl.static_range(WIDTH):
         result = tl.where((left & 1) != 0, result * base, result)
         base = base * base
         left = left >> 1

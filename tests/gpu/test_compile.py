@@ -37,12 +37,10 @@ RUNGS = [
 
 
 def tried(op: Op, rung: Rung) -> list[Format]:
-    """What a rung is compiled in: all that it claims. Of elementwise kernels, which are many, the widest floats or integers, as
+    """What a rung is compiled in: all that it claims. Of elementwise kernels, which are many, the widest floats and integers, as
     these take the most registers."""
     forms = list(claimed(op, rung))
-    if op.family != "elementwise":
-        return forms
-    return [f for f in forms if f.name == "float64"] or [f for f in forms if f.name == "int64"] or forms[:1]
+    return forms if op.family != "elementwise" else [f for f in forms if f.name in ("float64", "int64")] or forms[:1]
 
 
 CASES = [pytest.param(op, rung, f, id=f"{op.name}-{rung.name}-{f.name}") for op, rung in RUNGS for f in tried(op, rung)]
