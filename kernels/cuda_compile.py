@@ -26,7 +26,12 @@ from ulpgrad.kernels import gpu
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "csrc" / "cuda"
 OPTIONS: Final = ("-std=c++17", "--ptxas-options=-v")  # subnormals and division are exact unless one asks otherwise
-TYPES: Final = {"float64": "double", "float32": "float", "float16": "Float16", "bfloat16": "Bfloat16"}
+# What formats are called in csrc/cuda. Integers wrap there, and signed ones are not told from unsigned ones.
+TYPES: Final = {
+    "float64": "double", "float32": "float", "float16": "Float16", "bfloat16": "Bfloat16",
+    **dict.fromkeys(("int8", "uint8"), "unsigned char"), **dict.fromkeys(("int16", "uint16"), "unsigned short"),
+    **dict.fromkeys(("int32", "uint32"), "unsigned"), **dict.fromkeys(("int64", "uint64"), "unsigned long long"),
+}  # fmt: skip
 STATIC_SHARED: Final = 48 << 10  # bytes of shared memory that a launch may have without asking
 
 _INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)

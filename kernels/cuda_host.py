@@ -88,11 +88,11 @@ def _argument(value: Any) -> tuple[str, bytes]:
     return f"{'f' if scalar.dtype.kind == 'f' else 'i'}{scalar.itemsize}", scalar.tobytes()
 
 
-_entries: dict[Kernel, Any] = {}
+_entries: dict[tuple[str, str], Any] = {}
 
 
 def _entry(kernel: Kernel) -> Any:
-    found = _entries.get(kernel)
+    found = _entries.get((kernel.source, kernel.name))
     if found is None:
         together = [k for k in cuda_compile.declared() if k.source == kernel.source and k.host]
         library = ctypes.CDLL(str(_build(kernel.source, [k.name for k in together])))
@@ -100,8 +100,8 @@ def _entry(kernel: Kernel) -> Any:
             entry = library[f"ulpgrad_run_{i}"]
             entry.restype = ctypes.c_char_p
             entry.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p]
-            _entries[one] = entry
-        found = _entries[kernel]
+            _entries[one.source, one.name] = entry
+        found = _entries[kernel.source, kernel.name]
     return found
 
 

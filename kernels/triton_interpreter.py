@@ -108,7 +108,9 @@ def _adapt() -> None:
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
     def patch_once(function: Any) -> Any:
-        seen = frozenset(id(v) for v in function.__globals__.values() if v is interpreter.tl or v is interpreter.tl.core)
+        seen = frozenset(
+            id(v) for v in function.__globals__.values() if v is interpreter.tl or v is interpreter.tl.core
+        )
         if seen not in _patched:
             _patched[seen] = patch_language(function)
         return _patched[seen]

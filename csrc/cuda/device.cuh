@@ -45,6 +45,15 @@ struct WideOf<Bfloat16> {
   using type = float;
 };
 
+template <>
+struct WideOf<unsigned char> {
+  using type = unsigned;
+};
+template <>
+struct WideOf<unsigned short> {
+  using type = unsigned;
+};
+
 template <class T>
 using Wide = typename WideOf<T>::type;
 
@@ -96,6 +105,16 @@ __device__ inline float widen(float x) { return x; }
 __device__ inline double widen(double x) { return x; }
 __device__ inline void narrow(float value, float& x) { x = value; }
 __device__ inline void narrow(double value, double& x) { x = value; }
+
+// Integers wrap, so that signed and unsigned ones of a width are one: what is added and multiplied are their bits.
+__device__ inline unsigned widen(unsigned char x) { return x; }
+__device__ inline unsigned widen(unsigned short x) { return x; }
+__device__ inline unsigned widen(unsigned x) { return x; }
+__device__ inline unsigned long long widen(unsigned long long x) { return x; }
+__device__ inline void narrow(unsigned value, unsigned char& x) { x = static_cast<unsigned char>(value); }
+__device__ inline void narrow(unsigned value, unsigned short& x) { x = static_cast<unsigned short>(value); }
+__device__ inline void narrow(unsigned value, unsigned& x) { x = value; }
+__device__ inline void narrow(unsigned long long value, unsigned long long& x) { x = value; }
 
 template <class T>
 __device__ inline T narrow(Wide<T> value) {

@@ -9,6 +9,10 @@ struct Words {
   using type = uint4;
 };
 template <>
+struct Words<4> {
+  using type = unsigned;
+};
+template <>
 struct Words<8> {
   using type = uint2;
 };

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ulpgrad.formats import Format, bfloat16, float16, float32, float64
+from ulpgrad.formats import INTEGERS, Format, bfloat16, float16, float32, float64
 from ulpgrad.kernels import gpu
-from ulpgrad.kernels.cuda_compile import Kernel
+from ulpgrad.kernels.cuda_compile import Kernel, c_type
 
-FORMATS: tuple[Format, ...] = (float32, float64, float16, bfloat16)
+FLOATS: tuple[Format, ...] = (float32, float64, float16, bfloat16)
+FORMATS = (*FLOATS, *INTEGERS)
 SIZES = ("stacks", "m", "n", "k", "a_stack", "a_row", "a_column", "b_stack", "b_row", "b_column")
 PRODUCT = np.dtype([(name, np.int64) for name in SIZES], align=True)  # Product in csrc/cuda/matmul.cuh
+
+
+def kernels(source: str, name: str, *options: str, formats: Sequence[Format] = FORMATS) -> dict[Format, Kernel]:
+    """The kernel of that name for each format; formats that are one type in C++ share it."""
+    made = {
+        kind: Kernel(source, f"{name}<{', '.join((kind, *options))}>") for kind in dict.fromkeys(map(c_type, formats))
+    }
+    return {f: made[c_type(f)] for f in formats}
 
 
 def multiply(

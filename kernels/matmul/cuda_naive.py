@@ -9,11 +9,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ulpgrad.kernels.cuda_compile import Kernel, c_type
 from ulpgrad.kernels.matmul import cuda_call, spec
 from ulpgrad.kernels.registry import Request, kernel
 
-KERNELS = {f: Kernel("matmul_naive.cu", f"matmul_naive<{c_type(f)}>") for f in cuda_call.FORMATS}
+KERNELS = cuda_call.kernels("matmul_naive.cu", "matmul_naive")
 
 
 @kernel(spec.matmul, "cuda/cuda-naive", rank=30, formats=cuda_call.FORMATS, build=True)

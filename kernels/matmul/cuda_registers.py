@@ -11,27 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.formats import Format, bfloat16, float16, float32, float64
-from ulpgrad.kernels.cuda_compile import Kernel, c_type
+from ulpgrad.formats import Format, bfloat16, float16, float32
 from ulpgrad.kernels.matmul import cuda_call, spec
 from ulpgrad.kernels.registry import Request, kernel
 
 FEW = 128  # tiles of 128 x 128 that leave a GPU idle: smaller ones then
-# Values of c that a thread has on a side.
-SIDES: dict[Format, tuple[int, ...]] = {
-    float32: (8, 4),
-    float64: (4,),
-    float16: (8, 4),
-    bfloat16: (8, 4),
-}
+# Values of c that a thread has on a side. Integers are multiplied at half the rate of float32 and fill it with less.
+SIDES: dict[Format, tuple[int, ...]] = dict.fromkeys(cuda_call.FORMATS, (4,))
+SIDES |= {float32: (8, 4), float16: (8, 4), bfloat16: (8, 4)}
 KERNELS = {
-    (f, side): Kernel("matmul_registers.cu", f"matmul_registers<{c_type(f)}, {side}>")
-    for f, sides in SIDES.items()
-    for side in sides
+    (f, side): one
+    for side in (8, 4)
+    for f, one in cuda_call.kernels(
+        "matmul_registers.cu", "matmul_registers", str(side), formats=[f for f, sides in SIDES.items() if side in sides]
+    ).items()
 }
 
 
-@kernel(spec.matmul, "cuda/cuda-registers", rank=34, formats=tuple(SIDES), build=True)
+@kernel(spec.matmul, "cuda/cuda-registers", rank=34, formats=cuda_call.FORMATS, build=True)
 def matmul(request: Request) -> Callable[..., Any]:
     form = request.formats[0]
     assert form is not None

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ulpgrad.kernels.cuda_compile import Kernel, c_type
 from ulpgrad.kernels.matmul import cuda_call, spec
 from ulpgrad.kernels.registry import Request, kernel
 
-KERNELS = {f: Kernel("matmul_tiles.cu", f"matmul_tiles<{c_type(f)}>") for f in cuda_call.FORMATS}
+KERNELS = cuda_call.kernels("matmul_tiles.cu", "matmul_tiles")
 
 
 @kernel(spec.matmul, "cuda/cuda-tiles", rank=32, formats=cuda_call.FORMATS, build=True)

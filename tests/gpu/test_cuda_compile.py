@@ -23,12 +23,13 @@ from ulpgrad.kernels.matmul import cuda_matrix, cuda_naive, cuda_registers, cuda
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a")
 RUNGS = (cuda_naive, cuda_tiles, cuda_registers, cuda_matrix)
-MATMUL = [kernel for rung in RUNGS for kernel in rung.KERNELS.values()]
+MATMUL = list(dict.fromkeys(kernel for rung in RUNGS for kernel in rung.KERNELS.values()))
 # At most: registers of a thread, bytes of static shared memory, bytes of registers spilled.
 LIMITS = {
     "matmul_naive": (40, 0, 0),
     "matmul_tiles": (64, 8448, 0),
     "matmul_tiles<double>": (64, 16896, 0),
+    "matmul_tiles<unsigned long long>": (64, 16896, 0),
     "matmul_registers": (
         128,
         17408,
@@ -37,11 +38,13 @@ LIMITS = {
     "matmul_registers<float, 8>": (128, 16896, 0),
     "matmul_matrix": (232, 0, 0),
     "matmul_registers<double, 4>": (128, 34816, 0),
+    "matmul_registers<unsigned long long, 4>": (128, 34816, 16),
 }
 # What the machine code is to contain: vectors to and from memory and shared memory, fused multiply-adds, conversions.
 INSTRUCTIONS = {
     "matmul_naive<float>": ("LDG.E", "FFMA", "STG.E"),
     "matmul_tiles<float>": ("LDG.E", "STS", "BAR.SYNC", "LDS", "FFMA"),
+    "matmul_tiles<unsigned char>": ("LDG.E.U8", "IMAD", "STG.E.U8"),
     "matmul_tiles<Float16>": ("LDG.E.U16", "HADD2.F32", "FFMA", "F2FP"),
     "matmul_registers<float, 8>": ("LDG.E.128", "STS.128", "LDS.128", "FFMA", "STG.E.EF.128"),
     "matmul_registers<double, 4>": ("LDG.E.128", "STS.128", "LDS.128", "DFMA", "STG.E.EF.128"),
