@@ -97,27 +97,6 @@ def test_machine_code_is_what_the_rung_says(name: str, tmp_path: Path) -> None:
     assert [i for i in INSTRUCTIONS[name] if not re.search(rf"\s{re.escape(i)}\b", code)] == []
 
 
-@when(gpu.mode() == "compile", "compiled under ULPGRAD_CUDA=compile", None)
-@pytest.mark.parametrize("source", sorted({k.source for k in MATMUL}))
-def test_nvcc_takes_the_same_text(source: str, tmp_path: Path) -> None:
-    name = next(k.name for k in MATMUL if k.source == source and "Float16" in k.name)
-    path = tmp_path / "one.cu"
-    path.write_text(f'#include "{source}"\nusing namespace ulpgrad;\nauto* kernel = &{name};\n')
-    command = [
-        tool("nvcc"),
-        "-std=c++17",
-        "-arch=sm_90a",
-        "-Xptxas=-O1",
-        f"-I{FOLDER}",
-        "-c",
-        path,
-        "-o",
-        tmp_path / "o",
-    ]
-    done = subprocess.run([*command, "-Werror=all-warnings"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 PLUS = '#include "device.cuh"\n#include "by.cuh"\nnamespace ulpgrad {\n__global__ void plus(float* x, int n) {\n' \
     "  if (threadIdx.x < n) x[threadIdx.x] += BY;\n}\n}\n"  # fmt: skip
 
