@@ -30,24 +30,25 @@ NOTES = 1024  # pieces that are combined at once
 
 
 @triton.jit
-def _tile(channels, values, S: tl.constexpr, CHANNELS: tl.constexpr, VALUES: tl.constexpr):
-    """Channels of this program, where its values lie, and which of both there are."""
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    value = tl.program_id(0).to(tl.int64) * VALUES + tl.arange(0, VALUES)
+def _tile(channels, values, pieces, S: tl.constexpr, CHANNELS: tl.constexpr, VALUES: tl.constexpr):
+    """The number of this program's piece, its channels, where its values lie, and which of both there are."""
+    piece = (tl.program_id(0) % pieces).to(tl.int64)
+    channel = tl.program_id(0) // pieces * CHANNELS + tl.arange(0, CHANNELS)
+    value = piece * VALUES + tl.arange(0, VALUES)
     at = channel.to(tl.int64)[:, None] * S + ((value // S) * channels * S + value % S)[None, :]
-    return channel, at, channel < channels, (channel < channels)[:, None] & (value < values)[None, :]
+    return piece, channel, at, channel < channels, (channel < channels)[:, None] & (value < values)[None, :]
 
 
 @triton.jit
 def _moments(
-    means, squares, x, channels, values, S: tl.constexpr, CHANNELS: tl.constexpr, VALUES: tl.constexpr
+    means, squares, x, channels, values, pieces, S: tl.constexpr, CHANNELS: tl.constexpr, VALUES: tl.constexpr
 ):  # fmt: skip
-    channel, at, there, inside = _tile(channels, values, S, CHANNELS, VALUES)
+    piece, channel, at, there, inside = _tile(channels, values, pieces, S, CHANNELS, VALUES)
     v = wide(tl.load(x + at, mask=inside, other=0.0))
-    count = tl.minimum(values - tl.program_id(0).to(tl.int64) * VALUES, VALUES)
+    count = tl.minimum(values - piece * VALUES, VALUES)
     mean = tl.sum(v, 1) / count
     v = tl.where(inside, v - mean[:, None], 0.0)
-    to = tl.program_id(0).to(tl.int64) * channels + channel
+    to = piece * channels + channel
     tl.store(means + to, mean, mask=there)
     tl.store(squares + to, tl.sum(v * v, 1), mask=there)
 
@@ -80,9 +81,9 @@ def _statistics(
 
 @triton.jit
 def _normalise(
-    y, x, weight, bias, mean, rstd, channels, values, S: tl.constexpr, CHANNELS: tl.constexpr, VALUES: tl.constexpr
+    y, x, weight, bias, mean, rstd, channels, values, pieces, S: tl.constexpr, CHANNELS: tl.constexpr, VALUES: tl.constexpr
 ):  # fmt: skip
-    channel, at, there, inside = _tile(channels, values, S, CHANNELS, VALUES)
+    _, channel, at, there, inside = _tile(channels, values, pieces, S, CHANNELS, VALUES)
     v = wide(tl.load(x + at, mask=inside, other=0.0)) - tl.load(mean + channel, mask=there, other=0.0)[:, None]
     v *= tl.load(rstd + channel, mask=there, other=0.0)[:, None]
     if weight is not None:
@@ -103,23 +104,23 @@ def _normal(x, mean, rstd, channel, at, there, inside):
 
 @triton.jit
 def _sums(
-    dweights, dbiases, g, x, mean, rstd, channels, values,
+    dweights, dbiases, g, x, mean, rstd, channels, values, pieces,
     S: tl.constexpr, CHANNELS: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
-    channel, at, there, inside = _tile(channels, values, S, CHANNELS, VALUES)
+    piece, channel, at, there, inside = _tile(channels, values, pieces, S, CHANNELS, VALUES)
     gs = wide(tl.load(g + at, mask=inside, other=0.0))
     normal, _ = _normal(x, mean, rstd, channel, at, there, inside)
-    to = tl.program_id(0).to(tl.int64) * channels + channel
+    to = piece * channels + channel
     tl.store(dweights + to, tl.sum(gs * normal, 1), mask=there)
     tl.store(dbiases + to, tl.sum(gs, 1), mask=there)
 
 
 @triton.jit
 def _backward(
-    dx, dweight, dbias, g, x, weight, mean, rstd, total_weight, total_bias, channels, values,
+    dx, dweight, dbias, g, x, weight, mean, rstd, total_weight, total_bias, channels, values, pieces,
     S: tl.constexpr, CHANNELS: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
-    channel, at, there, inside = _tile(channels, values, S, CHANNELS, VALUES)
+    piece, channel, at, there, inside = _tile(channels, values, pieces, S, CHANNELS, VALUES)
     gs = wide(tl.load(g + at, mask=inside, other=0.0))
     normal, scale = _normal(x, mean, rstd, channel, at, there, inside)
     dw = tl.load(total_weight + channel, mask=there, other=0.0)
@@ -128,13 +129,13 @@ def _backward(
     if weight is not None:
         left *= wide(tl.load(weight + channel, mask=there, other=0.0))[:, None]
     tl.store(dx + at, left.to(dx.dtype.element_ty), mask=inside)
-    is_first = channel < tl.where(tl.program_id(0) == 0, channels, 0)
+    is_first = channel < tl.where(piece == 0, channels, 0)
     tl.store(dweight + channel, dw.to(dweight.dtype.element_ty), mask=is_first)
     tl.store(dbias + channel, db.to(dbias.dtype.element_ty), mask=is_first)
 
 
-def cut(shape: tuple[int, int, int], itemsize: int) -> tuple[tuple[int, int], dict[str, int]]:
-    """The grid (pieces, blocks of channels) and a tile of channels x values: across channels where these lie side by side."""
+def cut(shape: tuple[int, int, int], itemsize: int) -> tuple[int, int, dict[str, int]]:
+    """Programs, pieces of a channel, and a tile of channels x values: across channels where these lie side by side."""
     n, c, s = shape
     if s == 1:
         across = min(power(c), max(ACROSS // itemsize, TILE // power(n)))
@@ -142,7 +143,8 @@ def cut(shape: tuple[int, int, int], itemsize: int) -> tuple[tuple[int, int], di
         across = min(power(c), max(TILE // power(n * s), 1))
     values = min(power(n * s), max(TILE // across, 1))
     tile = {"S": s, "CHANNELS": across, "VALUES": values, "num_warps": warps(across * values)}
-    return (cdiv(n * s, values), cdiv(c, across)), tile
+    pieces = cdiv(n * s, values)
+    return pieces * cdiv(c, across), pieces, tile
 
 
 @kernel(spec.batch_norm, "cuda/triton-channels", rank=60, formats=FORMATS, contiguous=True, build=True)
@@ -157,13 +159,14 @@ def batch_norm(request: Request) -> Callable[..., Any]:
         if not x.size:  # the mean of nothing
             return y, xp.full(c, np.nan, kept), xp.full(c, np.nan, kept)
         mean, rstd = xp.empty(c, kept), xp.empty(c, kept)
-        grid, tile = cut(x.shape, x.itemsize)
-        means, squares = xp.empty((grid[0], c), kept), xp.empty((grid[0], c), kept)
+        programs, pieces, tile = cut(x.shape, x.itemsize)
+        shape = (c, n * s, pieces)
+        means, squares = xp.empty((pieces, c), kept), xp.empty((pieces, c), kept)
         given, *parameters = (argument(a, form) for a in (x, weight, bias))
-        launch(_moments, grid, means, squares, given, c, n * s, **tile)
-        launch(_statistics, (c,), mean, rstd, means, squares, c, n * s, grid[0], VALUES=tile["VALUES"], EPS=eps,
-               NOTES=min(power(grid[0]), NOTES), num_warps=1)  # fmt: skip
-        launch(_normalise, grid, argument(y, form), given, *parameters, mean, rstd, c, n * s, **tile)
+        launch(_moments, (programs,), means, squares, given, *shape, **tile)
+        launch(_statistics, (c,), mean, rstd, means, squares, *shape, VALUES=tile["VALUES"], EPS=eps,
+               NOTES=min(power(pieces), NOTES), num_warps=1)  # fmt: skip
+        launch(_normalise, (programs,), argument(y, form), given, *parameters, mean, rstd, *shape, **tile)
         return y, mean, rstd
 
     return run
@@ -181,17 +184,18 @@ def batch_norm_gradient(request: Request) -> Callable[..., Any]:
         if not x.size:
             return xp.empty(x.shape, x.dtype), xp.zeros(c, x.dtype), xp.zeros(c, x.dtype)
         dx, dweight, dbias = xp.empty(x.shape, x.dtype), xp.empty(c, x.dtype), xp.empty(c, x.dtype)
-        grid, tile = cut(x.shape, x.itemsize)
-        sums = [xp.empty((grid[0], c), between.storage) for _ in range(2)]
+        programs, pieces, tile = cut(x.shape, x.itemsize)
+        shape = (c, n * s, pieces)
+        sums = [xp.empty((pieces, c), between.storage) for _ in range(2)]
         totals = [xp.empty(c, between.storage) for _ in range(2)]
         gs, xs, ws, *statistics = (
             argument(a, f) for a, f in zip((g, x, weight, mean, rstd), request.formats, strict=True)
         )
-        launch(_sums, grid, *sums, gs, xs, *statistics, c, n * s, **tile)
+        launch(_sums, (programs,), *sums, gs, xs, *statistics, *shape, **tile)
         for part, total in zip(sums, totals, strict=True):
             reduce_lines("sum", part, between, (1, *part.shape), total, between)
-        launch(_backward, grid, *(argument(a, form) for a in (dx, dweight, dbias)), gs, xs, ws, *statistics, *totals,
-               c, n * s, **tile)  # fmt: skip
+        launch(_backward, (programs,), *(argument(a, form) for a in (dx, dweight, dbias)), gs, xs, ws, *statistics, *totals,
+               *shape, **tile)  # fmt: skip
         return dx, dweight, dbias
 
     return run

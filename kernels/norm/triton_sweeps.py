@@ -88,8 +88,9 @@ def _backward(
 def _columns(
     dweights, dbiases, g, x, mean, rstd, rows, n, CENTERED: tl.constexpr, RUN: tl.constexpr, COLUMNS: tl.constexpr
 ):  # fmt: skip
-    run = tl.program_id(1)
-    row, value = run * RUN + tl.arange(0, RUN), tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    across = tl.cdiv(n, COLUMNS)
+    run = tl.program_id(0) // across
+    row, value = run * RUN + tl.arange(0, RUN), tl.program_id(0) % across * COLUMNS + tl.arange(0, COLUMNS)
     there = row < rows
     at = row.to(tl.int64)[:, None] * n + value[None, :]
     inside = there[:, None] & (value < n)[None, :]
@@ -118,7 +119,7 @@ def sweep_back(rows: Rows, dx: Any, operands: list[Any], is_centered: bool) -> l
     launch(_backward, (rows.number,), dx, g, x, weight, mean, rstd, rows.n, CENTERED=is_centered, **_constants(rows))
     runs = cdiv(rows.number, RUN)
     sums = [rows.sums(runs) if wanted else None for wanted in (True, is_centered)]
-    launch(_columns, (cdiv(rows.n, COLUMNS), runs), *sums, g, x, mean, rstd, rows.number, rows.n, CENTERED=is_centered,
+    launch(_columns, (cdiv(rows.n, COLUMNS) * runs,), *sums, g, x, mean, rstd, rows.number, rows.n, CENTERED=is_centered,
            RUN=RUN, COLUMNS=COLUMNS, num_warps=8)  # fmt: skip
     return sums
 
