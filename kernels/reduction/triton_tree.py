@@ -175,6 +175,23 @@ def results(x: Any, axis: spec.Axes, keepdims: bool, form: Format, of_nothing: f
     return gpu.xp().full(shape, form.encode(np.asarray(of_nothing, np.float64)).item(), form.storage), False
 
 
+Compute = Callable[[Any, spec.Axes, bool], Any]
+
+
+def in_memory_order(x: Any, axis: spec.Axes, keepdims: bool, compute: Compute) -> Any:
+    """A reduction of an array of any layout: axes are taken in the order they have in memory, and nothing is copied that
+    has no gaps."""
+    if x.flags.c_contiguous:
+        return compute(x, axis, keepdims)
+    order = sorted(range(x.ndim), key=lambda a: -x.strides[a])
+    moved = x.transpose(order)
+    if not moved.flags.c_contiguous:
+        return compute(gpu.contiguous(x), axis, keepdims)
+    back = sorted(range(x.ndim), key=order.__getitem__)
+    found = compute(moved, tuple(back[a] for a in axis), True).transpose(back)
+    return gpu.contiguous(found).reshape(spec.result_shape(x.shape, axis, keepdims))
+
+
 OF_NOTHING = {"prod": 1, "all": 1, "mean": np.nan, "var": np.nan}
 
 
@@ -182,15 +199,15 @@ def _register(op: Op, kind: str, formats: Sequence[Format]) -> None:
     def build(request: Request) -> Callable[..., Any]:
         form, out_form = _formats(request)
 
-        def run(x: Any, *, axis: spec.Axes, keepdims: bool) -> Any:
+        def compute(x: Any, axis: spec.Axes, keepdims: bool) -> Any:
             out, is_open = results(x, axis, keepdims, out_form, OF_NOTHING.get(op.name, 0))
             if is_open:
                 reduce(kind, x, form, axis, out, out_form, spec.count(x, axis) if op is spec.mean else 0)
             return out
 
-        return run
+        return lambda x, *, axis, keepdims: in_memory_order(x, axis, keepdims, compute)
 
-    kernel(op, "cuda/triton-tree", rank=60, formats=formats, contiguous=True, build=True)(build)
+    kernel(op, "cuda/triton-tree", rank=60, formats=formats, build=True)(build)
 
 
 def _formats(request: Request) -> tuple[Format, Format]:
@@ -204,12 +221,12 @@ for _op in (spec.sum, spec.prod, spec.max, spec.min, spec.all, spec.any):
 _register(spec.mean, "sum", FLOATS)
 
 
-@kernel(spec.var, "cuda/triton-tree", rank=60, formats=FLOATS, contiguous=True, build=True)
+@kernel(spec.var, "cuda/triton-tree", rank=60, formats=FLOATS, build=True)
 def var(request: Request) -> Callable[..., Any]:
     form, _ = _formats(request)
     between = compute_format(form)
 
-    def run(x: Any, *, axis: spec.Axes, keepdims: bool, correction: float) -> Any:
+    def compute(x: Any, axis: spec.Axes, keepdims: bool, correction: float) -> Any:
         out, is_open = results(x, axis, keepdims, form, np.nan)
         if not is_open:
             return out
@@ -222,5 +239,8 @@ def var(request: Request) -> Callable[..., Any]:
         reduce_lines("sum", x, form, split, center, between, count=count)
         reduce_lines("sum", x, form, split, out, form, center=center, count=count, correction=correction)
         return out
+
+    def run(x: Any, *, axis: spec.Axes, keepdims: bool, correction: float) -> Any:
+        return in_memory_order(x, axis, keepdims, lambda x, axes, keep: compute(x, axes, keep, correction))
 
     return run

@@ -12,7 +12,7 @@ import pytest
 
 import ulpgrad as ug
 from ulpgrad import dispatch
-from ulpgrad.formats import Format, as_format, float32
+from ulpgrad.formats import Format, as_format, float32, float64
 from ulpgrad.kernels import capabilities, gpu, registry
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -126,3 +126,18 @@ def test_linear_cross_entropy() -> None:
         found.append([t.grad.to("cpu").numpy() for t in (x, weight)])
     for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_turned_arrays_are_reduced_as_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A permuted array has no gaps: nothing of its size is copied."""
+    made: list[int] = []
+    real = gpu.contiguous
+    monkeypatch.setattr(gpu, "contiguous", lambda a: (made.append(0 if a.flags.c_contiguous else a.size), real(a))[1])
+    x = RNG.standard_normal((3, 4, 25))
+    turned = gpu.to_device(x).transpose((2, 0, 1))
+    for axis in ((0,), (1,), (0, 2)):
+        with dispatch.use(sum="cuda/triton-tree"):
+            found = dispatch.call(registry.find("sum"), (float64,), (turned,), {"axis": axis, "keepdims": False})[0]
+        np.testing.assert_allclose(gpu.to_host(found), x.transpose((2, 0, 1)).sum(axis), rtol=1e-12)
+        assert found.flags.c_contiguous
+    assert max(made) < x.size
