@@ -292,9 +292,10 @@ class Tensor:
         """The tensor on the CPU: itself if it is there."""
         return self.to(CPU)  # type: ignore[no-any-return]
 
-    def cuda(self, device: Any = None) -> Tensor:
+    def cuda(self, device: Any = None, *, non_blocking: bool = False) -> Tensor:
         """The tensor on a GPU, the current one unless a number or a name is given: itself if it is there."""
-        return self.to(as_device("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device))  # type: ignore[no-any-return]
+        place = as_device("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
+        return self.to(place, non_blocking=non_blocking)  # type: ignore[no-any-return]
 
     def to(self, target: Any, dtype: Any = None, *, copy: bool = False, **options: Any) -> Any:
         """The tensor in another format, or on another device: `x.to(ug.bfloat16)`, `x.to("cuda")`, `x.to("cuda", ug.float16)`.

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from ulpgrad import autograd
+from ulpgrad.device import moved_to
 from ulpgrad.errors import FormatError, GradientError
 from ulpgrad.formats import Array, Float, Format
+from ulpgrad.kernels.gpu import to_host
 from ulpgrad.tensor import Tensor
 
 
@@ -83,7 +85,7 @@ def gradcheck(
 
 
 def _random_like(x: Tensor, rng: np.random.Generator) -> Tensor:
-    return Tensor(rng.uniform(-1, 1, x.shape), x.dtype)
+    return Tensor(moved_to(rng.uniform(-1, 1, x.shape), x.device), x.dtype)
 
 
 def _check_once(
@@ -110,11 +112,15 @@ def _check_once(
     analytic = autograd.grad([o for o, _ in live], checked, [w for _, w in live], allow_unused=True)
 
     def loss(which: int, shift: Array) -> float:
-        args = [Tensor(x.storage + shift, x.dtype).requires_grad_() if i == which else x for i, x in enumerate(inputs)]
-        return float(sum((o.storage * w.storage).sum() for o, w in zip(outputs(args), weights, strict=True)))
+        args = list(inputs)
+        values = np.asarray(to_host(inputs[which].storage) + shift)
+        moved = Tensor(moved_to(values, inputs[which].device), inputs[which].dtype)
+        args[which] = moved.requires_grad_()
+        pairs = [(to_host(o.storage), to_host(w.storage)) for o, w in zip(outputs(args), weights, strict=True)]
+        return float(sum((o * w).sum() for o, w in pairs))
 
     for (i, x), g in zip([(i, x) for i, x in enumerate(inputs) if x.requires_grad], analytic, strict=True):
-        found = np.zeros(x.shape) if g is None else g.storage
+        found = np.zeros(x.shape) if g is None else to_host(g.storage)
         for index in np.ndindex(x.shape):
             shift = np.zeros(x.shape)
             shift[index] = eps

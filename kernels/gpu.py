@@ -82,7 +82,7 @@ def to_host(array: Any) -> Any:
         return array
     if hasattr(array, "codes"):
         return array.on(to_host)
-    if isinstance(array, np.ndarray) or not hasattr(array, "device"):
+    if isinstance(array, (np.ndarray, np.generic)) or not hasattr(array, "device"):
         return array
     with xp().cuda.Device(array.device.id):
         return array.get()

@@ -52,6 +52,8 @@ __all__ = [
     "zeros_like",
 ]
 
+ON_GPU = (2, 13)  # DLPack's codes of CUDA memory and of what CUDA manages
+
 _cast: Primitive = Primitive(
     cast_spec.cast, "x", gradients={"x": lambda g: g}
 )  # the graph converts g to the operand's format
@@ -143,8 +145,9 @@ def _stored(obj: Any, form: Format | None) -> tuple[Array, Format]:
 
 
 def _on_gpu(array: Any) -> tuple[Any, Format]:
-    """An array of the GPU's library, and its format."""
-    return array, _format_of(array.dtype)
+    """An array of the GPU's library as storage, and its format."""
+    form = _format_of(array.dtype)
+    return (array if form.is_native else array.view(form.storage)), form
 
 
 def values_of(x: Tensor) -> Any:
@@ -266,9 +269,6 @@ def _copied_block(storage: Any) -> Any:
 def copy(x: Tensor, /) -> Tensor:
     """The same values in memory of their own. Differentiable."""
     return _copy(x)
-
-
-ON_GPU = (2, 13)  # DLPack's codes of CUDA memory and of what CUDA manages
 
 
 def _new(storage: Array, form: Format, requires_grad: bool) -> Tensor:

@@ -225,11 +225,11 @@ def _sum_slices(values: Array, form: Format, shape: tuple[int, ...], index: Inde
     for item, size in zip(index, sizes, strict=True):
         whole = xp.asarray(item).astype(np.int64)
         positions = positions * size + xp.where(whole < 0, whole + size, whole)
-    front = np.moveaxis(values, range(axis, axis + positions.ndim), range(positions.ndim))
+    front = np.moveaxis(values, tuple(range(axis, axis + positions.ndim)), tuple(range(positions.ndim)))
     summed = _sum_rows(front.reshape(positions.size, math.prod(rest)), form, positions, math.prod(sizes))
     if axis == 0:
         return summed.reshape(shape)
-    return np.moveaxis(summed.reshape(*sizes, *rest), range(len(sizes)), range(axis, axis + len(sizes)))
+    return np.moveaxis(summed.reshape(*sizes, *rest), tuple(range(len(sizes))), tuple(range(axis, axis + len(sizes))))
 
 
 def _sum_rows(values: Array, form: Format, positions: Array, rows: int) -> Array:

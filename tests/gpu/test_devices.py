@@ -161,6 +161,29 @@ def test_hooks_and_second_derivatives() -> None:
     assert set(seen) == {"cuda"}
 
 
+def test_gradcheck() -> None:
+    """First and second gradients against differences, on the device."""
+    x, y = (ug.asarray(v, dtype=ug.float64, device="cuda").requires_grad_() for v in (POSITIVE[:2, :2], A[:2, :2]))
+    assert ug.testing.gradcheck(lambda a, b: (ug.tanh(a) @ b)[[0, 1, 0]] * a[:1], [x, y], order=2)
+
+
+def test_remembered_calls() -> None:
+    """What was learnt from calls on the CPU is not used on a GPU, nor the other way round."""
+    here, there = ug.asarray(A), ug.asarray(A, device="cuda")
+    for x in (here, here, here, there, there, here, there):
+        made = (
+            x * x,
+            ug.softmax(x),
+            x.reshape(-1),
+            x[1:],
+            ug.zeros_like(x),
+            ug.zeros((2,), device=x.device),
+            x.sum(),
+            x + 1,
+        )
+        assert {t.device for t in made} == {x.device}
+
+
 def test_own_function() -> None:
     """A Function on a GPU gets zeros of that device for outputs that were not used."""
 
