@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from ulpgrad.kernels.triton_launch import cdiv, tl, triton
@@ -69,6 +70,7 @@ def lines_of(outer: int, n: int, inner: int) -> Lines:
     return Lines(1, outer, n, 0, n, 1) if inner == 1 else Lines(outer, inner, n, n * inner, 1, inner)
 
 
+@lru_cache(4096)
 def cut(lines: Lines, itemsize: int, most: int, budget: int = 4096) -> Tile:
     """Tiles of about `budget` values, of at most `most` of a line."""
     if lines.step == 1:

@@ -107,7 +107,7 @@ def cross_entropy(request: Request) -> Callable[..., Any]:
         lse = xp.empty(rows, kept)
         tile = shape_of(rows, n, PIECE)
         launch(_forward, (cdiv(rows, tile["LINES"]),), typed(losses, form), lse, typed(logits, form), target, rows, n,
-               ignore_index, SMOOTHING=float(label_smoothing), **tile)  # fmt: skip
+               int(ignore_index), SMOOTHING=float(label_smoothing), **tile)  # fmt: skip
         return losses, lse
 
     return run
@@ -129,7 +129,7 @@ def cross_entropy_gradient(request: Request) -> Callable[..., Any]:
             tile = shape_of(rows, n, TILE)
             pieces = cdiv(n, tile["VALUES"])
             launch(_backward, (cdiv(rows, tile["LINES"]) * pieces,), typed(out, form), typed(g, form),
-                   typed(logits, form), target, typed(lse, of_lse), rows, n, ignore_index, pieces,
+                   typed(logits, form), target, typed(lse, of_lse), rows, n, int(ignore_index), pieces,
                    SMOOTHING=float(label_smoothing), **tile)  # fmt: skip
         return out
 

@@ -164,7 +164,7 @@ def batch_norm(request: Request) -> Callable[..., Any]:
         means, squares = xp.empty((pieces, c), kept), xp.empty((pieces, c), kept)
         given, *parameters = (argument(a, form) for a in (x, weight, bias))
         launch(_moments, (programs,), means, squares, given, *shape, **tile)
-        launch(_statistics, (c,), mean, rstd, means, squares, *shape, VALUES=tile["VALUES"], EPS=eps,
+        launch(_statistics, (c,), mean, rstd, means, squares, *shape, VALUES=tile["VALUES"], EPS=float(eps),
                NOTES=min(power(pieces), NOTES), num_warps=1)  # fmt: skip
         launch(_normalise, (programs,), argument(y, form), given, *parameters, mean, rstd, *shape, **tile)
         return y, mean, rstd

@@ -75,7 +75,7 @@ def _forward(request: Request, forward: Callable[..., None], is_centered: bool) 
             return y, *statistics
         mean, rstd = xp.empty(shape, kept) if is_centered else None, xp.empty(shape, kept)
         operands = [argument(a, form) for a in (x, weight, bias)]
-        forward(rows_of(x, form), [typed(y, form), mean, rstd], operands, eps, is_centered)
+        forward(rows_of(x, form), [typed(y, form), mean, rstd], operands, float(eps), is_centered)
         return (y, mean, rstd) if is_centered else (y, rstd)
 
     return run

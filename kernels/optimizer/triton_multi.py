@@ -168,7 +168,11 @@ def _of_sgd(has_buffer: bool, *, lr: float, momentum: float, dampening: float, n
             first: bool) -> Any:  # fmt: skip
     if not has_buffer:
         return _sgd, (lr, weight_decay), {}
-    return _sgd_momentum, (lr, weight_decay, momentum, 1 - dampening), {"FIRST": first, "NESTEROV": nesterov}
+    return (
+        _sgd_momentum,
+        (lr, weight_decay, momentum, 1 - dampening),
+        {"FIRST": bool(first), "NESTEROV": bool(nesterov)},
+    )
 
 
 def _of_adam(_: bool, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, decoupled: bool,

@@ -183,11 +183,11 @@ def in_memory_order(x: Any, axis: spec.Axes, keepdims: bool, compute: Compute) -
     has no gaps."""
     if x.flags.c_contiguous:
         return compute(x, axis, keepdims)
-    order = sorted(range(x.ndim), key=lambda a: -x.strides[a])
+    order = tuple(sorted(range(x.ndim), key=lambda a: -x.strides[a]))
     moved = x.transpose(order)
     if not moved.flags.c_contiguous:
         return compute(gpu.contiguous(x), axis, keepdims)
-    back = sorted(range(x.ndim), key=order.__getitem__)
+    back = tuple(sorted(range(x.ndim), key=order.__getitem__))
     found = compute(moved, tuple(back[a] for a in axis), True).transpose(back)
     return gpu.contiguous(found).reshape(spec.result_shape(x.shape, axis, keepdims))
 
@@ -241,6 +241,6 @@ def var(request: Request) -> Callable[..., Any]:
         return out
 
     def run(x: Any, *, axis: spec.Axes, keepdims: bool, correction: float) -> Any:
-        return in_memory_order(x, axis, keepdims, lambda x, axes, keep: compute(x, axes, keep, correction))
+        return in_memory_order(x, axis, keepdims, lambda x, axes, keep: compute(x, axes, keep, float(correction)))
 
     return run
