@@ -183,7 +183,9 @@ def _keys_sweep(
         own = tl.load(delta + rows, mask=rows < length, other=0)
         s = tl.dot(key, tl.trans(query), input_precision=PRECISION)
         if EDGE:
-            s = masked(s * scale, mask, rows[None, :], at[:, None], length, keys, mask_row, mask_column, IS_CAUSAL, MASK)
+            s = masked(
+                s * scale, mask, rows[None, :], at[:, None], length, keys, mask_row, mask_column, IS_CAUSAL, MASK
+            )
             weights = tl.exp2(s * 1.4426950408889634 - base[None, :])
         else:
             weights = tl.exp2(s * (scale * 1.4426950408889634) - base[None, :])
@@ -208,7 +210,9 @@ def attention_keys_gradient_tuned(
     i, j = tl.arange(0, D)[None, :], tl.arange(0, E)[None, :]
     key_here, value_here = (at < keys)[:, None] & (i < d), (at < keys)[:, None] & (j < e)
     key = tl.load(k + batch * k_batch + shared * k_head + at.to(tl.int64)[:, None] * k_row + i, mask=key_here, other=0)
-    value = tl.load(v + batch * v_batch + shared * v_head + at.to(tl.int64)[:, None] * v_row + j, mask=value_here, other=0)
+    value = tl.load(
+        v + batch * v_batch + shared * v_head + at.to(tl.int64)[:, None] * v_row + j, mask=value_here, other=0
+    )
     to_key = tl.zeros((N, D), tl.float32)
     to_value = tl.zeros((N, E), tl.float32)
     first, seen = 0, 0
@@ -254,7 +258,9 @@ def _queries_sweep(
         value = _loaded(v, batch, shared, start, v_row, keys, e, N, E, TMA, EDGE)
         s = tl.dot(query, tl.trans(key), input_precision=PRECISION)
         if EDGE:
-            s = masked(s * scale, mask, rows[:, None], at[None, :], length, keys, mask_row, mask_column, IS_CAUSAL, MASK)
+            s = masked(
+                s * scale, mask, rows[:, None], at[None, :], length, keys, mask_row, mask_column, IS_CAUSAL, MASK
+            )
             weights = tl.exp2(s * 1.4426950408889634 - base[:, None])
         else:
             weights = tl.exp2(s * (scale * 1.4426950408889634) - base[:, None])

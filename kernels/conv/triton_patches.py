@@ -27,6 +27,7 @@ from ulpgrad.kernels.conv.triton_operands import (
     tile,
 )
 from ulpgrad.kernels.matmul.triton_epilogue import activate
+from ulpgrad.kernels.pool.triton_windows import largest_of_windows
 from ulpgrad.kernels.registry import kernel
 from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
 
@@ -124,3 +125,24 @@ def conv2d_input_gradient(
     matrix = filters(weight, groups, turned=True)
     before, back = (-padding[0], -padding[1]), (-dilation[0], -dilation[1])
     return gather(dx, g, matrix, None, weight.shape[2:], (1, 1), before, back, stride)
+
+
+@kernel(spec.conv2d_max_pool, "cuda/triton-patches", rank=40, formats=FORMATS)
+def conv2d_max_pool(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    *,
+    window: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    activation: str | None = None,
+) -> tuple[Any, Any]:
+    """Sums stay in the format that they are made in until the largest is known: rounded ones would be equal more often."""
+    size, last = output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation), channels_last(x)
+    wide = "float64" if x.dtype.name == "float64" else "float32"
+    sums = images(x.shape[0], weight.shape[0], size, wide, last)
+    gather(sums, x, filters(weight, 1), bias, weight.shape[2:], stride, padding, dilation)
+    y = images(x.shape[0], weight.shape[0], (size[0] // window[0], size[1] // window[1]), x.dtype, last)
+    return largest_of_windows(y, sums, window, window, (0, 0), (1, 1), last, activation)
