@@ -35,13 +35,13 @@ def finish(
     if FACTOR:
         y *= tl.full((1, 1), factor, tl.int64).to(tl.float64, bitcast=True).to(y.dtype)
     if scale is not None:
-        y *= tl.load(scale + columns, columns < n, 0).to(y.dtype)
+        y *= tl.load(scale + columns, columns < n, 0.0).to(y.dtype)
     if bias is not None:
-        y += tl.load(bias + columns, columns < n, 0).to(y.dtype)
+        y += tl.load(bias + columns, columns < n, 0.0).to(y.dtype)
     y = activate(y, ACTIVATION)
     if residual is not None:
         at = rows.to(tl.int64) * stride_rm + columns.to(tl.int64) * stride_rn
-        y += tl.load(residual + at, (rows < m) & (columns < n), 0).to(y.dtype)
+        y += tl.load(residual + at, (rows < m) & (columns < n), 0.0).to(y.dtype)
     return y
 
 

@@ -67,11 +67,11 @@ def multiply(
     sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for start in range(0, k, BLOCK_K):
         if WHOLE_K:
-            left = tl.load(from_a, rows < m, 0)
-            right = tl.load(from_b, columns < n, 0)
+            left = tl.load(from_a, rows < m, 0.0)
+            right = tl.load(from_b, columns < n, 0.0)
         else:
-            left = tl.load(from_a, (rows < m) & (start + steps[None, :] < k), 0)
-            right = tl.load(from_b, (columns < n) & (start + steps[:, None] < k), 0)
+            left = tl.load(from_a, (rows < m) & (start + steps[None, :] < k), 0.0)
+            right = tl.load(from_b, (columns < n) & (start + steps[:, None] < k), 0.0)
         if WIDEN:  # 8-bit floats are float16 as well, whose products are summed in float32 throughout
             left, right = left.to(tl.float16), right.to(tl.float16)
         sums = tl.dot(left, right, sums, input_precision=PRECISION, max_num_imprecise_acc=IMPRECISE)
@@ -108,7 +108,7 @@ def run(product: operands.Product) -> Any:
     launch(
         multiply, (product.count * tiles if out.size else 0,), *product.arguments(out), **product.constants(),
         INDEX=product.index, PRECISION=how, WHOLE_K=product.k % config.k == 0, WIDEN=widens(product),
-        IMPRECISE=operands.PROMOTED if product.form.bits == 8 else None, GROUP=config.group, **config.blocks,
+        IMPRECISE=min(operands.PROMOTED, config.k) if product.form.bits == 8 else None, GROUP=config.group, **config.blocks,
     )  # fmt: skip
     return out
 

@@ -93,7 +93,8 @@ def run(product: operands.Product, imprecise: int | None = None, kind: str = "")
     launch(
         multiply, (min(tiles, gpu.processors()),), to, a, b, *product.ends(), m, n, product.k, count,
         *product.residual_strides(), **product.constants(),
-        PRECISION=precision() if product.form is float32 else "ieee", IMPRECISE=imprecise, A_STACKED=a_stacked,
+        PRECISION=precision() if product.form is float32 else "ieee", A_STACKED=a_stacked,
+        IMPRECISE=imprecise and min(imprecise, config.k),
         A_TURNED=a_turned, B_STACKED=b_stacked, B_TURNED=b_turned, OUT_STACKED=out_stacked, GROUP=config.group,
         **config.blocks,
     )  # fmt: skip
