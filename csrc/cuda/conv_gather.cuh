@@ -43,31 +43,44 @@ __device__ inline Gather gather_of(const Convolution& c, int part) {
   return g;
 }
 
-// Where the row's image begins, and its place on it. A row past the end lies outside every image: it reads zeros.
+// What a row reads through the first tap: an offset, and the coordinates, which may lie on padding. Rows and columns
+// past the last are taken for the first: what they read is there, and their results are not stored.
 struct Row {
-  long long image;
+  long long offset;
   int y, x;
 };
 
 __device__ inline Row row_of(const Gather& g, const Strides& s, unsigned row) {
-  if (row >= static_cast<unsigned>(g.count)) return {0, -1, -1};
-  const Place place = place_of(row, g.rows);
-  return {place.image * s.image + g.read_channel * s.channel, place.y, place.x};
+  const Place place = place_of(row < static_cast<unsigned>(g.count) ? row : 0, g.rows);
+  const int y = read_at(g.y, place.y, 0), x = read_at(g.x, place.x, 0);
+  return {offset_of(s, place.image, g.read_channel, 0, 0) + y * s.y + x * s.x, y, x};
 }
 
-// Offset of what a row reads through a tap, or -1 where that is padding.
-__device__ inline long long read_offset(const Gather& g, const Strides& s, const Row& row, const Tap& tap) {
-  const int y = read_at(g.y, row.y, tap.y), x = read_at(g.x, row.x, tap.x);
-  if (row.y < 0 || !inside(y, g.y.size) || !inside(x, g.x.size)) return -1;
-  return row.image + y * s.y + x * s.x + tap.channel * s.channel;
-}
-
-// Offset of the weight between a tap's channel and a result's channel (within the group).
+// Offset of a result's channel (within the group) in the filters.
 template <bool GRADIENT>
-__device__ inline long long weight_offset(const Gather& g, const Strides& s, int write, const Tap& tap) {
-  const int y = g.y.tap_first + tap.y * g.y.tap_step, x = g.x.tap_first + tap.x * g.x.tap_step;
-  return GRADIENT ? offset_of(s, g.read_channel + tap.channel, write, y, x)
-                  : offset_of(s, g.write_channel + write, tap.channel, y, x);
+__device__ inline long long column_of(const Gather& g, const Strides& s, int write) {
+  const int channel = write < g.writes ? write : 0;
+  return GRADIENT ? offset_of(s, g.read_channel, channel, 0, 0) : offset_of(s, g.write_channel + channel, 0, 0, 0);
+}
+
+// What a step of the sums (a tap's channel) adds to the offsets of rows, and to those of columns: the same for all.
+struct Step {
+  long long read, weight;
+  int y, x, channel;
+};
+
+template <bool GRADIENT>
+__device__ inline Step step_of(const Gather& g, const Strides& s, const Strides& ws, int step) {
+  const Tap tap = tap_of(step, g.columns);
+  const int y = tap.y * g.y.step, x = tap.x * g.x.step;
+  const int tap_y = g.y.tap_first + tap.y * g.y.tap_step, tap_x = g.x.tap_first + tap.x * g.x.tap_step;
+  return {tap.channel * s.channel + y * s.y + x * s.x,
+          tap.channel * (GRADIENT ? ws.image : ws.channel) + tap_y * ws.y + tap_x * ws.x, y, x, tap.channel};
+}
+
+// Whether a row sees the image through a step's tap, and not padding.
+__device__ inline bool sees(const Gather& g, const Row& row, const Step& step) {
+  return inside(row.y + step.y, g.y.size) && inside(row.x + step.x, g.x.size);
 }
 
 // Where a row's result of a channel of the group is written.

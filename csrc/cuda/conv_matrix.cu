@@ -21,28 +21,36 @@ __global__ void __launch_bounds__(COLUMNS * 2) conv_matrix(T* y, const T* x, con
   const int first_write = blockIdx.x % across * COLUMNS, thread = threadIdx.x;
   if (first_row >= static_cast<unsigned>(g.count)) return;
 
-  // A thread copies one chunk of several lines: the same steps of every tile for it, so one tap at a time.
+  // A thread copies one chunk of several lines: the same steps of every tile, so that a tap is looked up once for all.
   const int chunk = thread % LINE, line = thread / LINE;
   constexpr int PIXELS = Tile::ROWS / LINES, WEIGHTS = COLUMNS / LINES;
   Row rows[PIXELS];
+  long long columns[WEIGHTS];
 #pragma unroll
   for (int i = 0; i < PIXELS; ++i) rows[i] = row_of(g, xs, first_row + line + i * LINES);
+#pragma unroll
+  for (int i = 0; i < WEIGHTS; ++i) columns[i] = column_of<GRADIENT>(g, ws, first_write + line + i * LINES);
 
-  const auto copy = [&](int step, unsigned char* stage) {
-    const int depth = step * Tile::DEPTH + chunk * CHUNK;
-    const bool has_depth = depth < g.depth;
-    const Tap tap = tap_of(has_depth ? depth : 0, g.columns);
+  // From tile to tile most steps stay with their tap: the next channels lie behind those before.
+  Step step = {0, 0, 0, 0, g.reads};
+  const auto copy = [&](int tile, unsigned char* stage) {
+    const int depth = tile * Tile::DEPTH + chunk * CHUNK;
+    const bool is_there = depth < g.depth;
+    step.channel += Tile::DEPTH;
+    if (step.channel < g.reads) {
+      step.read += Tile::DEPTH, step.weight += Tile::DEPTH;
+    } else if (is_there) {
+      step = step_of<GRADIENT>(g, xs, ws, depth);
+    }
 #pragma unroll
     for (int i = 0; i < PIXELS; ++i) {
-      const long long from = has_depth ? read_offset(g, xs, rows[i], tap) : -1;
-      copy_async(Tile::chunk_of_a_tile(stage, line + i * LINES, chunk), x + (from < 0 ? 0 : from), from >= 0);
+      const bool seen = is_there && sees(g, rows[i], step);
+      const T* const from = seen ? x + rows[i].offset + step.read : x;
+      copy_async(Tile::chunk_of_a_tile(stage, line + i * LINES, chunk), from, seen);
     }
 #pragma unroll
     for (int i = 0; i < WEIGHTS; ++i) {
-      const int write = first_write + line + i * LINES;
-      const bool is_there = has_depth && write < g.writes;
-      const long long from = is_there ? weight_offset<GRADIENT>(g, ws, write, tap) : 0;
-      copy_async(Tile::chunk_of_b_tile(stage, line + i * LINES, chunk), w + from, is_there);
+      copy_async(Tile::chunk_of_b_tile(stage, line + i * LINES, chunk), w + columns[i] + step.weight, is_there);
     }
   };
   Tile tile;

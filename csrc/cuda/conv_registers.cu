@@ -29,17 +29,19 @@ __global__ void __launch_bounds__(256, sizeof(Wide<T>) < 8 ? 2 : 1)
   const int loaded_row = packets ? thread / 2 : thread % Tile::ROWS;
   const int column_step = thread % 4 * WEIGHTS, loaded_column = thread / 4;
   const Row row = row_of(g, xs, first_row + loaded_row);
-  const int write = first_write + loaded_column;
+  const long long column = column_of<GRADIENT>(g, ws, first_write + loaded_column);
   S pixels[PIXELS], weights[WEIGHTS];
 
   const auto load = [&](int depth) {
     const int at = depth + row_step, from = depth + column_step;
     if (packets) {
-      const long long pixel = at < g.depth ? read_offset(g, xs, row, tap_of(at, g.columns)) : -1;
-      const bool has_weight = from < g.depth && write < g.writes;
-      const long long weight = has_weight ? weight_offset<GRADIENT>(g, ws, write, tap_of(from, g.columns)) : -1;
-      const Packet<T, PIXELS> p = pixel < 0 ? Packet<T, PIXELS>{} : packet_at<T, PIXELS>(x + pixel);
-      const Packet<T, WEIGHTS> q = weight < 0 ? Packet<T, WEIGHTS>{} : packet_at<T, WEIGHTS>(w + weight);
+      Packet<T, PIXELS> p = {};
+      Packet<T, WEIGHTS> q = {};
+      if (at < g.depth) {
+        const Step step = step_of<GRADIENT>(g, xs, ws, at);
+        if (sees(g, row, step)) p = packet_at<T, PIXELS>(x + row.offset + step.read);
+      }
+      if (from < g.depth) q = packet_at<T, WEIGHTS>(w + column + step_of<GRADIENT>(g, xs, ws, from).weight);
 #pragma unroll
       for (int i = 0; i < PIXELS; ++i) pixels[i] = widen(p.values[i]);
 #pragma unroll
@@ -48,13 +50,15 @@ __global__ void __launch_bounds__(256, sizeof(Wide<T>) < 8 ? 2 : 1)
     }
 #pragma unroll
     for (int i = 0; i < PIXELS; ++i) {
-      const long long pixel = at + i < g.depth ? read_offset(g, xs, row, tap_of(at + i, g.columns)) : -1;
-      pixels[i] = pixel < 0 ? S(0) : widen(x[pixel]);
+      pixels[i] = 0;
+      if (at + i >= g.depth) continue;
+      const Step step = step_of<GRADIENT>(g, xs, ws, at + i);
+      if (sees(g, row, step)) pixels[i] = widen(x[row.offset + step.read]);
     }
 #pragma unroll
     for (int i = 0; i < WEIGHTS; ++i) {
-      const bool has_weight = from + i < g.depth && write < g.writes;
-      weights[i] = has_weight ? widen(w[weight_offset<GRADIENT>(g, ws, write, tap_of(from + i, g.columns))]) : S(0);
+      weights[i] = 0;
+      if (from + i < g.depth) weights[i] = widen(w[column + step_of<GRADIENT>(g, xs, ws, from + i).weight]);
     }
   };
   const auto store = [&](int buffer) {

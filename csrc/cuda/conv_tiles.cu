@@ -20,16 +20,17 @@ __global__ void __launch_bounds__(256) conv_tiles(T* y, const T* x, const T* w, 
   const bool channels_last = xs.channel == 1;
   const int loaded_row = channels_last ? slow : fast, loaded_depth = channels_last ? fast : slow;
   const Row row = row_of(g, xs, first_row + loaded_row);
+  const long long column = column_of<GRADIENT>(g, ws, first_write + slow);
 
   Wide<T> sum = 0;
   for (int depth = 0; depth < g.depth; depth += SIDE) {
     Wide<T> pixel = 0, weight = 0;
     if (depth + loaded_depth < g.depth) {
-      const long long from = read_offset(g, xs, row, tap_of(depth + loaded_depth, g.columns));
-      if (from >= 0) pixel = widen(x[from]);
+      const Step step = step_of<GRADIENT>(g, xs, ws, depth + loaded_depth);
+      if (sees(g, row, step)) pixel = widen(x[row.offset + step.read]);
     }
-    if (depth + fast < g.depth && first_write + slow < g.writes) {
-      weight = widen(w[weight_offset<GRADIENT>(g, ws, first_write + slow, tap_of(depth + fast, g.columns))]);
+    if (depth + fast < g.depth) {
+      weight = widen(w[column + step_of<GRADIENT>(g, xs, ws, depth + fast).weight]);
     }
     __syncthreads();  // the last tile has been used
     pixels[loaded_depth][loaded_row] = pixel;

@@ -22,6 +22,7 @@ SAME: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1),
 UNIT = {float32: 2.0**-24, float64: 2.0**-53, bfloat16: 2.0**-8, float16: 2.0**-11}
 SHAPES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((2, 16, 6, 7), (16, 16, 3, 3), {}),
+    ((1, 72, 5, 4), (72, 72, 3, 3), {}),
     ((2, 32, 9, 8), (24, 16, 3, 3), {"groups": 2, "stride": (2, 3)}),
     ((1, 8, 7, 9), (40, 8, 2, 5), {"stride": (3, 1), "padding": (2, 4), "dilation": (2, 3)}),
     ((2, 8, 11, 9), (8, 8, 2, 2), {"stride": (4, 3), "padding": (0, 0)}),
