@@ -33,6 +33,13 @@ def channels_last(a: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
 
+def on_device(a: np.ndarray) -> Any:
+    """As it lies: CuPy itself would put any other layout than C's or Fortran's in C's order."""
+    if a.ndim == 4 and a.strides[1] == a.itemsize:
+        return gpu.xp().asarray(np.ascontiguousarray(a.transpose(0, 2, 3, 1))).transpose(0, 3, 1, 2)
+    return gpu.xp().asarray(a)
+
+
 def problem(
     op: Op, x: tuple[int, ...], weight: tuple[int, ...], **given: Any
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -51,7 +58,7 @@ def problem(
 
 def run(op: Op, rung: str, form: Format, arrays: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """By a rung, on the device; refused calls raise KernelError."""
-    given = tuple(None if a is None else gpu.xp().asarray(a) for a in arrays)
+    given = tuple(None if a is None else on_device(a) for a in arrays)
     formats = tuple(None if a is None else form for a in arrays)
     with dispatch.use(**{op.name: rung}):
         return dispatch.make_plan(op, "cuda:0", formats, given, params).run(*given, **params)
