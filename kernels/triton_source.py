@@ -39,7 +39,7 @@ ON_INTEGERS = {  # NumPy's rules for integers
     "bitwise_and": "x & y",
     "bitwise_or": "x | y",
     "bitwise_xor": "x ^ y",
-    "bitwise_invert": "~x",
+    "bitwise_invert": "(0 - x) - 1",  # which Triton 3.6 interprets for uint64 as well, unlike ~x
     "bitwise_left_shift": "shifted_left(x, y)",
     "bitwise_right_shift": "shifted_right(x, y)",
 }
