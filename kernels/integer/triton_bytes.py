@@ -143,9 +143,8 @@ def launch_tiles(
     """Launch a kernel over tiles: `before`, m, n, k, steps and strides, `after`; and the sizes of its tiles."""
     words = any(x.dtype == np.int16 for x in (product.a, product.b))
     chunked = product.k > CHUNK.value
-    config = configs.choose(
-        "exact" if exact or chunked else "words" if words else "bytes", product.m, product.n, product.count
-    )
+    kind = "exact" if exact or chunked else "words" if words else "bytes"
+    config = configs.choose(product.question("triton-bytes", kind))
     tiles = product.count * cdiv(product.m, config.m) * cdiv(product.n, config.n)
     launch(
         kernel, (tiles,), *before, *product.places(), *after, INDEX=product.index, SUM=tl.int64 if exact else tl.int32,

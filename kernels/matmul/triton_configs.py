@@ -6,10 +6,13 @@ measured on this machine (`triton_tune`) comes first.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import NamedTuple
 
 from ulpgrad.formats import Format, float16, float32, float64
-from ulpgrad.kernels import gpu
+from ulpgrad.kernels import gpu, triton_tuned
 
 
 class Config(NamedTuple):
@@ -95,8 +98,62 @@ def table(name: str) -> tuple[Config, ...]:
     return TABLE[newest, name]
 
 
-def choose(name: str, m: int, n: int, count: int = 1) -> Config:
-    """The configuration for `count` products of m x n results."""
-    fitting = [c for c in table(name) if c.m < 2 * max(m, 1) and c.n < 2 * max(n, 1)] or [table(name)[-1]]
+class Question(NamedTuple):
+    """What a configuration is asked for: by which rung, for which kind, for `matrices` products of m x k by k x n."""
+
+    rung: str
+    kind: str
+    m: int
+    n: int
+    k: int
+    matrices: int
+
+    def __str__(self) -> str:
+        return f"{self.rung}, {self.kind}, {self.matrices} x {self.m} x {self.n} x {self.k}"
+
+
+_forced: ContextVar[Config | None] = ContextVar("forced configuration", default=None)
+_heard: ContextVar[list[Question] | None] = ContextVar("heard questions", default=None)
+
+
+@contextlib.contextmanager
+def forced(config: Config) -> Iterator[None]:
+    """Inside the block this is the answer to every question."""
+    token = _forced.set(config)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[list[Question]]:
+    """The questions that are asked inside the block."""
+    questions: list[Question] = []
+    token = _heard.set(questions)
+    try:
+        yield questions
+    finally:
+        _heard.reset(token)
+
+
+def choose(question: Question) -> Config:
+    """The configuration for a product: what was tuned, else by its size."""
+    listener = _heard.get()
+    if listener is not None:
+        listener.append(question)
+    known = triton_tuned.known()
+    return _forced.get() or (known and _tuned(known.get(str(question)))) or by_size(question)
+
+
+def _tuned(answer: list[int] | None) -> Config | None:
+    return Config(*answer) if answer is not None and len(answer) == len(Config._fields) else None
+
+
+def by_size(question: Question) -> Config:
+    """The first configuration of the table whose tiles are not wider than the problem, and enough for all multiprocessors."""
+    _, name, m, n, _, count = question
+    row = table(name)
+    fitting = [c for c in row if c.m < 2 * max(m, 1) and c.n < 2 * max(n, 1)] or [row[-1]]
     enough = gpu.processors()
     return next((c for c in fitting if count * -(-m // c.m) * -(-n // c.n) >= enough), fitting[-1])

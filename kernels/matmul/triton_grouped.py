@@ -103,7 +103,7 @@ def run(product: operands.Product) -> Any:
     out = product.result()
     how = precision() if product.form is float32 else "ieee"
     name = "ieee" if product.form is float32 and how == "ieee" else configs.kind(product.form)
-    config = configs.choose(name, product.m, product.n, product.count)
+    config = configs.choose(product.question("triton-grouped", name))
     tiles = cdiv(product.m, config.m) * cdiv(product.n, config.n)
     launch(
         multiply, (product.count * tiles if out.size else 0,), *product.arguments(out), **product.constants(),

@@ -52,7 +52,7 @@ def multiply(
 
 def launch_tiles(kernel: Any, product: operands.Product, before: Any, after: Any = (), **constants: Any) -> None:
     """Launch a kernel of sums step by step: `before`, m, n, k, steps and strides, `after`; and the sizes of its tiles."""
-    config = configs.choose("integer", product.m, product.n, product.count)
+    config = configs.choose(product.question("triton-multiply-add", "integer"))
     tiles = product.count * cdiv(product.m, config.m) * cdiv(product.n, config.n)
     launch(
         kernel, (tiles,), *before, *product.places(), *after, INDEX=product.index, GROUP=config.group, BLOCK_M=config.m,

@@ -13,6 +13,7 @@ from ulpgrad.formats import Float, Format, float8_e4m3fn, float8_e5m2, float64
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.matmul import layout
 from ulpgrad.kernels.matmul.strided import is_more_rows, stack, strides
+from ulpgrad.kernels.matmul.triton_configs import Question
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.triton_launch import tl, typed
 
@@ -110,6 +111,10 @@ class Product:
             for x, steps in ((self.a, self.a_steps), (self.b, self.b_steps))
         )
         return a, b
+
+    def question(self, rung: str, kind: str) -> Question:
+        """What is asked of the table of configurations."""
+        return Question(rung, kind, self.m, self.n, self.k, self.count)
 
     def constants(self) -> dict[str, Any]:
         """Constexprs that every kernel of this family has."""

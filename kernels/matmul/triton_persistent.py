@@ -83,7 +83,7 @@ def described(x: Any, form: Format | None, rows: int, columns: int) -> tuple[Any
 def run(product: operands.Product, imprecise: int | None = None, kind: str = "") -> Any:
     """The whole product, a program a multiprocessor."""
     out, m, n, count = product.result(), product.m, product.n, product.count
-    config = configs.choose(kind or configs.kind(product.form), m, n, count)
+    config = configs.choose(product.question("triton-persistent", kind or configs.kind(product.form)))
     left, right = product.matrices()
     a, a_stacked, a_turned = described(left, product.form, config.m, config.k)
     b, b_stacked, b_turned = described(right, product.form, config.k, config.n)

@@ -52,7 +52,7 @@ def run(product: operands.Product) -> Any:
     """The whole product, a program a tile."""
     out = product.result()
     name = "ieee" if product.form is float32 else configs.kind(product.form)
-    config = configs.choose(name, product.m, product.n, product.count)
+    config = configs.choose(product.question("triton-plain", name))
     tiles = cdiv(product.m, config.m) * cdiv(product.n, config.n)
     launch(
         multiply, (product.count * tiles if out.size else 0,), *product.arguments(out), **product.constants(),
