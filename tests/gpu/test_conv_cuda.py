@@ -11,7 +11,7 @@ from ulpgrad import dispatch
 from ulpgrad.errors import KernelError
 from ulpgrad.formats import Format, bfloat16, float16, float32, float64
 from ulpgrad.kernels import gpu, registry
-from ulpgrad.kernels.conv import spec
+from ulpgrad.kernels.conv import cuda_matrix, spec
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op
 
@@ -89,6 +89,20 @@ def can(op: Op, rung: str, form: Format, arrays: tuple[Any, ...], params: dict[s
     given = tuple(gpu.xp().asarray(stored(form, a, False)) for a in arrays)
     entry = next(r for r in registry.ladder(op, "cuda") if r.name == rung)
     return entry.refusal(Request(op, "cuda", (form,) * len(arrays), given, params)) is None
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_wide_tiles_give_the_bits_of_narrow_ones(op: Op, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both add up in one order; wide ones are otherwise taken where there is more to do than tests have."""
+    random = np.random.default_rng(3)
+    arrays, params = problem(op, (2, 80, 7, 6), (72, 80, 3, 3))
+    given = tuple(stored(float16, random.normal(size=a.shape) / 16, True) for a in arrays)
+    narrow = run(op, "cuda/cuda-matrix", float16, given, params)
+    monkeypatch.setattr(cuda_matrix, "MANY", 0)
+    wide = run(op, "cuda/cuda-matrix", float16, given, params)
+    assert gpu.to_host(narrow).tobytes() == gpu.to_host(wide).tobytes()
+    exact = tuple(map(float16.exact, given))
+    np.testing.assert_allclose(float16.exact(gpu.to_host(wide)), op.reference(*exact, **params), rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("rung", [name for op, name in RUNGS if op is spec.conv2d_input_gradient])
