@@ -7,6 +7,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ulpgrad.formats import Format, as_format, bfloat16, bool_, float16, float32
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.triton_launch import tl, triton, typed
@@ -71,6 +73,17 @@ def precision(a: Any) -> str:
     return "tf32x3" if format_of(a) is float32 else "ieee"
 
 
+def bits_of(value: float) -> int:
+    """A float64 as the integer of its bits: a launch rounds numbers with a fraction to float32."""
+    return int(np.float64(value).view(np.int64))
+
+
+@triton.jit
+def number(bits, TYPE: tl.constexpr):
+    """The number of these bits, to be multiplied with blocks of that type."""
+    return tl.full((1, 1), bits, tl.int64).to(tl.float64, bitcast=True).to(TYPE)
+
+
 @triton.jit
 def masked(s, mask, rows, columns, length, keys, row_step, column_step, IS_CAUSAL: tl.constexpr, MASK: tl.constexpr):
     """Scores of these queries and keys (both shaped to broadcast to them), minus infinity where one may not attend."""
@@ -95,6 +108,6 @@ def weighted(weights, x, total, PRECISION: tl.constexpr):
     return total
 
 
-__all__ = ["ADDED_MASK", "BOOL_MASK", "FORMATS", "NO_MASK", "Mask", "block_of", "format_of", "four", "given",
-           "mask_of", "masked", "precision", "stacked", "steps",
+__all__ = ["ADDED_MASK", "BOOL_MASK", "FORMATS", "NO_MASK", "Mask", "bits_of", "block_of", "format_of", "four", "given",
+           "mask_of", "masked", "number", "precision", "stacked", "steps",
            "weighted"]  # fmt: skip

@@ -334,7 +334,8 @@ def attention(q: Any, k: Any, v: Any, mask: Any, *, is_causal: bool, scale: floa
     launch(
         attention_forward_tuned, (cdiv(length, blocks.m) * batch * heads,), given(y), lse, given(q),
         described(k, blocks.n, wide, tma), described(v, blocks.n, tall, tma), seen.array,
-        heads, heads // max(1, k.shape[1]), length, keys, d, e, *steps(q), *steps(k), *steps(v), *seen.steps, scale * LOG2_E,
+        heads, heads // max(1, k.shape[1]), length, keys, d, e, *steps(q), *steps(k), *steps(v), *seen.steps,
+        float(scale) * LOG2_E,
         IS_CAUSAL=is_causal, MASK=seen.kind, D=wide, E=tall, TMA=tma, PRECISION=precision(q), **blocks.options(),
     )  # fmt: skip
     return y.reshape(*shape, e), lse.reshape(shape)

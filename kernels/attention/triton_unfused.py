@@ -13,7 +13,7 @@ from typing import Any
 from ulpgrad.formats import bool_, float32, float64
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.attention import spec
-from ulpgrad.kernels.attention.triton_operands import four, mask_of, masked, precision, stacked, steps
+from ulpgrad.kernels.attention.triton_operands import bits_of, four, mask_of, masked, number, precision, stacked, steps
 from ulpgrad.kernels.registry import kernel
 from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
 
@@ -22,7 +22,7 @@ ROWS, COLUMNS = 32, 64  # of the softmax
 
 
 @triton.jit
-def _product(
+def attention_product(
     c, a, b, heads, a_share, b_share, repeats, rows, columns, depth, c_batch, c_head, c_row,
     a_batch, a_head, a_row, a_column, b_batch, b_head, b_row, b_column, scale,
     M: tl.constexpr, N: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
@@ -44,11 +44,11 @@ def _product(
             y = tl.load(right + (k + down) * b_row, mask=(k + down < depth) & (j < columns), other=0)
             total = tl.dot(x, y, total, input_precision=PRECISION, out_dtype=c.dtype.element_ty)
     out = c + batch * c_batch + head * c_head + i * c_row + j
-    tl.store(out, total * scale, mask=(i < rows) & (j < columns))
+    tl.store(out, total * number(scale, c.dtype.element_ty), mask=(i < rows) & (j < columns))
 
 
 @triton.jit
-def _softmax(
+def attention_softmax(
     s, lse, mask, heads, length, keys, mask_batch, mask_head, mask_row, mask_column,
     IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -80,7 +80,7 @@ def _softmax(
 
 
 @triton.jit
-def _softmax_gradient(
+def attention_softmax_gradient(
     s, wanted, g, y, lse, mask, heads, length, keys, e, g_batch, g_head, g_row, y_batch, y_head, y_row,
     mask_batch, mask_head, mask_row, mask_column, scale,
     IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -109,7 +109,7 @@ def _softmax_gradient(
         weight = tl.exp(x - base[:, None])
         change = tl.load(wanted + row + start + at, mask=inside, other=0) - own[:, None]
         tl.store(s + row + start + at, weight, mask=inside)
-        tl.store(wanted + row + start + at, weight * change * scale, mask=inside)
+        tl.store(wanted + row + start + at, weight * change * number(scale, s.dtype.element_ty), mask=inside)
 
 
 def product(c: Any, a: Any, b: Any, *, scale: float = 1.0, repeats: int = 1) -> Any:
@@ -120,8 +120,8 @@ def product(c: Any, a: Any, b: Any, *, scale: float = 1.0, repeats: int = 1) -> 
     tiles = cdiv(rows, m) * cdiv(columns, 64)
     every = heads * repeats
     launch(
-        _product, (tiles * batch * heads,), c, a, b, heads, every // max(1, a.shape[1]),
-        every // max(1, b.shape[1]), repeats, rows, columns, a.shape[-1], *steps(c), *apart[0], *apart[1], float(scale),
+        attention_product, (tiles * batch * heads,), c, a, b, heads, every // max(1, a.shape[1]),
+        every // max(1, b.shape[1]), repeats, rows, columns, a.shape[-1], *steps(c), *apart[0], *apart[1], bits_of(scale),
         M=m, N=64, DEPTH=32, PRECISION=precision(b), num_warps=warps, num_stages=3,
     )  # fmt: skip
     return c
@@ -140,7 +140,7 @@ def attention(q: Any, k: Any, v: Any, mask: Any, *, is_causal: bool, scale: floa
     s = _scores(q, k, scale)
     y, lse = xp.empty((*q.shape[:3], v.shape[3]), q.dtype), xp.empty(q.shape[:3], s.dtype)
     launch(
-        _softmax, (cdiv(q.shape[2], ROWS) * q.shape[0] * q.shape[1],), s, lse, seen.array, *s.shape[1:], *seen.steps,
+        attention_softmax, (cdiv(q.shape[2], ROWS) * q.shape[0] * q.shape[1],), s, lse, seen.array, *s.shape[1:], *seen.steps,
         IS_CAUSAL=is_causal, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=4,
     )  # fmt: skip
     return product(y, s, v).reshape(*shape, v.shape[3]), lse.reshape(shape)
@@ -157,8 +157,8 @@ def attention_gradient(
     s = _scores(q, k, scale)
     wanted = product(xp.empty_like(s), g, v.swapaxes(2, 3))
     launch(
-        _softmax_gradient, (cdiv(q.shape[2], ROWS) * q.shape[0] * q.shape[1],), s, wanted, g, y, gpu.contiguous(lse),
-        seen.array, *s.shape[1:], v.shape[3], *steps(g), *steps(y), *seen.steps, float(scale),
+        attention_softmax_gradient, (cdiv(q.shape[2], ROWS) * q.shape[0] * q.shape[1],), s, wanted, g, y, gpu.contiguous(lse),
+        seen.array, *s.shape[1:], v.shape[3], *steps(g), *steps(y), *seen.steps, bits_of(scale),
         IS_CAUSAL=is_causal, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=4,
     )  # fmt: skip
     dq, dk, dv = (xp.empty(a.shape, a.dtype) for a in (q, k, v))
