@@ -62,3 +62,12 @@ def test_one_kernel_each_way() -> None:
     calls = calls_of(lambda: whole(x, y).backward(ug.ones(40, device="cuda")))
     assert [op.name for op, *_ in calls if op.family in ("fused", "elementwise")] == ["fused", "fused"]
     assert "cuda/triton-chain" in str(explain("fused", x, y, chain=calls[0][3]["chain"]))
+
+
+@pytest.mark.parametrize("function", [lambda x: ug.leaky_relu(ug.clip(x, 0.1, 0.7) - 0.3, 0.1), ug.fused(
+    lambda x: ug.leaky_relu(ug.clip(x, 0.1, 0.7) - 0.3, 0.1))], ids=["ops", "fused"])  # fmt: skip
+def test_numbers_keep_their_digits_in_float64(function: Any) -> None:
+    """On a device the numbers of a launch are float32: those of float64 are constants of their kernels."""
+    x = np.linspace(-1, 1, 9)
+    found = [function(ug.asarray(x, dtype=ug.float64, device=device)) for device in ("cuda", "cpu")]
+    np.testing.assert_allclose(*map(on_host, found), rtol=1e-15, atol=0)
