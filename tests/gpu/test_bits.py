@@ -26,6 +26,7 @@ from ulpgrad.formats import (
     float64,
 )
 from ulpgrad.kernels import capabilities, gpu
+from ulpgrad.kernels.accumulate import spec as accumulate_spec
 from ulpgrad.kernels.cast import convert, spec as cast_spec
 from ulpgrad.kernels.quantize import spec as quantize_spec
 from ulpgrad.kernels.random import spec as random_spec
@@ -247,3 +248,13 @@ def test_dropout(form: Float) -> None:
     for p in (0.0, 0.3, 1.0):
         for found, wanted in on_both(random_spec.dropout, (form,), (x,), p=p, key=2**63 + 5, counter=2**64 - 3):
             assert_same(found, wanted, form, f"p={p}")
+
+
+@pytest.mark.parametrize("rule", accumulate_spec.RULES, ids=lambda r: " ".join(map(str, r.values())))
+def test_accumulators(rule: dict[str, Any]) -> None:
+    """Products in a chosen accumulator, each partial sum rounded as on the CPU."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(s).astype(np.float32) * np.float32(3) for s in ((3, 11), (11, 35)))
+    how = rule | {"format": as_format(rule["format"])}
+    for found, wanted in on_both(accumulate_spec.accumulate_matmul, (float32, float32), (a, b), **how):
+        assert_same(found, wanted, float32, str(rule))
