@@ -79,7 +79,7 @@ def launch_cost() -> Outcome:
 def tests(seconds: int, jobs: int) -> dict[str, Any]:
     """The tests of tests/gpu, in processes of their own."""
     start = time.perf_counter()
-    command = [sys.executable, "-m", "pytest", "tests/gpu", "-q", "-x", "--maxfail=20", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "tests/gpu", "-q", "--maxfail=20", "-p", "no:cacheprovider"]
     command += ["-n", str(jobs)] if jobs > 1 else []
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)

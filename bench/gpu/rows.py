@@ -32,9 +32,9 @@ def torch() -> Any:
     return found if found is not None and not gpu.mode() and found.cuda.is_available() else None
 
 
-def small(size: int) -> int:
+def small(size: int, least: int = 32) -> int:
     """A size of a problem; on an emulated device one that it can do."""
-    return size if not gpu.mode() else max(1, min(size, 32))
+    return size if not gpu.mode() else max(1, min(size, least))
 
 
 def in_turn(make: Callable[[int], Callable[[], Any]], sets: int = SETS) -> Callable[[], Any]:
@@ -209,7 +209,7 @@ def rows_of(op: str, form: str, shape: tuple[int, int], *targets: Target, backwa
 
 def convolution(n: int, c: int, side: int, o: int, *targets: Target, form: str = "bfloat16") -> Work:
     """3x3, padding 1, channels last; beside cuDNN in both of its layouts."""
-    n, c, side, o = small(n), small(c), min(side, small(side)), small(o)
+    n, c, side, o = small(n, 2), small(c, 16), small(side, 8), small(o, 16)
     t = torch()
     x, w = draw.tensor((n, side, side, c), form, 1), draw.tensor((o, 3, 3, c), form, 2, scale=(9 * c) ** -0.5)
     image, filters = ug.permute_dims(x, (0, 3, 1, 2)), ug.permute_dims(w, (0, 3, 1, 2))
