@@ -116,13 +116,13 @@ def product(c: Any, a: Any, b: Any, *, scale: float = 1.0, repeats: int = 1) -> 
     """c = scale * a @ b over four axes; b's (or, with `repeats`, c's) heads may be fewer than a's."""
     batch, heads, rows, columns = c.shape
     apart = [tuple(s // x.itemsize for s in x.strides) for x in (a, b)]
-    m, warps = (64, 4) if c.dtype.itemsize == 8 else (128, 8)
+    m, depth = (64, 16) if c.dtype.itemsize == 8 else (128, 32)
     tiles = cdiv(rows, m) * cdiv(columns, 64)
     every = heads * repeats
     launch(
         attention_product, (tiles * batch * heads,), c, a, b, heads, every // max(1, a.shape[1]),
         every // max(1, b.shape[1]), repeats, rows, columns, a.shape[-1], *steps(c), *apart[0], *apart[1], bits_of(scale),
-        M=m, N=64, DEPTH=32, PRECISION=precision(b), num_warps=warps, num_stages=3,
+        M=m, N=64, DEPTH=depth, PRECISION=precision(b), num_warps=8, num_stages=3,
     )  # fmt: skip
     return c
 
@@ -141,7 +141,7 @@ def attention(q: Any, k: Any, v: Any, mask: Any, *, is_causal: bool, scale: floa
     y, lse = xp.empty((*q.shape[:3], v.shape[3]), q.dtype), xp.empty(q.shape[:3], s.dtype)
     launch(
         attention_softmax, (cdiv(q.shape[2], ROWS) * q.shape[0] * q.shape[1],), s, lse, seen.array, *s.shape[1:], *seen.steps,
-        IS_CAUSAL=is_causal, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=4,
+        IS_CAUSAL=is_causal, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=8,
     )  # fmt: skip
     return product(y, s, v).reshape(*shape, v.shape[3]), lse.reshape(shape)
 
@@ -159,7 +159,7 @@ def attention_gradient(
     launch(
         attention_softmax_gradient, (cdiv(q.shape[2], ROWS) * q.shape[0] * q.shape[1],), s, wanted, g, y, gpu.contiguous(lse),
         seen.array, *s.shape[1:], v.shape[3], *steps(g), *steps(y), *seen.steps, bits_of(scale),
-        IS_CAUSAL=is_causal, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=4,
+        IS_CAUSAL=is_causal, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=8,
     )  # fmt: skip
     dq, dk, dv = (xp.empty(a.shape, a.dtype) for a in (q, k, v))
     product(dq, wanted, k)

@@ -56,7 +56,8 @@ def tile(rows: int, columns: int, a: Any) -> dict[str, Any]:
     large = bits == 16 and channels_last(a)
     n = min(128 if bits == 16 else 64, max(16, 1 << (columns - 1).bit_length()))
     m = 128 if large and rows >= 4096 else 64
-    return {"M": m, "N": n, "K": 64 if large else 16 if bits == 64 else 32, "num_warps": 8 if m * n >= 128 * 128 else 4,
+    warps = 8 if m * n >= 128 * 128 or bits == 64 else 4
+    return {"M": m, "N": n, "K": 64 if large else 16 if bits == 64 else 32, "num_warps": warps,
             "num_stages": 3 if bits == 16 else 2, "PRECISION": "tf32x3" if bits == 32 else "ieee"}  # fmt: skip
 
 
