@@ -86,7 +86,7 @@ def tune(
         )
     times: dict[configs.Config, float] = {}
     failures: dict[configs.Config, str] = {}
-    for config in configs.table(questions[0].kind):
+    for config in filter(questions[0].has_room, configs.table(questions[0].kind)):
         with configs.forced(config):
             try:
                 times[config] = milliseconds(lambda: run(*arrays, **how), samples)

@@ -65,7 +65,7 @@ TABLE: dict[tuple[int, str], tuple[Config, ...]] = {
         Config(128, 64, 32, 8, 3), Config(64, 64, 32, 4, 3), Config(32, 32, 32, 4, 3), Config(16, 32, 32, 2, 3),
     ),
     (80, "ieee"): (Config(128, 64, 16, 8, 3), Config(64, 64, 16, 8, 3), Config(32, 32, 16, 4, 3), Config(16, 16, 16, 2, 2)),
-    (80, "double"): (Config(64, 64, 16, 8, 3), Config(32, 32, 16, 4, 3), Config(16, 16, 16, 2, 2)),
+    (80, "double"): (Config(64, 64, 16, 8, 3), Config(32, 32, 16, 4, 3), Config(16, 16, 16, 4, 2)),
     (80, "integer"): (Config(64, 64, 1, 8, 2), Config(32, 32, 1, 4, 2), Config(8, 32, 1, 2, 2)),
     (90, "bytes"): (
         Config(128, 256, 128, 8, 3), Config(128, 128, 128, 8, 4), Config(64, 64, 64, 4, 4), Config(32, 32, 64, 4, 3),
@@ -107,9 +107,16 @@ class Question(NamedTuple):
     n: int
     k: int
     matrices: int
+    finished: bool = False  # whether an activation or a residual wants registers beside the sums
 
     def __str__(self) -> str:
-        return f"{self.rung}, {self.kind}, {self.matrices} x {self.m} x {self.n} x {self.k}"
+        end = ", finished" if self.finished else ""
+        return f"{self.rung}, {self.kind}, {self.matrices} x {self.m} x {self.n} x {self.k}{end}"
+
+    def has_room(self, config: Config) -> bool:
+        """Whether a thread's registers hold its sums, what follows them, and operands that do not stay in shared memory."""
+        from_shared = gpu.capability() >= 90 and self.kind != "single"
+        return not self.finished or config.m * config.n <= config.warps * (2048 if from_shared else 1024)
 
 
 _forced: ContextVar[Config | None] = ContextVar("forced configuration", default=None)
@@ -152,8 +159,8 @@ def _tuned(answer: list[int] | None) -> Config | None:
 
 def by_size(question: Question) -> Config:
     """The first configuration of the table whose tiles are not wider than the problem, and enough for all multiprocessors."""
-    _, name, m, n, _, count = question
-    row = table(name)
+    m, n, count = question.m, question.n, question.matrices
+    row = [c for c in table(question.kind) if question.has_room(c)]
     fitting = [c for c in row if c.m < 2 * max(m, 1) and c.n < 2 * max(n, 1)] or [row[-1]]
     enough = gpu.processors()
     return next((c for c in fitting if count * -(-m // c.m) * -(-n // c.n) >= enough), fitting[-1])

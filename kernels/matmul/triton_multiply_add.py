@@ -36,7 +36,7 @@ def step_sums(
 
 
 @triton.jit
-def multiply(
+def multiply_add(
     out, a, b, m, n, k, inner, stride_a0, stride_a1, stride_am, stride_ak, stride_b0, stride_b1, stride_bk, stride_bn,
     INDEX: tl.constexpr, GROUP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -63,7 +63,7 @@ def launch_tiles(kernel: Any, product: operands.Product, before: Any, after: Any
 def run(product: operands.Product) -> Any:
     """The whole product, a program a tile."""
     out = product.result()
-    launch_tiles(multiply, product, (out, product.a, product.b))
+    launch_tiles(multiply_add, product, (out, product.a, product.b))
     return out
 
 

@@ -114,7 +114,8 @@ class Product:
 
     def question(self, rung: str, kind: str) -> Question:
         """What is asked of the table of configurations."""
-        return Question(rung, kind, self.m, self.n, self.k, self.count)
+        finished = self.end.activation is not None or self.end.residual is not None
+        return Question(rung, kind, self.m, self.n, self.k, self.count, finished)
 
     def constants(self) -> dict[str, Any]:
         """Constexprs that every kernel of this family has."""

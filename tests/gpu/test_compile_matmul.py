@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ulpgrad.formats import Format, as_format
+from ulpgrad.formats import Format, as_format, float32
 from ulpgrad.kernels import gpu, triton_compile
 from ulpgrad.kernels.integer import triton_bytes
 from ulpgrad.kernels.integer.accumulator import INT32, INT64
@@ -107,3 +107,19 @@ def test_configuration(
     assert re.search(meant(kind, arch, config), text), re.findall(r"\S*mma\S*", text)[:3]
     by_blocks = run in (triton_persistent.run, triton_float8.promoted, triton_float8.unpromoted)
     assert ("cp.async.bulk.tensor" in text) == by_blocks, "whether the tensor memory accelerator copies"
+
+
+def test_float32_is_multiplied_as_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exactly enough by itself, with fewer bits only where a user asked for them."""
+    monkeypatch.setenv("ULPGRAD_CUDA_ARCH", "80")
+    monkeypatch.setattr(configs, "choose", lambda *_: configs.Config(64, 64, 16, 4, 2))
+    a, b = (gpu.xp().empty((512, 512), float32.storage) for _ in range(2))
+    products = {}
+    for precision in ("", "tf32x3", "tf32", "ieee"):
+        if precision:
+            monkeypatch.setenv("ULPGRAD_FLOAT32_MATMUL", precision)
+        triton_compile.launches.clear()
+        triton_grouped.run(operands.folded(a, b, float32))
+        (launch,) = triton_compile.launches
+        products[precision] = len(re.findall(r"mma\.sync", launch.compiled.asm["ptx"]))
+    assert products[""] == products["tf32x3"] >= 3 * products["tf32"] > products["ieee"] == 0

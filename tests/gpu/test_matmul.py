@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ulpgrad import dispatch
-from ulpgrad.errors import AccumulatorError
+from ulpgrad.errors import AccumulatorError, ArgumentError
 from ulpgrad.formats import float8_e4m3fn, float8_e5m2, float16, float32, float64, int8, int16
 from ulpgrad.kernels import capabilities, gpu, registry
 from ulpgrad.kernels.integer import spec as integer
@@ -122,3 +122,10 @@ def test_tiles_are_walked_once_each() -> None:
             for rung in ("cuda/triton-grouped", "cuda/triton-persistent"):
                 found = called(spec.matmul, (float16, float16), a, b, rung=rung)
                 np.testing.assert_array_equal(found, (a.astype(np.float32) @ b).astype(np.float16))
+
+
+def test_an_unknown_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ULPGRAD_FLOAT32_MATMUL", "bf16")
+    a = np.ones((16, 16), np.float32)
+    with pytest.raises(ArgumentError, match="ULPGRAD_FLOAT32_MATMUL='bf16': expected one of tf32x3, ieee, tf32"):
+        called(spec.matmul, (float32, float32), a, a, rung="cuda/triton-grouped")
