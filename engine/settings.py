@@ -19,7 +19,10 @@ VARIABLES: Final = {
         "",
         "threads for C++ and Numba kernels; default: OMP_NUM_THREADS, else the cores this process may use",
     ),
-    "ULPGRAD_LOG": ("", "'kernels' prints a line per kernel call: op, rung, shapes, formats, time"),
+    "ULPGRAD_LOG": (
+        "",
+        "'kernels' prints a line per kernel call: op, rung, shapes, formats, time; on a GPU also one per compilation",
+    ),
     "ULPGRAD_CACHE_MB": (
         "",
         "MiB of memory kept for new results; default: an eighth of the machine's, at most 1024; 0: none",

@@ -4,10 +4,13 @@ are kept and launched directly, past Triton's own front door (17 us).
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from ulpgrad import settings
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.triton_arguments import Described, Typed, Unknown, descriptor_of, typed
 
@@ -110,8 +113,11 @@ def _compile(
 ) -> tuple[Any, Any, Any, tuple[Any, ...]]:
     """The compiled kernel's launcher, function and metadata, and the constants as the launcher wants them, after the rest."""
     install_driver()
+    start = time.perf_counter()
     compiled = kernel.run(*map(pointer, arguments), grid=tuple(grid), warmup=True, **constants)
     compiled._init_handles()
+    if settings.get("ULPGRAD_LOG") == "kernels":
+        print(f"{kernel.__name__:<22} compiled in {(time.perf_counter() - start) * 1e3:.0f} ms", file=sys.stderr)
     fixed = tuple(constants[p.name] for p in kernel.params[len(arguments) :])
     return compiled.run, compiled.function, compiled.packed_metadata, fixed
 

@@ -4,6 +4,7 @@ for each kind of arguments."""
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,10 +29,11 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     subprocess.run([compiler, "-shared", "-fPIC", "-w", "-Wl,-soname,libcuda.so.1", "-o", folder / "libcuda.so.1",
                     HERE / "stub_driver.c"], check=True)  # fmt: skip
     env = {**os.environ, "ULPGRAD_CUDA": "emulated", "TRITON_LIBCUDA_PATH": str(folder),
-           "TRITON_CACHE_DIR": str(folder / "cache")}  # fmt: skip
+           "TRITON_CACHE_DIR": str(folder / "cache"), "ULPGRAD_LOG": "kernels"}  # fmt: skip
     env.pop("TRITON_INTERPRET", None)
     done = subprocess.run([sys.executable, HERE / "launches.py"], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^(many|blocks) +compiled in \d+ ms$", done.stderr, re.MULTILINE)) == 4, done.stderr
     return done.stdout.splitlines()
 
 
