@@ -9,7 +9,6 @@ import argparse
 import gc
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from typing import Any
 from ulpgrad.bench import machine
 from ulpgrad.bench.gpu import ceilings, events, rows
 from ulpgrad.bench.peers import page
-from ulpgrad.bench.peers.work import OURS, Outcome, Target, Work, WrongResult, check, judge
+from ulpgrad.bench.peers.work import Outcome, Target, Work, WrongResult, check, judge, outcome
 from ulpgrad.errors import DeviceError, UlpgradError
 from ulpgrad.io.atomic import atomic_write
 from ulpgrad.kernels import capabilities, gpu
@@ -45,19 +44,9 @@ def facts() -> dict[str, Any]:
 
 
 def measure(work: Work) -> Outcome:
-    """One row, by device events."""
+    """One row, by device events, after its results were held against float64."""
     errors = check(work)
-    contenders = [work.ours, *work.peers]
-    times = events.seconds([c.call for c in contenders])
-    each = {c.name: sorted(c.amount / s / work.scale for s in t) for c, t in zip(contenders, times, strict=True)}
-    rates = {name: statistics.median(found) for name, found in each.items()}
-    spread = {name: (found[len(found) // 5], found[-1 - len(found) // 5]) for name, found in each.items()}
-    medians = {c.name: statistics.median(t) for c, t in zip(contenders, times, strict=True)}
-    ours, limit = rates.pop(OURS), work.limit()
-    verdicts = tuple(judge(target, ours, rates, limit, medians) for target in work.targets)
-    notes = tuple(n for n in (work.note, *(c.note for c in contenders)) if n)
-    return Outcome(work.name, work.unit, 1, ours, rates, limit, verdicts, errors, spread,
-                   {c.name: len(t) for c, t in zip(contenders, times, strict=True)}, notes)  # fmt: skip
+    return outcome(work, 1, events.seconds([c.call for c in (work.ours, *work.peers)]), errors)
 
 
 def launch_cost() -> Outcome:
@@ -112,9 +101,9 @@ def run(out: Path, only: str, limit: float) -> int:
             name = work.name if isinstance(work, Work) else work.work
             if only and not all(word in name for word in only.split()):
                 continue
-            outcome = measure(work) if isinstance(work, Work) else work
-            record["rows"].append(outcome.as_data())
-            print(*(cell for line in page.rows([outcome]) for cell in line), sep=" | ", flush=True)
+            found = measure(work) if isinstance(work, Work) else work
+            record["rows"].append(found.as_data())
+            print(*(cell for line in page.rows([found]) for cell in line), sep=" | ", flush=True)
         except Exception as error:  # one row's failure is a row of the record; the rest is measured
             wrong += 1
             record["failed"].append({"work": name, "error": f"{type(error).__name__}: {error}"})

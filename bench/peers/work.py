@@ -192,23 +192,25 @@ def _equal(work: Work) -> None:
 
 def measure(work: Work, threads: int, samples: int = SAMPLES, errors: dict[str, float] | None = None) -> Outcome:
     """Time ours and all peers in turns."""
-    contenders = [work.ours, *work.peers]
     clock = time.process_time if threads == 1 and work.threads == 1 else time.perf_counter
-    times = in_turns([c.call for c in contenders], samples, clock)
-    rates = [c.amount / statistics.median(t) / work.scale for c, t in zip(contenders, times, strict=True)]
-    spread = {
-        c.name: _spread([c.amount / one / work.scale for one in t]) for c, t in zip(contenders, times, strict=True)
-    }
-    peers = {c.name: rate for c, rate in zip(work.peers, rates[1:], strict=True)}
+    times = in_turns([c.call for c in (work.ours, *work.peers)], samples, clock)
     time.sleep(REST)
-    limit = work.limit()
-    medians = {c.name: statistics.median(t) for c, t in zip(contenders, times, strict=True)}
-    above = "above the limit: the machine was disturbed; measure again" if limit and rates[0] > 1.05 * limit else ""
-    notes = (work.note, above, *(f"{c.name}: {c.note}" for c in contenders if c.note))
+    return outcome(work, threads, times, errors or {})
+
+
+def outcome(work: Work, threads: int, times: Sequence[Sequence[float]], errors: dict[str, float]) -> Outcome:
+    """What seconds per call of ours and of each peer come to, beside the limit, which is measured now."""
+    taken = {c.name: (c.amount, list(t)) for c, t in zip((work.ours, *work.peers), times, strict=True)}
+    medians = {name: statistics.median(t) for name, (_, t) in taken.items()}
+    rates = {name: amount / medians[name] / work.scale for name, (amount, _) in taken.items()}
+    spread = {name: _spread([amount / one / work.scale for one in t]) for name, (amount, t) in taken.items()}
+    ours, peers, limit = rates[work.ours.name], {c.name: rates[c.name] for c in work.peers}, work.limit()
+    above = "above the limit: the machine was disturbed; measure again" if limit and ours > 1.05 * limit else ""
+    notes = (work.note, above, *(f"{c.name}: {c.note}" for c in (work.ours, *work.peers) if c.note))
     return Outcome(
-        work.name, work.unit, threads, rates[0], peers, limit,
-        tuple(judge(t, rates[0], peers, limit, medians) for t in work.targets), errors or {}, spread,
-        {c.name: len(t) for c, t in zip(contenders, times, strict=True)}, tuple(n for n in notes if n),
+        work.name, work.unit, threads, ours, peers, limit,
+        tuple(judge(t, ours, peers, limit, medians) for t in work.targets), errors, spread,
+        {name: len(t) for name, (_, t) in taken.items()}, tuple(n for n in notes if n),
     )  # fmt: skip
 
 
@@ -258,5 +260,5 @@ def in_turns(calls: Sequence[Call], samples: int, clock: Clock = time.perf_count
 
 __all__ = [
     "OURS", "QUICK_SAMPLES", "SAMPLES", "SWEEP_SAMPLES", "Contender", "Outcome", "Slack", "Target", "Verdict", "Work",
-    "WrongResult", "check", "in_turns", "judge", "measure",
+    "WrongResult", "check", "in_turns", "judge", "measure", "outcome",
 ]  # fmt: skip

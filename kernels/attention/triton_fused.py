@@ -223,6 +223,17 @@ def attention(q: Any, k: Any, v: Any, mask: Any, *, is_causal: bool, scale: floa
     return y.reshape(*shape, e), lse.reshape(shape)
 
 
+def deltas(g: Any, y: Any) -> Any:
+    """The sum of g y over each row of (batch, heads, length, e): what both passes of the gradient subtract."""
+    batch, heads, length, e = y.shape
+    delta = gpu.xp().empty((batch, heads, length), "float32")
+    launch(
+        attention_delta, (cdiv(length, 64) * batch * heads,), delta, given(g), given(y), heads, length, e, *steps(g), *steps(y),
+        M=64, E=block_of(e), num_warps=4,
+    )  # fmt: skip
+    return delta
+
+
 @kernel(spec.attention_gradient, "cuda/triton-fused", rank=50, formats=FORMATS, where=refusal)
 def attention_gradient(
     g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, *, is_causal: bool, scale: float
@@ -231,11 +242,7 @@ def attention_gradient(
     seen = mask_of(mask, q, k.shape[-2])
     g, q, k, v, y = (four(stacked(a)) for a in (g, q, k, v, y))
     (batch, heads, length, d), (keys, e) = q.shape, v.shape[2:]
-    lse, delta = gpu.contiguous(lse), xp.empty((batch, heads, length), "float32")
-    launch(
-        attention_delta, (cdiv(length, 64) * batch * heads,), delta, given(g), given(y), heads, length, e, *steps(g), *steps(y),
-        M=64, E=block_of(e), num_warps=4,
-    )  # fmt: skip
+    lse, delta = gpu.contiguous(lse), deltas(g, y)
     dq, dk, dv = (xp.empty(a.shape, a.dtype) for a in (q, k, v))
     blocks = _gradient_options(q, max(block_of(d), block_of(e)))
     operands = (given(g), given(q), given(k), given(v), seen.array, given(lse), delta, heads, heads // max(1, k.shape[1]),

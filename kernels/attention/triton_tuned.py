@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.attention import spec
-from ulpgrad.kernels.attention.triton_fused import attention_delta, refusal as too_wide
+from ulpgrad.kernels.attention.triton_fused import deltas, refusal as too_wide
 from ulpgrad.kernels.attention.triton_operands import (
     FORMATS,
     block_of,
@@ -349,12 +349,8 @@ def attention_gradient(
     seen = mask_of(mask, q, k.shape[-2])
     g, q, k, v, y = (four(stacked(a)) for a in (g, q, k, v, y))
     (batch, heads, length, d), (keys, e) = q.shape, v.shape[2:]
-    lse, delta = gpu.contiguous(lse), xp.empty((batch, heads, length), "float32")
+    lse, delta = gpu.contiguous(lse), deltas(g, y)
     wide, tall = block_of(d), block_of(e)
-    launch(
-        attention_delta, (cdiv(length, 64) * batch * heads,), delta, given(g), given(y), heads, length, e, *steps(g),
-        *steps(y), M=64, E=tall, num_warps=4,
-    )  # fmt: skip
     dq, dk, dv = (xp.empty(a.shape, a.dtype) for a in (q, k, v))
     blocks = blocks_for(GRADIENT, q, max(wide, tall))
     numbers = (seen.array, given(lse), delta, heads, heads // max(1, k.shape[1]), length, keys, d, e, *steps(g), *steps(q),
