@@ -36,6 +36,7 @@ class Shape:
     """The sizes of a call of conv2d or of one of its gradients."""
 
     def __init__(self, op: Op, arrays: tuple[Any, ...], params: Mapping[str, Any]) -> None:
+        self.op, self.params = op, params
         first, second = arrays[0].shape, arrays[1].shape
         self.images, self.groups = first[0], params["groups"]
         if op is spec.conv2d:
@@ -59,6 +60,10 @@ class Shape:
         self.depth = self.inputs * prod(self.kernel)  # values in a filter
         self.weights = outputs * self.depth
         self.padded = max(s + 2 * p for s, p in zip(self.size, self.padding, strict=True))
+
+    def of(self, *arrays: Any) -> Shape:
+        """That of the same call on other operands."""
+        return Shape(self.op, arrays, self.params)
 
     @property
     def argument(self) -> Any:

@@ -13,13 +13,12 @@ from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.conv.cuda_arguments import (
     FORMATS,
     Shape,
-    activation_number,
     cdiv,
-    images_like,
     kernels,
     strides,
     too_long,
 )
+from ulpgrad.kernels.conv.cuda_frames import backward, forward
 from ulpgrad.kernels.cuda_compile import Kernel
 from ulpgrad.kernels.registry import Request, kernel
 
@@ -41,26 +40,21 @@ def launch(chosen: Kernel, out: Any, *arguments: Any) -> Any:
 def conv2d(request: Request) -> Callable[..., Any]:
     chosen = FORWARD[request.formats[0]]
 
-    def run(x: Any, weight: Any, bias: Any, *, activation: str | None = None, **geometry: Any) -> Any:
-        shape = Shape(spec.conv2d, (x, weight), geometry)
-        y = images_like(x, shape.images, weight.shape[0], *shape.positions)
-        bias = None if bias is None else gpu.contiguous(bias)
+    def fill(shape: Shape, y: Any, x: Any, weight: Any, bias: Any, activation: Any) -> None:
         places = (shape.argument, strides(x), strides(weight), strides(y))
-        return launch(chosen, y, x, weight, bias, *places, activation_number(activation))
+        launch(chosen, y, x, weight, bias, *places, activation)
 
-    return run
+    return forward(fill)
 
 
 @kernel(spec.conv2d_input_gradient, "cuda/cuda-direct", rank=30, formats=FORMATS, where=too_long, build=True)
 def input_gradient(request: Request) -> Callable[..., Any]:
     chosen = INPUT_GRADIENT[request.formats[0]]
 
-    def run(g: Any, weight: Any, **geometry: Any) -> Any:
-        shape = Shape(spec.conv2d_input_gradient, (g, weight), geometry)
-        dx = images_like(g, shape.images, shape.groups * shape.inputs, *shape.size)
-        return launch(chosen, dx, g, weight, shape.argument, strides(g), strides(weight), strides(dx))
+    def fill(shape: Shape, dx: Any, g: Any, weight: Any) -> None:
+        launch(chosen, dx, g, weight, shape.argument, strides(g), strides(weight), strides(dx))
 
-    return run
+    return backward(fill)
 
 
 @kernel(spec.conv2d_weight_gradient, "cuda/cuda-direct", rank=30, formats=FORMATS, where=too_long, build=True)

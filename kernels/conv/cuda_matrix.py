@@ -23,13 +23,13 @@ from ulpgrad.kernels.conv.cuda_arguments import (
     activation_number,
     cdiv,
     channels_last,
-    images_like,
     is_channels_last,
     shape_of,
     sparse_or_too_large,
     strides,
     too_large,
 )
+from ulpgrad.kernels.conv.cuda_frames import backward, forward
 from ulpgrad.kernels.conv.cuda_slices import Slices
 from ulpgrad.kernels.cuda_compile import Kernel, c_type
 from ulpgrad.kernels.registry import Request, kernel
@@ -107,45 +107,34 @@ def refusal(request: Request) -> str | None:
 def conv2d(request: Request) -> Callable[..., Any]:
     form = request.formats[0]
 
-    def run(x: Any, weight: Any, bias: Any, *, activation: str | None = None, **geometry: Any) -> Any:
-        shape = Shape(spec.conv2d, (x, weight), geometry)
-        y = images_like(x, shape.images, weight.shape[0], *shape.positions)
-        if y.size:
-            x, weight = laid(x), channels_last(padded(weight, 1), 1)
-            shape = Shape(spec.conv2d, (x, weight), geometry)
-            columns = width(shape.rows, shape.outputs, shape.groups)
-            grid = (cdiv(shape.rows, ROWS) * cdiv(shape.outputs, columns), 1, shape.groups)
-            places = (shape.argument, strides(x), strides(weight), strides(y))
-            bias = None if bias is None else gpu.contiguous(bias)
-            FORWARD[form, columns].launch(
-                grid, threads(columns), y, x, weight, bias, *places, activation_number(activation),
-                shared=shared_bytes(columns),
-            )  # fmt: skip
-        return y
+    def fill(shape: Shape, y: Any, x: Any, weight: Any, bias: Any, activation: Any) -> None:
+        x, weight = laid(x), channels_last(padded(weight, 1), 1)
+        shape = shape.of(x, weight)
+        columns = width(shape.rows, shape.outputs, shape.groups)
+        grid = (cdiv(shape.rows, ROWS) * cdiv(shape.outputs, columns), 1, shape.groups)
+        places = (shape.argument, strides(x), strides(weight), strides(y))
+        FORWARD[form, columns].launch(
+            grid, threads(columns), y, x, weight, bias, *places, activation, shared=shared_bytes(columns)
+        )
 
-    return run
+    return forward(fill)
 
 
 @kernel(spec.conv2d_input_gradient, "cuda/cuda-matrix", rank=90, formats=FORMATS, where=refusal, build=True)
 def input_gradient(request: Request) -> Callable[..., Any]:
     form = request.formats[0]
 
-    def run(g: Any, weight: Any, **geometry: Any) -> Any:
-        shape = Shape(spec.conv2d_input_gradient, (g, weight), geometry)
-        dx = images_like(g, shape.images, shape.groups * shape.inputs, *shape.size)
-        if dx.size:
-            g, weight = laid(g), channels_last(padded(weight, 0), 0)
-            shape = Shape(spec.conv2d_input_gradient, (g, weight), geometry)
-            columns = width(shape.phase_rows, shape.inputs, shape.groups * shape.phases)
-            grid = (cdiv(shape.phase_rows, ROWS) * cdiv(shape.inputs, columns), 1, shape.groups * shape.phases)
-            places = (shape.argument, strides(g), strides(weight), strides(dx))
-            INPUT_GRADIENT[form, columns].launch(
-                grid, threads(columns), dx, g, weight, None, *places, activation_number(None),
-                shared=shared_bytes(columns),
-            )  # fmt: skip
-        return dx
+    def fill(shape: Shape, dx: Any, g: Any, weight: Any) -> None:
+        g, weight = laid(g), channels_last(padded(weight, 0), 0)
+        shape = shape.of(g, weight)
+        columns = width(shape.phase_rows, shape.inputs, shape.groups * shape.phases)
+        grid = (cdiv(shape.phase_rows, ROWS) * cdiv(shape.inputs, columns), 1, shape.groups * shape.phases)
+        places = (shape.argument, strides(g), strides(weight), strides(dx))
+        INPUT_GRADIENT[form, columns].launch(
+            grid, threads(columns), dx, g, weight, None, *places, activation_number(None), shared=shared_bytes(columns)
+        )
 
-    return run
+    return backward(fill)
 
 
 @kernel(spec.conv2d_weight_gradient, "cuda/cuda-matrix", rank=90, formats=FORMATS, where=refusal, build=True)

@@ -20,13 +20,13 @@ from ulpgrad.kernels.conv.cuda_arguments import (
     activation_number,
     cdiv,
     channels_last,
-    images_like,
     is_channels_last,
     kernels,
     sparse_or_too_large,
     strides,
     too_large,
 )
+from ulpgrad.kernels.conv.cuda_frames import backward, forward
 from ulpgrad.kernels.conv.cuda_slices import Slices
 from ulpgrad.kernels.registry import Request, kernel
 
@@ -48,19 +48,14 @@ def packets(images: Any, weight: Any, channels: int) -> np.int32:
 def conv2d(request: Request) -> Callable[..., Any]:
     chosen = FORWARD[request.formats[0]]
 
-    def run(x: Any, weight: Any, bias: Any, *, activation: str | None = None, **geometry: Any) -> Any:
-        shape = Shape(spec.conv2d, (x, weight), geometry)
-        y = images_like(x, shape.images, weight.shape[0], *shape.positions)
-        if y.size:
-            weight = channels_last(weight, 1)
-            grid = (cdiv(shape.rows, ROWS) * cdiv(shape.outputs, COLUMNS), 1, shape.groups)
-            places = (shape.argument, strides(x), strides(weight), strides(y))
-            bias = None if bias is None else gpu.contiguous(bias)
-            how = (activation_number(activation), packets(x, weight, shape.inputs))
-            chosen.launch(grid, (THREADS, 1, 1), y, x, weight, bias, *places, *how)
-        return y
+    def fill(shape: Shape, y: Any, x: Any, weight: Any, bias: Any, activation: Any) -> None:
+        weight = channels_last(weight, 1)
+        grid = (cdiv(shape.rows, ROWS) * cdiv(shape.outputs, COLUMNS), 1, shape.groups)
+        places = (shape.argument, strides(x), strides(weight), strides(y))
+        how = (activation, packets(x, weight, shape.inputs))
+        chosen.launch(grid, (THREADS, 1, 1), y, x, weight, bias, *places, *how)
 
-    return run
+    return forward(fill)
 
 
 @kernel(spec.conv2d_input_gradient, "cuda/cuda-registers", rank=70, formats=FORMATS, where=sparse_or_too_large,
@@ -68,18 +63,14 @@ def conv2d(request: Request) -> Callable[..., Any]:
 def input_gradient(request: Request) -> Callable[..., Any]:
     chosen = INPUT_GRADIENT[request.formats[0]]
 
-    def run(g: Any, weight: Any, **geometry: Any) -> Any:
-        shape = Shape(spec.conv2d_input_gradient, (g, weight), geometry)
-        dx = images_like(g, shape.images, shape.groups * shape.inputs, *shape.size)
-        if dx.size:
-            weight = channels_last(weight, 0)
-            grid = (cdiv(shape.phase_rows, ROWS) * cdiv(shape.inputs, COLUMNS), 1, shape.groups * shape.phases)
-            places = (shape.argument, strides(g), strides(weight), strides(dx))
-            how = (activation_number(None), packets(g, weight, shape.outputs))
-            chosen.launch(grid, (THREADS, 1, 1), dx, g, weight, None, *places, *how)
-        return dx
+    def fill(shape: Shape, dx: Any, g: Any, weight: Any) -> None:
+        weight = channels_last(weight, 0)
+        grid = (cdiv(shape.phase_rows, ROWS) * cdiv(shape.inputs, COLUMNS), 1, shape.groups * shape.phases)
+        places = (shape.argument, strides(g), strides(weight), strides(dx))
+        how = (activation_number(None), packets(g, weight, shape.outputs))
+        chosen.launch(grid, (THREADS, 1, 1), dx, g, weight, None, *places, *how)
 
-    return run
+    return backward(fill)
 
 
 @kernel(spec.conv2d_weight_gradient, "cuda/cuda-registers", rank=70, formats=FORMATS, where=too_large, build=True)

@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ulpgrad.kernels import gpu
 from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.conv.cuda_arguments import (
     FORMATS,
     Shape,
     activation_number,
     cdiv,
-    images_like,
     kernels,
     sparse_or_too_large,
     strides,
 )
+from ulpgrad.kernels.conv.cuda_frames import backward, forward
 from ulpgrad.kernels.registry import Request, kernel
 
 SIDE, THREADS = 16, 256  # of a tile, and of a block
@@ -33,30 +32,21 @@ INPUT_GRADIENT = kernels("conv_tiles.cu", "conv_tiles", "true")
 def conv2d(request: Request) -> Callable[..., Any]:
     chosen = FORWARD[request.formats[0]]
 
-    def run(x: Any, weight: Any, bias: Any, *, activation: str | None = None, **geometry: Any) -> Any:
-        shape = Shape(spec.conv2d, (x, weight), geometry)
-        y = images_like(x, shape.images, weight.shape[0], *shape.positions)
-        if y.size:
-            grid = (cdiv(shape.rows, SIDE), cdiv(shape.outputs, SIDE), shape.groups)
-            places = (shape.argument, strides(x), strides(weight), strides(y))
-            bias = None if bias is None else gpu.contiguous(bias)
-            chosen.launch(grid, (THREADS, 1, 1), y, x, weight, bias, *places, activation_number(activation))
-        return y
+    def fill(shape: Shape, y: Any, x: Any, weight: Any, bias: Any, activation: Any) -> None:
+        grid = (cdiv(shape.rows, SIDE), cdiv(shape.outputs, SIDE), shape.groups)
+        places = (shape.argument, strides(x), strides(weight), strides(y))
+        chosen.launch(grid, (THREADS, 1, 1), y, x, weight, bias, *places, activation)
 
-    return run
+    return forward(fill)
 
 
 @kernel(spec.conv2d_input_gradient, "cuda/cuda-tiles", rank=50, formats=FORMATS, where=sparse_or_too_large, build=True)
 def input_gradient(request: Request) -> Callable[..., Any]:
     chosen = INPUT_GRADIENT[request.formats[0]]
 
-    def run(g: Any, weight: Any, **geometry: Any) -> Any:
-        shape = Shape(spec.conv2d_input_gradient, (g, weight), geometry)
-        dx = images_like(g, shape.images, shape.groups * shape.inputs, *shape.size)
-        if dx.size:
-            grid = (cdiv(shape.phase_rows, SIDE), cdiv(shape.inputs, SIDE), shape.groups * shape.phases)
-            places = (shape.argument, strides(g), strides(weight), strides(dx))
-            chosen.launch(grid, (THREADS, 1, 1), dx, g, weight, None, *places, activation_number(None))
-        return dx
+    def fill(shape: Shape, dx: Any, g: Any, weight: Any) -> None:
+        grid = (cdiv(shape.phase_rows, SIDE), cdiv(shape.inputs, SIDE), shape.groups * shape.phases)
+        places = (shape.argument, strides(g), strides(weight), strides(dx))
+        chosen.launch(grid, (THREADS, 1, 1), dx, g, weight, None, *places, activation_number(None))
 
-    return run
+    return backward(fill)
