@@ -84,7 +84,7 @@ def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: d
             key.append(a.dtype.num if address & 15 == 0 else -1 - a.dtype.num)
             values.append(address)
         elif kind is int:
-            key.append(1 if a == 1 else (a & 15 == 0, -TWO_31 <= a < TWO_31))
+            key.append("1" if a == 1 else (a & 15 == 0, -TWO_31 <= a < TWO_31))
             values.append(a)
         elif kind is float or kind is bool or a is None:
             key.append(kind)
@@ -98,6 +98,7 @@ def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: d
             values.append(described(a))
         else:
             raise Unknown(type(a).__name__)
+    key.extend(constants)  # their names too: they may come in any order
     key.extend(constants.values())
     seen = tuple(key)
     found = _compiled.get(seen)

@@ -56,9 +56,12 @@ with xp.cuda.Stream() as stream:
     launch(many, (2, 3), x, typed(bits, bfloat16), 1000, 1, 1 << 40, 0.25, out, BLOCK=256, num_warps=8)
 assert len(triton_device._compiled) == 1, "the same kinds of arguments were compiled twice"
 launch(many, (4,), x, typed(bits[1:], bfloat16), 1000, 1, 1 << 40, 0.5, out, BLOCK=256, num_warps=8)
+launch(many, (4,), x, typed(bits, bfloat16), 1000, 1, 1 << 40, 0.5, out, BLOCK=8, num_warps=4)
+launch(many, (4,), x, typed(bits, bfloat16), 1000, 1, 1 << 40, 0.5, out, num_warps=8, BLOCK=4)
+assert len(triton_device._compiled) == 4, "constants in another order were taken for each other"
 os.environ["STUB_PARAMETERS"] = "8,8,4,4,8,4,8"
 launch(many, (4,), x, typed(bits, bfloat16), 1000, 3, 1 << 40, 0.5, out, BLOCK=256, num_warps=8)
-assert len(triton_device._compiled) == 3, "another alignment or number was taken for the same kernel"
+assert len(triton_device._compiled) == 5, "another alignment or number was taken for the same kernel"
 os.environ["STUB_PARAMETERS"] = ""
 launch(many, (0,), x, typed(bits, bfloat16), 1000, 1, 1 << 40, 0.5, out, BLOCK=256, num_warps=8)  # nothing
 launch(blocks, (4,), descriptor(matrix, None, (16, 32)), descriptor(matrix, None, (16, 32)), BLOCK=16, num_warps=4)
