@@ -90,7 +90,9 @@ def roofline(data: Data) -> str:
 
 
 def doubtful(data: Data) -> str | None:
-    """What to mind where rungs are faster than the limit allows: the measurement of the limit was disturbed."""
+    """What to mind: times of an emulated GPU, or rungs faster than the limit allows, when something disturbed its measurement."""
+    if data.get("device", "cpu") != "cpu" and not data["gpu"]:
+        return "the GPU is emulated: results are a GPU's, times are not"
     beyond = [r["rung"] for r in data["rungs"] if (r.get("share_of_peak") or 0) > ABOVE]
     if not beyond:
         return None
@@ -142,6 +144,8 @@ def page(data: Data, rungs: Sequence[Rung], command: str) -> str:
     ran = [r for _, found in flights(data) for r in _ran(found)]
     best = max(ran, key=lambda r: rate(r) or 0.0)
     lead = f"{data['call']}: {len(ran)} kernels of one call, from the definition to the fastest. {roofline(data)}"
+    if warning := doubtful(data):
+        lead = f"{lead} Mind: {warning}."
     drawn = picture(data, "ladder")
     caption = f"Rate of every rung, {escape(unit(data))}; in brackets the gain over the rung below in its flight"
     figure = f'<figure class="broad climb"><figcaption>{caption}</figcaption>{drawn.element()}</figure>'

@@ -80,8 +80,7 @@ def run(chosen: Chosen, samples: int, json: Path | None, html: Path | None, plot
         console().print(
             f"Report: {report.write(html, page.page(data, rungs, command()))}", markup=False, soft_wrap=True
         )
-    emulated = "the GPU is emulated: results are a GPU's, times are not" if chosen.on_gpu and gpu.mode() else None
-    for warning in filter(None, (emulated, busy, page.doubtful(data))):
+    for warning in filter(None, (busy, page.doubtful(data))):
         console(stderr=True).print(Text(f"Mind: {warning}.", style="bold yellow"))
 
 

@@ -13,6 +13,7 @@ pytest.importorskip("rich", reason="the command line needs the extra `lab`")
 from typer.testing import CliRunner
 
 from ulpgrad.cli.app import app
+from ulpgrad.kernels import gpu
 
 
 def call(*arguments: str) -> Any:
@@ -20,9 +21,13 @@ def call(*arguments: str) -> Any:
 
 
 def test_every_rung_is_timed_and_right(tmp_path: Path) -> None:
-    out = tmp_path / "climb.json"
-    done = call("ladder", "softmax", "--device", "cuda", "--size", "2", "--samples", "2", "--json", str(out))
+    out, page = tmp_path / "climb.json", tmp_path / "climb.html"
+    written = ("--json", str(out), "--html", str(page))
+    done = call("ladder", "softmax", "--device", "cuda", "--size", "2", "--samples", "2", *written)
     assert done.exit_code == 0, done.output
+    if gpu.mode():
+        assert "the GPU is emulated: results are a GPU's, times are not" in done.stderr
+        assert "times are not" in page.read_text()
     data = json.loads(out.read_text())
     assert data["device"] == "cuda"
     ran = [rung for rung in data["rungs"] if rung["refusal"] is None]
