@@ -204,7 +204,10 @@ def test_memory_of_a_call_is_its_peak() -> None:
         a, b = np.ones(size // 8), np.ones(size // 8)
         return (a + b).sum()
 
-    assert 3 * size <= (meter.peak_bytes(call, counted=True) or 0) < 3.2 * size
+    for lying in range(8):  # however memory lies, huge pages at its edges are nobody's
+        beside = [np.ones(size // 8 + 40_000 * i) for i in range(lying)]
+        del beside[::2]
+        assert 3 * size <= (meter.peak_bytes(call, counted=True) or 0) < 3.2 * size
     kept = np.ones(8)
     assert (meter.peak_bytes(lambda: kept.sum(), counted=True) or 0) < size / 4
 

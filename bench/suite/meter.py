@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ulpgrad.kernels import memory
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 PEAK = "5"  # written to RESET: the peak of resident memory begins anew
+PR_SET_THP_DISABLE = 41  # linux/prctl.h
 GRAIN = 256 << 10  # bytes that become resident for other reasons: code and tables that are touched for the first time
 POWERCAP = Path("/sys/class/powercap")
 
@@ -26,7 +27,8 @@ def peak_bytes(call: Callable[[], Any], *, counted: bool) -> int | None:
     """
     memory.empty_cache()
     _trim()
-    resident = _resident(call)
+    with _small_pages():
+        resident = _resident(call)
     if not counted:
         return resident
     tracemalloc.start()
@@ -52,6 +54,21 @@ def _resident(call: Callable[[], Any]) -> int | None:
 def _status(name: str) -> int:
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) << 10
+
+
+@contextlib.contextmanager
+def _small_pages() -> Iterator[None]:
+    """Without huge pages: one that is touched at its edge would count whole, 2 MiB of which nobody asked for a byte."""
+    try:
+        prctl = ctypes.CDLL(None).prctl
+    except (OSError, AttributeError):  # only Linux has it
+        yield
+        return
+    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
 
 
 def _trim() -> None:
