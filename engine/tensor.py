@@ -234,7 +234,9 @@ class Tensor:
 
     # Interchange
 
-    def __dlpack__(self, **options: Any) -> Any:
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: bool | None = None
+    ) -> Any:
         """DLPack capsule, on the tensor's device. Formats that NumPy lacks, bfloat16 among them, travel as their bits (unsigned
         integers)."""
         if self.requires_grad:
@@ -243,8 +245,9 @@ class Tensor:
             raise FormatError(
                 f"__dlpack__: {self.dtype.name} is codes and scales; export x.to(float32), or the two arrays"
             )
+        options = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
         with beside(self.storage):
-            return self.storage.__dlpack__(**options)
+            return self.storage.__dlpack__(**{name: value for name, value in options.items() if value is not None})
 
     def __dlpack_device__(self) -> tuple[int, int]:
         storage = self.storage.codes if self.dtype.kind == "block" else self.storage
@@ -316,6 +319,15 @@ class Tensor:
                 f"to: {target!r} is no device: expected x.to(format), x.to(device) or x.to(device, format)"
             )
         return ops.quantize(self, target, **options) if options else ops.astype(self, target, copy=copy)
+
+    def to_device(self, device: Any, /, *, stream: Any = None) -> Tensor:
+        """The tensor on a device, as the standard has it: itself if it is there. Copies are made in the current stream, so
+        `stream` must be None."""
+        if stream is not None:
+            raise ArgumentError(
+                f"to_device: stream={stream!r}: expected None; copies are made in the current stream, see ulpgrad.cuda.stream"
+            )
+        return self.to(as_device(device))  # type: ignore[no-any-return]
 
     if TYPE_CHECKING:  # bound to the functions of ulpgrad.ops by ulpgrad.ops.methods
 

@@ -462,7 +462,13 @@ def test_inspection() -> None:
     assert info.capabilities()["boolean indexing"]
     assert info.default_dtypes() == {"real floating": ug.float32, "integral": ug.int64, "indexing": ug.int64}
     assert info.dtypes(kind="bool") == {"bool": ug.bool}
-    assert set(info.dtypes()) == {name for name, form in FORMATS.items() if not form.routed}
+    assert set(info.dtypes()) == {
+        "bool",
+        "float32",
+        "float64",
+        *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)),
+    }
+    assert list(info.dtypes(kind="real floating").values()) == [ug.float32, ug.float64]
     assert info.default_device() in info.devices()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ulpgrad as ug
+from ulpgrad.errors import ArgumentError
 from ulpgrad.formats import FORMATS
 
 
@@ -15,11 +16,11 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
-# The standard's signatures, without annotations and complex functions. What we add stands behind: more keywords are
+# The standard's signatures, without annotations. What we add stands behind: more keywords are
 # allowed, different names, orders or defaults are not.
 UNARY = words(
-    "abs acos acosh asin asinh atan atanh bitwise_invert ceil cos cosh exp expm1 floor isfinite isinf isnan log log1p "
-    "log2 log10 logical_not negative positive reciprocal round sign signbit sin sinh square sqrt tan tanh trunc"
+    "abs acos acosh asin asinh atan atanh bitwise_invert ceil conj cos cosh exp expm1 floor imag isfinite isinf isnan log "
+    "log1p log2 log10 logical_not negative positive real reciprocal round sign signbit sin sinh square sqrt tan tanh trunc"
 )
 BINARY = words(
     "add atan2 bitwise_and bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor copysign divide equal "
@@ -63,7 +64,7 @@ SIGNATURES = {
     "broadcast_arrays": "(*arrays)",
     "broadcast_to": "(x, /, shape)",
     "concat": "(arrays, /, *, axis=0)",
-    "expand_dims": "(x, /, *, axis=0)",
+    "expand_dims": "(x, /, axis=0)",
     "flip": "(x, /, *, axis=None)",
     "moveaxis": "(x, source, destination, /)",
     "permute_dims": "(x, /, axes)",
@@ -128,6 +129,11 @@ def test_methods_attributes_and_constants() -> None:
     assert ug.nan != ug.nan
     assert ug.__array_api_version__ == "2024.12"
     assert x.__array_namespace__() is ug
+    assert x.to_device("cpu") is x is ug.conj(x) is ug.real(x)
+    assert not ug.imag(x).any()
+    with pytest.raises(ArgumentError, match="stream=1: expected None"):
+        x.to_device(x.device, stream=1)
+    assert [*inspect.signature(x.__dlpack__).parameters] == ["stream", "max_version", "dl_device", "copy"]
     for name in ("bool", *FORMATS):
         assert getattr(ug, name) is FORMATS[name]
 

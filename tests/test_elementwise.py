@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import operator
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+import ulpgrad as ug
 from ulpgrad import dispatch
-from ulpgrad.errors import ArgumentError, ShapeError
+from ulpgrad.errors import ArgumentError, KernelError, ShapeError
 from ulpgrad.formats import Format, as_format, bfloat16, float16, float32, float64
+from ulpgrad.kernels import registry
 from ulpgrad.kernels.elementwise.expression import to_cpp
 from ulpgrad.kernels.elementwise.spec import OPS
+from ulpgrad.kernels.elementwise.table import ROWS, Row
 from ulpgrad.kernels.numba_source import expression
 
 
@@ -30,6 +36,38 @@ def test_nextafter_steps_by_one_code(form: Format) -> None:
         y = np.full(x.shape, target).astype(dtype)
         got = call("nextafter", x.view(form.storage), y.view(form.storage), form=form).view(dtype)
         np.testing.assert_array_equal(got.astype(np.float64), np.nextafter(x, y).astype(np.float64))
+
+
+ZEROS = (0.0, -0.0, 1.0, -1.0, 0.5, -2.5, np.inf, -np.inf, np.nan, 1e-42, -1e-42, 1e30, -1e30)
+FUNCTIONS = [  # of floats, and of nothing else
+    row
+    for row in ROWS.values()
+    if hasattr(ug, row.name)
+    and row.name != "where"
+    and row.takes in ("float", "real", "any")
+    and not row.params
+    and not row.choice
+]
+
+
+@np.errstate(all="ignore")
+@pytest.mark.parametrize("row", FUNCTIONS, ids=operator.attrgetter("name"))
+def test_rungs_agree_on_the_signs_of_zeros(row: Row) -> None:
+    """And on what is infinite or no number: the stamped-out tests take 0 and -0 for the same."""
+    op, name = OPS[row.name], row.name
+    together = np.array(list(itertools.product(ZEROS, repeat=len(row.names()))), np.float32).T
+    for form in {float16, float32, bfloat16} & set(op.formats):
+        arrays = [form.encode(np.ascontiguousarray(x)) for x in together]
+        seen = {}
+        for rung in registry.ladder(op):
+            with ug.use(**{name: rung.name}), contextlib.suppress(KernelError):  # one that does not take the format
+                out = np.asarray(dispatch.call(op, (form,) * len(arrays), tuple(arrays), {})[0])
+                seen[rung.name] = out if out.dtype == bool else form.decode(out).astype(np.float64)
+        wanted = seen.pop("cpu/reference")
+        assert seen
+        for rung_name, got in seen.items():
+            for same in (np.isnan, np.isinf, lambda v: v == 0, lambda v: np.signbit(v) & ~np.isnan(v)):
+                np.testing.assert_array_equal(same(got), same(wanted), err_msg=f"{rung_name} {form}")
 
 
 def test_results_keep_the_layout_of_their_operand() -> None:

@@ -45,6 +45,9 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 
 
+STANDARD = tuple(as_format(name) for name in ("bool", *KINDS["integral"], "float32", "float64"))
+
+
 @dataclass(frozen=True)
 class FloatInfo:
     """What `finfo` returns: Python numbers, exact."""
@@ -146,11 +149,9 @@ class NamespaceInfo:
         return [CPU, *(Device("cuda", i) for i in range(gpu.count()))]
 
     def dtypes(self, *, device: Any = None, kind: Any = None) -> dict[str, Format]:
-        """All formats by name, or those of a kind as in `isdtype`."""
+        """The standard's formats by name, or those of a kind as in `isdtype`. `ulpgrad.formats.FORMATS` has all."""
         as_device(device)
-        return {
-            name: form for name, form in FORMATS.items() if not form.routed and (kind is None or isdtype(form, kind))
-        }
+        return {form.name: form for form in STANDARD if kind is None or isdtype(form, kind)}
 
 
 def __array_namespace_info__() -> NamespaceInfo:

@@ -43,6 +43,7 @@ __all__ = [
     "bitwise_xor",
     "ceil",
     "clip",
+    "conj",
     "copysign",
     "cos",
     "cosh",
@@ -57,6 +58,7 @@ __all__ = [
     "greater",
     "greater_equal",
     "hypot",
+    "imag",
     "isfinite",
     "isinf",
     "isnan",
@@ -80,6 +82,7 @@ __all__ = [
     "not_equal",
     "positive",
     "pow",
+    "real",
     "reciprocal",
     "relu",
     "remainder",
@@ -234,6 +237,22 @@ def _share(chosen: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
 
 
 # One operand
+
+
+def conj(x: Tensor, /) -> Tensor:
+    """The tensor itself, since there are no complex formats; for code that is written for both."""
+    return as_tensor(x)
+
+
+def real(x: Tensor, /) -> Tensor:
+    """The tensor itself, since there are no complex formats; for code that is written for both."""
+    return as_tensor(x)
+
+
+def imag(x: Tensor, /) -> Tensor:
+    """Zeros, since there are no complex formats; for code that is written for both."""
+    return zeros_like(as_tensor(x))
+
 
 positive: Unary = _unary("positive", lambda g: g)
 negative: Unary = _unary("negative", lambda g: -g)

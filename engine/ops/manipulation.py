@@ -133,7 +133,7 @@ def squeeze(x: Tensor, /, axis: int | tuple[int, ...]) -> Tensor:
 
 
 @remembered
-def expand_dims(x: Tensor, /, *, axis: int = 0) -> Tensor:
+def expand_dims(x: Tensor, /, axis: int = 0) -> Tensor:
     """A new axis of size 1 at `axis`: a view."""
     x = as_tensor(x)
     position = normalize_axis("expand_dims", axis, x.ndim + 1)

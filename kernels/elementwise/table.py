@@ -64,7 +64,7 @@ def _arithmetic() -> list[Row]:
         Row("negative", "x", "-x", "negative", takes="real"),
         Row("positive", "x", "x", "positive", takes="real"),
         Row("square", "x", "x * x", "square", takes="real"),
-        Row("sign", "x", "where(x > 0, 1, where(x < 0, -1, x))", "sign", takes="real"),
+        Row("sign", "x", "where(x > 0, 1, where(x < 0, -1, where(x == 0, 0, x)))", "sign", takes="real"),
         Row("sqrt", "x", "sqrt(x)", "sqrt"),
         Row("reciprocal", "x", "1 / x", "reciprocal"),
         Row("floor", "x", "floor(x)", "floor", takes="real", on_integers="positive"),
