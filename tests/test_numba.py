@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import ulpgrad as ug
-from ulpgrad.kernels import capabilities, numba_rows
+from ulpgrad.kernels import capabilities, numba_jit, numba_rows
+from ulpgrad.kernels.attention import numba_blocks
 from ulpgrad.kernels.elementwise.reference import FUNCTIONS
 from ulpgrad.kernels.numba_jit import Jit, PerFormat
 from ulpgrad.kernels.numba_source import LINE, OURS, load, loop
@@ -106,3 +107,15 @@ def test_rows_are_added_in_one_order() -> None:
     x = np.random.default_rng(0).standard_normal(10_007).astype(np.float32)
     assert len({float(numba_rows.total(x)) for _ in range(3)}) == 1
     assert abs(float(numba_rows.total(x)) - x.astype(np.float64).sum()) < 1e-2
+
+
+def test_attention_has_the_same_bits_for_any_number_of_threads() -> None:
+    rng = np.random.default_rng(0)
+    q, k, v, g = (rng.standard_normal((1, heads, 300, 24)).astype(np.float32) for heads in (4, 2, 2, 4))
+    found = []
+    for count in (1, 2):
+        numba_jit.set_num_threads(count)
+        y, lse = numba_blocks.attention(q, k, v, None, is_causal=True, scale=0.2)
+        gradients = numba_blocks.attention_gradient(g, q, k, v, None, y, lse, is_causal=True, scale=0.2)
+        found.append([a.tobytes() for a in (y, lse, *gradients)])
+    assert found[0] == found[1]

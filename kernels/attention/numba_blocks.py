@@ -1,0 +1,227 @@
+"""Blocks of queries x keys with a running softmax, in Numba: the scores never leave the cache, and memory grows with the
+length alone.
+
+Forward has queries in lanes: scores are keys x queries, so that maxima and sums run down a block without crossing vectors.
+Backward has keys in lanes, where four of its five products make rows as long as a block. Products are matmul's loops for
+eight rows, operands of which are read transposed instead of being turned. Next limit: these loops load and store sums that
+C++ keeps in registers.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ulpgrad.formats import Array, bool_, float32, float64
+from ulpgrad.kernels.attention import spec
+from ulpgrad.kernels.matmul.numba_parallel import eight_rows, four_rows, one_row
+from ulpgrad.kernels.numba_jit import jit, prange
+from ulpgrad.kernels.numba_math import EXACT, INFINITY, ONE, ZERO, exp_of_shifted, log
+from ulpgrad.kernels.registry import kernel
+
+FORMATS = (float32, float64, bool_)
+LANES, ROWS = 128, 64  # of a block of scores
+PARTS = 16  # that backward's work is at least cut into, where there are so many keys
+NO_MASK, ALLOWED, ADDED = range(3)
+
+
+@jit(fastmath=EXACT)
+def _add_product(a, b, c, p0, p1, j0, j1):  # type: ignore[no-untyped-def]
+    """c[:len(a), j0:j1] += a[:, p0:p1] @ b[p0:p1, j0:j1]"""
+    rows = len(a)
+    for i in range(0, rows // 8 * 8, 8):
+        eight_rows(a, b, c, i, p0, p1, j0, j1)
+    for i in range(rows // 8 * 8, rows // 4 * 4, 4):
+        four_rows(a, b, c, i, p0, p1, j0, j1)
+    for i in range(rows // 4 * 4, rows):
+        one_row(a, b, c, i, p0, p1, j0, j1)
+
+
+@jit()
+def _turned(x):  # type: ignore[no-untyped-def]
+    out = np.empty((x.shape[1], x.shape[0]), x.dtype)
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[j, i] = x[i, j]
+    return out
+
+
+@jit(fastmath=EXACT)
+def _hide(row, line, is_added):  # type: ignore[no-untyped-def]
+    """A row of scores under its line of the mask: added, or zero where a score counts."""
+    if is_added:
+        for j in range(len(row)):
+            row[j] += line[j]
+    else:
+        for j in range(len(row)):
+            row[j] = row[j] if line[j] == ZERO else -INFINITY
+
+
+@jit(fastmath=EXACT)
+def _scores(a, b, out, mask, row, lane, begin, end, scale, how):  # type: ignore[no-untyped-def]
+    """out[:, begin:end] = a b * scale under a mask, whose values for this block begin at [row, lane]; axes of one value stand
+    for all."""
+    for i in range(len(a)):
+        out[i, begin:end] = ZERO
+    _add_product(a, b, out, 0, len(b), begin, end)
+    for i in range(len(a)):
+        scores = out[i, begin:end]
+        for j in range(len(scores)):
+            scores[j] *= scale
+        if how != NO_MASK:
+            line = mask[row + i if len(mask) > 1 else 0]
+            if len(line) > 1:
+                _hide(scores, line[lane + begin : lane + end], how == ADDED)
+            else:
+                _hide(scores, np.full(len(scores), line[0]), how == ADDED)
+
+
+@jit(fastmath=EXACT)
+def _soften(s, out, top, total, factor, begin):  # type: ignore[no-untyped-def]
+    """Scores become weights against the largest so far of their lane, and what was summed before follows."""
+    top, total, factor = top[begin:], total[begin:], factor[begin:]
+    factor[:] = top
+    for i in range(len(s)):
+        row = s[i, begin:]
+        for j in range(len(row)):
+            top[j] = row[j] if row[j] > top[j] else top[j]
+    for j in range(len(top)):
+        factor[j] = exp_of_shifted(factor[j] - (ZERO if top[j] == -INFINITY else top[j]))
+        total[j] *= factor[j]
+    for i in range(len(s)):
+        row = s[i, begin:]
+        for j in range(len(row)):
+            row[j] = exp_of_shifted(row[j] - (ZERO if top[j] == -INFINITY else top[j]))
+            total[j] += row[j]
+    for i in range(len(out)):
+        row = out[i, begin:]
+        for j in range(len(row)):
+            row[j] *= factor[j]
+
+
+@jit(fastmath=EXACT)
+def _attend(q, k, v, mask, y, lse, i0, scale, is_causal, how):  # type: ignore[no-untyped-def]
+    """The results of queries from i0 on, one block of them."""
+    lanes, end = len(q), min(len(k), i0 + len(q)) if is_causal else len(k)
+    turned, s, out = _turned(q), np.empty((ROWS, lanes), q.dtype), np.zeros((v.shape[1], lanes), q.dtype)
+    top, total, factor = np.full(lanes, -INFINITY), np.zeros(lanes, q.dtype), np.empty(lanes, q.dtype)
+    for j0 in range(0, end, ROWS):
+        j1 = min(end, j0 + ROWS)
+        begin = max(0, j0 - i0) if is_causal else 0
+        _scores(k[j0:j1], turned, s, mask, j0, i0, begin, lanes, scale, how)
+        if is_causal:
+            for j in range(max(j0, i0 + begin), j1):
+                s[j - j0, begin : j - i0] = -INFINITY
+        _soften(s[: j1 - j0], out, top, total, factor, begin)
+        _add_product(v[j0:j1].T, s, out, 0, j1 - j0, begin, lanes)
+    for i in range(lanes):
+        share = ONE / (ONE if total[i] == ZERO else total[i])
+        for c in range(len(out)):
+            y[i, c] = out[c, i] * share
+        lse[i] = top[i] + log(total[i])
+
+
+@jit(parallel=True)
+def _forward(q, k, v, mask, of_head, y, lse, scale, is_causal, how):  # type: ignore[no-untyped-def]
+    heads, length = q.shape[:2]
+    shared, blocks = heads // max(1, len(k)), (length + LANES - 1) // LANES
+    for task in prange(heads * blocks):
+        h, turn = task // blocks, task % blocks
+        block = turn // 2 if turn % 2 == 0 else blocks - 1 - turn // 2  # short ones beside long ones
+        i0 = block * LANES
+        i1 = min(length, i0 + LANES)
+        own = h // shared
+        _attend(q[h, i0:i1], k[own], v[own], mask[of_head[h]], y[h, i0:i1], lse[h, i0:i1], i0, scale, is_causal, how)
+
+
+@jit(fastmath=EXACT)
+def _go_back(g, q, keys, values, mask, middle, lse, dq, dk, dv, j0, scale, is_causal, how):  # type: ignore[no-untyped-def]
+    """What one head of queries adds to the gradients by way of a block of keys from j0 on; keys and values lie transposed."""
+    lanes, features = keys.shape[1], dq.shape[1]
+    for i0 in range(j0 // ROWS * ROWS if is_causal else 0, len(q), ROWS):
+        i1 = min(len(q), i0 + ROWS)
+        end = min(lanes, i1 - j0) if is_causal else lanes
+        if end <= 0:
+            continue
+        weights, wanted = np.empty((i1 - i0, lanes), q.dtype), np.zeros((i1 - i0, lanes), q.dtype)
+        _scores(q[i0:i1], keys, weights, mask, i0, j0, 0, end, scale, how)
+        _add_product(g[i0:i1], values, wanted, 0, len(values), 0, end)
+        for i in range(i1 - i0):
+            row, slopes, about, shift = weights[i, :end], wanted[i, :end], middle[i0 + i], lse[i0 + i]
+            shift = INFINITY if shift == -INFINITY else shift
+            if is_causal:
+                row[max(0, i0 + i - j0 + 1) :] = -INFINITY
+            for j in range(end):
+                row[j] = exp_of_shifted(row[j] - shift)
+                slopes[j] = row[j] * (slopes[j] - about) * scale
+        _add_product(g[i0:i1].T, weights, dv, 0, i1 - i0, 0, end)
+        _add_product(q[i0:i1].T, wanted, dk, 0, i1 - i0, 0, end)
+        _add_product(wanted, keys.T, dq[i0:i1], 0, end, 0, features)
+
+
+@jit(parallel=True)
+def _backward(g, q, k, v, mask, of_head, middle, lse, dq, dk, dv, scale, is_causal, how):  # type: ignore[no-untyped-def]
+    """dq has a sum for each part of the keys; a part takes its blocks in turn with the others."""
+    heads, parts, shared = len(k), len(dq), len(q) // max(1, len(k))
+    for task in prange(heads * parts):
+        own, part = task // parts, task % parts
+        for j0 in range(part * LANES, k.shape[1], parts * LANES):
+            j1 = min(k.shape[1], j0 + LANES)
+            keys, values = _turned(k[own, j0:j1]), _turned(v[own, j0:j1])
+            dk_block, dv_block = np.zeros_like(keys), np.zeros_like(values)
+            for h in range(own * shared, (own + 1) * shared):
+                _go_back(g[h], q[h], keys, values, mask[of_head[h]], middle[h], lse[h], dq[part, h], dk_block, dv_block,
+                         j0, scale, is_causal, how)  # fmt: skip
+            dk[own, j0:j1], dv[own, j0:j1] = dk_block.T, dv_block.T
+
+
+def _heads(*arrays: Array) -> list[Array]:
+    """[..., l, d] -> [heads, l, d], in rows that follow each other."""
+    return [np.ascontiguousarray(a).reshape(prod(a.shape[:-2]), *a.shape[-2:]) for a in arrays]
+
+
+def _rows(a: Array) -> Array:
+    """[..., l] -> [heads, l], the same."""
+    return np.ascontiguousarray(a).reshape(prod(a.shape[:-1]), a.shape[-1])
+
+
+def _masks(mask: Array | None, q: Array) -> tuple[Array, Array, int]:
+    """The mask's own matrices in q's format, which of them each head of q has, and how they are meant."""
+    if mask is None:
+        return np.empty((1, 0, 0), q.dtype), np.zeros(prod(q.shape[:-2]), np.int64), NO_MASK
+    whole = mask.reshape((1,) * (q.ndim - mask.ndim) + mask.shape)
+    numbers = np.arange(prod(whole.shape[:-2])).reshape(whole.shape[:-2])
+    kind = q.dtype.type
+    values = np.where(whole, kind(0), kind(-np.inf)) if mask.dtype == bool else whole.astype(q.dtype)
+    how = ALLOWED if mask.dtype == bool else ADDED
+    return _heads(values)[0], np.broadcast_to(numbers, q.shape[:-2]).reshape(-1).copy(), how
+
+
+@kernel(spec.attention, "cpu/numba-blocks", rank=40, formats=FORMATS)
+def attention(
+    q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float
+) -> tuple[Array, Array]:
+    y, lse = np.empty((*q.shape[:-1], v.shape[-1]), q.dtype), np.empty(q.shape[:-1], q.dtype)
+    masks, of_head, how = _masks(mask, q)
+    turned = np.ascontiguousarray(masks.swapaxes(1, 2))
+    _forward(*_heads(q, k, v), turned, of_head, *_heads(y), _rows(lse), q.dtype.type(scale), is_causal, how)
+    return y, lse
+
+
+@kernel(spec.attention_gradient, "cpu/numba-blocks", rank=40, formats=FORMATS)
+def attention_gradient(
+    g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, *, is_causal: bool, scale: float
+) -> Any:
+    parts = max(1, min(-(-PARTS // max(1, prod(k.shape[:-2]))), -(-k.shape[-2] // LANES)))
+    dq, dk, dv = np.zeros((parts, *q.shape), q.dtype), np.empty(k.shape, q.dtype), np.empty(v.shape, q.dtype)
+    masks, of_head, how = _masks(mask, q)
+    middle, kept = _rows(np.einsum("...i,...i->...", g, y)), _rows(lse.astype(q.dtype))
+    by_part = dq.reshape(parts, prod(q.shape[:-2]), *q.shape[-2:])
+    _backward(*_heads(g, q, k, v), masks, of_head, middle, kept, by_part, *_heads(dk, dv), q.dtype.type(scale), is_causal,
+              how)  # fmt: skip
+    return dq.sum(axis=0) if parts > 1 else dq[0], dk, dv
+
+
+__all__ = ["attention", "attention_gradient"]
