@@ -273,7 +273,7 @@ codes = np.ones((700, 700), np.int8)
 calls = {
     "matmul": lambda: x @ x.T,
     "linear": lambda: ug.linear(x, x),
-    "integer": lambda: native.module().integer_matmul(codes, codes),
+    "integer": lambda: native.module().integer_matmul_by()(codes, codes),
     "conv2d": lambda: ug.conv2d(image, kernel, padding=1),
     "attention": lambda: ug.scaled_dot_product_attention(rows, rows, rows),
     "softmax": lambda: ug.softmax(x, 1),

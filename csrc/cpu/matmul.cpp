@@ -20,6 +20,9 @@ constexpr int64_t kBatchGrain = int64_t{1} << 18;
 // Work that is handed to a thread at a time: small products go many together.
 constexpr int64_t kBatchTask = int64_t{1} << 15;
 
+// What beginning a product costs beside its multiply-adds.
+constexpr int64_t kBatchCall = int64_t{1} << 11;
+
 // The instruction set, and whether VDPBF16PS may be used.
 struct Units {
   Isa isa;
@@ -76,7 +79,7 @@ py::array matmul_as(const py::array& given_a, const py::array& given_b, Units un
 
   {
     py::gil_scoped_release released;
-    const int64_t batches = static_cast<int64_t>(at_a.size()), work = std::max<int64_t>(1, g.m * g.n * g.k);
+    const int64_t batches = static_cast<int64_t>(at_a.size()), work = kBatchCall + g.m * g.n * g.k;
     const int threads = threads_for(batches * work, kBatchGrain);
     const bool shared = batches >= 2 * threads;  // else each product is shared out by itself
     g.threaded = !shared;
@@ -128,11 +131,14 @@ bool is_matrix(const py::array& x, const py::object& type) {
 }
 
 // A callable of two arrays with its units chosen: where matrices are small, naming them costs as much as the product.
-constexpr const char* kCapsule = "ulpgrad.matmul";
+PyObject* enter(PyObject* self, PyObject* const* args, Py_ssize_t count);
+
+PyMethodDef definition = {"matmul", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(enter)), METH_FASTCALL,
+                          "The product of two arrays, as `matmul` of an instruction set."};
 
 PyObject* enter(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   return answer_python([&] {
-    const auto& units = *static_cast<const Units*>(PyCapsule_GetPointer(self, kCapsule));
+    const auto& units = held_by<Units>(self, definition);
     const auto& numpy = py::detail::npy_api::get();
     if (count != 2 || !numpy.PyArray_Check_(args[0]) || !numpy.PyArray_Check_(args[1]))
       throw py::type_error("matmul: expected two arrays");
@@ -146,18 +152,8 @@ PyObject* enter(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   });
 }
 
-PyMethodDef definition = {"matmul", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(enter)), METH_FASTCALL,
-                          "The product of two arrays, as `matmul` of an instruction set."};
-
 py::object matmul_by(const char* isa, bool dots) {
-  const auto free = [](PyObject* capsule) { delete static_cast<Units*>(PyCapsule_GetPointer(capsule, kCapsule)); };
-  auto units = std::make_unique<Units>(units_named(isa, dots));
-  const auto self = py::reinterpret_steal<py::object>(PyCapsule_New(units.get(), kCapsule, free));
-  if (!self) throw py::error_already_set();
-  units.release();
-  const auto function = py::reinterpret_steal<py::object>(PyCFunction_New(&definition, self.ptr()));
-  if (!function) throw py::error_already_set();
-  return function;
+  return function_holding(std::make_unique<Units>(units_named(isa, dots)), definition);
 }
 
 // A weight as products of one instruction set read it.

@@ -81,15 +81,15 @@ class Accumulator:
 
 INT32 = Accumulator(32, overflow="wrap", rounding="down", chunk=2**62)
 INT64 = Accumulator(64, overflow="wrap", rounding="down", chunk=2**62)
+NAMED = {None: INT32, "int32": INT32, "int64": INT64}
 
 
 def as_accumulator(given: Any) -> Accumulator:
     """An Accumulator from one, or from None or "int32" (32 bits, wraps) or "int64" (exact). ArgumentError for others."""
     if isinstance(given, Accumulator):
         return given
-    named = {None: INT32, "int32": INT32, "int64": INT64}
-    if given is None or (isinstance(given, str) and given in named):
-        return named[given]
+    if given is None or (isinstance(given, str) and given in NAMED):
+        return NAMED[given]
     raise ArgumentError(f"accumulator={given!r}: expected None, 'int32', 'int64' or an Accumulator")
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from ulpgrad.formats import Array
 from ulpgrad.kernels.integer import native_call, spec
-from ulpgrad.kernels.registry import kernel
+from ulpgrad.kernels.registry import Request, kernel
 
 
-@kernel(spec.integer_matmul, "cpu/native-avx2", rank=60, formats=spec.FORMATS, requires=("native", "avx2"))
-def integer_matmul(a: Array, b: Array, *, accumulator: Any = None) -> Array:
-    return native_call.matmul(a, b, accumulator, "avx2")
+@kernel(spec.integer_matmul, "cpu/native-avx2", rank=60, formats=spec.FORMATS, requires=("native", "avx2"), build=True)
+def integer_matmul(request: Request) -> Any:
+    return native_call.matmul(request, "avx2")
 
 
 @kernel(spec.integer_conv2d, "cpu/native-avx2", rank=60, formats=spec.FORMATS, requires=("native", "avx2"))

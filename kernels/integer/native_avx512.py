@@ -6,12 +6,14 @@ from typing import Any
 
 from ulpgrad.formats import Array
 from ulpgrad.kernels.integer import native_call, spec
-from ulpgrad.kernels.registry import kernel
+from ulpgrad.kernels.registry import Request, kernel
 
 
-@kernel(spec.integer_matmul, "cpu/native-avx512", rank=70, formats=spec.FORMATS, requires=("native", "avx512"))
-def integer_matmul(a: Array, b: Array, *, accumulator: Any = None) -> Array:
-    return native_call.matmul(a, b, accumulator, "avx512")
+@kernel(
+    spec.integer_matmul, "cpu/native-avx512", rank=70, formats=spec.FORMATS, requires=("native", "avx512"), build=True
+)
+def integer_matmul(request: Request) -> Any:
+    return native_call.matmul(request, "avx512")
 
 
 @kernel(spec.integer_conv2d, "cpu/native-avx512", rank=70, formats=spec.FORMATS, requires=("native", "avx512"))

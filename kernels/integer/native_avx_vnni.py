@@ -7,12 +7,19 @@ from typing import Any
 
 from ulpgrad.formats import Array
 from ulpgrad.kernels.integer import native_call, spec
-from ulpgrad.kernels.registry import kernel
+from ulpgrad.kernels.registry import Request, kernel
 
 
-@kernel(spec.integer_matmul, "cpu/native-avx-vnni", rank=65, formats=spec.FORMATS, requires=("native", "avx_vnni"))
-def integer_matmul(a: Array, b: Array, *, accumulator: Any = None) -> Array:
-    return native_call.matmul(a, b, accumulator, "avx_vnni")
+@kernel(
+    spec.integer_matmul,
+    "cpu/native-avx-vnni",
+    rank=65,
+    formats=spec.FORMATS,
+    requires=("native", "avx_vnni"),
+    build=True,
+)
+def integer_matmul(request: Request) -> Any:
+    return native_call.matmul(request, "avx_vnni")
 
 
 @kernel(spec.integer_conv2d, "cpu/native-avx-vnni", rank=65, formats=spec.FORMATS, requires=("native", "avx_vnni"))

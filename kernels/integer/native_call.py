@@ -10,6 +10,7 @@ from ulpgrad.formats import Array
 from ulpgrad.kernels import native
 from ulpgrad.kernels.integer.accumulator import Accumulator, as_accumulator
 from ulpgrad.kernels.integer.spec import overflowed
+from ulpgrad.kernels.registry import Request
 
 
 def _settings(chosen: Accumulator) -> tuple[int, int, str, str, int]:
@@ -23,10 +24,11 @@ def _checked(op: str, chosen: Accumulator, results: tuple[Array, int, int]) -> A
     return out
 
 
-def matmul(a: Array, b: Array, accumulator: Any, isa: str) -> Array:
-    """integer_matmul by one instruction set."""
-    chosen = as_accumulator(accumulator)
-    return _checked("integer_matmul", chosen, native.module().integer_matmul(a, b, *_settings(chosen), isa))
+def matmul(request: Request, isa: str) -> Any:
+    """integer_matmul by one instruction set, in the accumulator of the request."""
+    chosen = as_accumulator(request.params.get("accumulator"))
+    run = native.module().integer_matmul_by(*_settings(chosen), isa)
+    return run if chosen.overflow != "raise" else lambda a, b, **_: _checked("integer_matmul", chosen, run(a, b))
 
 
 def conv2d(x: Array, weight: Array, isa: str, *, accumulator: Any = None, pad: int = 0, **geometry: Any) -> Array:

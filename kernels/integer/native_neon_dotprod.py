@@ -7,12 +7,19 @@ from typing import Any
 
 from ulpgrad.formats import Array
 from ulpgrad.kernels.integer import native_call, spec
-from ulpgrad.kernels.registry import kernel
+from ulpgrad.kernels.registry import Request, kernel
 
 
-@kernel(spec.integer_matmul, "cpu/native-dotprod", rank=65, formats=spec.FORMATS, requires=("native", "neon_dotprod"))
-def integer_matmul(a: Array, b: Array, *, accumulator: Any = None) -> Array:
-    return native_call.matmul(a, b, accumulator, "neon_dotprod")
+@kernel(
+    spec.integer_matmul,
+    "cpu/native-dotprod",
+    rank=65,
+    formats=spec.FORMATS,
+    requires=("native", "neon_dotprod"),
+    build=True,
+)
+def integer_matmul(request: Request) -> Any:
+    return native_call.matmul(request, "neon_dotprod")
 
 
 @kernel(spec.integer_conv2d, "cpu/native-dotprod", rank=65, formats=spec.FORMATS, requires=("native", "neon_dotprod"))

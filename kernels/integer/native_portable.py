@@ -7,12 +7,12 @@ from typing import Any
 
 from ulpgrad.formats import Array
 from ulpgrad.kernels.integer import native_call, spec
-from ulpgrad.kernels.registry import kernel
+from ulpgrad.kernels.registry import Request, kernel
 
 
-@kernel(spec.integer_matmul, "cpu/native-portable", rank=50, formats=spec.FORMATS)
-def integer_matmul(a: Array, b: Array, *, accumulator: Any = None) -> Array:
-    return native_call.matmul(a, b, accumulator, "portable")
+@kernel(spec.integer_matmul, "cpu/native-portable", rank=50, formats=spec.FORMATS, build=True)
+def integer_matmul(request: Request) -> Any:
+    return native_call.matmul(request, "portable")
 
 
 @kernel(spec.integer_conv2d, "cpu/native-portable", rank=50, formats=spec.FORMATS)

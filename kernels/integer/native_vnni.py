@@ -8,12 +8,19 @@ from typing import Any
 
 from ulpgrad.formats import Array
 from ulpgrad.kernels.integer import native_call, spec
-from ulpgrad.kernels.registry import kernel
+from ulpgrad.kernels.registry import Request, kernel
 
 
-@kernel(spec.integer_matmul, "cpu/native-vnni", rank=80, formats=spec.FORMATS, requires=("native", "avx512_vnni"))
-def integer_matmul(a: Array, b: Array, *, accumulator: Any = None) -> Array:
-    return native_call.matmul(a, b, accumulator, "avx512_vnni")
+@kernel(
+    spec.integer_matmul,
+    "cpu/native-vnni",
+    rank=80,
+    formats=spec.FORMATS,
+    requires=("native", "avx512_vnni"),
+    build=True,
+)
+def integer_matmul(request: Request) -> Any:
+    return native_call.matmul(request, "avx512_vnni")
 
 
 @kernel(spec.integer_conv2d, "cpu/native-vnni", rank=80, formats=spec.FORMATS, requires=("native", "avx512_vnni"))

@@ -116,6 +116,8 @@ def _check_matmul(a: Any, b: Any, *, accumulator: Any = None) -> None:
         raise ShapeError(f"{op}: expected two matrices or stacks of them, got {a.shape} @ {b.shape}")
     if a.shape[-1] != b.shape[-2]:
         raise ShapeError(f"{op}: inner sizes differ: {a.shape} @ {b.shape}: {a.shape[-1]} != {b.shape[-2]}")
+    if a.ndim == b.ndim == 2:
+        return
     try:
         np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except ValueError:
@@ -274,7 +276,7 @@ integer_matmul = Op(
     promote=(0,),
     flops=lambda a, b, **_: 2 * _products(a, b),
     samples=_matmul_samples,
-    key=lambda a, b, *, accumulator=None: _needs_wide(a.shape[-1], a, b, accumulator),
+    key=lambda a, b, *, accumulator=None: accumulator and _needs_wide(a.shape[-1], a, b, accumulator),
 )
 
 integer_conv2d = Op(
