@@ -94,7 +94,7 @@ def test_bias_and_activation(form: Format, activation: str) -> None:
 def test_what_follows_a_product(form: Format) -> None:
     """Scale, bias, activation and residual in one write-out, rounded once to each format that results may have."""
     rng = np.random.default_rng(5)
-    for m, k, n in ((1, 40, 33), (20, 40, 1), (9, 700, 50), (31, 2100, 70), (200, 20, 90)):
+    for m, k, n in ((1, 40, 33), (20, 40, 1), (9, 700, 50), (31, 2100, 70), (200, 20, 90), (17, 4200, 17)):
         shapes = (m, k), (n, k), (n,), (n,), (m, n)
         (x, w, bias, scale, residual), exact = zip(*(draw(rng, form, s) for s in shapes), strict=True)
         want = np.tanh(exact[0] @ exact[1].T * 0.3 * exact[3] + exact[2]) + exact[4]
@@ -169,7 +169,8 @@ def test_bfloat16_products_of_tiny_numbers() -> None:
 def test_any_number_of_threads(form: Format) -> None:
     rng = np.random.default_rng(3)
     before = ug.get_num_threads()
-    shapes = ((130, 1500, 301), (1, 700, 3000), (3000, 700, 1), (5, 700, 900), (900, 700, 5), (600, 2100, 90))
+    shapes = ((130, 1500, 301), (1, 700, 3000), (3000, 700, 1), (5, 700, 900), (900, 700, 5), (600, 2100, 90),
+              (17, 4200, 17))  # fmt: skip
     for (m, k, n), right in itertools.product(shapes, (False, True)):
         a, b = draw(rng, form, (m, k))[0], draw(rng, form, (k, n), right)[0]
         for isa, dots in ways(form):

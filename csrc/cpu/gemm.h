@@ -4,9 +4,8 @@
 //   g.m = ..., g.a = ..., g.a_row = ...;
 //   table<GemmTable>(isa).f32(g);
 //
-// C = A B, or C += A B with `accumulate`. Products of 16-bit floats are exact, their sums float32, and C is rounded
-// once. The result's bits do not depend on the number of threads: k is summed in blocks of fixed size, and threads
-// share out rows and columns only.
+// C = A B. Products of 16-bit floats are exact, their sums float32, and C is rounded once. The result's bits do not
+// depend on the number of threads: k is summed in blocks of fixed size, whose sums are added up in order.
 #pragma once
 
 #include <cstdint>
@@ -46,9 +45,8 @@ struct Gemm {
   T* c = nullptr;                // c[i * c_row + j]
   int64_t c_row = 0;
   Stored stored = Stored::own;
-  void* other = nullptr;    // instead of c, unless `stored` is own
-  bool accumulate = false;  // add to what C holds
-  bool threaded = true;     // false: on the calling thread only, as inside a parallel region
+  void* other = nullptr;  // instead of c, unless `stored` is own
+  bool threaded = true;   // false: on the calling thread only, as inside a parallel region
   Epilogue<T> after;
 };
 

@@ -1,5 +1,5 @@
-// What happens to a tile of finished sums on their way into C, while they are in the cache nearest to the core: what C
-// held is added, then comes the epilogue, and the value is rounded to the type that C holds.
+// What happens to a tile of finished sums on their way into C, while they are in the cache nearest to the core: the
+// epilogue, and rounding to the type that C holds.
 #pragma once
 
 #include <type_traits>
@@ -9,10 +9,10 @@
 
 namespace ulpgrad::ULPGRAD_ISA {
 
-// Rows of n values from `sums` to `c`, which may be the same; `add`: to what c holds. They stand in C from (i, j) on.
+// Rows of n values from `sums` to `c`, which may be the same. They stand in C from (i, j) on.
 template <Activation activation, typename T, typename Out>
 static void finish_as(const Wide<T>* sums, int64_t sums_row, Out* c, int64_t c_row, int64_t rows, int64_t n,
-                      const Epilogue<T>& after, int64_t i, int64_t j, bool add) {
+                      const Epilogue<T>& after, int64_t i, int64_t j) {
   using Sum = Wide<T>;
   constexpr int lanes = kLanes<Sum>;
   const bool scales = after.scales();
@@ -24,7 +24,6 @@ static void finish_as(const Wide<T>* sums, int64_t sums_row, Out* c, int64_t c_r
     int64_t x = 0;
     for (; x + lanes <= n; x += lanes) {
       Vec<Sum> y = load(sums + x);
-      if (add) y += load_wide(c + x);
       if (scales) y *= scale ? factor * load_wide(scale + x) : factor;
       if (bias) y += load_wide(bias + x);
       y = activate<activation>(y);
@@ -33,7 +32,6 @@ static void finish_as(const Wide<T>* sums, int64_t sums_row, Out* c, int64_t c_r
     }
     if (x < n) {
       Vec<Sum> y = load_some(sums + x, n - x);
-      if (add) y += load_wide_some(c + x, n - x);
       if (scales) y *= scale ? factor * load_wide_some(scale + x, n - x) : factor;
       if (bias) y += load_wide_some(bias + x, n - x);
       y = activate<activation>(y);
@@ -46,20 +44,20 @@ static void finish_as(const Wide<T>* sums, int64_t sums_row, Out* c, int64_t c_r
 
 template <typename T, typename Out>
 static void finish(const Wide<T>* sums, int64_t sums_row, Out* c, int64_t c_row, int64_t rows, int64_t n,
-                   const Epilogue<T>& after, int64_t i, int64_t j, bool add) {
+                   const Epilogue<T>& after, int64_t i, int64_t j) {
   switch (after.activation) {
     case Activation::none:
-      return finish_as<Activation::none, T>(sums, sums_row, c, c_row, rows, n, after, i, j, add);
+      return finish_as<Activation::none, T>(sums, sums_row, c, c_row, rows, n, after, i, j);
     case Activation::relu:
-      return finish_as<Activation::relu, T>(sums, sums_row, c, c_row, rows, n, after, i, j, add);
+      return finish_as<Activation::relu, T>(sums, sums_row, c, c_row, rows, n, after, i, j);
     case Activation::gelu:
-      return finish_as<Activation::gelu, T>(sums, sums_row, c, c_row, rows, n, after, i, j, add);
+      return finish_as<Activation::gelu, T>(sums, sums_row, c, c_row, rows, n, after, i, j);
     case Activation::silu:
-      return finish_as<Activation::silu, T>(sums, sums_row, c, c_row, rows, n, after, i, j, add);
+      return finish_as<Activation::silu, T>(sums, sums_row, c, c_row, rows, n, after, i, j);
     case Activation::tanh:
-      return finish_as<Activation::tanh, T>(sums, sums_row, c, c_row, rows, n, after, i, j, add);
+      return finish_as<Activation::tanh, T>(sums, sums_row, c, c_row, rows, n, after, i, j);
     case Activation::sigmoid:
-      return finish_as<Activation::sigmoid, T>(sums, sums_row, c, c_row, rows, n, after, i, j, add);
+      return finish_as<Activation::sigmoid, T>(sums, sums_row, c, c_row, rows, n, after, i, j);
   }
 }
 
@@ -76,12 +74,12 @@ static void store_rows(const float* sums, int64_t sums_row, Out* c, int64_t c_ro
 
 // The tile of C from (i, j) on gets its finished sums, which are overwritten where C holds another type than T.
 template <typename T>
-static void write_out(const Gemm<T>& g, Wide<T>* sums, int64_t sums_row, int64_t i, int64_t j, int64_t rows, int64_t n,
-                      bool add) {
+static void write_out(const Gemm<T>& g, Wide<T>* sums, int64_t sums_row, int64_t i, int64_t j, int64_t rows,
+                      int64_t n) {
   const int64_t at = i * g.c_row + j;
-  if (g.stored == Stored::own) return finish(sums, sums_row, g.c + at, g.c_row, rows, n, g.after, i, j, add);
+  if (g.stored == Stored::own) return finish(sums, sums_row, g.c + at, g.c_row, rows, n, g.after, i, j);
   if constexpr (std::is_same_v<Wide<T>, float>) {
-    if (!g.after.nothing()) finish(sums, sums_row, sums, sums_row, rows, n, g.after, i, j, false);
+    if (!g.after.nothing()) finish(sums, sums_row, sums, sums_row, rows, n, g.after, i, j);
     switch (g.stored) {
       case Stored::float16:
         return store_rows(sums, sums_row, static_cast<Float16*>(g.other) + at, g.c_row, rows, n);

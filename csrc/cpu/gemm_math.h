@@ -8,12 +8,17 @@
 
 namespace ulpgrad::ULPGRAD_ISA {
 
+// Steps of k whose products are summed in one go: the error grows with the square root of this number instead of that
+// of k. Ending a chain takes as long as four steps. Results of 16 bits are rounded more coarsely than long ones err.
+constexpr int64_t kChunk = 128, kLongChunk = 1024;
+
 template <typename T>
 struct Singles {
   using Value = T;
   using Sum = Wide<T>;
   using Packed = Sum;
-  static constexpr int depth = 1;  // steps of k in one packed value
+  static constexpr int depth = 1;  // values along k in one packed one
+  static constexpr int64_t chunk = sizeof(T) == 2 ? kLongChunk : kChunk;
 
   ULPGRAD_INLINE void multiply_add(Vec<Sum>& sum, Vec<Packed> a, Vec<Packed> b) { sum += a * b; }
 };
@@ -25,6 +30,7 @@ struct WidePairs {
   using Sum = float;
   using Packed = uint32_t;
   static constexpr int depth = 2;
+  static constexpr int64_t chunk = kLongChunk;
 
   ULPGRAD_INLINE Vec<float> even(Vec<uint32_t> x) { return (Vec<float>)(x << 16); }
   ULPGRAD_INLINE Vec<float> odd(Vec<uint32_t> x) { return (Vec<float>)(x & 0xFFFF0000u); }

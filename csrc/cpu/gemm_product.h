@@ -27,7 +27,7 @@ constexpr int64_t kTaskWork = int64_t{1} << 16;     // multiply-adds that are wo
 ULPGRAD_INLINE int64_t parts_of(int64_t n, int64_t unit) { return (n + unit - 1) / unit; }
 ULPGRAD_INLINE int64_t round_up(int64_t n, int64_t unit) { return parts_of(n, unit) * unit; }
 
-// k falls into equal blocks of whole chunks; the sums' bits depend on this, so nothing else may.
+// k falls into equal blocks of a whole number of kChunk steps; the sums' bits depend on this, so nothing else may.
 template <typename Math>
 ULPGRAD_INLINE int64_t block_k(int64_t k) {
   constexpr int64_t chunk = Math::depth * kChunk;
@@ -114,6 +114,7 @@ class Product {
         return;
       }
     }
+    if (threads > 1 && g.k > step_k && tiles * columns <= 4 * threads && !g.packed) return by_depth();
     shares_a() ? by_columns() : by_rows();
   }
 
@@ -146,8 +147,8 @@ class Product {
     const int64_t bytes = tiles * height * most_steps * kSize, cache = l2_bytes();
     if (threads == 1) return bytes <= cache / 2;
     constexpr int64_t packing = 8;  // multiply-adds of a whole tile that cost as much as packing a value
-    const int64_t by_rows =
-        parts_of(tiles, threads) * height * (columns * kWidth + packing) + columns * kWidth * packing / threads;
+    const int64_t width = round_up(g.n, kLanes<Sum>);
+    const int64_t by_rows = parts_of(tiles, threads) * height * (width + packing) + width * packing / threads;
     const int64_t by_columns =
         parts_of(columns, threads) * kWidth * (tiles * height + packing) + tiles * height * packing / threads;
     return bytes <= cache * 3 / 2 && by_columns <= by_rows;
@@ -209,7 +210,7 @@ class Product {
                 int64_t k, Sum* waiting, int64_t waiting_row) const {
     const int64_t steps = parts_of(k, Math::depth);
     const bool finishes = p + k >= g.k && (!in_place || !g.after.nothing());
-    const bool add = p > 0 || (in_place && g.accumulate);
+    const bool add = p > 0;
     Sum* sums = waiting;
     int64_t sums_row = waiting_row;
     if constexpr (kSumsFit)
@@ -234,7 +235,7 @@ class Product {
         if constexpr (Math::depth == 2)
           if (a.tiny[i / height] || b.tiny[j / kWidth]) tile = tile_for<typename Math::Careful>(rows, vectors);
         tile(in, to, to_row, cols, add);
-        if (finishes) write_out(g, to, to_row, i0 + i, j0 + j, rows, cols, !in_place && g.accumulate);
+        if (finishes) write_out(g, to, to_row, i0 + i, j0 + j, rows, cols);
       }
     }
   }
@@ -268,6 +269,28 @@ class Product {
         }
       }
     }
+  }
+
+  // C is small and k is long: threads take blocks of k, each of which is a product of its own. Their sums are added up
+  // as they would be one block after the other.
+  void by_depth() const {
+    const int64_t blocks = parts_of(g.k, step_k), size = g.m * g.n;
+    Sum* const sums = static_cast<Sum*>(scratch(Slot::gemm_sums, blocks * size * sizeof(Sum)));
+    parallel_tasks(blocks, threads, [&](int64_t block) {
+      const int64_t p = block * step_k;
+      Gemm<Value> part = g;
+      part.k = std::min(step_k, g.k - p), part.a += p * g.a_col, part.b += p * g.b_row;
+      part.c_row = g.n, part.after = {};
+      if constexpr (kSumsFit) {
+        part.stored = Stored::own, part.c = sums + block * size;
+      } else {
+        part.stored = Stored::float32, part.other = sums + block * size;
+      }
+      Product(part, 1).run();
+    });
+    for (int64_t block = 1; block < blocks; ++block)
+      for (int64_t i = 0; i < size; ++i) sums[i] += sums[block * size + i];
+    write_out(g, sums, g.n, 0, 0, g.m, g.n);
   }
 
   // All of A is shared; threads take panels of B.

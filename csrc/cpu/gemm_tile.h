@@ -11,9 +11,6 @@ namespace ulpgrad::ULPGRAD_ISA {
 // Rows of the largest tile; with two vectors each, a row of B and a broadcast value they fill 32 or 16 registers.
 constexpr int kTileRows = kManyRegisters ? 14 : 6;
 
-// Steps whose products are summed in one go: the error grows with the square root of this number instead of that of k.
-constexpr int64_t kChunk = 128;
-
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC does not see that the first chunk reads no earlier one
 
@@ -36,9 +33,9 @@ static void tile(const TileInput<typename Math::Packed>& in, typename Math::Sum*
   const Packed* __restrict a = in.a, * __restrict b = in.b;
   const int64_t steps = in.steps, b_step = in.b_step, last = cols - (vectors - 1) * lanes;
   alignas(kVectorBytes) Sum earlier[rows * vectors * lanes];  // the sum of the chunks before
-  for (int64_t left = steps;; left -= kChunk) {
+  for (int64_t left = steps;; left -= Math::chunk) {
     Vec<Sum> sums[rows][vectors] = {};
-    for (int64_t p = left < kChunk ? left : kChunk; p > 0; --p) {
+    for (int64_t p = left < Math::chunk ? left : Math::chunk; p > 0; --p) {
       Vec<Packed> row[vectors];
 #pragma GCC unroll 2
       for (int v = 0; v < vectors; ++v) {
@@ -60,7 +57,7 @@ static void tile(const TileInput<typename Math::Packed>& in, typename Math::Sum*
         for (int v = 0; v < vectors; ++v) sums[i][v] += load(earlier + (i * vectors + v) * lanes);
       }
     }
-    if (left > kChunk) {
+    if (left > Math::chunk) {
 #pragma GCC unroll 16
       for (int i = 0; i < rows; ++i) {
 #pragma GCC unroll 2

@@ -47,8 +47,7 @@ static bool multiply_vector(const Gemm<T>& g) {
       } else {
         gemv_rows(count, g.k, matrix + first, k_step, x, y);
       }
-      row ? write_out(g, y, count, 0, first, 1, count, g.accumulate)
-          : write_out(g, y, 1, first, 0, count, 1, g.accumulate);
+      row ? write_out(g, y, count, 0, first, 1, count) : write_out(g, y, 1, first, 0, count, 1);
     }
   };
   share_out<Sum>(g.threaded, n, g.k, part);
@@ -79,10 +78,10 @@ static bool multiply_few(const Gemm<T>& g) {
       const int64_t count = std::min(chunk, end - first);
       if (rows) {
         gemv_few(count, g.k, matrix + first * step, step, x, far, vectors, y, 1, chunk);
-        write_out(g, y, chunk, 0, first, vectors, count, g.accumulate);
+        write_out(g, y, chunk, 0, first, vectors, count);
       } else {
         gemv_few(count, g.k, matrix + first * step, step, x, far, vectors, y, kFew, 1);
-        write_out(g, y, kFew, first, 0, count, vectors, g.accumulate);
+        write_out(g, y, kFew, first, 0, count, vectors);
       }
     }
   });

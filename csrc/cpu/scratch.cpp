@@ -20,7 +20,7 @@ struct Block {
 }  // namespace
 
 void* scratch(Slot slot, size_t bytes) {
-  thread_local Block blocks[4];
+  thread_local Block blocks[5];
   Block& block = blocks[static_cast<int>(slot)];
   if (block.bytes < bytes) {
     block.memory.reset();

@@ -7,7 +7,7 @@
 namespace ulpgrad {
 
 // One slot per user that may be active on a thread at the same time.
-enum class Slot : int { gemm_a, gemm_b, caller, weights };
+enum class Slot : int { gemm_a, gemm_b, gemm_sums, caller, weights };
 
 // At least `bytes` of this thread's memory, aligned to 64 bytes, contents undefined; valid until the slot is next asked
 // for.

@@ -8,7 +8,7 @@ template <typename T>
 static void activate_row(T* x, int64_t step, int64_t width, int64_t positions, Activation activation) {
   Epilogue<T> after;
   after.activation = activation;
-  finish(x, step, x, step, positions, width, after, 0, 0, false);
+  finish(x, step, x, step, positions, width, after, 0, 0);
 }
 
 template <typename T>
