@@ -86,6 +86,9 @@ from ulpgrad.policy import (
     GradScaler as GradScaler,
     autocast as autocast,
 )
+from ulpgrad.profile import (
+    profile as profile,
+)
 from ulpgrad.random import (
     Generator as Generator,
     bernoulli as bernoulli,

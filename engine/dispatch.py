@@ -308,14 +308,37 @@ def calls_of(run: Callable[[], Any]) -> list[Call]:
     return heard
 
 
+Timer = Callable[["Plan", Call, Any, float, float], None]
+_timer: ContextVar[Timer | None] = ContextVar("timer", default=None)
+
+
+@contextlib.contextmanager
+def timed(timer: Timer) -> Iterator[None]:
+    """Let `timer` have every kernel call inside the block: its plan, the call, the results, and when it began and ended. A call
+    that another one makes comes before that one. What runs on a GPU is waited for."""
+    token = _timer.set(timer)
+    state.count(listeners=1)
+    try:
+        yield
+    finally:
+        _timer.reset(token)
+        state.count(listeners=-1)
+
+
 def _logged(chosen: Plan, op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any]) -> Any:
-    heard = _listener.get()
+    heard, timer = _listener.get(), _timer.get()
     if heard is not None:
         heard.append((op, formats, arrays, params))
-    if not state.printed:
+    if not state.printed and timer is None:
         return chosen.run(*arrays, **params)
     start = time.perf_counter()
     out = chosen.run(*arrays, **params)
+    if timer is not None:
+        if chosen.rung.device != "cpu":
+            gpu.xp().cuda.get_current_stream().synchronize()
+        timer(chosen, (op, formats, arrays, params), out, start, time.perf_counter())
+    if not state.printed:
+        return out
     elapsed = (time.perf_counter() - start) * 1e6
     operands = " ".join(
         f"{f}{list(a.shape)}".replace(" ", "") for f, a in zip(formats, arrays, strict=True) if a is not None

@@ -20,7 +20,7 @@ LEVELS = [
     {"errors", "settings", "formats"},
     {"_native"},
     {"kernels"},
-    {"device", "dispatch", "remembered"},
+    {"device", "dispatch", "profile", "remembered"},
     {"autograd", "tensor", "differentiable", "function", "learning"},
     {"cuda", "ops", "random", "policy", "explain", "fixed", "fused"},
     {"nn", "optim", "io", "data", "testing", "quantization"},

@@ -9,6 +9,7 @@ In a document, what stands between `<!-- recorded: KIND WORDS -->` and `<!-- end
     roofline NAME     which limit is nearer, and by how much
     rung NAME IDEA    what the rung native-IDEA (or any other, by its name) came to, in a line
     code FILE         what a file of csrc/cpu holds
+    steps NAME        where the time of a training step goes, of steps-cpu.json
     behind            the points of sweep-cpu.json in which a peer was faster
     suite NAME WORDS  cells of suite-NAME.json, which `ulpgrad bench --json` wrote, with all these words; choices with | as above
     formats NAME OP   an op of suite-NAME.json in every format that was measured: speed, error, memory, traffic
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ulpgrad.bench import exercises
-from ulpgrad.bench.peers import page
+from ulpgrad.bench.peers import page, profiled
 from ulpgrad.bench.peers.work import Outcome
 from ulpgrad.bench.pictures import Picture
 from ulpgrad.bench.rungs import page as climbs, source
@@ -154,6 +155,11 @@ def behind(words: str) -> str:
     return f"{head} The others, the worst first:\n\n" + markdown(columns, rows, ("ours", "ratio"))
 
 
+def steps(words: str) -> str:
+    (found,) = (profiled.Step.from_data(data) for data in read("steps-cpu")["steps"] if data["name"] == words)
+    return markdown(profiled.COLUMNS, profiled.rows(found), profiled.RIGHT)
+
+
 def ceilings(words: str) -> str:
     del words
     found = read("ceilings-cpu")["ceilings"]
@@ -215,6 +221,7 @@ def _run(name: str) -> record.Record:
 KINDS: dict[str, Callable[[str], str]] = {
     "peers": peers, "errors": errors, "ladder": ladder, "roofline": roofline, "rung": rung, "code": code,
     "behind": behind, "ceilings": ceilings, "exercises": listed, "suite": suite, "formats": formats, "gpu": on_gpu,
+    "steps": steps,
 }  # fmt: skip
 
 

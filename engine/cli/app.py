@@ -277,6 +277,17 @@ def bench_sweep(
     command.sweep(words, device, threads, json, html, quick=quick)
 
 
+@bench.command("profile")
+def bench_profile(words: Words = "", threads: Threads = None, json: Json = None, quick: Quick = False) -> None:
+    """Where the time of a training step goes: each kernel, what the machine's limits allow it, and what lies between.
+
+    Of a program of your own: [bold]with ulpgrad.profile() as found: ...; print(found)[/bold]
+    """
+    from ulpgrad.cli import bench as command
+
+    command.profile(words, threads, json, quick=quick)
+
+
 @bench.command("table")
 def bench_table() -> None:
     """Write the tables and pictures of README and docs anew from bench/results: no figure there is typed by hand."""

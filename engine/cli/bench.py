@@ -11,7 +11,7 @@ from typing import Any
 from rich.text import Text
 
 from ulpgrad.bench import machine, report
-from ulpgrad.bench.peers import page, recorded, sweeps, table as works
+from ulpgrad.bench.peers import page, profiled, recorded, sweeps, table as works
 from ulpgrad.bench.peers.work import Outcome
 from ulpgrad.cli.screen import console, progress, table, writable, write_json
 from ulpgrad.errors import ArgumentError, DataError
@@ -77,6 +77,18 @@ def sweep(words: str, device: str, threads: int | None, json: Path | None, html:
     data = {"sweeps": {name: [o.as_data() for o in outcomes] for name, outcomes in found.items()},
             **works.circumstances(quick=quick, busy=busy)}  # fmt: skip
     finish(data, json, html, lambda: page.sweep_page(found, command()), busy)
+
+
+def profile(words: str, threads: int | None, json: Path | None, *, quick: bool) -> None:
+    """Training steps, kernel by kernel."""
+    writable(json)
+    busy = machine.busy()
+    found = profiled.run(words, threads or get_num_threads(), quick=quick)
+    for step in found:
+        title = f"Where a training step of `{step.name}` goes"
+        console().print(table(title, profiled.COLUMNS, profiled.rows(step), right=profiled.RIGHT))
+    data = {"steps": [step.as_data() for step in found], **works.circumstances(quick=quick, busy=busy)}
+    finish(data, json, None, str, busy)
 
 
 def tables() -> None:
