@@ -118,7 +118,12 @@ $(VENV)/.lab: $(BIN)/python pyproject.toml setup.py $(CXX_SOURCES)
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[lab]'
 	@touch $@
 
+# Packages come while kernels are compiled. What failed of either the install tries again, and says why.
+NEEDS = import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+  print(*p["dependencies"], *(n for x in ("lab", "bench") for n in p["optional-dependencies"][x]), sep="\n")
 $(VENV)/.bench: $(BIN)/python pyproject.toml setup.py $(CXX_SOURCES)
+	@$(BIN)/python setup.py -q build_ext --inplace 2>/dev/null & \
+	  $(BIN)/python -c '$(NEEDS)' | $(BIN)/python -m pip install -q -r /dev/stdin; wait
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[lab,bench]'
 	@touch $@
 

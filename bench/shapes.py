@@ -101,7 +101,9 @@ def _encode(values: Array, form: Format) -> Array:
 
 
 def default_format(op: Op) -> Format:
-    """float32, else the first of the usual ones that the op takes."""
+    """float32, else the first of the usual ones that the op takes. Of integer_linear its codes, not the sums beside them."""
+    if op.name == "integer_linear":
+        return FORMATS["int8"]
     return next(f for f in (float32, FORMATS["int32"], *op.formats) if f in op.formats)
 
 
@@ -284,7 +286,7 @@ def sums(rng: np.random.Generator, n: int, op: Op) -> Sample:
     params: dict[str, Any] = {"zero_point": 0, "low": 0, "high": 127, "ties": "up", "dtype": FORMATS["int8"]}
     if op.name == "integer_linear":
         weight = rng.integers(-128, 128, (COLUMNS, COLUMNS)).astype(np.int8)
-        codes = rng.integers(-128, 128, (n, COLUMNS)) / 1.0
+        codes = rng.uniform(0, 15, (n, COLUMNS))
         return Sample(
             (codes, weight, multiplier, np.full(COLUMNS, 42, np.int32), bias), {"accumulator": "int32", **params}
         )

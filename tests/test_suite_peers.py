@@ -56,6 +56,13 @@ def test_prepared_calls_are_right(library: str) -> None:
             assert g is None or exact.wrong(g, wanted, form) is None, (op, exact.wrong(g, wanted, form))
 
 
+@pytest.mark.parametrize("op", sorted(functions.NUMPY))
+def test_what_one_writes_in_numpy_is_right(op: str) -> None:
+    given = task(op, "int8" if op.startswith("integer") else "float32")
+    for g, wanted, form in zip(results("numpy", given), given.expected, given.formats, strict=False):
+        assert g is None or exact.wrong(g, wanted, form) is None, exact.wrong(g, wanted, form)
+
+
 @pytest.mark.parametrize("op", drawn.CHECKS)
 def test_our_own_numbers_pass_what_others_are_held_to(op: str) -> None:
     given = task(op)

@@ -12,9 +12,15 @@ import pytest
 
 pytest.importorskip("typer", reason="the command line needs the extra `lab`")
 
-from ulpgrad.bench.suite import record, trial
+from ulpgrad.bench.suite import trial, turns
 from ulpgrad.bench.suite.record import Limit, Record, Row, Time
+from ulpgrad.bench.suite.turns import Pair
 from ulpgrad.errors import KernelError
+
+
+def pair(number: int, planted: Sequence[str] = ()) -> Pair:
+    """The same code twice, the second time with a plant."""
+    return Pair(".", run(number), run(number, planted=planted), trial.FACTOR, turns=1)
 
 
 def run(number: int, factor: float = 1.0, planted: Sequence[str] = ()) -> Record:
@@ -49,18 +55,22 @@ def test_a_plant_waits_for_its_share_of_the_time(monkeypatch: pytest.MonkeyPatch
 
 
 def test_comparisons_are_counted() -> None:
-    same = [run(number) for number in range(5)]
-    planted = [run(10, planted=trial.OPS[::2]), run(11, planted=trial.OPS[1::2])]
+    same = [pair(number) for number in range(5)]
+    planted = [pair(10, trial.OPS[::2]), pair(11, trial.OPS[1::2])]
     found = dict(trial.tallies(same, planted))
-    each = found["same code, each with each"]
-    assert (each.comparisons, each.rows, each.planted, each.found, each.false) == (10, 10 * len(trial.OPS), 0, 0, 0)
-    several = found["same code, 3 runs before"]
-    assert (several.comparisons, several.false) == (2, 0)
-    one = found["planted, one run before"]
-    assert (one.comparisons, one.planted, one.found, one.false) == (10, 5 * len(trial.OPS), 5 * len(trial.OPS), 0)
-    odd = replace(same[4], rows=tuple(replace(row, time=run(4, 1.5).rows[i].time) if row.op == "exp" and row.rung else row
-                                      for i, row in enumerate(same[4].rows)))  # fmt: skip
-    assert dict(trial.tallies([*same[:4], odd], []))["same code, each with each"].false == 4
+    both, rows = found["in turns, same code"], len(trial.OPS)
+    assert (both.comparisons, both.rows, both.planted, both.found, both.false) == (5, 5 * rows, 0, 0, 0)
+    both = found["in turns, planted"]
+    assert (both.comparisons, both.planted, both.fine, both.found, both.false) == (2, rows, rows, rows, 0)
+    alone = found["at different times, same code"]
+    assert (alone.comparisons, alone.rows, alone.planted, alone.false) == (10, 10 * rows, 0, 0)
+    alone = found["at different times, planted"]
+    assert (alone.comparisons, alone.planted, alone.found, alone.false) == (10, 5 * rows, 5 * rows, 0)
+    odd = replace(same[4], after=run(4, planted=["exp"]))
+    odd = replace(
+        odd, after=replace(odd.after, rows=tuple(replace(r, rung=r.rung and "cpu/native") for r in odd.after.rows))
+    )
+    assert dict(trial.tallies([*same[:4], odd], []))["in turns, same code"].false == 1
 
 
 def test_runs_are_kept_and_planted_ones_lie_among_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,12 +83,12 @@ def test_runs_are_kept_and_planted_ones_lie_among_the_others(tmp_path: Path, mon
         ops = trial.OPS[int(path.stem[-1]) :: 2] if "--file" in command else ()
         if ops:
             assert f"plant({ops!r})" in Path(command[command.index("--file") + 1]).read_text()
-        record.write(path, run(len(made), planted=ops))
+        turns.write(path, pair(len(made), planted=ops))
         return subprocess.CompletedProcess(command, status[0])
 
     monkeypatch.setattr(trial.subprocess, "run", measured)
-    record.write(tmp_path / "same-1.json", run(1))
-    record.write(tmp_path / "same-2.json", replace(run(2), ended=None))
+    turns.write(tmp_path / "same-1.json", pair(1))
+    turns.write(tmp_path / "same-2.json", replace(pair(2), after=replace(run(2), ended=None)))
     trial.measure(tmp_path, 3, 2, 1)
     assert made == ["same-0", "planted-0", "same-2", "planted-1"]
     assert len(trial.runs(tmp_path, "same")) == 3
@@ -86,6 +96,6 @@ def test_runs_are_kept_and_planted_ones_lie_among_the_others(tmp_path: Path, mon
     assert len(made) == 4
     status[0] = 3
     with pytest.raises(
-        KernelError, match=r"same-3: the run ended with status 3; see what it says: .* bench matmul,softmax"
+        KernelError, match=r"same-3: the run ended with status 3; see what it says: .* bench against .* matmul,softmax"
     ):
         trial.measure(tmp_path, 4, 2, 1)

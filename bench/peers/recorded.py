@@ -13,6 +13,7 @@ In a document, what stands between `<!-- recorded: KIND WORDS -->` and `<!-- end
     behind            the points of sweep-cpu.json in which a peer was faster
     suite NAME WORDS  cells of suite-NAME.json, which `ulpgrad bench --json` wrote, with all these words; choices with | as above
     formats NAME OP   an op of suite-NAME.json in every format that was measured: speed, error, memory, traffic
+    trial             trial-cpu.json, as `ulpgrad bench trial --json` writes it
     ceilings          ceilings-cpu.json, as `ulpgrad doctor --ceilings --json` writes it
     exercises         every exercise in its order; from the code, not from a run
 """
@@ -218,10 +219,22 @@ def _run(name: str) -> record.Record:
     return record.read(RESULTS / f"suite-{name}.json")
 
 
+def trial(words: str) -> str:
+    del words
+    found = read("trial-cpu")
+    columns = [str(name) for name in found["columns"]]
+    cpu, cores, commit = found["machine"]["cpu"], found["machine"]["cores"], found["commit"] or "unknown"
+    return f"""{markdown(columns, found["lines"], columns[1:])}
+{cpu}, {found["threads"]} of {cores} cores, commit {commit}. `planted`: rows that wait until they take {found["factor"]:g}
+times as long; `fine enough`: those of which the comparison said that it could see as much; `false`: rows accused although nothing
+changed; `needed`: the factor that a change must have to be told, for half of the rows and for all.
+"""
+
+
 KINDS: dict[str, Callable[[str], str]] = {
     "peers": peers, "errors": errors, "ladder": ladder, "roofline": roofline, "rung": rung, "code": code,
     "behind": behind, "ceilings": ceilings, "exercises": listed, "suite": suite, "formats": formats, "gpu": on_gpu,
-    "steps": steps,
+    "steps": steps, "trial": trial,
 }  # fmt: skip
 
 

@@ -14,6 +14,8 @@ difference only where all of these hold:
   standard deviations are needed follows from CHANCE, the chance of even one false alarm, and the number of rows that are
   compared (Bonferroni).
 
+Of two versions that were measured in turns each row is judged by itself, in pairs that lie milliseconds apart (`in_turns`).
+
 A shift that all peers share is the machine's, and is taken out. Where a run was made on a busy machine, such a difference is
 called unsure: another program on the same core takes half of its speed for as long as it runs, from one row, not from the next.
 """
@@ -27,7 +29,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ulpgrad.bench.suite import paired
 from ulpgrad.bench.suite.record import OURS, Record, Row, Time
+from ulpgrad.bench.suite.turns import Pair
 from ulpgrad.errors import DataError
 
 LEAST = 0.05  # a difference below 5 % is not worth a word
@@ -41,6 +45,7 @@ OF_REACH = (
     1.0  # the standard error of a time over how far its quickest rounds lie apart; 0.6 were those of normal values
 )
 OF_DEVIATION = 1.4826  # a normal standard deviation over the median distance from the median
+UNKNOWN = math.log(100)  # of fewer rounds than an interval takes
 WIDER = 1.1  # memory does not vary by chance: what is a tenth more is more
 WORSE = 2.0  # errors do, since each run draws its values anew: over 40 draws that of 64 sums by a factor of 1.6
 
@@ -75,7 +80,8 @@ class Change:
 class Comparison:
     """`alike`: standard deviation of the logarithm of a time from run to run; `witnesses`: of how many things that did not change
     it was found; `shift`: of the whole machine, a factor. `others`: rows that were measured in one run only, or whose error or
-    memory changed, with what happened. `mind`: why the runs may not be comparable."""
+    memory changed, with what happened. `mind`: why the runs may not be comparable. `find`: of versions that were
+    measured in turns the factor that was to be found; from run to run means nothing there."""
 
     changes: tuple[Change, ...]
     alike: float
@@ -83,6 +89,7 @@ class Comparison:
     shift: float
     others: tuple[tuple[Row, str], ...]
     mind: tuple[str, ...]
+    find: float | None = None
 
     def of(self, verdict: Verdict) -> list[Change]:
         """Changes of a kind, the largest first."""
@@ -91,7 +98,8 @@ class Comparison:
 
     def as_data(self) -> dict[str, Any]:
         return {
-            "kind": "ulpgrad-bench-comparison", "version": 1, "run_to_run": self.alike, "witnesses": self.witnesses,
+            "kind": "ulpgrad-bench-comparison", "version": 2, "find": self.find, "run_to_run": self.alike,
+            "witnesses": self.witnesses,
             "shift": self.shift, "mind": list(self.mind), "changes": [c.as_data() for c in self.changes],
             "others": [{"op": r.op, "format": r.format, "size": r.size, "contender": r.contender, "rung": r.rung, "what": what}
                        for r, what in self.others],
@@ -124,6 +132,31 @@ def compare(before: Sequence[Record], after: Record) -> Comparison:
     changes = [_judged(rows, row, shift, alike, sigmas, is_busy=is_busy) for rows, row in pairs]
     return Comparison(tuple(changes), alike, len(apart), math.exp(shift), tuple(_others(earlier, after)),
                       tuple(_mind(before[-1], after)))  # fmt: skip
+
+
+def in_turns(pair: Pair) -> Comparison:
+    """Every row that both versions measured. DataError if there is none."""
+    earlier = {row.key: row for row in pair.before.rows}
+    both = [
+        (earlier[row.key], row)
+        for row in pair.after.rows
+        if row.contender == OURS and row.key in earlier and timed(row)
+    ]
+    both = [(old, row) for old, row in both if timed(old)]
+    if not both:
+        why = next((f": {row.reason}" for row in (*pair.before.rows, *pair.after.rows) if row.reason), "")
+        raise DataError(f"compare: no row was measured in both versions{why}")
+    changes = []
+    for old, row in both:
+        assert old.time is not None
+        assert row.time is not None
+        log, reach = paired.interval(paired.differences(old.time, row.time, pair.turns), len(both))
+        needed = max(math.log1p(LEAST), reach)
+        verdict: Verdict = "none" if abs(log) < needed else "slower" if log > 0 else "faster"
+        changes.append(Change(old, row, math.exp(log), reach, math.exp(min(needed, UNKNOWN)), verdict))
+    others = _others({key: [row] for key, row in earlier.items()}, pair.after)
+    mind = tuple(text for text in _mind(pair.before, pair.after) if not text.startswith("before"))
+    return Comparison(tuple(changes), 0.0, 0, 1.0, tuple(others), mind, pair.find)
 
 
 def across(before: Record, after: Record) -> Iterable[float]:
@@ -271,6 +304,7 @@ __all__ = [
     "agreed",
     "among",
     "compare",
+    "in_turns",
     "is_apart",
     "limits",
     "quickest",

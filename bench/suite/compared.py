@@ -11,7 +11,7 @@ from ulpgrad.bench import report
 from ulpgrad.bench.lab.plots import FAINT, INK, colour
 from ulpgrad.bench.report import Entry
 from ulpgrad.bench.suite import charts, page, view
-from ulpgrad.bench.suite.compare import Change, Comparison, Verdict
+from ulpgrad.bench.suite.compare import LEAST, Change, Comparison, Verdict
 from ulpgrad.bench.suite.record import Record
 from ulpgrad.bench.suite.sections import FIGURES, duration, kernel
 from ulpgrad.bench.suite.tables import Figure, Section, Table, Value
@@ -61,9 +61,14 @@ def in_short(found: Comparison) -> list[str]:
     """How many, and how much could have been seen."""
     slower, faster, unsure, none = (len(found.of(verdict)) for verdict in VERDICTS)
     needed = sorted(c.needed for c in found.changes)
-    told = [
+    counted = (
         f"{view.many(len(found.changes), 'row')} compared: {slower} slower, {faster} faster, {none} without a difference beyond "
-        "noise.",
+        "noise."
+    )
+    if found.find is not None:
+        return [counted, *_in_turns(found, found.find), *(f"Mind: {text}." for text in found.mind)]
+    told = [
+        counted,
         f"Times differ by {found.alike:.1%} from run to run although nothing changed, as {found.witnesses} witnesses say: peers "
         "of one version and runs of one code, or else the rows themselves. What can be told from that is, for half of the rows, "
         f"a factor of {needed[len(needed) // 2]:.2f}, and for all of them one of {needed[-1]:.2f}.",
@@ -79,6 +84,25 @@ def in_short(found: Comparison) -> list[str]:
         )
     told += [f"Mind: {text}." for text in found.mind]
     return told
+
+
+def _in_turns(found: Comparison, find: float) -> list[str]:
+    """How sure the verdicts on versions that were measured in turns are."""
+    noisy = [c for c in found.changes if math.log(c.needed) > max(math.log(find) / 2, math.log1p(LEAST))]
+    told = [
+        "Measured in turns, milliseconds apart: with a chance of 1 % any of these rows is accused although nothing changed. "
+        f"In {len(found.changes) - len(noisy)} of them a change by a factor of {find:g} could not have been missed."
+    ]
+    if noisy:
+        names = ", ".join(f"{_cell(c)} ({c.needed:.2f}x)" for c in sorted(noisy, key=lambda c: -c.needed))
+        told.append(
+            f"Too noisy for that, with what a change would have needed: {names}. More rounds tell more: --rounds."
+        )
+    return told
+
+
+def _cell(c: Change) -> str:
+    return " ".join(filter(None, (c.after.op, c.after.format, view.size_text(c.after.size))))
 
 
 def table(title: str, changes: Sequence[Change]) -> Table:
@@ -121,8 +145,7 @@ def _draw(changes: Sequence[Change], axes: Any) -> None:
     axes.minorticks_off()
     axes.grid(visible=False, axis="x")
     if len(changes) <= 24:
-        names = [" ".join(filter(None, (c.after.op, c.after.format, view.size_text(c.after.size)))) for c in changes]
-        axes.set_xticks(at, names, rotation=60, ha="right", fontsize=8.5)
+        axes.set_xticks(at, [_cell(c) for c in changes], rotation=60, ha="right", fontsize=8.5)
     else:
         axes.set_xticks([])
         axes.set_xlabel(f"{len(changes)} rows")

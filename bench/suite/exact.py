@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -63,12 +64,12 @@ def units(got: Array, expected: Array, form: Format, magnitude: Array | None = N
 
 def histogram(ulps: Array) -> tuple[tuple[float, float, int], ...]:
     """(low, high, count) for 0, then steps that double, up to the largest finite difference."""
-    finite = ulps[np.isfinite(ulps)]
+    most = float(np.max(ulps, where=np.isfinite(ulps), initial=0.0))
     edges = [0.0, FINEST]
-    while finite.size and edges[-1] < finite.max():
+    while edges[-1] < most:
         edges.append(2 * edges[-1])
-    above, _ = np.histogram(-finite[finite > 0], [-edge for edge in reversed(edges)])  # intervals closed above
-    counts = [int((finite == 0).sum()), *(int(n) for n in reversed(above))]
+    below = [int(np.count_nonzero(ulps <= edge)) for edge in edges]
+    counts = [below[0], *(high - low for low, high in itertools.pairwise(below))]
     return tuple(zip([0.0, *edges[:-1]], [0.0, *edges[1:]], counts, strict=True))
 
 

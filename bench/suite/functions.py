@@ -56,6 +56,31 @@ def _layer_norm(np: Any, x: Any, weight: Any, bias: Any, eps: float) -> Any:
     return centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + eps) * weight + bias
 
 
+def _rms_norm(np: Any, x: Any, weight: Any, eps: float) -> Any:
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * weight
+
+
+def _batch_norm(np: Any, x: Any, weight: Any, bias: Any, eps: float) -> Any:
+    centred = x - x.mean((0, 2), keepdims=True)
+    rstd = 1 / np.sqrt((centred * centred).mean((0, 2), keepdims=True) + eps)
+    return centred * rstd * weight[:, None] + bias[:, None]
+
+
+def _topk(np: Any, x: Any, k: int, axis: int, largest: bool) -> Any:
+    values = -x if largest else x
+    first = np.argpartition(values, k - 1, axis=axis).take(range(k), axis)
+    order = np.argsort(np.take_along_axis(values, first, axis), axis=axis)
+    return np.take_along_axis(first, order, axis)
+
+
+def _scatter_add(np: Any, g: Any, indices: Any, axis: int, size: int) -> Any:
+    made = np.zeros((*g.shape[:axis], size, *g.shape[axis + 1 :]), g.dtype)
+    where = list(np.ogrid[tuple(slice(n) for n in indices.shape)])
+    where[axis] = indices
+    np.add.at(made, tuple(where), g)
+    return made
+
+
 def _steps(chain: Any, of: Callable[[str], Function | None]) -> Function:
     """A chain of elementwise ops, one after the other."""
 
@@ -99,6 +124,21 @@ NUMPY: Table = {
     "log_softmax": lambda np: lambda x, axis: _log_softmax(np, x, axis),
     "embedding_gradient": lambda np: lambda g, i, rows: _owned(np, g, i, rows),
     "unique": lambda np: lambda x: np.unique(x, True, True, True),
+    "softplus": lambda np: lambda x: np.logaddexp(x, np.zeros((), x.dtype)),
+    "leaky_relu": lambda np: lambda x, negative_slope: np.where(x > 0, x, x * x.dtype.type(negative_slope)),
+    "relu_gradient": lambda np: lambda g, x: g * (x > 0),
+    "leaky_relu_gradient": lambda np: lambda g, x, negative_slope: np.where(x > 0, g, g * g.dtype.type(negative_slope)),
+    "clamp_gradient": lambda np: lambda g, x, low, high: g * ((low <= x) & (x <= high)),
+    "tanh_gradient": lambda np: lambda g, y: g * (1 - y * y),
+    "sigmoid_gradient": lambda np: lambda g, y: g * (y * (1 - y)),
+    "softmax_gradient": lambda np: lambda g, y, axis: y * (g - (g * y).sum(axis, keepdims=True)),
+    "log_softmax_gradient": lambda np: lambda g, y, axis: g - np.exp(y) * g.sum(axis, keepdims=True),
+    "cross_entropy": lambda np: lambda x, y, ignore_index, label_smoothing: -np.take_along_axis(
+        _log_softmax(np, x, 1), y[:, None], 1)[:, 0],
+    "rms_norm": lambda np: lambda x, w, eps: _rms_norm(np, x, w, eps),
+    "batch_norm": lambda np: lambda x, w, b, eps: _batch_norm(np, x, w, b, eps),
+    "topk": lambda np: lambda x, k, axis, largest: _topk(np, x, k, axis, largest),
+    "scatter_add": lambda np: lambda g, i, axis, size: _scatter_add(np, g, i, axis, size),
     "fused": lambda np: lambda *arrays, chain: _steps(chain, lambda op: numpy(np, op, "elementwise"))(*arrays),
 }  # fmt: skip
 
@@ -237,15 +277,6 @@ def _jax_mean(jax: Any) -> Function:
     return run
 
 
-def _jax_batch_norm(jax: Any) -> Function:
-    def run(x: Any, weight: Any, bias: Any, eps: float) -> Any:
-        centred = x - x.mean((0, 2), keepdims=True)
-        rstd = jax.lax.rsqrt((centred * centred).mean((0, 2), keepdims=True) + eps)
-        return centred * rstd * weight[:, None] + bias[:, None]
-
-    return run
-
-
 def _jax_gradient(library: Any, op: str) -> Function:
     """Of an elementwise function, at its operand."""
     function = jax(library, op, "elementwise")
@@ -255,6 +286,10 @@ def _jax_gradient(library: Any, op: str) -> Function:
         return library.vjp(lambda x: function(x, **params), x)[1](g)[0]
 
     return run
+
+
+def _as_in_numpy(jax: Any, op: str) -> Function:
+    return NUMPY[op](jax.numpy)
 
 
 JAX: Table = {
@@ -277,10 +312,8 @@ JAX: Table = {
     "fake_quantize": lambda j: lambda x, dtype, **nearest_even: x.astype(dtype.interchange).astype(x.dtype),
     "clamp": lambda j: lambda x, low, high: j.numpy.clip(x, low, high),
     **{f"{name}_gradient": partial(_jax_gradient, op=name) for name in ("clamp", "gelu", "leaky_relu", "relu", "silu")},
-    "tanh_gradient": lambda j: lambda g, y: g * (1 - y * y),
-    "sigmoid_gradient": lambda j: lambda g, y: g * (y * (1 - y)),
-    "softmax_gradient": lambda j: lambda g, y, axis: y * (g - (g * y).sum(axis, keepdims=True)),
-    "log_softmax_gradient": lambda j: lambda g, y, axis: g - j.numpy.exp(y) * g.sum(axis, keepdims=True),
+    **{name: partial(_as_in_numpy, op=name)
+       for name in ("tanh_gradient", "sigmoid_gradient", "softmax_gradient", "log_softmax_gradient")},
     "conv2d_max_pool": _jax_pooled_convolution,
     "max_pool2d": _jax_largest,
     "avg_pool2d": _jax_mean,
@@ -291,8 +324,8 @@ JAX: Table = {
         preferred_element_type=j.numpy.int32),
     "cross_entropy": lambda j: lambda x, y, ignore_index, label_smoothing: -j.numpy.take_along_axis(
         j.nn.log_softmax(x), y[:, None], 1)[:, 0],
-    "rms_norm": lambda j: lambda x, w, eps: x * j.lax.rsqrt((x * x).mean(-1, keepdims=True) + eps) * w,
-    "batch_norm": _jax_batch_norm,
+    "rms_norm": lambda j: lambda x, w, eps: _rms_norm(j.numpy, x, w, eps),
+    "batch_norm": lambda j: lambda x, w, b, eps: _batch_norm(j.numpy, x, w, b, eps),
     "scatter_add": lambda j: lambda g, i, axis, size: j.numpy.zeros((g.shape[0], size), g.dtype).at[
         j.numpy.arange(g.shape[0])[:, None], i].add(g),
     "topk": lambda j: lambda x, k, axis, largest: j.lax.top_k(x, k)[1],

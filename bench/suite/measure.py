@@ -29,13 +29,25 @@ VISITS = 4  # times that each contender has its turn, so that a disturbance does
 SPREAD = (
     0.25  # seconds over which the turns of a cell lie at least: neighbours on the same core come and go within them
 )
+BRIEF = 0.1  # the same of a quick run, whose few samples say little about noise anyway
+QUICK = 6  # samples of such a run
 WARM = 0.02  # seconds of calls before the first sample: memory of operands and results that nobody has touched is slow
 COPIES = 64  # of the operands, at most
 PAST_CACHES = 3  # times the last cache that the copies fill together
 TRIES = 3  # times that limits are measured again when something is above them
 SLOW_REFERENCE = 1.5  # seconds: a slower one is not run again for operands before they were stored
 
+SAMPLES_OF_TURN = 3  # where turns are told from outside: the shortest of them is what counts
+
 Told = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Turns that begin when somebody says so, between which another version of the code is measured. `wait` returns then."""
+
+    count: int
+    wait: Callable[[], None]
 
 
 @dataclass
@@ -70,16 +82,17 @@ class Turn:
 
 def cell(
     task: Task, contenders: Sequence[Contender | Refusal], threads: int, samples: int, told: Told = lambda name: None,
-    rounds: int = 1, number: int = 0,
+    rounds: int = 1, number: int = 0, turns: Turns | None = None,
 ) -> list[Row]:  # fmt: skip
     """A row for each contender, in their order. `told` is called with the name of the one whose turn begins. `samples`: of
-    all rounds, of which this is the one with the number; after the first (0), errors and memory are known."""
+    all rounds, of which this is the one with the number; after the first (0), errors and memory are known. With `turns`, each
+    has as many samples in every one of them."""
     start = _start(task, threads)
     refused = {id(c): replace(start, contender=c.name, rung=c.rung, state=c.state, reason=c.reason)
                for c in contenders if isinstance(c, Refusal)}  # fmt: skip
     with np.errstate(all="ignore"):
         rows = _measured(
-            task, [c for c in contenders if isinstance(c, Contender)], start, samples, told, rounds, number
+            task, [c for c in contenders if isinstance(c, Contender)], start, samples, told, rounds, number, turns
         )
     return [refused.get(id(c)) or rows[id(c)] for c in contenders]
 
@@ -92,8 +105,9 @@ def _start(task: Task, threads: int) -> Row:
 
 
 def _measured(
-    task: Task, contenders: list[Contender], start: Row, samples: int, told: Told, rounds: int, number: int
-) -> dict[int, Row]:  # by id of the contender
+    task: Task, contenders: list[Contender], start: Row, samples: int, told: Told, rounds: int, number: int,
+    given: Turns | None,
+) -> dict[int, Row]:  # by id of the contender  # fmt: skip
     rows: dict[int, Row] = {}
     turns: list[Turn] = []
     roof: Roofline | None = None
@@ -112,7 +126,7 @@ def _measured(
             )
         except Exception as error:  # whatever a kernel or a peer throws becomes a row
             rows[id(one)] = replace(base, state="failed", reason=reason(error))
-    for t, thrown in _taken(task, turns, told):
+    for t, thrown in _taken(task, turns, told, given, BRIEF if samples <= QUICK else SPREAD):
         rows[id(t.one)] = replace(start, contender=t.one.name, rung=t.one.rung, chosen=t.one.chosen, state="failed",
                                   reason=reason(thrown))  # fmt: skip
         turns.remove(t)
@@ -125,20 +139,29 @@ def _measured(
     return rows
 
 
-def _taken(task: Task, turns: Sequence[Turn], told: Told) -> list[tuple[Turn, Exception]]:
-    """Take all samples, in turns; who fails in one has no more of them, and is returned."""
+def _taken(
+    task: Task, turns: Sequence[Turn], told: Told, given: Turns | None, spread: float
+) -> list[tuple[Turn, Exception]]:
+    """Take all samples, in turns spread over so many seconds; who fails in one has no more of them, and is returned."""
     energy = Energy()
     several = len({t.one.name for t in turns}) > 1
     before = ""
     lost: dict[int, tuple[Turn, Exception]] = {}
-    for visit in range(VISITS):
+    visits = given.count if given else VISITS
+    if given:
+        for t in turns:
+            t.count = visits * (SAMPLES_OF_TURN if t.count >= visits * SAMPLES_OF_TURN else 1)
+    for visit in range(visits):
         for t in random.sample(turns, len(turns)):
-            count = t.count * (visit + 1) // VISITS - t.count * visit // VISITS
+            count = t.count * (visit + 1) // visits - t.count * visit // visits
             if id(t) in lost or not count:
                 continue
             told(t.one.label)
             spins = several and t.one.name != before and task.op.family in roofline.DOTS
-            time.sleep(REST if spins else SPREAD / VISITS / len(turns))
+            if given:
+                given.wait()
+            else:
+                time.sleep(REST if spins else spread / visits / len(turns))
             before = t.one.name
             try:
                 t.kept[t.position] = t.calls[t.position]()
@@ -298,4 +321,4 @@ def _call(task: Task) -> str:
     return made.replace(str(task.problem.formats[0]), task.cell.format) if task.form.routed else made
 
 
-__all__ = ["cell", "ready", "reason", "warm"]
+__all__ = ["Turns", "cell", "ready", "reason", "warm"]

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,25 @@ class Died(Exception):
 
 
 class Worker:
-    """A process that measures. It is started by the first request, and again by the first one after it died."""
+    """A process that measures. It is started by the first request, and again by the first one after it died. `package`: the
+    folder in which it finds ulpgrad, where that is not the one that runs here."""
 
-    def __init__(self, threads: int, limit: float, files: Sequence[Path] = ()) -> None:
-        self.threads, self.limit, self.files = threads, limit, files
+    def __init__(self, threads: int, limit: float, files: Sequence[Path] = (), package: Path | None = None) -> None:
+        self.threads, self.limit, self.files, self.package = threads, limit, files, package
         self.process: subprocess.Popen[str] | None = None
 
     def ask(self, request: dict[str, Any]) -> list[dict[str, Any]]:
         """The rows of a cell. Raises Died."""
+        steps = self.steps(request)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                rows: list[dict[str, Any]] = done.value
+                return rows
+
+    def steps(self, request: dict[str, Any]) -> Generator[None, None, list[dict[str, Any]]]:
+        """The same, stopping before each turn of a request for "turns" until it is told to go on."""
         process = self.process or self._start()
         assert process.stdin is not None
         rows: list[dict[str, Any]] = []
@@ -48,6 +59,10 @@ class Worker:
                 answer = json.loads(self._line())
                 if "end" in answer:
                     return rows
+                if "wait" in answer:
+                    yield
+                    process.stdin.write("\n")
+                    process.stdin.flush()
                 whose = answer.get("begin", whose)
                 if "row" in answer:
                     rows.append(answer["row"])
@@ -75,11 +90,12 @@ class Worker:
     def _start(self) -> subprocess.Popen[str]:
         self.said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  as long as the process
         count = str(self.threads)
+        found = {} if self.package is None else {"PYTHONPATH": str(self.package)}
         with _pinned(self.threads):
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "ulpgrad.bench.suite.worker", *map(str, self.files)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True,
-                env={**os.environ, **dict.fromkeys(THREADS, count), "JAX_PLATFORMS": "cpu"},
+                env={**os.environ, **dict.fromkeys(THREADS, count), "JAX_PLATFORMS": "cpu", **found},
             )  # fmt: skip
         self.lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._read, args=(self.process, self.lines), daemon=True).start()

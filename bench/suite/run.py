@@ -15,12 +15,13 @@ from ulpgrad.bench import machine
 from ulpgrad.bench.suite import cells, peers, record, rounds
 from ulpgrad.bench.suite.cells import Cell
 from ulpgrad.bench.suite.contenders import labelled
+from ulpgrad.bench.suite.measure import QUICK
 from ulpgrad.bench.suite.process import STARTING, Died, Worker, cores
 from ulpgrad.bench.suite.record import OURS, Record, Row
 from ulpgrad.errors import ArgumentError, DataError, KernelError
 from ulpgrad.kernels import registry
 
-SAMPLES, QUICK = 40, 6
+SAMPLES = 40
 LONG, OF_LONG = 0.5, 3  # seconds: calls that take longer are measured in this many rounds only
 ROUNDS = 8  # of a run that is not quick: with fewer, chance has a word in comparisons
 LIMIT = 180.0  # seconds without an answer after which a contender is given up
@@ -56,12 +57,12 @@ def start(settings: Settings, command: str, path: Path | None = None) -> Record:
     """
     versions = {**machine.versions(), **peers.versions()}
     made = Record(
-        command, machine.commit(), machine.machine(), versions, settings.threads, _now(), None, machine.busy(),
+        command, machine.commit(), machine.machine(), versions, settings.threads, now(), None, machine.busy(),
         {**asdict(settings), "files": list(settings.files), "sizes": list(settings.sizes), "cores": cores(settings.threads),
          "seed": secrets.randbits(32)},
     )  # fmt: skip
     earlier = _unfinished(path)
-    if earlier is not None and _same(earlier, made):
+    if earlier is not None and is_same(earlier, made):
         made = replace(earlier, busy=earlier.busy or made.busy)
     if path is not None:
         record.write(path, made)
@@ -91,7 +92,7 @@ def finish(made: Record, settings: Settings, path: Path | None = None, told: Tol
                 told(cell.name + which, rows)
         finally:
             worker.close()
-    made = replace(made, ended=_now())
+    made = replace(made, ended=now())
     if path is not None:
         record.write(path, made)
     return made
@@ -170,14 +171,17 @@ def _unfinished(path: Path | None) -> Record | None:
     return found if found.ended is None else None
 
 
-def _same(earlier: Record, now: Record) -> bool:
+def is_same(earlier: Record, now: Record) -> bool:
+    """Whether an unfinished run is the one that begins now."""
     return all(
         getattr(earlier, name) == getattr(now, name) for name in ("command", "commit", "machine", "versions", "threads")
     )
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, as records have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-__all__ = ["LIMIT", "QUICK", "ROUNDS", "SAMPLES", "Settings", "finish", "measured", "plan", "sizes", "start"]
+__all__ = ["LIMIT", "QUICK", "ROUNDS", "SAMPLES", "Settings", "finish", "is_same", "measured", "now", "plan", "sizes",
+           "start"]  # fmt: skip

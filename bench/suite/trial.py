@@ -1,17 +1,17 @@
-"""The trial of `ulpgrad bench compare`: runs of the same code, which it must not tell apart, and runs with a planted slow-down,
-which it must find.
+"""The trial of comparisons: the same code measured against itself, which must not be told apart, and against itself with a
+planted slow-down, which must be found.
 
-    ulpgrad bench trial reports/trial                        # ten runs of the same code, three with a plant
+    ulpgrad bench trial reports/trial                        # ten times the same code, three times with a plant
     ulpgrad bench trial reports/trial --same 4 --planted 2 --threads 2
 
 Runs that the folder has are kept, so that a trial can be stopped, go on, and be made longer. Planted is a rung above all others,
-which calls the one that would have run and then waits for a fifth of the time that it took.
+which calls the one that would have run and then waits for a fifth of the time that it took. What runs of different times would
+have told, of which one knows nothing of the other, is shown beside it.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import shlex
 import subprocess
 import sys
@@ -21,20 +21,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ulpgrad.bench.suite import record
-from ulpgrad.bench.suite.compare import Change, compare
-from ulpgrad.bench.suite.record import Record
+from ulpgrad.bench.suite.compare import Comparison, compare, in_turns
+from ulpgrad.bench.suite.turns import ROUNDS, Pair, read
+from ulpgrad.bench.suite.version import ROOT
 from ulpgrad.errors import KernelError
 from ulpgrad.formats import float32
 from ulpgrad.kernels.registry import Request, find, kernel, ladder
 
 OPS = ("matmul", "softmax", "layer_norm", "exp", "sum", "attention")
-ROUNDS = 12
 FACTOR = 1.2
 PLANTED = "cpu/planted"
-FEW = 3  # runs before, where there are several
 COLUMNS = (
-    "runs", "comparisons", "rows", "planted", "fine enough", "found", "false", "unsure", "run to run", "needed, half", "90 %",
+    "runs", "comparisons", "rows", "planted", "fine enough", "found", "false", "unsure", "needed, half", "all",
 )  # fmt: skip
 
 
@@ -68,7 +66,7 @@ def _slowed(run: Callable[..., Any], factor: float) -> Callable[..., Any]:
 @dataclass(frozen=True)
 class Tally:
     """What comparisons of a kind came to. `planted`: rows with a plant; `fine`: those of which the comparison says that it could
-    see as much; `found`: those that it saw. `false`, `unsure`: of the other rows."""
+    see as much; `found`: those that it saw. `false`, `unsure`: of the other rows. `needed`: what a change would have needed."""
 
     comparisons: int
     rows: int
@@ -77,40 +75,32 @@ class Tally:
     found: int
     false: int
     unsure: int
-    alike: float
     needed: tuple[float, ...]
 
 
-def tally(pairs: Iterable[tuple[Sequence[Record], Record]]) -> Tally:
-    """Compare every pair of runs before and a run after."""
-    changes: list[Change] = []
-    alike = []
-    for before, after in pairs:
-        found = compare(before, after)
-        changes += found.changes
-        alike.append(found.alike)
+def tally(comparisons: Iterable[Comparison]) -> Tally:
+    """Count them."""
+    every = [found.changes for found in comparisons]
+    changes = list(itertools.chain.from_iterable(every))
     with_plant = [c for c in changes if c.after.rung == PLANTED]
     others = [c for c in changes if c.after.rung != PLANTED]
     return Tally(
-        len(alike), len(changes), len(with_plant), sum(c.needed <= FACTOR for c in with_plant),
+        len(every), len(changes), len(with_plant), sum(c.needed <= FACTOR for c in with_plant),
         sum(c.verdict == "slower" for c in with_plant),
         sum(c.verdict in ("slower", "faster") for c in others), sum(c.verdict == "unsure" for c in others),
-        math.fsum(alike) / max(1, len(alike)), tuple(sorted(c.needed for c in changes)),
+        tuple(sorted(c.needed for c in changes)),
     )  # fmt: skip
 
 
-def tallies(same: Sequence[Record], planted: Sequence[Record]) -> Iterator[tuple[str, Tally]]:
-    """One run against another, and against several."""
-    yield "same code, each with each", tally(([a], b) for a, b in itertools.combinations(same, 2))
-    if len(same) > FEW:
-        yield f"same code, {FEW} runs before", tally((same[i - FEW : i], same[i]) for i in range(FEW, len(same)))
-    if planted:
-        yield "planted, one run before", tally(([a], b) for a in same for b in planted)
-        if len(same) >= FEW:
-            yield (
-                f"planted, {FEW} runs before",
-                tally((same[i - FEW : i], b) for i in range(FEW, len(same) + 1) for b in planted),
-            )
+def tallies(same: Sequence[Pair], planted: Sequence[Pair]) -> Iterator[tuple[str, Tally]]:
+    """Versions in turns; and as if each had been measured alone, one run before another."""
+    yield "in turns, same code", tally(map(in_turns, same))
+    yield "in turns, planted", tally(map(in_turns, planted))
+    yield (
+        "at different times, same code",
+        tally(compare([a.before], b.after) for a, b in itertools.combinations(same, 2)),
+    )
+    yield "at different times, planted", tally(compare([a.before], b.after) for a in same for b in planted)
 
 
 def measure(
@@ -128,10 +118,11 @@ def measure(
     )
     for _, name, ops in wanted:
         path = folder / f"{name}.json"
-        if path.exists() and record.read(path).ended is not None:
+        earlier = read(path)
+        if earlier is not None and earlier.after.ended is not None:
             continue
-        command = [sys.executable, "-m", "ulpgrad.cli", "bench", ",".join(OPS), "--threads", str(threads),
-                   "--rounds", str(rounds), "--peers", "numpy", "--json", str(path)]  # fmt: skip
+        command = [sys.executable, "-m", "ulpgrad.cli", "bench", "against", str(ROOT), ",".join(OPS), "--threads", str(threads),
+                   "--rounds", str(rounds), "--find", str(FACTOR), "--json", str(path)]  # fmt: skip
         if ops:
             file = folder / f"{name}.py"
             file.write_text(f"from ulpgrad.bench.suite.trial import plant\n\nplant({ops!r})\n")
@@ -142,19 +133,41 @@ def measure(
         told(f"{name}: {time.perf_counter() - start:.0f} s")
 
 
-def runs(folder: Path, kind: str) -> list[Record]:
+def runs(folder: Path, kind: str) -> list[Pair]:
     """Those of a kind, in the order in which they were made."""
-    found = [record.read(path) for path in folder.glob(f"{kind}-*.json")]
-    return sorted((run for run in found if run.ended is not None), key=lambda run: run.started)
+    found = [pair for path in folder.glob(f"{kind}-*.json") if (pair := read(path)) is not None]
+    return sorted((pair for pair in found if pair.after.ended is not None), key=lambda pair: pair.after.started)
 
 
 def lines(folder: Path) -> list[tuple[str, ...]]:
     """What comparisons of the folder's runs come to, as COLUMNS."""
     return [
-        (name, *map(str, (t.comparisons, t.rows, t.planted, t.fine, t.found, t.false, t.unsure)), f"{t.alike:.1%}",
-         *(f"{t.needed[int(q * (len(t.needed) - 1))]:.2f}x" for q in (0.5, 0.9)))
+        (name, *map(str, (t.comparisons, t.rows, t.planted, t.fine, t.found, t.false, t.unsure)),
+         *(f"{t.needed[int(q * (len(t.needed) - 1))]:.2f}x" for q in (0.5, 1)))
         for name, t in tallies(runs(folder, "same"), runs(folder, "planted")) if t.rows
     ]  # fmt: skip
 
 
-__all__ = ["COLUMNS", "FACTOR", "OPS", "PLANTED", "Tally", "lines", "measure", "plant", "runs", "tallies", "tally"]
+def as_data(folder: Path) -> dict[str, Any]:
+    """The same as JSON takes it, with where it was measured."""
+    made = [*runs(folder, "same"), *runs(folder, "planted")]
+    last = made[-1].after if made else None
+    return {"kind": "ulpgrad-bench-trial", "version": 1, "machine": last and last.machine, "commit": last and last.commit,
+            "threads": last and last.threads, "started": last and last.started, "factor": FACTOR, "columns": list(COLUMNS),
+            "lines": [list(line) for line in lines(folder)]}  # fmt: skip
+
+
+__all__ = [
+    "COLUMNS",
+    "FACTOR",
+    "OPS",
+    "PLANTED",
+    "Tally",
+    "as_data",
+    "lines",
+    "measure",
+    "plant",
+    "runs",
+    "tallies",
+    "tally",
+]

@@ -1,7 +1,9 @@
 """The process in which cells are measured. It reads a request a line and answers with lines; if it dies, another is started.
 
 {"op", "format", "size", "device", "seed", "rungs", "peers", "without", "samples", "rounds", "number", "threads"}   a request
+{..., "turns": COUNT}                             one whose samples are taken in so many turns, each when it is told to
 {"begin": LABEL}                                  whose turn it is: if nothing more comes, it was this one
+{"wait": true}                                    a turn is about to begin: with the next line it does
 {"row": {...}}                                    a row of the record
 {"end": true}                                     the cell is finished
 """
@@ -12,6 +14,7 @@ import importlib.util
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -31,13 +34,18 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
         answers.write(json.dumps(data, allow_nan=False) + "\n")
         answers.flush()
 
+    def wait() -> None:
+        tell(wait=True)
+        if not requests.readline():
+            raise SystemExit  # nobody is there who would hear more
+
     for line in requests:
-        for row in answer(json.loads(line), lambda name: tell(begin=name)):
+        for row in answer(json.loads(line), lambda name: tell(begin=name), wait):
             tell(row=row.as_data())
         tell(end=True)
 
 
-def answer(request: dict[str, Any], told: measure.Told) -> list[Row]:
+def answer(request: dict[str, Any], told: measure.Told, wait: Callable[[], None] = lambda: None) -> list[Row]:
     """The rows of one cell. What a cell as a whole cannot do is a row of its own."""
     cell = Cell(request["op"], request["format"], request["size"], request["device"])
     threads = request["threads"]
@@ -56,8 +64,9 @@ def answer(request: dict[str, Any], told: measure.Told) -> list[Row]:
     found += peers.of(task, request["peers"], threads)
     taking_part = [c for c in found if labelled(c.name, c.rung) not in request["without"]]
     try:
+        turns = measure.Turns(request["turns"], wait) if request.get("turns") else None
         return measure.cell(task, taking_part, threads, request["samples"], told, request["rounds"],
-                            request["number"])  # fmt: skip
+                            request["number"], turns)  # fmt: skip
     except Exception as error:  # of the suite itself, or of an op's reference: the rest can still be measured
         return [replace(nobody, state="failed", reason=measure.reason(error))]
 

@@ -326,24 +326,70 @@ def bench_compare(
     html: Html = None,
     fail: Annotated[bool, typer.Option("--fail", help="Leave with status 1 if anything became slower.")] = False,
 ) -> None:
-    """Say what became faster or slower beyond noise; several runs before tell the noise from run to run better."""
+    """Say what became faster or slower between runs of different times; `against` measures both in turns, and sees finer."""
     from ulpgrad.cli import bench_report as command
 
     command.compare(names, json, html, fail=fail)
 
 
+@bench.command("against")
+def bench_against(
+    before: Annotated[
+        str,
+        typer.Argument(
+            metavar="BEFORE", help="A revision of this checkout (HEAD, a tag), or a folder with another one."
+        ),
+    ],
+    ops: Annotated[
+        list[str] | None, typer.Argument(help="Ops by name: matmul softmax, or matmul,softmax. All if none is given.")
+    ] = None,
+    formats: Annotated[str, typer.Option(help="By name, with commas: float32,bfloat16,q7.8.")] = "",
+    sizes: Annotated[str, typer.Option(help="Of the ops' standard problems, with commas: 128,1024.")] = "",
+    find: Annotated[float, typer.Option(help="Go on until a change by this factor could not be missed.")] = 1.1,
+    rounds: Annotated[int, typer.Option(min=6, help="At most: new processes of both versions.")] = 24,
+    threads: Threads = None,
+    limit: Annotated[float, typer.Option(min=1, help="Seconds without an answer after which one is given up.")] = 180,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="A Python file with rungs of your own, for the version that runs here alone."
+        ),
+    ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Keep both records; the same command goes on where it was stopped."
+        ),
+    ] = None,
+    html: Html = None,
+    fail: Annotated[bool, typer.Option("--fail", help="Leave with status 1 if anything became slower.")] = False,
+) -> None:
+    """Say what became faster or slower since another version: both are measured in turns, milliseconds apart.
+
+    [bold]ulpgrad bench against HEAD matmul,softmax[/bold]   your changes beside the last commit
+    """
+    from ulpgrad.cli import bench_against as command, bench_run
+
+    settings = bench_run.Settings(
+        ",".join(ops or ()), formats, bench_run.sizes(sizes), "cpu", "none", "best", bench_run.threads(threads),
+        rounds=rounds, limit=limit, files=tuple(map(str, file or ())),
+    )  # fmt: skip
+    command.against(before, settings, find, json, html, fail=fail)
+
+
 @bench.command("trial")
 def bench_trial(
     folder: Annotated[Path, typer.Argument(help="Where the runs are kept: a trial that was stopped goes on.")],
-    same: Annotated[int, typer.Option(min=0, help="Runs of the same code, of which none must be told apart.")] = 10,
+    same: Annotated[int, typer.Option(min=0, help="Runs of the same code, which must not be told apart.")] = 10,
     planted: Annotated[int, typer.Option(min=0, help="Runs with ops a fifth slower, which must be found.")] = 3,
     threads: Annotated[int, typer.Option(min=1, help="Of each run.")] = 1,
-    rounds: Annotated[int, typer.Option(min=1, help="Of each run.")] = 12,
+    rounds: Annotated[int, typer.Option(min=6, help="Of each run, at most.")] = 24,
+    json: Json = None,
 ) -> None:
-    """Try `compare` on this machine: runs of the same code, and runs with a planted slow-down of a fifth."""
+    """Try `against` on this machine: the same code against itself, and against itself with a planted slow-down of a fifth."""
     from ulpgrad.cli import bench_trial as command
 
-    command.run(folder, same, planted, threads, rounds)
+    command.run(folder, same, planted, threads, rounds, json)
 
 
 @bench.command("network")

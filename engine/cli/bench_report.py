@@ -10,7 +10,8 @@ from rich.text import Text
 
 from ulpgrad.bench import report as pages
 from ulpgrad.bench.report import Entry
-from ulpgrad.bench.suite import compare as comparison, compared, page, record, sections, view
+from ulpgrad.bench.suite import compare as comparison, compared, page, record, sections, turns, view
+from ulpgrad.bench.suite.compare import Comparison
 from ulpgrad.bench.suite.record import Record
 from ulpgrad.bench.suite.tables import Table, text
 from ulpgrad.cli.bench import command
@@ -23,6 +24,9 @@ STYLES = {"good": "green", "bad": "bold red", "faint": "dim"}
 
 def report(names: Sequence[str], html: Path | None, markdown: Path | None, csv: Path | None) -> None:
     """Show a run, or several together, and write them in the forms that were asked for."""
+    for name in names:
+        if turns.read(located(name)) is not None:
+            raise DataError(f"{name}: two versions in turns: `ulpgrad bench compare {name}` shows what changed")
     found = view.together([record.read(located(name)) for name in names])
     out = console()
     show(found)
@@ -39,15 +43,27 @@ def show(found: Record) -> None:
     for section in (sections.speed(found), sections.not_measured(found)):
         for part in section.parts if section else ():
             assert isinstance(part, Table)
-            out.print(shown(part))
+            if part.rows:
+                out.print(shown(part))
 
 
 def compare(names: Sequence[str], json: Path | None, html: Path | None, *, fail: bool) -> None:
     """Say what became faster or slower from the runs before, all but the last, to the last."""
+    if len(names) == 1 and (pair := turns.read(located(names[0]))) is not None:
+        return judged(comparison.in_turns(pair), [pair.before], pair.after, json, html, fail=fail)
     if len(names) < 2:
-        raise ArgumentError(f"compare: {len(names)} run given, expected two: the one before, then the one after")
+        raise ArgumentError(
+            f"compare: {len(names)} run given, expected two: the one before, then the one after; or one file of "
+            "`ulpgrad bench against --json`"
+        )
     *before, after = (record.read(located(name)) for name in names)
-    found = comparison.compare(before, after)
+    return judged(comparison.compare(before, after), before, after, json, html, fail=fail)
+
+
+def judged(
+    found: Comparison, before: Sequence[Record], after: Record, json: Path | None, html: Path | None, *, fail: bool
+) -> None:
+    """Show a comparison, and write it in the forms that were asked for."""
     out = console()
     for section in compared.sections(found, command())[:-1]:
         for text_ in section.paragraphs:

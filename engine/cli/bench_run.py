@@ -48,8 +48,7 @@ def listed() -> None:
 
 def bench(settings: Settings, json: Path | None, html: Path | None) -> None:
     """Measure, show, and keep what was asked for."""
-    if settings.threads > cores():
-        raise ArgumentError(f"--threads {settings.threads}: this process may use {cores()} cores only")
+    within(settings)
     writable(html)
     wanted = run.plan(settings)
     for name in peers.chosen(settings.peers):
@@ -76,6 +75,12 @@ def bench(settings: Settings, json: Path | None, html: Path | None) -> None:
         console().print(f"Report: {pages.write(html, page.html(made))}", soft_wrap=True, markup=False)
 
 
+def within(settings: Settings) -> None:
+    """ArgumentError for more threads than there are cores."""
+    if settings.threads > cores():
+        raise ArgumentError(f"--threads {settings.threads}: this process may use {cores()} cores only")
+
+
 def brief(rows: Sequence[Row]) -> str:
     """A cell in one line."""
     return ", ".join(f"{_who(r)} {readable(r.time.median)}" if r.time and r.state == "measured" else f"{_who(r)} {r.state}"
@@ -91,4 +96,4 @@ def _who(row: Row) -> str:
     return f"{row.contender} {row.rung.removeprefix('cpu/')}" if row.rung else row.contender
 
 
-__all__ = ["QUICK", "Settings", "bench", "listed", "sizes", "threads"]
+__all__ = ["QUICK", "Settings", "bench", "listed", "sizes", "threads", "within"]
