@@ -13,7 +13,7 @@
 
 namespace ulpgrad::ULPGRAD_ISA {
 
-constexpr int kStepRows = 4, kStepVectors = 2;
+constexpr int kStepRows = kManyRegisters ? 8 : 4, kStepVectors = 2;
 constexpr int kStretch = 64;  // products between two looks at the limits
 
 enum class Direction : int { nearest, down, up };
@@ -53,7 +53,7 @@ static void add_stretch(const IntegerPlan& plan, int64_t count, const float* __r
   const Vec<float> base = broadcast(__builtin_ldexpf(3, 22 + plan.shift));
   const Ints code = (Ints)base;
   Ints total[kStepRows][kStepVectors], seen[kStepRows][kStepVectors] = {};
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int i = 0; i < kStepRows; ++i) {
 #pragma GCC unroll 2
     for (int v = 0; v < kStepVectors; ++v) total[i][v] = load(to + (i * kStepVectors + v) * lanes);
@@ -62,7 +62,7 @@ static void add_stretch(const IntegerPlan& plan, int64_t count, const float* __r
     Vec<float> column[kStepVectors];
 #pragma GCC unroll 2
     for (int v = 0; v < kStepVectors; ++v) column[v] = load(b + v * lanes);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < kStepRows; ++i) {
       const Vec<float> value = broadcast(a[i]);
 #pragma GCC unroll 2
@@ -76,7 +76,7 @@ static void add_stretch(const IntegerPlan& plan, int64_t count, const float* __r
     a += kStepRows, b += kStepVectors * lanes;
   }
   const auto codes = static_cast<uint32_t>(code[0]) * static_cast<uint32_t>(limit == Limit::none ? count : 0);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int i = 0; i < kStepRows; ++i) {
 #pragma GCC unroll 2
     for (int v = 0; v < kStepVectors; ++v) {
@@ -98,7 +98,7 @@ ULPGRAD_INLINE bool stays(const IntegerPlan& plan, const float* a, const float* 
 #pragma GCC unroll 2
   for (int v = 0; v < kStepVectors; ++v) column[v] = load(b + v * lanes) * unit;
   Ints beyond{};
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int i = 0; i < kStepRows; ++i) {
     const Vec<float> along = broadcast(a[i]);
 #pragma GCC unroll 2

@@ -110,8 +110,10 @@ def _check_codes(op: str, **operands: Any) -> None:
 
 def _check_matmul(a: Any, b: Any, *, accumulator: Any = None) -> None:
     op = "integer_matmul"
-    as_accumulator(accumulator)
-    _check_codes(op, a=a, b=b)
+    if accumulator is not None:
+        as_accumulator(accumulator)
+    if a.dtype not in DTYPES or b.dtype not in DTYPES:
+        _check_codes(op, a=a, b=b)
     if a.ndim < 2 or b.ndim < 2:
         raise ShapeError(f"{op}: expected two matrices or stacks of them, got {a.shape} @ {b.shape}")
     if a.shape[-1] != b.shape[-2]:

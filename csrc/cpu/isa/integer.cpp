@@ -14,10 +14,10 @@
 namespace ulpgrad::ULPGRAD_ISA {
 
 constexpr int64_t kBlockUnits = 512;                // of a panel: six rows fit the cache nearest to the core
-constexpr int64_t kBlockN = 1024;                   // columns of packed B
+constexpr int64_t kBlockN = 512;                    // columns of packed B
 constexpr int64_t kStepBlock = 256, kStepN = 512;   // of k and of columns, where every product is rounded
 constexpr int64_t kMostWords = int64_t{1} << 21;    // of packed B, where chunks are long
-constexpr int64_t kGrain = int64_t{1} << 20;        // products that make one more thread worth its start
+constexpr int64_t kGrain = int64_t{3} << 17;        // products that make one more thread worth its start
 constexpr int64_t kFoldedGrain = int64_t{1} << 17;  // the same where each is rounded, or read from memory
 
 // part = or += the sums of a segment, its two halves put together.
@@ -119,7 +119,7 @@ static void add_tile(const IntegerGemm& g, const RowBlock& a, int64_t i, int64_t
 template <typename T, typename Out>
 static void run_tile(const IntegerGemm& g, const RowBlock& a, int64_t i, int64_t rows, int64_t j, int64_t cols,
                      int64_t vectors, bool first, int64_t k, const int32_t* b) {
-  const int64_t width = vectors * kLanes<int32_t>, computed = g.plan.short_chunks ? kShortRows : rows;
+  const int64_t width = vectors * kLanes<int32_t>, computed = g.plan.short_chunks ? tile_rows(g.plan) : rows;
   alignas(64) T total[kRows * kMostWidth], over[kRows * kMostWidth];
   const bool notes = g.plan.limit == Limit::note;
   for (int64_t x = 0; x < computed * width; ++x) total[x] = 0;
@@ -213,18 +213,26 @@ static void multiply_range(const IntegerGemm& g, int64_t i0, int64_t i1, int64_t
   }
 }
 
+// What columns are shared out by: at most half a panel, since whole ones are few.
+ULPGRAD_INLINE int64_t column_unit(const IntegerPlan& plan) {
+  return std::min<int64_t>(panel_width(plan), 2 * kLanes<int32_t>);
+}
+
 // How many threads share out the rows; the others share out the columns: the split with the smallest largest part, each
 // of which packs its own panels.
 static int row_parts(const IntegerGemm& g, int threads) {
-  constexpr int64_t packing = 12;  // products of a whole tile that cost as much as packing a code
+  // As products of a whole tile: packing a code; and a row of C of which each thread writes a part, since processors
+  // fetch lines ahead that the other one is writing.
+  constexpr int64_t packing = 12, sharing = 1 << 14;
   const int64_t packing_a = stands_in_units(g) ? 0 : packing;
   int best = 1;
   int64_t least = INT64_MAX;
   for (int rows = 1; rows <= threads; ++rows) {
     if (threads % rows) continue;
     const int64_t m = round_up(ceil_div(g.m, rows), tile_rows(g.plan));
-    const int64_t n = round_up(ceil_div(g.n, threads / rows), panel_width(g.plan));
-    const int64_t cost = (m + packing) * (n + packing_a);
+    const int64_t n = round_up(ceil_div(g.n, threads / rows), column_unit(g.plan));
+    const int64_t shared = rows < threads ? m * sharing / std::max<int64_t>(1, g.k) : 0;
+    const int64_t cost = (m + packing) * (n + packing_a) + shared;
     if (cost < least) least = cost, best = rows;
   }
   return best;
@@ -240,7 +248,7 @@ static void multiply(const IntegerGemm& asked) {
   if (threads == 1) return multiply_range(g, 0, g.m, 0, g.n);
   const int64_t rows = row_parts(g, threads), cols = threads / rows;
   const int64_t m = round_up(ceil_div(g.m, rows), tile_rows(g.plan));
-  const int64_t n = round_up(ceil_div(g.n, cols), panel_width(g.plan));
+  const int64_t n = round_up(ceil_div(g.n, cols), column_unit(g.plan));
   parallel_tasks(threads, threads, [&](int64_t part) {
     const int64_t i = part / cols * m, j = part % cols * n;
     multiply_range(g, std::min(i, g.m), std::min(i + m, g.m), std::min(j, g.n), std::min(j + n, g.n));

@@ -21,7 +21,9 @@ ULPGRAD_INLINE bool adds_only(const IntegerPlan& plan) {
   return !plan.chunk && !plan.wide && plan.shift == 0 && plan.bits == 32;
 }
 
-ULPGRAD_INLINE int64_t tile_rows(const IntegerPlan& plan) { return plan.short_chunks ? kShortRows : kRows; }
+ULPGRAD_INLINE int64_t tile_rows(const IntegerPlan& plan) {
+  return plan.by_steps ? kStepRows : plan.short_chunks ? kShortRows : kRows;
+}
 
 // Columns of a panel of B.
 ULPGRAD_INLINE int64_t panel_width(const IntegerPlan& plan) {
