@@ -3,6 +3,7 @@ sizes that no memory holds. Each in a process of its own."""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import subprocess
@@ -24,7 +25,7 @@ needs_limits = pytest.mark.skipif(
 )
 
 START = """
-import os, sys, threading, time
+import hashlib, os, sys, threading, time
 import numpy as np
 import ulpgrad as ug
 from ulpgrad.kernels import native
@@ -136,7 +137,9 @@ assert not wrong
     ("variables", "threads"),
     [
         ({"ULPGRAD_NUM_THREADS": "1"}, 1),
+        ({"ULPGRAD_NUM_THREADS": "2"}, 2),
         ({"ULPGRAD_NUM_THREADS": "3"}, 3),
+        ({"ULPGRAD_NUM_THREADS": "7"}, 7),
         ({"OMP_NUM_THREADS": "1"}, 1),
         ({"OMP_NUM_THREADS": "3,1"}, 3),
         ({"OMP_NUM_THREADS": "3", "ULPGRAD_NUM_THREADS": "2"}, 2),
@@ -144,11 +147,23 @@ assert not wrong
     ],
 )
 def test_the_environment_decides_how_many_threads_there_are(variables: dict[str, str], threads: int | None) -> None:
-    """With 3 asked for and 3 pieces of work there are two threads more than before."""
-    found = python("before = workers(); [native.module().peak_arithmetic('float32', 100, 3) for _ in range(3)];"
-                   "print(ug.get_num_threads(), workers() - before)", **variables)  # fmt: skip
+    """Work for all of them starts one less, the caller being one; and the bits are those of one thread."""
     threads = threads or len(os.sched_getaffinity(0))
-    assert found == f"{threads} {2 if threads > 1 else 0}"
+    code = """
+x = ug.ones((1000, 1000))
+before = workers()
+ug.softmax(x, 1)
+print(ug.get_num_threads(), workers() - before, hashlib.sha256(bits()).hexdigest())
+"""
+    count, more, digest = python(code, **variables).split()
+    assert (int(count), int(more)) == (threads, threads - 1)
+    assert digest == alone()
+
+
+@functools.cache
+def alone() -> str:
+    """What one thread makes of it."""
+    return python("print(hashlib.sha256(bits()).hexdigest())", ULPGRAD_NUM_THREADS="1")
 
 
 @needs_native
@@ -171,6 +186,28 @@ with threadpool_limits(limits=1, user_api="openmp"):
     assert workers() == before
 assert bits() == expected
 assert workers() > before
+""")
+
+
+@needs_native
+@needs_proc
+@needs_limits
+def test_a_limit_above_one_gives_as_many() -> None:
+    """Of more that were asked for; a block inside counts until it ends."""
+    python("""
+from threadpoolctl import threadpool_limits
+more = len(os.sched_getaffinity(0)) + 1  # a limit of as many as there are cores is none
+ug.set_num_threads(more + 2)
+x = ug.ones((1000, 1000))
+before = workers()
+with threadpool_limits(limits=more, user_api="openmp"):
+    with threadpool_limits(limits=1, user_api="openmp"):
+        expected = ug.softmax(x, 1).numpy().tobytes()
+        assert workers() == before
+    assert ug.softmax(x, 1).numpy().tobytes() == expected
+    assert workers() == before + more - 1, (workers(), before)
+assert ug.softmax(x, 1).numpy().tobytes() == expected
+assert workers() == before + more + 1, (workers(), before)
 """)
 
 

@@ -106,17 +106,38 @@ def test_same_bits_for_any_number_of_threads(name: str, rung: registry.Rung) -> 
     assert results[0] == results[1] == results[2]
 
 
-def test_two_python_threads_get_right_answers() -> None:
-    a, b = ug.asarray(f32(200, 200)), ug.asarray(f32(200, 200))
-    expected = (a @ b).numpy().tobytes()
-    wrong = []
+def called(name: str) -> bytes:
+    """The bits of what dispatch's own choice makes of a problem."""
+    op, (arrays, params) = registry.find(name), GIVEN[name]
+    formats = tuple(None if a is None else as_format(a.dtype) for a in arrays)
+    out, _ = dispatch.call(op, formats, arrays, params)
+    return b"".join(np.asarray(o).tobytes() for o in (out if isinstance(out, tuple) else (out,)))
 
-    def work() -> None:
-        for _ in range(30):
-            if (a @ b).numpy().tobytes() != expected:
-                wrong.append(1)
 
-    workers = [threading.Thread(target=work) for _ in range(2)]
+GIVEN = {name: given() for name, given in BIG.items()}
+
+
+def test_python_threads_that_call_every_op_at_once_get_the_bits_of_one_alone() -> None:
+    """Four callers, each with another op at any moment; then all four with the same one."""
+    ug.set_num_threads(3)
+    names = list(BIG)
+    expected = {name: called(name) for name in names}
+    wrong: list[Any] = []
+    together = threading.Barrier(4)
+
+    def work(which: int) -> None:
+        try:
+            turned = names[which * len(names) // 4 :] + names[: which * len(names) // 4]
+            wrong.extend(name for name in turned if called(name) != expected[name])
+            for name in names:
+                together.wait(60)
+                if called(name) != expected[name]:
+                    wrong.append(name)
+        except BaseException as error:
+            wrong.append(error)
+            together.abort()
+
+    workers = [threading.Thread(target=work, args=(which,)) for which in range(4)]
     for w in workers:
         w.start()
     for w in workers:
