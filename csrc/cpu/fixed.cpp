@@ -92,6 +92,12 @@ Layout layout_of(const py::array& a, const py::array& b) {
   return l;
 }
 
+// A new array of a result's words, in memory of the cache.
+py::array result_of(const py::tuple& cut, const std::vector<py::ssize_t>& shape) {
+  return py::reinterpret_steal<py::array>(
+      new_array(py::dtype::from_args(cut[7]).release().ptr(), static_cast<int>(shape.size()), shape.data()).release());
+}
+
 const uint32_t* words_of(const py::object& words, const std::vector<py::ssize_t>& shape, const FixedCall& c) {
   if (words.is_none()) {
     if (c.rounding == FixedRounding::stochastic) throw py::value_error("words: stochastic rounding needs them");
@@ -119,11 +125,11 @@ py::object apply(int kind, const py::array& a, const py::object& second, const p
   expect_aligned(a, "a");
   expect_aligned(b, "b");
   const Layout l = layout_of(a, b);
-  py::array out(py::dtype::from_args(cut[7]), l.shape);
+  py::array out = result_of(cut, l.shape);
   py::object outside = py::none();
   uint8_t* flags = nullptr;
   if (report) {
-    py::array_t<bool> made(l.shape);
+    py::array_t<bool> made = empty<bool>(l.shape);
     flags = reinterpret_cast<uint8_t*>(made.mutable_data());
     outside = made;
   }
@@ -182,11 +188,11 @@ py::object matmul(const py::array& a, const py::array& b, const py::object& word
   c.a = word_of(a.dtype(), "a");
   c.b = word_of(b.dtype(), "b");
   const std::vector<py::ssize_t> shape{stack, m, n};
-  py::array out(py::dtype::from_args(cut[7]), shape);
+  py::array out = result_of(cut, shape);
   py::object outside = py::none();
   uint8_t* flags = nullptr;
   if (report) {
-    py::array_t<bool> made(shape);
+    py::array_t<bool> made = empty<bool>(shape);
     flags = reinterpret_cast<uint8_t*>(made.mutable_data());
     outside = made;
   }

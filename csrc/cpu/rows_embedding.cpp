@@ -29,7 +29,8 @@ py::array embedding(const py::array& weight, const py::array& indices) {
   if (std::strchr("biuf", weight.dtype().kind()) == nullptr) throw py::type_error("weight: expected plain numbers");
   const int64_t* index = indices_of(indices, weight.shape(0));
   const int64_t count = indices.size(), bytes = weight.shape(1) * weight.itemsize();
-  py::array out(weight.dtype(), std::vector<py::ssize_t>{count, weight.shape(1)});
+  const py::ssize_t shape[] = {count, weight.shape(1)};
+  auto out = py::reinterpret_steal<py::array>(new_array(weight.dtype().release().ptr(), 2, shape).release());
   const char* from = static_cast<const char*>(weight.data());
   char* to = static_cast<char*>(out.mutable_data());
   {
