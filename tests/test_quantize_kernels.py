@@ -318,6 +318,21 @@ def blocks_by(road: str, x: np.ndarray, form: Any, rounding: str, subnormals: bo
     return [codes.view(element.storage).reshape(x.shape), scales.reshape(*x.shape[:-1], -1)]
 
 
+@np.errstate(all="ignore")
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("road", ISAS)
+def test_blocks_do_not_depend_on_their_neighbours(name: str, road: str) -> None:
+    """Blocks whose scales are found together give what each gives alone, whatever stands beside it."""
+    form: Any = as_format(name)
+    rng = np.random.default_rng(4)
+    x = (rng.normal(size=(70, form.size)) * np.exp2(rng.integers(-126, 127, (70, 1)))).astype(np.float32)
+    x[3], x[20, 1], x[37, :2], x[61] = 0.0, np.nan, np.inf, 2.0**-140
+    codes, scales = blocks_by(road, x, form, "nearest_even")
+    together_codes, together_scales = blocks_by(road, x.reshape(1, -1), form, "nearest_even")
+    np.testing.assert_array_equal(together_codes.reshape(codes.shape), codes)
+    np.testing.assert_array_equal(together_scales.reshape(scales.shape), scales)
+
+
 BLOCK_EDGES = {
     "amax = 2^100 (1 - 2^-24)": 2.0**100 * (1 - 2.0**-24),
     "NaN": np.nan,

@@ -119,15 +119,54 @@ ULPGRAD_INLINE uint8_t block(const BlockGrid& g, const Draws& draws, const T* x,
   return uint8_t(exponent + kScaleBias);
 }
 
+constexpr int kTogether = 16, kPlainSize = 32;  // blocks, values in each
+
+// So many blocks of floats to nearest even, if the moved format is plain in all of them: their scales are found side by
+// side, where one block's would wait for its largest value. False, with nothing done that counts, if it is not.
+bool plain_blocks(const BlockGrid& g, const float* __restrict x, uint8_t* __restrict codes,
+                  uint8_t* __restrict scales) {
+  const int mantissa = g.element.mantissa_bits, shift = g.element.min_exponent + 127;
+  constexpr int64_t dropped = int64_t(1) << 29, never = int64_t(1) << 52;  // carry_from counts bits of a double
+  const int carry_from = int(((g.carry_from < never ? g.carry_from : never) + dropped - 1) / dropped);
+  const int offset = 127 + g.max_exponent;
+  alignas(64) int most[kTogether], lowest[kTogether];
+  for (int b = 0; b < kTogether; ++b) most[b] = largest_size(x + b * kPlainSize, kPlainSize);
+  int beside = 0;
+#pragma omp simd reduction(| : beside)
+  for (int b = 0; b < kTogether; ++b) {
+    const int field = most[b] >> 23, carry = (most[b] & 0x7FFFFF) >= carry_from ? 1 : 0;
+    const int raised = field - offset + carry > -kScaleBias ? field - offset + carry : -kScaleBias;
+    const int exponent = raised < kScaleBias ? raised : kScaleBias;
+    lowest[b] = shift + exponent;
+    scales[b] = uint8_t(exponent + kScaleBias);
+    beside |= (field < 1) | (field > 254) | (lowest[b] < 1) | (lowest[b] > 231 + mantissa);
+  }
+  if (beside) return false;
+  for (int b = 0; b < kTogether; ++b)
+    plain_elements(g.element, PlainRounding::of(lowest[b], mantissa), x + b * kPlainSize, codes + b * kPlainSize,
+                   kPlainSize);
+  return true;
+}
+
 template <typename T, Rounding mode>
 void to_blocks(const BlockGrid& g, const Draws& draws, const void* in, uint8_t* codes, uint8_t* scales, int64_t n) {
   const T* x = static_cast<const T*>(in);
   const uint32_t* words = draws.words;
-  for (int64_t at = 0; at < n; at += g.size) {
-    const int64_t count = n - at < g.size ? n - at : g.size;
-    const uint32_t* drawn = mode == stochastic ? words + at : words;
-    *scales++ = count == 32 ? block<T, mode>(g, draws, x + at, drawn, codes + at, 32)
-                            : block<T, mode>(g, draws, x + at, drawn, codes + at, count);
+  constexpr int64_t part = kTogether * kPlainSize;
+  for (int64_t at = 0; at < n;) {
+    const int64_t end = n - at < part ? n : at + part;
+    if constexpr (sizeof(T) == 4 && mode == nearest_even) {
+      if (!g.is_fixed && g.size == kPlainSize && end - at == part && plain_blocks(g, x + at, codes + at, scales)) {
+        scales += kTogether;
+        at = end;
+      }
+    }
+    for (; at < end; at += g.size) {
+      const int64_t count = n - at < g.size ? n - at : g.size;
+      const uint32_t* drawn = mode == stochastic ? words + at : words;
+      *scales++ = count == kPlainSize ? block<T, mode>(g, draws, x + at, drawn, codes + at, kPlainSize)
+                                      : block<T, mode>(g, draws, x + at, drawn, codes + at, count);
+    }
   }
 }
 
