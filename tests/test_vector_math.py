@@ -12,9 +12,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ulpgrad.formats import float32, float64
+from ulpgrad.formats import bfloat16, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.elementwise import reference
+from ulpgrad.kernels.elementwise.cpp_loops import ONLY_FLOAT32
 from ulpgrad.testing import ulp_error
 
 pytestmark = pytest.mark.skipif(native.missing() is not None, reason=str(native.missing()))
@@ -29,8 +30,19 @@ BOUNDS: dict[str, tuple[Callable[..., np.ndarray], float, float]] = {
     "expm1": (F["expm1"], 2.0, 3.0),
     "log": (F["log"], 1.0, 2.5),
     "log1p": (F["log1p"], 2.0, 3.0),
-    "log2": (F["log2"], 0.51, 0),
-    "log10": (F["log10"], 0.51, 0),
+    "log2": (F["log2"], 0.75, 0),
+    "log10": (F["log10"], 0.75, 0),
+    "sin": (F["sin"], 1.6, 0),
+    "cos": (F["cos"], 1.6, 0),
+    "tan": (F["tan"], 1.8, 0),
+    "asin": (F["asin"], 1.8, 0),
+    "acos": (F["acos"], 1.4, 0),
+    "atan": (F["atan"], 2.0, 0),
+    "sinh": (F["sinh"], 1.8, 0),
+    "cosh": (F["cosh"], 1.8, 0),
+    "asinh": (F["asinh"], 2.0, 0),
+    "acosh": (F["acosh"], 2.0, 0),
+    "atanh": (F["atanh"], 1.5, 0),
     "tanh": (F["tanh"], 1.75, 3.0),
     "erf": (F["erf"], 1.75, 3.0),
     "sigmoid": (F["sigmoid"], 1.75, 3.0),
@@ -76,7 +88,7 @@ def test_float32(name: str, isa: str) -> None:
 
 @np.errstate(all="ignore")
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", [n for n in (*BOUNDS, *PRODUCTS) if n not in ("log2", "log10")])
+@pytest.mark.parametrize("name", [n for n in (*BOUNDS, *PRODUCTS) if n not in ONLY_FLOAT32])
 def test_float64(name: str, isa: str) -> None:
     x = sample_float64()
     got = native.module().elementwise(name, "float64", isa)(x)
@@ -88,7 +100,7 @@ def test_float64(name: str, isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", ["exp", "tanh", "gelu_none", "log1p", "erf", "softplus"])
+@pytest.mark.parametrize("name", ["exp", "tanh", "gelu_none", "log1p", "erf", "softplus", "sin", "atan"])
 def test_an_element_does_not_depend_on_its_neighbours(name: str, isa: str) -> None:
     """The vector loop, its remainder, another offset and another number of threads give the same bits."""
     loop = native.module().elementwise(name, "float32", isa)
@@ -103,6 +115,50 @@ def test_an_element_does_not_depend_on_its_neighbours(name: str, isa: str) -> No
         native.module().set_num_threads(threads)
     for start in range(1, 40, 3):
         assert loop(x[start : start + 37].copy()).tobytes() == whole[start : start + 37].tobytes()
+
+
+@np.errstate(all="ignore")
+@pytest.mark.parametrize("isa", ISAS)
+def test_angles_of_any_size_and_quotient(isa: str) -> None:
+    """atan2 of all signs, zeros and infinities, and of quotients that overflow; sines of angles that are nearly a multiple of
+    pi / 2, far out."""
+    rng = np.random.default_rng(3)
+    spread = rng.integers(0, 2**32, 200_000, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    first, second = (part.ravel() for part in np.meshgrid(SPECIAL, SPECIAL))
+    normal = rng.normal(size=(2, 200_000)).astype(np.float32)
+    y = np.concatenate([first, spread, normal[0]])
+    x = np.concatenate([second, rng.permutation(spread), normal[1]])
+    got, expected = native.module().elementwise("atan2", "float32", isa)(y, x), np.arctan2(*map(np.float64, (y, x)))
+    assert ulp_error(got, expected, float32).max() <= 2.0
+    known = ~np.isnan(expected)
+    assert (np.signbit(got) == np.signbit(expected))[known].all()
+    near = np.array(
+        [16367173 * 2.0**72, 12796703 * 2.0**25, 355.0, 710.0, 8192.0, 8191.9995, 103993.0, 3e38], np.float32
+    )
+    for name in ("sin", "cos", "tan"):
+        got = native.module().elementwise(name, "float32", isa)(near)
+        assert ulp_error(got, F[name](near.astype(np.float64)), float32).max() <= 1.8, name
+
+
+@np.errstate(all="ignore")
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", ["exp", "sin", "floor", "negative", "relu", "sign", "sqrt", "gelu_tanh", "log10"])
+def test_bfloat16_is_float32_rounded(name: str, isa: str) -> None:
+    """Of every code there is, and of runs of any length."""
+    codes = np.arange(2**16, dtype=np.uint16)
+    loop, wide = (native.module().elementwise(name, form, isa) for form in ("bfloat16", "float32"))
+    got, expected = loop(codes), bfloat16.encode(wide(bfloat16.decode(codes).astype(np.float32)))
+    number = ~np.isnan(bfloat16.decode(expected))
+    np.testing.assert_array_equal(got[number], expected[number])
+    assert np.isnan(bfloat16.decode(got[~number])).all()
+    for n in range(1, 70, 4):
+        np.testing.assert_array_equal(loop(codes[16000 : 16000 + n].copy()), got[16000 : 16000 + n])
+
+
+def test_logarithms_of_powers_are_whole() -> None:
+    for base, name, low, high in ((2.0, "log2", -149, 128), (10.0, "log10", -5, 11)):
+        x = np.array([base**k for k in range(low, high)], np.float32)
+        assert native.module().elementwise(name, "float32")(x).tolist() == list(range(low, high))
 
 
 def test_the_script_over_all_values_finds_the_worst() -> None:

@@ -5,13 +5,17 @@ Standard library only, with relative imports: setup.py loads it before the packa
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
-from .coefficients import POLYNOMIALS
+from .coefficients import POLYNOMIALS, quarter_turns
 from .expression import called, to_cpp
 from .table import ROWS, Row
 
-ONLY_FLOAT32 = frozenset({"log2", "log10"})  # vector_math.h computes them in double
+# What vector_math.h and its neighbours have for vectors of float alone.
+ONLY_FLOAT32 = frozenset((
+    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh", "log10", "log2", "sin", "sinh", "tan",
+))  # fmt: skip
 
 _LOOP = """\
 // {formula}
@@ -30,17 +34,18 @@ _VECTORS = """\
 template <typename S, typename T = Wide<S>>
 static void run_{name}(const void* const* in, void* out, int64_t n, [[maybe_unused]] const double* params) {{
 {declarations}
-  each<T>(n, [&](const auto& at) {{
+  map<S, {exact}>(n, out_, [&](const auto& at) {{
 {loads}
-    at.put(out_, {expression});
+    return {expression};
   }});
 }}
 """
-# What vector_math.h has for vectors. A loop of anything else runs over values, and the compiler makes its vectors.
-ON_VECTORS = frozenset((
-    "abs", "copysign", "erf", "exp", "expm1", "log", "log1p", "maximum", "minimum", "normal_cdf", "normal_density", "sigmoid",
-    "tanh", "where",
-))  # fmt: skip
+# What they have for vectors. A loop of anything else runs over values, and the compiler makes its vectors.
+ON_VECTORS = ONLY_FLOAT32 | {
+    "abs", "ceil", "copysign", "erf", "exp", "expm1", "floor", "log", "log1p", "maximum", "minimum", "normal_cdf",
+    "normal_density", "rint", "sigmoid", "sqrt", "tanh", "trunc", "where",
+}  # fmt: skip
+CHOOSING = {"abs", "ceil", "copysign", "floor", "maximum", "minimum", "rint", "trunc", "where"}
 _REPAIR = "  for (int64_t i = 0; i < n; ++i)\n    if (out_[i] != out_[i]) out_[i] = vm::far_{name}(x_[i], y_[i]);\n"
 REPAIRED = frozenset({"remainder"})  # what the vector loop leaves as NaN is computed again, one by one
 
@@ -53,6 +58,14 @@ def _on_vectors(row: Row, formula: str) -> bool:
     return called(formula) <= ON_VECTORS and row.gives != "bool" and not any(map(_is_bool, row.names()))
 
 
+def _is_exact(row: Row, formula: str) -> bool:
+    """Whether results are values of the operands' format, however few digits that has: operands, their whole parts, 0 or 1."""
+    nodes = list(ast.walk(ast.parse(formula, mode="eval")))
+    numbers = [node.value for node in nodes if isinstance(node, ast.Constant)]
+    computes = row.params or any(isinstance(node, ast.BinOp) for node in nodes)
+    return not computes and called(formula) <= CHOOSING and all(value in (0, 1) for value in numbers)
+
+
 def _vectors(row: Row, name: str, formula: str) -> str:
     names = row.names()
     declarations = [f"  const S* const {o}_ = static_cast<const S*>(in[{i}]);" for i, o in enumerate(names)]
@@ -61,6 +74,7 @@ def _vectors(row: Row, name: str, formula: str) -> str:
     return _VECTORS.format(
         formula=formula,
         name=name,
+        exact=str(_is_exact(row, formula)).lower(),
         declarations="\n".join(declarations),
         loads="\n".join(f"    const Vec<T> {o} = at({o}_);" for o in names),
         expression=to_cpp(formula, "broadcast(T({}))"),
@@ -110,9 +124,9 @@ def loops() -> str:
 
 
 def polynomials() -> str:
-    """The coefficients as constants, float for those whose name says so."""
+    """The coefficients, and the table for large angles, as constants, float for those whose name says so."""
     lines = ["#pragma once", "namespace ulpgrad::polynomial {"]
-    for name, values in POLYNOMIALS.items():
+    for name, values in (*POLYNOMIALS.items(), *quarter_turns().items()):
         kind, mark = ("float", "f") if name.endswith("F32") else ("double", "")
         listed = ", ".join(f"{value!r}{mark}" for value in values)
         lines.append(f"static constexpr {kind} {name}[] = {{{listed}}};")

@@ -14,9 +14,10 @@ from collections.abc import Callable
 # What a formula may call. NumPy's meaning where NumPy has the name; where(condition, x, y) is the choice; normal_cdf and
 # normal_density are those of the standard normal distribution.
 FUNCTIONS = frozenset((
-    "abs", "ceil", "copysign", "erf", "exp", "expm1", "floor", "floor_divide", "hypot", "isfinite", "isinf", "isnan", "log",
-    "log10", "log1p", "log2", "maximum", "minimum", "normal_cdf", "normal_density", "remainder", "rint", "sigmoid", "signbit",
-    "sqrt", "tanh", "trunc", "where",
+    "abs", "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "ceil", "copysign", "cos", "cosh", "erf", "exp", "expm1",
+    "floor", "floor_divide", "hypot", "isfinite", "isinf", "isnan", "log", "log10", "log1p", "log2", "maximum", "minimum",
+    "normal_cdf", "normal_density", "remainder", "rint", "sigmoid", "signbit", "sin", "sinh", "sqrt", "tan", "tanh", "trunc",
+    "where",
 ))  # fmt: skip
 
 _OPERATORS: dict[type[ast.AST], str] = {

@@ -53,11 +53,13 @@ def _halves(x: Any) -> tuple[Any, Any]:
 
 
 _NUMPY = (
-    "ceil copysign exp expm1 floor floor_divide hypot isfinite isinf isnan log log10 log1p log2 maximum minimum remainder "
-    "rint signbit sqrt tanh trunc where"
+    "ceil copysign cos cosh exp expm1 floor floor_divide hypot isfinite isinf isnan log log10 log1p log2 maximum minimum "
+    "remainder rint signbit sin sinh sqrt tan tanh trunc where"
 )
+_INVERSE = ("acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh")
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: getattr(np, name) for name in _NUMPY.split()},
+    **{name: getattr(np, name.replace("a", "arc", 1)) for name in _INVERSE},
     "abs": np.absolute,
     "erf": _each(math.erf),
     "sigmoid": sigmoid,

@@ -73,7 +73,7 @@ def _same() -> Chain:
 
 
 def _unvectorized() -> Chain:
-    """sin x + cos x, which only NumPy has; gelu, which C++ has in float32."""
+    """sin x + cos x, which Numba does not have, and C++ not in float64; gelu."""
     b = Builder(1)
     x = b.operand(0)
     waves = b.step("add", [b.step("sin", [x], {}), b.step("cos", [x], {})], {})

@@ -1,7 +1,8 @@
 #include "elementwise.h"
 
-#include "rows_math.h"
-#include "vector_math.h"
+#include "elementwise_map.h"
+#include "vector_angles.h"
+#include "vector_hyperbolic.h"
 
 namespace ulpgrad::ULPGRAD_ISA {
 

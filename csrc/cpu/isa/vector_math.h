@@ -339,9 +339,6 @@ ULPGRAD_INLINE V log1p(V x) {
   return log_edges(copysign(join_log(f + lost * scale, n), x), x, T(-1));
 }
 
-ULPGRAD_INLINE float log2(float x) { return float(log(double(x)) * 1.4426950408889634); }
-ULPGRAD_INLINE float log10(float x) { return float(log(double(x)) * 0.4342944819032518); }
-
 // --- quotients and lengths
 
 ULPGRAD_INLINE float fmod(float x, float y) { return __builtin_fmodf(x, y); }
