@@ -12,6 +12,8 @@ import pytest
 import ulpgrad as ug
 from ulpgrad.kernels import capabilities, numba_jit, numba_rows
 from ulpgrad.kernels.attention import numba_blocks
+from ulpgrad.kernels.cast import numba_bits
+from ulpgrad.kernels.conv import numba_blocks as conv_blocks
 from ulpgrad.kernels.elementwise.reference import FUNCTIONS
 from ulpgrad.kernels.numba_jit import Jit, PerFormat
 from ulpgrad.kernels.numba_source import LINE, OURS, load, loop
@@ -118,4 +120,37 @@ def test_attention_has_the_same_bits_for_any_number_of_threads() -> None:
         y, lse = numba_blocks.attention(q, k, v, None, is_causal=True, scale=0.2)
         gradients = numba_blocks.attention_gradient(g, q, k, v, None, y, lse, is_causal=True, scale=0.2)
         found.append([a.tobytes() for a in (y, lse, *gradients)])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("small", [ug.bfloat16, ug.float16])
+def test_sixteen_bits_and_back(small: Any) -> None:
+    """Every code, the middle between any two, and what lies just beside it."""
+    codes = np.arange(1 << 16, dtype=np.uint16).view(small.storage)
+    values = np.asarray(small.exact(codes))
+    wide = numba_bits.converted(codes.reshape(256, 256)[:, ::-1], small, ug.float32)[:, ::-1].reshape(-1)
+    np.testing.assert_array_equal(wide, values)
+    assert (np.signbit(wide) == np.signbit(values))[~np.isnan(values)].all()
+    with np.errstate(all="ignore"):
+        middles = ((values[1:] + values[:-1]) / 2).astype(np.float32)
+        beside = [np.nextafter(middles, np.float32(v)) for v in (-np.inf, np.inf)]
+        given = np.concatenate([wide, middles, *beside, np.float32([65519.996, 65520, 3.4e38, 1e-45, -1e-45])])
+        expected = small.encode(given)
+    got = numba_bits.converted(given, ug.float32, small)
+    is_nan = np.isnan(given)
+    assert (got.view(np.uint16) == expected.view(np.uint16))[~is_nan].all()
+    assert np.isnan(small.exact(got[is_nan])).all()
+
+
+@pytest.mark.parametrize("images", [2, 5])
+def test_convolution_has_the_same_bits_for_any_number_of_threads(images: int) -> None:
+    rng = np.random.default_rng(images)
+    x, weight = (rng.standard_normal(s).astype(np.float32) for s in ((images, 6, 21, 19), (8, 3, 3, 3)))
+    how: dict[str, Any] = {"stride": (1, 2), "padding": (1, 1), "dilation": (1, 1), "groups": 2}
+    found = []
+    for count in (1, 2):
+        numba_jit.set_num_threads(count)
+        y = conv_blocks.conv2d(x, weight, None, **how)
+        dx = conv_blocks.input_gradient(y, weight, size=(21, 19), **how)
+        found.append([a.tobytes() for a in (y, dx, conv_blocks.weight_gradient(y, x, size=(3, 3), **how))])
     assert found[0] == found[1]

@@ -16,7 +16,7 @@ import numpy as np
 
 from ulpgrad.formats import Array, bool_, float32, float64
 from ulpgrad.kernels.attention import spec
-from ulpgrad.kernels.matmul.numba_parallel import eight_rows, four_rows, one_row
+from ulpgrad.kernels.matmul.numba_parallel import add_product
 from ulpgrad.kernels.numba_jit import jit, prange
 from ulpgrad.kernels.numba_math import EXACT, INFINITY, ONE, ZERO, exp_of_shifted, log
 from ulpgrad.kernels.registry import kernel
@@ -25,18 +25,6 @@ FORMATS = (float32, float64, bool_)
 LANES, ROWS = 128, 64  # of a block of scores
 PARTS = 16  # that backward's work is at least cut into, where there are so many keys
 NO_MASK, ALLOWED, ADDED = range(3)
-
-
-@jit(fastmath=EXACT)
-def _add_product(a, b, c, p0, p1, j0, j1):  # type: ignore[no-untyped-def]
-    """c[:len(a), j0:j1] += a[:, p0:p1] @ b[p0:p1, j0:j1]"""
-    rows = len(a)
-    for i in range(0, rows // 8 * 8, 8):
-        eight_rows(a, b, c, i, p0, p1, j0, j1)
-    for i in range(rows // 8 * 8, rows // 4 * 4, 4):
-        four_rows(a, b, c, i, p0, p1, j0, j1)
-    for i in range(rows // 4 * 4, rows):
-        one_row(a, b, c, i, p0, p1, j0, j1)
 
 
 @jit()
@@ -65,7 +53,7 @@ def _scores(a, b, out, mask, row, lane, begin, end, scale, how):  # type: ignore
     for all."""
     for i in range(len(a)):
         out[i, begin:end] = ZERO
-    _add_product(a, b, out, 0, len(b), begin, end)
+    add_product(a, b, out, 0, len(b), begin, end)
     for i in range(len(a)):
         scores = out[i, begin:end]
         for j in range(len(scores)):
@@ -115,7 +103,7 @@ def _attend(q, k, v, mask, y, lse, i0, scale, is_causal, how):  # type: ignore[n
             for j in range(max(j0, i0 + begin), j1):
                 s[j - j0, begin : j - i0] = -INFINITY
         _soften(s[: j1 - j0], out, top, total, factor, begin)
-        _add_product(v[j0:j1].T, s, out, 0, j1 - j0, begin, lanes)
+        add_product(v[j0:j1].T, s, out, 0, j1 - j0, begin, lanes)
     for i in range(lanes):
         share = ONE / (ONE if total[i] == ZERO else total[i])
         for c in range(len(out)):
@@ -137,9 +125,10 @@ def _forward(q, k, v, mask, of_head, y, lse, scale, is_causal, how):  # type: ig
 
 
 @jit(fastmath=EXACT)
-def _go_back(g, q, keys, values, mask, middle, lse, dq, dk, dv, j0, scale, is_causal, how):  # type: ignore[no-untyped-def]
-    """What one head of queries adds to the gradients by way of a block of keys from j0 on; keys and values lie transposed."""
-    lanes, features = keys.shape[1], dq.shape[1]
+def _go_back(g, q, k, keys, values, mask, middle, lse, dq, dk, dv, j0, scale, is_causal, how):  # type: ignore[no-untyped-def]
+    """What one head of queries adds to the gradients by way of a block of keys from j0 on; `keys` and `values` are the block
+    transposed, as dk and dv are."""
+    lanes, features = k.shape
     for i0 in range(j0 // ROWS * ROWS if is_causal else 0, len(q), ROWS):
         i1 = min(len(q), i0 + ROWS)
         end = min(lanes, i1 - j0) if is_causal else lanes
@@ -147,7 +136,7 @@ def _go_back(g, q, keys, values, mask, middle, lse, dq, dk, dv, j0, scale, is_ca
             continue
         weights, wanted = np.empty((i1 - i0, lanes), q.dtype), np.zeros((i1 - i0, lanes), q.dtype)
         _scores(q[i0:i1], keys, weights, mask, i0, j0, 0, end, scale, how)
-        _add_product(g[i0:i1], values, wanted, 0, len(values), 0, end)
+        add_product(g[i0:i1], values, wanted, 0, len(values), 0, end)
         for i in range(i1 - i0):
             row, slopes, about, shift = weights[i, :end], wanted[i, :end], middle[i0 + i], lse[i0 + i]
             shift = INFINITY if shift == -INFINITY else shift
@@ -156,9 +145,9 @@ def _go_back(g, q, keys, values, mask, middle, lse, dq, dk, dv, j0, scale, is_ca
             for j in range(end):
                 row[j] = exp_of_shifted(row[j] - shift)
                 slopes[j] = row[j] * (slopes[j] - about) * scale
-        _add_product(g[i0:i1].T, weights, dv, 0, i1 - i0, 0, end)
-        _add_product(q[i0:i1].T, wanted, dk, 0, i1 - i0, 0, end)
-        _add_product(wanted, keys.T, dq[i0:i1], 0, end, 0, features)
+        add_product(g[i0:i1].T, weights, dv, 0, i1 - i0, 0, end)
+        add_product(q[i0:i1].T, wanted, dk, 0, i1 - i0, 0, end)
+        add_product(wanted, k, dq[i0:i1], 0, end, 0, features)
 
 
 @jit(parallel=True)
@@ -172,8 +161,8 @@ def _backward(g, q, k, v, mask, of_head, middle, lse, dq, dk, dv, scale, is_caus
             keys, values = _turned(k[own, j0:j1]), _turned(v[own, j0:j1])
             dk_block, dv_block = np.zeros_like(keys), np.zeros_like(values)
             for h in range(own * shared, (own + 1) * shared):
-                _go_back(g[h], q[h], keys, values, mask[of_head[h]], middle[h], lse[h], dq[part, h], dk_block, dv_block,
-                         j0, scale, is_causal, how)  # fmt: skip
+                _go_back(g[h], q[h], k[own, j0:j1], keys, values, mask[of_head[h]], middle[h], lse[h], dq[part, h], dk_block,
+                         dv_block, j0, scale, is_causal, how)  # fmt: skip
             dk[own, j0:j1], dv[own, j0:j1] = dk_block.T, dv_block.T
 
 

@@ -20,7 +20,7 @@ FORMATS = (float32, float64)
 
 
 @jit(inline="always")
-def _inside(start: Any, step: Any, count: Any, size: Any) -> Any:
+def inside(start: Any, step: Any, count: Any, size: Any) -> Any:
     """The range of i in [0, count) for which start + i * step lies in [0, size)."""
     first = (-start + step - 1) // step if start < 0 else 0
     end = (size - start + step - 1) // step if start < size else 0
@@ -37,10 +37,10 @@ def _forward(x: Any, weight: Any, y: Any, stride: Any, padding: Any, dilation: A
         for c in range(channels):
             for i in range(kernel_rows):
                 top = i * dilation[0] - padding[0]
-                first_row, end_row = _inside(top, stride[0], y.shape[2], height)
+                first_row, end_row = inside(top, stride[0], y.shape[2], height)
                 for j in range(kernel_columns):
                     left = j * dilation[1] - padding[1]
-                    first, end = _inside(left, stride[1], y.shape[3], width)
+                    first, end = inside(left, stride[1], y.shape[3], width)
                     w = weight[o, c, i, j]
                     for row in range(first_row, end_row):
                         for q in range(first, end):
@@ -57,10 +57,10 @@ def _input_gradient(g: Any, weight: Any, dx: Any, stride: Any, padding: Any, dil
         for o in range(group * (outputs // groups), (group + 1) * (outputs // groups)):
             for i in range(kernel_rows):
                 top = i * dilation[0] - padding[0]
-                first_row, end_row = _inside(top, stride[0], g.shape[2], height)
+                first_row, end_row = inside(top, stride[0], g.shape[2], height)
                 for j in range(kernel_columns):
                     left = j * dilation[1] - padding[1]
-                    first, end = _inside(left, stride[1], g.shape[3], width)
+                    first, end = inside(left, stride[1], g.shape[3], width)
                     w = weight[o, c, i, j]
                     for row in range(first_row, end_row):
                         for q in range(first, end):
@@ -76,10 +76,10 @@ def _weight_gradient(g: Any, x: Any, dw: Any, stride: Any, padding: Any, dilatio
         channel = o // (outputs // groups) * channels + c
         for i in range(kernel_rows):
             top = i * dilation[0] - padding[0]
-            first_row, end_row = _inside(top, stride[0], g.shape[2], height)
+            first_row, end_row = inside(top, stride[0], g.shape[2], height)
             for j in range(kernel_columns):
                 left = j * dilation[1] - padding[1]
-                first, end = _inside(left, stride[1], g.shape[3], width)
+                first, end = inside(left, stride[1], g.shape[3], width)
                 for n in range(images):
                     total = g.dtype.type(0)
                     for row in range(first_row, end_row):

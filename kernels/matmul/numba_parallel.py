@@ -85,6 +85,18 @@ def one_row(a: Array, b: Array, c: Array, i: int, p0: int, p1: int, j0: int, j1:
             row[j] += scale * line[j]
 
 
+@jit()
+def add_product(a: Array, b: Array, c: Array, p0: int, p1: int, j0: int, j1: int) -> None:
+    """c[: len(a), j0:j1] += a[:, p0:p1] @ b[p0:p1, j0:j1], for other families' kernels."""
+    rows = len(a)
+    for i in range(0, rows // 8 * 8, 8):
+        eight_rows(a, b, c, i, p0, p1, j0, j1)
+    for i in range(rows // 8 * 8, rows // 4 * 4, 4):
+        four_rows(a, b, c, i, p0, p1, j0, j1)
+    for i in range(rows // 4 * 4, rows):
+        one_row(a, b, c, i, p0, p1, j0, j1)
+
+
 @jit(parallel=True, fastmath={"contract"})
 def multiply(a: Array, b: Array, c: Array, height: int) -> None:
     """c += a b; a task is `height` rows of one matrix."""
