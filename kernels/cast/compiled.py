@@ -80,4 +80,4 @@ def _from_fixed(source: Fixed, target: Format) -> Converter | None:
     return loop if abs(source.fraction_bits) <= 100 else None
 
 
-__all__ = ["PAIRS", "compiled"]
+__all__ = ["PAIRS", "WIDE", "compiled"]

@@ -4,19 +4,20 @@ one is compiled, else NumPy, or for large arrays to small floats Numba."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from ulpgrad.errors import FormatError
-from ulpgrad.formats import Array, Float, Format, Integer, float32, float64
+from ulpgrad.formats import Array, Float, Format, Integer, bfloat16, float16, float32
 from ulpgrad.kernels import capabilities, native
-from ulpgrad.kernels.cast.compiled import compiled
+from ulpgrad.kernels.cast.compiled import WIDE, compiled
 from ulpgrad.kernels.quantize.grid import float_refusal
 
 Converter = Callable[[Array], Array]
 WORTH_COMPILING = 1 << 16  # values
+SIXTEEN_BITS = frozenset({(float32, bfloat16), (bfloat16, float32), (float32, float16), (float16, float32)})
 
 
 def convert(array: Array, source: Format, target: Format) -> Array:
@@ -34,22 +35,32 @@ def converter(source: Format, target: Format) -> Converter:
 
 
 def _jitted(source: Format, target: Format) -> Converter | None:
-    """Where C++ is not built: Numba's loop to small floats, for arrays that are worth compiling it."""
-    if native.missing() is None or capabilities.missing("numba") is not None or source not in (float32, float64):
+    """Where C++ is not built: Numba's loops between float32 and 16 bits, and to small floats, for arrays that are worth
+    compiling them."""
+    if native.missing() is None or capabilities.missing("numba") is not None:
         return None
-    if not isinstance(target, Float) or target.is_native or float_refusal(target) is not None:
+    if (source, target) in SIXTEEN_BITS:
+        plain, loop = numpy_converter(source, target), partial(_between, source, target)
+        return lambda array: plain(array) if array.size < WORTH_COMPILING else loop(array)
+    if source not in WIDE or not isinstance(target, Float) or target.is_native or float_refusal(target) is not None:
         return None
+    return partial(_to_small, source, target)
+
+
+def _between(source: Format, target: Format, array: Array) -> Array:
+    from ulpgrad.kernels.cast.numba_bits import converted
+
+    return converted(array, source, target)
+
+
+def _to_small(source: Format, target: Float, array: Array) -> Array:
     plain = numpy_converter(source, target)
+    if array.size < WORTH_COMPILING:
+        return plain(array)
+    from ulpgrad.kernels.quantize.numba_bits import float_codes
 
-    def call(array: Array) -> Array:
-        if array.size < WORTH_COMPILING:
-            return plain(array)
-        from ulpgrad.kernels.quantize.numba_bits import float_codes
-
-        codes = float_codes(np.ascontiguousarray(array), target, "nearest_even", None, True, 0, 0, 1)
-        return plain(array) if codes is None else codes  # which raises
-
-    return call
+    codes = float_codes(np.ascontiguousarray(array), target, "nearest_even", None, True, 0, 0, 1)
+    return plain(array) if codes is None else codes  # which raises
 
 
 @cache

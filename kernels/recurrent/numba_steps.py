@@ -1,15 +1,13 @@
-"""NumPy's product at each step, then one sweep through the cell's formulas instead of a NumPy call for each. Next limit: the
-library packs the weights anew at every step, and exponentials one value at a time."""
+"""NumPy's product at each step, then the cell's formulas, row by row while it lies in the cache, with exponentials in vectors
+instead of a NumPy call for each. Next limit: the library packs the weights anew at every step."""
 
 from __future__ import annotations
-
-import math
-from typing import Any
 
 import numpy as np
 
 from ulpgrad.formats import Array, float32, float64
 from ulpgrad.kernels.numba_jit import jit
+from ulpgrad.kernels.numba_math import EXACT, ONE, ZERO, sigmoid, tanh
 from ulpgrad.kernels.recurrent import spec
 from ulpgrad.kernels.recurrent.spec import Present
 from ulpgrad.kernels.registry import kernel
@@ -17,49 +15,59 @@ from ulpgrad.kernels.registry import kernel
 FORMATS = [float32, float64]
 
 
-@jit(fastmath={"contract"})
-def sigmoid(x: Any, one: Any) -> Any:
-    return one / (one + math.exp(-x))
+@jit(fastmath=EXACT, forceinline=True)
+def _sigmoids(x, y, out):  # type: ignore[no-untyped-def]
+    for j in range(len(out)):
+        out[j] = sigmoid(x[j] + y[j])
 
 
-@jit(fastmath={"contract"})
-def lstm_step(x: Array, terms: Array, c_before: Array, c: Array, y: Array, gates: Array) -> None:
-    size, one = y.shape[1], y.dtype.type(1)
+@jit(fastmath=EXACT)
+def lstm_step(x, terms, c_before, c, y, gates):  # type: ignore[no-untyped-def]
+    size = y.shape[1]
     for i in range(len(y)):
-        row, own, out = x[i], terms[i], gates[i]
+        row, own, out, before, cell, result = x[i], terms[i], gates[i], c_before[i], c[i], y[i]
+        a, b, new, o = out[:size], out[size : 2 * size], out[2 * size : 3 * size], out[3 * size :]
+        _sigmoids(row[: 2 * size], own[: 2 * size], out[: 2 * size])
+        _sigmoids(row[3 * size :], own[3 * size :], o)
+        given, added = row[2 * size : 3 * size], own[2 * size : 3 * size]
         for j in range(size):
-            a, b = sigmoid(row[j] + own[j], one), sigmoid(row[size + j] + own[size + j], one)
-            new = math.tanh(row[2 * size + j] + own[2 * size + j])
-            o = sigmoid(row[3 * size + j] + own[3 * size + j], one)
-            out[j], out[size + j], out[2 * size + j], out[3 * size + j] = a, b, new, o
-            c[i, j] = b * c_before[i, j] + a * new
-            y[i, j] = o * math.tanh(c[i, j])
+            new[j] = tanh(given[j] + added[j])
+        for j in range(size):
+            cell[j] = b[j] * before[j] + a[j] * new[j]
+        for j in range(size):
+            result[j] = o[j] * tanh(cell[j])
 
 
-@jit(fastmath={"contract"})
-def lstm_back(g: Array, gates: Array, c: Array, c_before: Array, dx: Array, dh: Array, dc: Array) -> None:
-    size, one = g.shape[1], g.dtype.type(1)
+@jit(fastmath=EXACT)
+def lstm_back(g, gates, c, c_before, dx, dh, dc):  # type: ignore[no-untyped-def]
+    size = g.shape[1]
     for i in range(len(g)):
-        row, out = gates[i], dx[i]
+        row, out, cell = gates[i], dx[i], c[i]
+        last = out[3 * size :]
+        for j in range(size):
+            last[j] = tanh(cell[j])
         for j in range(size):
             a, b, new, o = row[j], row[size + j], row[2 * size + j], row[3 * size + j]
-            d, t = dh[i, j] + g[i, j], math.tanh(c[i, j])
-            own = dc[i, j] + d * o * (one - t * t)
-            out[j], out[size + j] = own * new * a * (one - a), own * c_before[i, j] * b * (one - b)
-            out[2 * size + j], out[3 * size + j] = own * a * (one - new * new), d * t * o * (one - o)
+            d, t = dh[i, j] + g[i, j], last[j]
+            own = dc[i, j] + d * o * (ONE - t * t)
+            out[j], out[size + j] = own * new * a * (ONE - a), own * c_before[i, j] * b * (ONE - b)
+            out[2 * size + j], last[j] = own * a * (ONE - new * new), d * t * o * (ONE - o)
             dc[i, j] = own * b
 
 
-@jit(fastmath={"contract"})
-def gru_step(x: Array, terms: Array, h_before: Array, y: Array, gates: Array) -> None:
-    size, one = y.shape[1], y.dtype.type(1)
+@jit(fastmath=EXACT)
+def gru_step(x, terms, h_before, y, gates):  # type: ignore[no-untyped-def]
+    size = y.shape[1]
     for i in range(len(y)):
-        row, own, out = x[i], terms[i], gates[i]
+        row, own, out, before, result = x[i], terms[i], gates[i], h_before[i], y[i]
+        r, z, new, kept = out[:size], out[size : 2 * size], out[2 * size : 3 * size], out[3 * size :]
+        _sigmoids(row[: 2 * size], own[: 2 * size], out[: 2 * size])
+        given = row[2 * size :]
+        kept[:] = own[2 * size :]
         for j in range(size):
-            r, z = sigmoid(row[j] + own[j], one), sigmoid(row[size + j] + own[size + j], one)
-            new = math.tanh(row[2 * size + j] + r * own[2 * size + j])
-            out[j], out[size + j], out[2 * size + j], out[3 * size + j] = r, z, new, own[2 * size + j]
-            y[i, j] = (one - z) * new + z * h_before[i, j]
+            new[j] = tanh(given[j] + r[j] * kept[j])
+        for j in range(size):
+            result[j] = (ONE - z[j]) * new[j] + z[j] * before[j]
 
 
 @jit(fastmath={"contract"})
@@ -77,12 +85,13 @@ def gru_back(g: Array, gates: Array, h_before: Array, dx: Array, own: Array, dh:
             dh[i, j] = d * z
 
 
-@jit(fastmath={"contract"})
-def plain_step(x: Array, terms: Array, y: Array, is_tanh: bool) -> None:
+@jit(fastmath=EXACT)
+def plain_step(x, terms, y, is_tanh):  # type: ignore[no-untyped-def]
     for i in range(len(y)):
-        for j in range(y.shape[1]):
-            value = x[i, j] + terms[i, j]
-            y[i, j] = math.tanh(value) if is_tanh else (value - value if value < 0 else value)
+        row, own, out = x[i], terms[i], y[i]
+        for j in range(len(out)):
+            value = row[j] + own[j]
+            out[j] = tanh(value) if is_tanh else (value - value if value < ZERO else value)
 
 
 @jit(fastmath={"contract"})
