@@ -345,3 +345,10 @@ def test_a_call_that_comes_again_does_not_enter_the_function() -> None:
     assert len(entered) == 2  # seen, and learnt
     product(x, y[:, :2])
     assert len(entered) == 3
+    weight = ug.nn.Parameter(y)
+    for _ in range(5):
+        assert product(x, weight).detach().tolist() == expected
+    assert len(entered) == 5  # a layer's own parameters are tensors like others
+    product(x, weight).sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.tolist() == (x.T @ ug.ones_like(x @ y)).tolist()

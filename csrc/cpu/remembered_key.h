@@ -33,7 +33,7 @@ class Key {
   }
   bool add_argument(PyObject* given) {
     PyTypeObject* type = Py_TYPE(given);
-    if (type == known().tensor.type) return add_tensor(given);
+    if (type == known().tensor.type || PyType_IsSubtype(type, known().tensor.type)) return add_tensor(given);
     if (type != &PyList_Type && type != &PyTuple_Type) return add_value(given);
     const bool is_list = type == &PyList_Type;
     const Py_ssize_t items = PySequence_Fast_GET_SIZE(given);

@@ -41,7 +41,7 @@ _linear: Primitive = Primitive(
     "x weight bias",
     gradients={
         "x": lambda g, weight: matmul(g, weight),
-        "weight": lambda g, x: _matmul(matrix_transpose(_rows(g)), _rows(x)),
+        "weight": lambda g, x: _weight_gradient(g, x),
         "bias": lambda g: g,
     },
 )
@@ -50,7 +50,7 @@ _finished: Primitive = Primitive(
     "x weight bias scale residual",
     gradients={
         "x": lambda g, weight, scale, factor: matmul(_scaled(g, scale, factor), weight),
-        "weight": lambda g, x, scale, factor: _matmul(matrix_transpose(_rows(_scaled(g, scale, factor))), _rows(x)),
+        "weight": lambda g, x, scale, factor: _weight_gradient(_scaled(g, scale, factor), x),
         "bias": lambda g: g,
         "scale": lambda g, x, weight, factor: _scaled(g * _linear(x, weight, None, activation=None), None, factor),
         "residual": lambda g: g,
@@ -61,6 +61,12 @@ ACTIVATIONS = {"relu": ew.relu, "gelu": ew.gelu, "silu": ew.silu, "tanh": ew.tan
 
 def _rows(x: Tensor) -> Tensor:
     return x if x.ndim == 2 else reshape(x, (-1, x.shape[-1]))
+
+
+@remembered
+def _weight_gradient(g: Tensor, x: Tensor) -> Tensor:
+    """That of linear's weight, from the result's gradient."""
+    return _matmul(matrix_transpose(_rows(g)), _rows(x))
 
 
 def _scaled(x: Tensor, scale: Tensor | None, factor: float) -> Tensor:
