@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -65,17 +64,13 @@ class CallPolicy(Protocol):
 call_policy: ContextVar[CallPolicy | None] = ContextVar("call policy", default=None)
 
 
-@dataclass
 class _State:
     """`special` is true while a pin, the log or a policy (autocast) is active anywhere; the fast roads look at nothing else.
     `log` is true while calls are printed or listened to."""
 
-    special: bool = False
-    log: bool = False
-    printed: bool = False
-    listeners: int = 0
-    pinned: int = 0
-    policies: int = 0
+    def __init__(self) -> None:
+        self.special = self.log = self.printed = False
+        self.listeners = self.pinned = self.policies = 0
 
     def count(self, *, pinned: int = 0, policies: int = 0, listeners: int = 0) -> None:
         """Note pins, policies and listeners that begin (1) or end (-1)."""

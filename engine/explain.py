@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ulpgrad import dispatch, ops
 from ulpgrad.errors import ArgumentError, UlpgradError
@@ -17,8 +16,7 @@ from ulpgrad.ops.common import as_tensor, normalize_axes, normalize_axis, pair
 from ulpgrad.tensor import Tensor
 
 
-@dataclass(frozen=True)
-class Explanation:
+class Explanation(NamedTuple):
     """The verdicts on one call. `taken` names the rung that runs it; printing it shows a table."""
 
     op: Op
@@ -50,7 +48,8 @@ class Explanation:
         wide = max(len(name) for _, name, _ in rows)
         return "\n".join([self.call, *(f"  {mark:<2} {name:<{wide}}  {text}" for mark, name, text in rows)])
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def verdict(choice: Choice) -> str:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -73,8 +72,7 @@ class _Recorder:
         return self.builder.constant(float(t.dtype.decode(gpu.to_host(t.storage)).flat[0]))
 
 
-@dataclass(frozen=True)
-class _Trace:
+class _Trace(NamedTuple):
     """What one run wrote down: the result, and the gradient of each operand (None: zero), if it is such a chain as well."""
 
     builder: Builder

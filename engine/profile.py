@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,7 @@ from ulpgrad.kernels.spec import Op
 MOST_SHOWN = 4  # operands of a call in a line
 
 
-@dataclass(frozen=True)
-class Timed:
+class Timed(NamedTuple):
     """One kernel call.
 
     `operands`: format and shape of each. `seconds`: its own, those of calls that it made apart. `flops`, `bytes`, `written`:
@@ -36,8 +35,7 @@ class Timed:
     counted: tuple[Format, ...]
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """All calls of a profile with the same op, rung and operands."""
 
     calls: tuple[Timed, ...]

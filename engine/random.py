@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import operator
-import threading
+from _thread import allocate_lock  # the whole of `threading` takes as long to import as ten modules of ours
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
@@ -57,7 +57,7 @@ class Generator:
     """
 
     def __init__(self, seed: int = 0, position: int = 0) -> None:
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._seed = _whole("Generator", "seed", seed, 64)
         self._position = _whole("Generator", "position", position, 128)
 

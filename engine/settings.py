@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -57,6 +56,8 @@ def cache_folder(kind: str) -> Path:
 
 @cache
 def _writable(folder: Path) -> Path:
+    import tempfile
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

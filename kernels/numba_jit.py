@@ -14,17 +14,15 @@ import importlib
 import os
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ulpgrad import settings
 
 prange = range  # the name kernels use; the real one takes its place when a kernel is compiled
 
 
-@dataclass(frozen=True)
-class PerFormat:
+class PerFormat(NamedTuple):
     """What a name means in a kernel of float32, and in one of float64."""
 
     float32: Any

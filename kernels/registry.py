@@ -10,11 +10,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import pkgutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from ulpgrad.errors import KernelError
 from ulpgrad.formats import Array, Family, Format, compute_format
@@ -27,8 +25,7 @@ ROADS = {"native": ("native",), "numba": ("numba",), "cupy": ("cuda",), "cuda": 
          "triton": ("cuda", "triton")}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """What selection sees of a call."""
 
     op: Op
@@ -41,8 +38,7 @@ class Request:
         return Request(self.op, self.device, formats, self.arrays, self.params)
 
 
-@dataclass(frozen=True)
-class Rung:
+class Rung(NamedTuple):
     """One kernel of an op: a pure function over raw arrays, and what it can take.
 
     `run(*arrays, **params)` returns new arrays. With `build`, `run` is instead called once per selection with the Request
@@ -162,6 +158,8 @@ def _kept(formats: Sequence[Format]) -> Sequence[Format]:
 @cache
 def scan(family: str, device: str) -> None:
     """Import the rungs of a family's folder that run on a device."""
+    import pkgutil
+
     package = importlib.import_module(f"ulpgrad.kernels.{family}")
     for info in pkgutil.iter_modules(package.__path__):
         road = info.name.split("_")[0]
@@ -174,6 +172,8 @@ def scan(family: str, device: str) -> None:
 @cache
 def families() -> tuple[str, ...]:
     """Names of all families: the folders of `kernels` that have a spec."""
+    import pkgutil
+
     import ulpgrad.kernels as root
 
     return tuple(
@@ -206,8 +206,7 @@ def ladder(op: Op, device: str = "cpu") -> list[Rung]:
     return [r for r in _rungs[op.name] if r.device == device]
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """One rung's verdict on a call, for `explain`."""
 
     rung: Rung

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from ulpgrad.errors import FormatError
 from ulpgrad.formats import ALL, Array, Format
@@ -14,12 +15,11 @@ Arrays = Sequence[Array | None]
 ResultRule = Callable[..., "Format | tuple[Format, ...]"]
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """One example call: exact values (float64, integer or bool arrays; None for an absent operand) and parameters."""
 
     arrays: tuple[Array | None, ...]
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = MappingProxyType({})
     name: str = ""
 
 
@@ -34,7 +34,7 @@ def first(*formats: Format | None, **_: Any) -> Format:
     return formats[0]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Op:
     """One operation: what is right, what it takes, what it costs.
 

@@ -7,7 +7,7 @@ to-odd is von Neumann's, after which rounding once more is as good as rounding o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,7 @@ ROUNDINGS = ("nearest_even", "nearest_away", "toward_zero", "up", "down", "to_od
 RANDOM_BITS = 24  # of a stochastic rounding unless told otherwise: a float32's worth
 
 
-@dataclass(frozen=True)
-class Random:
+class Random(NamedTuple):
     """What stochastic rounding draws from: uint32 words of the shape of the values, of which the upper `bits` count."""
 
     words: Array

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ulpgrad.device import CPU, Device, as_device
 from ulpgrad.errors import ArgumentError, FormatError
@@ -48,8 +47,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 STANDARD = tuple(as_format(name) for name in ("bool", *KINDS["integral"], "float32", "float64"))
 
 
-@dataclass(frozen=True)
-class FloatInfo:
+class FloatInfo(NamedTuple):
     """What `finfo` returns: Python numbers, exact."""
 
     bits: int
@@ -60,8 +58,7 @@ class FloatInfo:
     dtype: Format
 
 
-@dataclass(frozen=True)
-class IntegerInfo:
+class IntegerInfo(NamedTuple):
     """What `iinfo` returns."""
 
     bits: int

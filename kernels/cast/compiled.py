@@ -58,7 +58,7 @@ def _from_table(source: Float, target: Float) -> Converter | None:
 def _to_codes(source: Float, target: Float, isa: str) -> Converter | None:
     if target in USUAL or float_refusal(target) is not None:
         return None
-    known = native.module().FloatGrid(**vars(grid(target)))
+    known = native.module().FloatGrid(**grid(target)._asdict())
     loop: Converter = native.module().float_converter(known, source is float64, target.itemsize, isa)
     return loop if target.nan_code is not None else _without_nan(loop, target)
 

@@ -62,8 +62,7 @@ def evaluate(row: Row) -> Callable[..., Any]:
         return by_choice(row.choice, {
             value: reference.evaluator(formula, names, reference.FUNCTIONS) for value, formula in row.variants.items()
         })  # fmt: skip
-    formula = reference.evaluator(row.formula, names, reference.FUNCTIONS)
-    return lambda *arrays, **params: formula(*arrays, **params)
+    return reference.evaluator(row.formula, names, reference.FUNCTIONS)
 
 
 def _clip(x: Array, low: Array | None, high: Array | None) -> Any:

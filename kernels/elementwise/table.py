@@ -6,12 +6,11 @@ Standard library only: setup.py reads it to generate the C++ loops.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One op.
 
     - `operands`: their names. A name that ends in "?" may be absent.
@@ -33,7 +32,7 @@ class Row:
     gives: str = "same"
     params: tuple[str, ...] = ()
     choice: str = ""
-    variants: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    variants: Mapping[str, str] = MappingProxyType({})
     on_integers: str = ""
     ulps: float = 0.5
     magnitude: str | Mapping[str, str] = ""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ulpgrad.kernels.elementwise.table import ROWS
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One op: the values it reads and its parameters."""
 
     op: str
@@ -24,7 +23,7 @@ class Step:
         return row.formulas().get(f"{row.name}_{params[row.choice]}" if row.choice else row.name, "")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Chain:
     """`steps` on `operands` values and `constants`; `results` are the values that are given back, each that of a step.
 

@@ -15,7 +15,7 @@ from ulpgrad.kernels.quantize.grid import float_refusal, grid, options
 @cache
 def native_grid(form: Float, rounding: str, overflow: str | None, subnormals: bool) -> Any:
     """The grid of a format under these options as the C++ functions take it."""
-    return native.module().FloatGrid(**vars(grid(form, rounding, overflow, subnormals)))
+    return native.module().FloatGrid(**grid(form, rounding, overflow, subnormals)._asdict())
 
 
 def tally(x: Array, form: Float, rounding: str, subnormals: bool, key: int, counter: int, random_bits: int) -> Any:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,8 +15,7 @@ BEYOND = float(np.finfo(np.float64).max)
 MODE = {name: i for i, name in enumerate(ROUNDINGS)}  # as csrc/cpu/quantize.h numbers them
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(NamedTuple):
     """A float as rounding sees it: fields as in csrc/cpu/quantize.h. Pairs go by the sign of what they come from."""
 
     mantissa_bits: int
