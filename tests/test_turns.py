@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("typer", reason="the command line needs the extra `lab`")
 from typer.testing import CliRunner
 
-from ulpgrad.bench.suite import paired, turns, version
+from ulpgrad.bench.suite import compared, paired, turns, version
 from ulpgrad.bench.suite.cells import Cell
 from ulpgrad.bench.suite.compare import in_turns
 from ulpgrad.bench.suite.process import Died
@@ -58,6 +58,9 @@ def test_moods_of_the_machine_cancel_and_a_fifth_is_found() -> None:
     pair = drawn(1, 30, 10, 1.2)
     found = in_turns(pair)
     assert len(found.of("slower")) == 30
+    calm = compared.in_short(in_turns(drawn(1, 30, 10, noise=0.005)))
+    assert "In 30 of them a change by a factor of 1.1 could not have been missed." in calm[1]
+    assert len(calm) == 2
     assert all(c.ratio == pytest.approx(1.2, rel=0.05) and c.needed < 1.1 for c in found.changes)
     assert len(in_turns(replace(pair, before=pair.after, after=pair.before)).of("faster")) == 30
 
@@ -94,6 +97,13 @@ def test_a_version_that_was_slow_enough_for_one_sample_a_turn() -> None:
     new = Time.of([1.5] * turns.TURNS)
     assert paired.differences(old, new, turns.TURNS) == pytest.approx([math.log(1.5)])
     assert paired.interval([0.1], 1) == (0.1, math.inf)
+
+
+def test_one_process_far_off_is_not_believed() -> None:
+    rounds = [0.18 + 0.01 * (i % 3) for i in range(20)]
+    change, reach = paired.interval([*rounds, 0.9], 10)
+    assert change == pytest.approx(0.19, abs=0.01)
+    assert reach < 0.02
 
 
 class Scripted:

@@ -56,7 +56,7 @@ Verdict = Literal["slower", "faster", "unsure", "none"]
 @dataclass(frozen=True)
 class Change:
     """A row that both runs measured. `ratio`: time after over time before, the machine's shift taken out; `noise`: one standard
-    error of its logarithm; `needed`: the factor beyond which it is a difference."""
+    error of its logarithm, of versions in turns the reach of its interval; `needed`: the factor beyond which it differs."""
 
     before: Row
     after: Row

@@ -11,7 +11,7 @@ from ulpgrad.bench import report
 from ulpgrad.bench.lab.plots import FAINT, INK, colour
 from ulpgrad.bench.report import Entry
 from ulpgrad.bench.suite import charts, page, view
-from ulpgrad.bench.suite.compare import LEAST, Change, Comparison, Verdict
+from ulpgrad.bench.suite.compare import Change, Comparison, Verdict
 from ulpgrad.bench.suite.record import Record
 from ulpgrad.bench.suite.sections import FIGURES, duration, kernel
 from ulpgrad.bench.suite.tables import Figure, Section, Table, Value
@@ -88,7 +88,7 @@ def in_short(found: Comparison) -> list[str]:
 
 def _in_turns(found: Comparison, find: float) -> list[str]:
     """How sure the verdicts on versions that were measured in turns are."""
-    noisy = [c for c in found.changes if math.log(c.needed) > max(math.log(find) / 2, math.log1p(LEAST))]
+    noisy = [c for c in found.changes if c.noise > math.log(find) / 2]
     told = [
         "Measured in turns, milliseconds apart: with a chance of 1 % any of these rows is accused although nothing changed. "
         f"In {len(found.changes) - len(noisy)} of them a change by a factor of {find:g} could not have been missed."

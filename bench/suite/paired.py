@@ -3,7 +3,8 @@
 A round has a process of each version, which take samples of a cell in turns of a few milliseconds: before, after, after, before,
 and so on. Whatever the machine does for longer than that, it does to both. A turn is known by its shortest sample, two
 neighbouring turns by the logarithm of their ratio, a round by the median of those. What is left to chance then is what a process
-has by chance: where its memory lies. So the rounds are what is counted: their mean, with Student's interval, is the change.
+has by chance: where its memory lies. So the rounds are what is counted: their mean, with Student's interval, is the change. Of
+many rounds the mean is trimmed, and the ends count as their neighbours (Yuen 1974): one process in twenty may be far off.
 
 The interval is that of all rows together: with a chance of CHANCE even one of them lies outside its own (Bonferroni).
 """
@@ -18,6 +19,7 @@ from ulpgrad.bench.suite.record import Time
 
 CHANCE = 0.01  # that one of the rows of a comparison is accused although nothing changed
 FEWEST = 6  # rounds before an interval is believed
+MANY, TRIMMED = 12, 6  # rounds from which the ends are trimmed, a sixth of them on either side
 
 
 def differences(before: Time, after: Time, turns: int) -> list[float]:
@@ -38,10 +40,14 @@ def _shortest(samples: Sequence[float], turns: int, each: int) -> list[float]:
 
 def interval(found: Sequence[float], rows: int) -> tuple[float, float]:
     """The change that rounds show, and how far it may be from the truth; infinity of too few."""
-    if len(found) < FEWEST:
+    count = len(found)
+    if count < FEWEST:
         return (statistics.fmean(found) if found else 0.0), math.inf
-    error = statistics.stdev(found) / math.sqrt(len(found))
-    return statistics.fmean(found), error * student(len(found) - 1, CHANCE / rows)
+    ends = count // TRIMMED if count >= MANY else 0
+    ordered = sorted(found)
+    kept = ordered[ends : count - ends]
+    error = statistics.stdev([kept[0]] * ends + kept + [kept[-1]] * ends) * math.sqrt(count) / len(kept)
+    return statistics.fmean(kept), error * student(len(kept) - 1, CHANCE / rows)
 
 
 def student(freedom: int, chance: float) -> float:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ulpgrad.bench.suite.compare import Comparison, compare, in_turns
-from ulpgrad.bench.suite.turns import ROUNDS, Pair, read
+from ulpgrad.bench.suite.turns import FIND, Pair, read
 from ulpgrad.bench.suite.version import ROOT
 from ulpgrad.errors import KernelError
 from ulpgrad.formats import float32
@@ -30,7 +30,12 @@ from ulpgrad.kernels.registry import Request, find, kernel, ladder
 
 OPS = ("matmul", "softmax", "layer_norm", "exp", "sum", "attention")
 FACTOR = 1.2
+ROUNDS = 40  # of a run, at most
 PLANTED = "cpu/planted"
+CALLS, FIRST = (
+    16,
+    4,
+)  # that are let through to learn what they take, and of these the first, whose memory is cold or cached
 COLUMNS = (
     "runs", "comparisons", "rows", "planted", "fine enough", "found", "false", "unsure", "needed, half", "all",
 )  # fmt: skip
@@ -52,6 +57,9 @@ def plant(ops: Sequence[str], factor: float = FACTOR) -> None:
 
 
 def _slowed(run: Callable[..., Any], factor: float) -> Callable[..., Any]:
+    """Waits after each call. Where memory is the limit it catches up meanwhile, and the next call is quicker than usual: of
+    a fifth some 10 to 15 % are left."""
+
     def call(*arrays: Any, **params: Any) -> Any:
         start = time.perf_counter()
         result = run(*arrays, **params)
@@ -122,7 +130,7 @@ def measure(
         if earlier is not None and earlier.after.ended is not None:
             continue
         command = [sys.executable, "-m", "ulpgrad.cli", "bench", "against", str(ROOT), ",".join(OPS), "--threads", str(threads),
-                   "--rounds", str(rounds), "--find", str(FACTOR), "--json", str(path)]  # fmt: skip
+                   "--rounds", str(rounds), "--find", str(FIND), "--json", str(path)]  # fmt: skip
         if ops:
             file = folder / f"{name}.py"
             file.write_text(f"from ulpgrad.bench.suite.trial import plant\n\nplant({ops!r})\n")

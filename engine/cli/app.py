@@ -383,7 +383,7 @@ def bench_trial(
     same: Annotated[int, typer.Option(min=0, help="Runs of the same code, which must not be told apart.")] = 10,
     planted: Annotated[int, typer.Option(min=0, help="Runs with ops a fifth slower, which must be found.")] = 3,
     threads: Annotated[int, typer.Option(min=1, help="Of each run.")] = 1,
-    rounds: Annotated[int, typer.Option(min=6, help="Of each run, at most.")] = 24,
+    rounds: Annotated[int, typer.Option(min=6, help="Of each run, at most.")] = 40,
     json: Json = None,
 ) -> None:
     """Try `against` on this machine: the same code against itself, and against itself with a planted slow-down of a fifth."""
