@@ -1,6 +1,7 @@
 """One thread per plane, and no windows in memory: each output looks at its own place on the image.
 
-Next limit: one value at a time, with a branch for each.
+Where no window reaches beyond the image, a row of windows takes one value of each at a time, without a branch. Next limit:
+elsewhere there is a branch for each value, and none fill vectors.
 """
 
 from __future__ import annotations
@@ -45,6 +46,38 @@ def _max(x: Any, y: Any, indices: Any, kernel: Any, stride: Any, padding: Any, d
                 y[plane, row, column], indices[plane, row, column] = best, place
 
 
+@jit()
+def _larger(x: Any, place: Any, step: Any, y: Any, indices: Any) -> None:
+    """What is known or a line's values, whichever are larger, and their places: without a branch, so that it becomes vectors."""
+    for column in range(len(y)):
+        value, best = x[column], y[column]
+        is_larger = (value > best) | ((value != value) & (best == best))
+        y[column] = value if is_larger else best
+        indices[column] = place + column * step if is_larger else indices[column]
+
+
+@jit(parallel=True)
+def _max_inside(x: Any, y: Any, indices: Any, kernel: Any, stride: Any) -> None:
+    """Where every window lies on the image: a row of them at a time, one value of each."""
+    planes, _, width = x.shape
+    for plane in prange(planes):
+        for row in range(y.shape[1]):
+            line, places, top = y[plane, row], indices[plane, row], row * stride[0]
+            count, step = len(line), stride[1]
+            reach = (count - 1) * step + 1
+            line[:] = x[plane, top, :reach:step]
+            for column in range(count):
+                places[column] = top * width + column * step
+            for i in range(kernel[0]):
+                source = x[plane, top + i]
+                for j in range(kernel[1]):
+                    place = (top + i) * width + j
+                    if step == 1:
+                        _larger(source[j : j + count], place, step, line, places)
+                    else:
+                        _larger(source[j : j + reach : step], place, step, line, places)
+
+
 @jit(parallel=True)
 def _max_gradient(g: Any, indices: Any, out: Any) -> None:
     for plane in prange(g.shape[0]):
@@ -87,7 +120,10 @@ def _avg_gradient(g: Any, out: Any, kernel: Any, stride: Any, padding: Any, incl
 def max_pool2d(x: Array, *, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> tuple[Array, Array]:
     shape = (*x.shape[:2], *output_size(x.shape[2:], kernel_size, stride, padding, dilation))
     y, indices = np.empty(shape, x.dtype), np.empty(shape, np.int64)
-    _max(_planes(x), _planes(y), _planes(indices), kernel_size, stride, padding, dilation)
+    if padding == (0, 0) and dilation == (1, 1):
+        _max_inside(_planes(x), _planes(y), _planes(indices), kernel_size, stride)
+    else:
+        _max(_planes(x), _planes(y), _planes(indices), kernel_size, stride, padding, dilation)
     return y, indices
 
 
