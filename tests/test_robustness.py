@@ -363,3 +363,35 @@ def huge(*shape: int, dtype: Any = np.float32) -> ug.Tensor:
 def test_sizes_whose_product_overflows_are_refused(call: Any, named: str) -> None:
     with pytest.raises(ShapeError, match=named):
         call()
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", [np.float32, np.int8])
+def test_a_stack_too_large_is_refused_before_its_matrices_are_listed(dtype: Any) -> None:
+    """There are as many of them as would fill the memory by themselves."""
+    left, right = huge(2**30, 2**20, 1, dtype=dtype), huge(2**30, 1, 2**20, dtype=dtype)
+    with pytest.raises(ShapeError, match=r"matmul of .*(too big|counted)"):
+        left @ right
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: ug.zeros_like(x),
+        lambda x: ug.randn(2**50),
+        lambda x: ug.concat([x, x]),
+        lambda x: ug.stack([x, x]),
+        lambda x: x.to("bfloat16"),
+        lambda x: x.to("q7.8"),
+        lambda x: x + x,
+        lambda x: ug.softmax(x, 0),
+        lambda x: ug.sort(x),
+        lambda x: ug.cumulative_sum(x),
+        lambda x: ug.conv2d(huge(2**20, 1, 2**15, 2**15), ug.ones((8, 1, 1, 1))),
+        lambda x: ug.scaled_dot_product_attention(huge(1, 1, 2**44, 64), huge(1, 1, 4, 64), huge(1, 1, 4, 64)),
+    ],
+)
+def test_sizes_that_no_machine_holds_raise(call: Any) -> None:
+    """More than an address reaches, and yet no overflow: nothing else is begun before."""
+    with pytest.raises(MemoryError):
+        call(huge(2**50))

@@ -64,12 +64,12 @@ py::array matmul_of(const py::array& given_a, const py::array& given_b, const Fo
   const int64_t da = a.ndim(), db = b.ndim();
   if (da < 2 || db < 2 || a.shape(da - 1) != b.shape(db - 2))
     throw py::value_error("accumulate: inner sizes differ: " + shape_text(a) + " @ " + shape_text(b));
-  std::vector<py::ssize_t> shape = batch_shape(a, b);
-  const std::vector<int64_t> at_a = batch_offsets(a, shape), at_b = batch_offsets(b, shape);
-  const int64_t stack = at_a.size(), m = a.shape(da - 2), k = a.shape(da - 1), n = b.shape(db - 1);
+  const std::vector<py::ssize_t> batch = batch_shape(a, b);
+  const int64_t m = a.shape(da - 2), k = a.shape(da - 1), n = b.shape(db - 1);
   const Accumulation how = checked(format, random, chunk, k);
-  shape.push_back(m), shape.push_back(n);
-  py::array_t<T> out = empty<T>(shape);
+  py::array_t<T> out = empty<T>(result_shape(batch, m, n));
+  const std::vector<int64_t> at_a = batch_offsets(a, batch), at_b = batch_offsets(b, batch);
+  const int64_t stack = at_a.size();
   T* to = out.mutable_data();
   const AccumulateTable& kernels = table<AccumulateTable>(isa);
   AccumulateTask<T> all{{static_cast<const T*>(a.data()), stride<T>(a, da - 2), stride<T>(a, da - 1)},

@@ -7,7 +7,8 @@
 
 namespace ulpgrad {
 
-// Values from the start of operand `x` to its matrix of each batch; axes of size 1 are repeated.
+// Values from the start of operand `x` to its matrix of each batch; axes of size 1 are repeated. The result is made
+// first: where memory cannot hold it, these may be as many.
 inline std::vector<int64_t> batch_offsets(const py::array& x, const std::vector<py::ssize_t>& batch) {
   std::vector<int64_t> offsets{0};
   const int64_t missing = static_cast<int64_t>(batch.size()) - (x.ndim() - 2);
@@ -34,6 +35,11 @@ inline std::vector<py::ssize_t> batch_shape(const py::array& a, const py::array&
     shape[axis] = x == 1 ? y : x;
   }
   return shape;
+}
+
+inline std::vector<py::ssize_t> result_shape(std::vector<py::ssize_t> batch, int64_t m, int64_t n) {
+  batch.push_back(m), batch.push_back(n);
+  return batch;
 }
 
 // The array itself, or a copy where its values are not aligned or not a whole number of values apart (as in the fields

@@ -33,13 +33,13 @@ py::object integer_matmul(const py::array& given_a, const py::array& given_b, co
   const int64_t da = a.ndim(), db = b.ndim();
   if (da < 2 || db < 2 || a.shape(da - 1) != b.shape(db - 2))
     throw py::value_error("integer_matmul: inner sizes differ: " + shape_text(a) + " @ " + shape_text(b));
-  std::vector<py::ssize_t> shape = batch_shape(a, b);
-  const std::vector<int64_t> at_a = batch_offsets(a, shape), at_b = batch_offsets(b, shape);
+  const std::vector<py::ssize_t> batch = batch_shape(a, b);
   g.m = a.shape(da - 2), g.n = b.shape(db - 1), g.k = a.shape(da - 1), g.c_row = g.n;
   g.a_row = a.strides(da - 2) / a.itemsize(), g.a_col = a.strides(da - 1) / a.itemsize();
   g.b_row = b.strides(db - 2) / b.itemsize(), g.b_col = b.strides(db - 1) / b.itemsize();
-  shape.push_back(g.m), shape.push_back(g.n);
+  const std::vector<py::ssize_t> shape = result_shape(batch, g.m, g.n);
   py::array out = accumulator.bits > 32 ? py::array(empty<int64_t>(shape)) : py::array(empty<int32_t>(shape));
+  const std::vector<int64_t> at_a = batch_offsets(a, batch), at_b = batch_offsets(b, batch);
   const char *from_a = static_cast<const char*>(a.data()), *from_b = static_cast<const char*>(b.data());
   char* c = static_cast<char*>(out.mutable_data());
   const int64_t size_a = a.itemsize(), size_b = b.itemsize(), size_c = out.itemsize(), each = g.m * g.n;

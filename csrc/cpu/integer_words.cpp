@@ -29,17 +29,17 @@ WordBlock<T> part(WordBlock<T> x, int64_t begin, int64_t end) {
 
 template <typename T>
 py::array product(const py::array& a, const py::array& b, const WordTable& table) {
-  std::vector<py::ssize_t> shape = batch_shape(a, b);
-  const std::vector<int64_t> at_a = batch_offsets(a, shape), at_b = batch_offsets(b, shape);
+  const std::vector<py::ssize_t> batch = batch_shape(a, b);
   const int64_t da = a.ndim(), db = b.ndim();
   WordBlock<T> x;
   x.m = a.shape(da - 2), x.n = b.shape(db - 1), x.k = a.shape(da - 1);
   x.a_row = stride<T>(a, da - 2), x.a_column = stride<T>(a, da - 1);
   x.b_row = stride<T>(b, db - 2), x.b_column = stride<T>(b, db - 1);
   x.c_row = x.n;
-  shape.push_back(x.m), shape.push_back(x.n);
+  const std::vector<py::ssize_t> shape = result_shape(batch, x.m, x.n);
   py::array out = py::reinterpret_steal<py::array>(
       new_array(py::dtype(a.dtype()).release().ptr(), static_cast<int>(shape.size()), shape.data()).release());
+  const std::vector<int64_t> at_a = batch_offsets(a, batch), at_b = batch_offsets(b, batch);
   const T *from_a = static_cast<const T*>(a.data()), *from_b = static_cast<const T*>(b.data());
   T* c = static_cast<T*>(out.mutable_data());
   {

@@ -66,15 +66,14 @@ py::array matmul_as(const py::array& given_a, const py::array& given_b, Units un
   const int64_t da = a.ndim(), db = b.ndim();
   if (da < 2 || db < 2 || a.shape(da - 1) != b.shape(db - 2))
     throw py::value_error("matmul: inner sizes differ: " + shape_text(a) + " @ " + shape_text(b));
-  std::vector<py::ssize_t> shape = batch_shape(a, b);
-  const std::vector<int64_t> at_a = batch_offsets(a, shape), at_b = batch_offsets(b, shape);
+  const std::vector<py::ssize_t> batch = batch_shape(a, b);
   Gemm<T> g;
   g.m = a.shape(da - 2), g.n = b.shape(db - 1), g.k = a.shape(da - 1);
   g.a_row = stride<T>(a, da - 2), g.a_col = stride<T>(a, da - 1);
   g.b_row = stride<T>(b, db - 2), g.b_col = stride<T>(b, db - 1);
   g.c_row = g.n;
-  shape.push_back(g.m), shape.push_back(g.n);
-  py::array out = empty_of<T>(shape);
+  py::array out = empty_of<T>(result_shape(batch, g.m, g.n));
+  const std::vector<int64_t> at_a = batch_offsets(a, batch), at_b = batch_offsets(b, batch);
   T* c = static_cast<T*>(out.mutable_data());
 
   {
