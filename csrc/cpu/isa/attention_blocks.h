@@ -7,6 +7,7 @@
 #include "attention.h"
 #include "attention_multiply.h"
 #include "cast.h"
+#include "squares_simd.h"
 
 namespace ulpgrad::ULPGRAD_ISA {
 
@@ -103,7 +104,7 @@ struct Blocks {
     }
     for (int64_t i = 0; i < count; ++i) {
       widen(row_of<Stored>(rows, first + i), memory + i * width, size);
-      memset(memory + i * width + size, 0, (width - size) * sizeof(Item));
+      if (width > size) memset(memory + i * width + size, 0, (width - size) * sizeof(Item));
     }
     return {memory, width};
   }
@@ -116,12 +117,22 @@ struct Blocks {
   }
 
   static void transpose_items(const Items& from, int64_t count, int64_t size, Item* to, int64_t columns) {
-    for (int64_t i = 0; i < count; ++i) {
-      const char* const row = static_cast<const char*>(from.data) + i * from.row;
-      for (int64_t p = 0; p < size; ++p) memcpy(to + p * columns + i, row + p * sizeof(Item), sizeof(Item));
-    }
-    for (int64_t p = 0; p < size; ++p) {
-      for (int64_t i = count; i < columns; ++i) to[p * columns + i] = 0;
+    constexpr int lanes = kLanes<Item>;
+    for (int64_t i = 0; i < columns; i += lanes) {
+      for (int64_t p = 0; p < size; p += lanes) {
+        const int64_t rows = least(lanes, count - i), wide = least(lanes, size - p);
+        Vec<Item> square[lanes];
+#pragma GCC unroll 16
+        for (int r = 0; r < lanes; ++r) {
+          square[r] = Vec<Item>{};
+          if (r < rows) square[r] = load_some(from.template row_of<Item>(i + r) + p, wide);
+        }
+        ulpgrad::ULPGRAD_ISA::transpose<Item>(square);
+#pragma GCC unroll 16
+        for (int c = 0; c < lanes; ++c) {
+          if (c < wide) store(to + (p + c) * columns + i, square[c]);
+        }
+      }
     }
   }
 };

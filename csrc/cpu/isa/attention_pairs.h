@@ -88,7 +88,7 @@ struct Blocks<Bfloat16, Pairs> {
       } else {
         for (int64_t p = 0; p < size; ++p) to[p] = even[p];
       }
-      memset(to + size, 0, (width - size) * sizeof(Item));
+      if (width > size) memset(to + size, 0, (width - size) * sizeof(Item));
     }
     return {memory, width};
   }
