@@ -198,6 +198,19 @@ def _check_classes(name: str, target: Tensor, classes: int, ignore_index: int) -
         spec.validate(name, target.storage, classes, ignore_index)
 
 
+def _all_count(target: Tensor, classes: int, ignore_index: int) -> bool:
+    """Whether every target is a class, and none is ignored: two looks at the host's memory, the common case."""
+    positions = target.storage
+    if positions.__class__ is not np.ndarray or not positions.size or 0 <= ignore_index < classes:
+        return False
+    return bool(positions.min() >= 0 and positions.max() < classes)
+
+
+def _chosen_losses(rows: Tensor, classes: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """-rows[i, classes[i]]."""
+    return -reshape(take_along_axis(rows, reshape(classes, (-1, 1)), axis=1), shape)
+
+
 @whole
 def nll_loss(
     log_probabilities: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean"
@@ -207,6 +220,8 @@ def nll_loss(
     rows, classes = _rows("nll_loss", x, target)
     weight = _class_weights("nll_loss", weight, rows.shape[1], rows)
     rows, weight = prepared("nll_loss", rows, weight)
+    if weight is None and _all_count(classes, rows.shape[1], ignore_index):
+        return reduced("nll_loss", _chosen_losses(rows, classes, target.shape), reduction)
     _check_classes("nll_loss", classes, rows.shape[1], ignore_index)
     valid, weights = _weights_of(weight, classes, ignore_index, rows)
     chosen = reshape(take_along_axis(rows, reshape(valid, (-1, 1)), axis=1), (-1,))
