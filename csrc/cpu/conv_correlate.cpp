@@ -274,13 +274,15 @@ bool by_tiles(const Correlation<S>& c, Isa isa, void (*run)(const ConvRow<Wide<S
   const int64_t most_spans =
       std::clamp<int64_t>(kStackBytes / plane_bytes, 1, std::max<int64_t>(1, planes.spans() * c.groups / useful));
   const int64_t stack = padded * k * static_cast<int64_t>(sizeof(U)) > kWeightBytes ? most_spans : 1;
-  const int64_t stacks = ceil_div(planes.spans(), stack);
+  const int64_t needed = ceil_div(planes.spans(), stack);
+  const int64_t stacks = stack > 1 ? std::min(round_up(needed, useful), planes.spans()) : needed;  // as many for each
   const int64_t shares = stack > 1 && stacks * c.groups >= useful ? 1 : 4 * useful / (stacks * c.groups);
   const int64_t parts = std::clamp<int64_t>(useful > 1 ? shares : 1, 1, count);
   const int64_t tasks = stacks * c.groups * parts;
   allocating_tasks(tasks, useful_threads(c.products(), tasks), [&](int64_t task) {
-    const int64_t part = task % parts, group = task / parts % c.groups, first_span = task / parts / c.groups * stack;
-    const int64_t spans = std::min(stack, planes.spans() - first_span);
+    const int64_t part = task % parts, group = task / parts % c.groups, index = task / parts / c.groups;
+    const int64_t first_span = index * planes.spans() / stacks;
+    const int64_t spans = (index + 1) * planes.spans() / stacks - first_span;
     const int64_t held = planes.span_positions() * spans, row = planes.span_columns() + lanes;
     char* const memory = static_cast<char*>(
         scratch(Slot::caller, spans * plane_bytes + (held + 3 * row) * 4 * lanes * static_cast<int64_t>(sizeof(T))));

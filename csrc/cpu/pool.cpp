@@ -4,17 +4,16 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 
-#include "bind.h"
+#include "bind_floats.h"
+#include "conv_geometry.h"
+#include "pool_pixels.h"
 #include "scratch.h"
 #include "threads.h"
 
 namespace ulpgrad {
 namespace {
-
-using Pair = std::array<int64_t, 2>;
 
 constexpr int64_t kGrain = 1 << 15;  // values looked at that are worth a thread
 
@@ -45,92 +44,163 @@ int64_t grain(const PoolGeometry& p) {
 }
 
 template <typename T>
-py::object max_pool2d_of(const py::array& x, Pair kernel, Pair stride, Pair padding, Pair dilation, Isa isa) {
-  const T* const from = contiguous<T>(x, "x");
-  const PoolGeometry p = checked({x.shape(2), x.shape(3)}, kernel, stride, padding, dilation, false);
-  py::array_t<T> y = empty<T>({x.shape(0), x.shape(1), p.rows, p.columns});
-  py::array_t<int64_t> indices = empty<int64_t>({x.shape(0), x.shape(1), p.rows, p.columns});
-  const int64_t planes = x.shape(0) * x.shape(1), size = p.rows * p.columns;
-  T* const to = y.mutable_data();
-  int64_t* const places = indices.mutable_data();
+const PixelImages<T> pixels_of(const py::array& a) {
+  const Images<const T> seen = images_of<T>(a);
+  return {seen.data, a.shape(0), a.shape(1), seen.image, seen.row, seen.column};
+}
+
+// Whether an array's channels lie side by side, as empty_images() has it.
+bool lies_last(const py::array& a) {
+  return a.strides(1) == a.itemsize() && a.shape(1) > 1 && !(a.flags() & py::array::c_style);
+}
+
+// Memory order [n, c, h, w], or [n, h, w, c] with `last`; copied if it does not lie so.
+py::array laid(const py::array& a, bool last) {
+  const auto contiguous = [](const py::object& x) {
+    const py::array found = py::array::ensure(x, py::array::c_style);
+    if (!found) throw std::bad_alloc();
+    return found;
+  };
+  if (!last) return contiguous(a);
+  return py::array(contiguous(a.attr("transpose")(0, 2, 3, 1)).attr("transpose")(0, 3, 1, 2));
+}
+
+// Calls body(values, room for results) with a plane's values in float32 where they are 16-bit floats, and rounds what
+// it puts there.
+template <typename S, typename Body>
+void widened(const S* from, int64_t n, S* to, int64_t m, Isa isa, const Body& body) {
+  if constexpr (std::is_same_v<S, Wide<S>>) {
+    body(from, to);
+  } else {
+    const CastTable& casts = table<CastTable>(isa);
+    float* const x = static_cast<float*>(scratch(Slot::caller, static_cast<size_t>(n + m) * sizeof(float)));
+    (std::is_same_v<S, Bfloat16> ? casts.b_s : casts.h_s)(from, x, n);
+    body(x, x + n);
+    (std::is_same_v<S, Bfloat16> ? casts.s_b : casts.s_h)(x + n, to, m);
+  }
+}
+
+template <typename S>
+py::object max_pool2d_of(const py::array& given, const PoolGeometry& p, Isa isa) {
+  const bool last = lies_last(given);
+  const py::array x = last ? given : laid(given, false);
+  py::array y = empty_images(x, x.dtype(), x.shape(0), x.shape(1), p.rows, p.columns);
+  py::array indices = empty_images(x, py::dtype::of<int64_t>(), x.shape(0), x.shape(1), p.rows, p.columns);
+  const PixelImages<S> images = pixels_of<S>(x);
+  const int64_t planes = x.shape(0) * x.shape(1), size = p.rows * p.columns, values = p.height * p.width;
+  S* const to = data_of<S>(y);
+  int64_t* const places = data_of<int64_t>(indices);
   {
     py::gil_scoped_release release;
-    parallel_for(planes, grain(p), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        kernels(isa, T()).max(p, from + i * p.height * p.width, to + i * size, places + i * size);
-    });
+    if (last) {
+      max_pool_pixels(images, p, to, places, isa);
+    } else {
+      parallel_for(planes, grain(p), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          widened(images.data + i * values, values, to + i * size, size, isa,
+                  [&](const auto* from, auto* sums) { kernels(isa, Wide<S>()).max(p, from, sums, places + i * size); });
+        }
+      });
+    }
   }
   return py::make_tuple(y, indices);
 }
 
+// Gradients of one plane to where the largest values were; whether all places are in it.
 template <typename T>
-py::object max_pool2d_gradient_of(const py::array& g, const py::array& indices, Pair size) {
-  const T* const from = contiguous<T>(g, "g");
-  const int64_t* const places = contiguous<int64_t>(indices, "indices");
-  expect_shape(indices, {g.shape(0), g.shape(1), g.shape(2), g.shape(3)}, "indices");
+bool scatter(const T* g, const int64_t* places, int64_t count, T* dx, int64_t size) {
+  bool inside = true;
+  std::fill(dx, dx + size, T(0));
+  for (int64_t i = 0; i < count; ++i) {
+    const uint64_t place = static_cast<uint64_t>(places[i]);
+    if (place < static_cast<uint64_t>(size)) {
+      dx[place] += g[i];
+    } else {
+      inside = false;
+    }
+  }
+  return inside;
+}
+
+template <typename S>
+py::object max_pool2d_gradient_of(const py::array& given, const py::array& given_places, Pair size, Isa isa) {
+  expect_type<int64_t>(given_places, "indices");
+  expect_shape(given_places, {given.shape(0), given.shape(1), given.shape(2), given.shape(3)}, "indices");
   if (size[0] < 0 || size[1] < 0) throw py::value_error("max_pool2d_gradient: expected a size that is not negative");
-  py::array_t<T> dx = empty<T>({g.shape(0), g.shape(1), size[0], size[1]});
-  T* const to = dx.mutable_data();
+  const bool last = lies_last(given_places);
+  const py::array g = laid(given, last), indices = laid(given_places, last);
+  py::array dx = empty_images(indices, g.dtype(), g.shape(0), g.shape(1), size[0], size[1]);
+  const PixelImages<S> images = pixels_of<S>(g);
+  const int64_t* const places = static_cast<const int64_t*>(indices.data());
   const int64_t planes = g.shape(0) * g.shape(1), count = g.shape(2) * g.shape(3), values = size[0] * size[1];
-  std::atomic<bool> outside{false};
+  S* const to = data_of<S>(dx);
+  std::atomic<bool> inside{true};
   {
     py::gil_scoped_release release;
-    parallel_for(planes, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, values + count)),
-                 [&](int64_t begin, int64_t end) {
-                   bool wrong = false;
-                   for (int64_t plane = begin; plane < end; ++plane) {
-                     T* const at = to + plane * values;
-                     std::fill(at, at + values, T(0));
-                     for (int64_t i = plane * count; i < (plane + 1) * count; ++i) {
-                       const uint64_t place = static_cast<uint64_t>(places[i]);
-                       if (place < static_cast<uint64_t>(values)) {
-                         at[place] += from[i];
-                       } else {
-                         wrong = true;
-                       }
-                     }
-                   }
-                   if (wrong) outside = true;
-                 });
+    if (last) {
+      inside = max_pool_pixels_gradient(images, places, count, values, to, isa);
+    } else {
+      const int64_t each = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, values + count));
+      parallel_for(planes, each, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          widened(images.data + i * count, count, to + i * values, values, isa, [&](const auto* from, auto* sums) {
+            if (!scatter(from, places + i * count, count, sums, values)) inside = false;
+          });
+        }
+      });
+    }
   }
-  if (outside) throw py::index_error("max_pool2d_gradient: an index is outside the image");
+  if (!inside) throw py::index_error("max_pool2d_gradient: an index is outside the image");
   return std::move(dx);
 }
 
-template <typename T>
-py::object avg_pool2d_of(const py::array& x, Pair kernel, Pair stride, Pair padding, bool include_padding, Isa isa) {
-  const T* const from = contiguous<T>(x, "x");
-  const PoolGeometry p = checked({x.shape(2), x.shape(3)}, kernel, stride, padding, {1, 1}, include_padding);
-  py::array_t<T> y = empty<T>({x.shape(0), x.shape(1), p.rows, p.columns});
-  T* const to = y.mutable_data();
-  const int64_t planes = x.shape(0) * x.shape(1);
+template <typename S>
+py::object avg_pool2d_of(const py::array& given, const PoolGeometry& p, Isa isa) {
+  const bool last = lies_last(given);
+  const py::array x = last ? given : laid(given, false);
+  py::array y = empty_images(x, x.dtype(), x.shape(0), x.shape(1), p.rows, p.columns);
+  const PixelImages<S> images = pixels_of<S>(x);
+  const int64_t planes = x.shape(0) * x.shape(1), size = p.rows * p.columns, values = p.height * p.width;
+  S* const to = data_of<S>(y);
   {
     py::gil_scoped_release release;
-    parallel_for(planes, grain(p), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        kernels(isa, T()).avg(p, from + i * p.height * p.width, to + i * p.rows * p.columns);
-    });
+    if (last) {
+      avg_pool_pixels(images, p, to, isa);
+    } else {
+      parallel_for(planes, grain(p), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          widened(images.data + i * values, values, to + i * size, size, isa,
+                  [&](const auto* from, auto* sums) { kernels(isa, Wide<S>()).avg(p, from, sums); });
+        }
+      });
+    }
   }
   return std::move(y);
 }
 
-template <typename T>
-py::object avg_pool2d_gradient_of(const py::array& g, Pair size, Pair kernel, Pair stride, Pair padding,
-                                  bool include_padding, Isa isa) {
-  const T* const from = contiguous<T>(g, "g");
-  const PoolGeometry p = checked(size, kernel, stride, padding, {1, 1}, include_padding);
-  expect_shape(g, {-1, -1, p.rows, p.columns}, "g");
-  py::array_t<T> dx = empty<T>({g.shape(0), g.shape(1), size[0], size[1]});
-  T* const to = dx.mutable_data();
-  const int64_t planes = g.shape(0) * g.shape(1), values = size[0] * size[1];
+template <typename S>
+py::object avg_pool2d_gradient_of(const py::array& given, const PoolGeometry& p, Isa isa) {
+  expect_shape(given, {-1, -1, p.rows, p.columns}, "g");
+  const bool last = lies_last(given);
+  const py::array g = last ? given : laid(given, false);
+  py::array dx = empty_images(g, g.dtype(), g.shape(0), g.shape(1), p.height, p.width);
+  const PixelImages<S> images = pixels_of<S>(g);
+  const int64_t planes = g.shape(0) * g.shape(1), size = p.rows * p.columns, values = p.height * p.width;
+  S* const to = data_of<S>(dx);
   {
     py::gil_scoped_release release;
-    parallel_for(planes, grain(p), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        std::fill(to + i * values, to + (i + 1) * values, T(0));
-        kernels(isa, T()).avg_gradient(p, from + i * p.rows * p.columns, to + i * values);
-      }
-    });
+    if (last) {
+      avg_pool_pixels_gradient(images, p, to, isa);
+    } else {
+      parallel_for(planes, grain(p), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          widened(images.data + i * size, size, to + i * values, values, isa, [&](const auto* from, auto* sums) {
+            std::fill(sums, sums + values, Wide<S>(0));
+            kernels(isa, Wide<S>()).avg_gradient(p, from, sums);
+          });
+        }
+      });
+    }
   }
   return std::move(dx);
 }
@@ -170,45 +240,44 @@ py::object integer_pool(const py::array& x, const PoolGeometry& p, bool mean, in
   return integer_pool_of(x, p, mean, padding_value, even, kernels.s16);
 }
 
-bool holds_doubles(const py::array& a) { return py::isinstance<py::array_t<double>>(a); }
-
 void bind_pool(py::module_& m) {
   m.def(
       "max_pool2d",
       [](const py::array& x, Pair kernel, Pair stride, Pair padding, Pair dilation, const char* isa) {
         expect_ndim(x, 4, "x");
-        const auto run = holds_doubles(x) ? max_pool2d_of<double> : max_pool2d_of<float>;
-        return run(x, kernel, stride, padding, dilation, isa_named(isa));
+        const PoolGeometry p = checked({x.shape(2), x.shape(3)}, kernel, stride, padding, dilation, false);
+        return with_type(x, "x", [&](auto s) { return max_pool2d_of<decltype(s)>(x, p, isa_named(isa)); });
       },
-      "Maximum of each window of C-contiguous images, and its place.", py::arg("x"), py::kw_only(),
-      py::arg("kernel_size"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("isa") = "");
+      "Maximum of each window of images, and its place; both lie as x does, in any strides.", py::arg("x"),
+      py::kw_only(), py::arg("kernel_size"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
+      py::arg("isa") = "");
   m.def(
       "max_pool2d_gradient",
-      [](const py::array& g, const py::array& indices, Pair size) {
+      [](const py::array& g, const py::array& indices, Pair size, const char* isa) {
         expect_ndim(g, 4, "g");
-        return holds_doubles(g) ? max_pool2d_gradient_of<double>(g, indices, size)
-                                : max_pool2d_gradient_of<float>(g, indices, size);
+        return with_type(g, "g",
+                         [&](auto s) { return max_pool2d_gradient_of<decltype(s)>(g, indices, size, isa_named(isa)); });
       },
-      "Gradient of max_pool2d; IndexError for an index outside the image.", py::arg("g"), py::arg("indices"),
-      py::kw_only(), py::arg("size"));
+      "Gradient of max_pool2d, which lies as the indices do; IndexError for an index outside the image.", py::arg("g"),
+      py::arg("indices"), py::kw_only(), py::arg("size"), py::arg("isa") = "");
   m.def(
       "avg_pool2d",
       [](const py::array& x, Pair kernel, Pair stride, Pair padding, bool include, const char* isa) {
         expect_ndim(x, 4, "x");
-        const auto run = holds_doubles(x) ? avg_pool2d_of<double> : avg_pool2d_of<float>;
-        return run(x, kernel, stride, padding, include, isa_named(isa));
+        const PoolGeometry p = checked({x.shape(2), x.shape(3)}, kernel, stride, padding, {1, 1}, include);
+        return with_type(x, "x", [&](auto s) { return avg_pool2d_of<decltype(s)>(x, p, isa_named(isa)); });
       },
-      "Mean of each window of C-contiguous images.", py::arg("x"), py::kw_only(), py::arg("kernel_size"),
-      py::arg("stride"), py::arg("padding"), py::arg("count_include_pad"), py::arg("isa") = "");
+      "Mean of each window of images, in any strides; it lies as x does.", py::arg("x"), py::kw_only(),
+      py::arg("kernel_size"), py::arg("stride"), py::arg("padding"), py::arg("count_include_pad"), py::arg("isa") = "");
   m.def(
       "avg_pool2d_gradient",
       [](const py::array& g, Pair size, Pair kernel, Pair stride, Pair padding, bool include, const char* isa) {
         expect_ndim(g, 4, "g");
-        const auto run = holds_doubles(g) ? avg_pool2d_gradient_of<double> : avg_pool2d_gradient_of<float>;
-        return run(g, size, kernel, stride, padding, include, isa_named(isa));
+        const PoolGeometry p = checked(size, kernel, stride, padding, {1, 1}, include);
+        return with_type(g, "g", [&](auto s) { return avg_pool2d_gradient_of<decltype(s)>(g, p, isa_named(isa)); });
       },
-      "Gradient of avg_pool2d.", py::arg("g"), py::kw_only(), py::arg("size"), py::arg("kernel_size"),
-      py::arg("stride"), py::arg("padding"), py::arg("count_include_pad"), py::arg("isa") = "");
+      "Gradient of avg_pool2d, which lies as g does.", py::arg("g"), py::kw_only(), py::arg("size"),
+      py::arg("kernel_size"), py::arg("stride"), py::arg("padding"), py::arg("count_include_pad"), py::arg("isa") = "");
   m.def(
       "integer_max_pool2d",
       [](const py::array& x, Pair kernel, Pair stride, Pair padding, Pair dilation, const char* isa) {

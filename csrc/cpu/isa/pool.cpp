@@ -24,6 +24,9 @@ ULPGRAD_INLINE void for_taps(const PoolGeometry& p, int64_t row, const Body& bod
   }
 }
 
+// Whether all windows are divided by the same number.
+ULPGRAD_INLINE bool is_even(const PoolGeometry& p) { return p.include_padding || !(p.padding[0] || p.padding[1]); }
+
 // What the sum of a window is divided by.
 ULPGRAD_INLINE int64_t count(const PoolGeometry& p, int64_t row, int64_t column) {
   if (p.include_padding) return p.kernel[0] * p.kernel[1];
@@ -32,26 +35,72 @@ ULPGRAD_INLINE int64_t count(const PoolGeometry& p, int64_t row, int64_t column)
          (end_inside(left, 1, p.kernel[1], p.width) - first_inside(left, 1));
 }
 
+// Whether windows are runs of whole rows.
+ULPGRAD_INLINE bool is_whole_rows(const PoolGeometry& p) {
+  return p.columns == 1 && p.kernel[1] == p.width && !p.padding[0] && !p.padding[1];
+}
+
+// The sum of n neighbours.
+template <typename T>
+ULPGRAD_INLINE T run_sum(const T* x, int64_t n) {
+  Vec<T> sums{};
+  int64_t i = 0;
+  for (; i + kLanes<T> <= n; i += kLanes<T>) sums += load(x + i);
+  return sum<T>(sums + load_some(x + i, n - i));
+}
+
 template <typename T>
 static void avg(const PoolGeometry& p, const T* x, T* y) {
+  if (is_whole_rows(p)) {
+    const int64_t n = p.kernel[0] * p.width;
+    for (int64_t row = 0; row < p.rows; ++row) y[row] = run_sum(x + row * p.stride[0] * p.width, n) / static_cast<T>(n);
+    return;
+  }
   for (int64_t row = 0; row < p.rows; ++row, y += p.columns) {
     T* const __restrict sum = y;
     for (int64_t i = 0; i < p.columns; ++i) sum[i] = 0;
     for_taps(p, row, [&](int64_t h, int64_t left, int64_t begin, int64_t end) {
       const T* const from = x + h * p.width + left;
-      for (int64_t i = begin; i < end; ++i) sum[i] += from[i * p.stride[1]];
+      if (p.stride[1] == 2) {
+        for (int64_t i = begin; i < end; ++i) sum[i] += from[2 * i];
+      } else {
+        for (int64_t i = begin; i < end; ++i) sum[i] += from[i * p.stride[1]];
+      }
     });
-    for (int64_t i = 0; i < p.columns; ++i) sum[i] /= static_cast<T>(count(p, row, i));
+    if (is_even(p)) {
+      const T all = static_cast<T>(p.kernel[0] * p.kernel[1]);
+      for (int64_t i = 0; i < p.columns; ++i) sum[i] /= all;
+    } else {
+      for (int64_t i = 0; i < p.columns; ++i) sum[i] /= static_cast<T>(count(p, row, i));
+    }
   }
 }
 
 template <typename T>
 static void avg_gradient(const PoolGeometry& p, const T* g, T* dx) {
+  if (is_whole_rows(p)) {
+    const int64_t n = p.kernel[0] * p.width;
+    for (int64_t row = 0; row < p.rows; ++row) {
+      const T share = g[row] / static_cast<T>(n);
+      T* const to = dx + row * p.stride[0] * p.width;
+      for (int64_t i = 0; i < n; ++i) to[i] += share;
+    }
+    return;
+  }
+  constexpr int64_t some = 128;  // outputs whose shares are worked out together
   for (int64_t row = 0; row < p.rows; ++row, g += p.columns) {
-    for_taps(p, row, [&](int64_t h, int64_t left, int64_t begin, int64_t end) {
-      T* const to = dx + h * p.width + left;
-      for (int64_t i = begin; i < end; ++i) to[i * p.stride[1]] += g[i] / static_cast<T>(count(p, row, i));
-    });
+    for (int64_t first = 0; first < p.columns; first += some) {
+      const int64_t last = first + some < p.columns ? first + some : p.columns;
+      T shares[some];
+      for (int64_t i = first; i < last; ++i) {
+        shares[i - first] = g[i] / static_cast<T>(is_even(p) ? p.kernel[0] * p.kernel[1] : count(p, row, i));
+      }
+      for_taps(p, row, [&](int64_t h, int64_t left, int64_t begin, int64_t end) {
+        T* const to = dx + h * p.width + left;
+        const int64_t from = begin > first ? begin : first, until = end < last ? end : last;
+        for (int64_t i = from; i < until; ++i) to[i * p.stride[1]] += shares[i - first];
+      });
+    }
   }
 }
 
