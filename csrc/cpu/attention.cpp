@@ -182,7 +182,7 @@ py::tuple attention(const py::array& q, const py::array& k, const py::array& v, 
                     double scale, bool dots, const char* isa) {
   const AttentionTable& table = ulpgrad::table<AttentionTable>(isa_named(isa));
   const Problem p(q, k, v, mask, is_causal, scale);
-  py::array y(p.form.stored, like(q, p.value_size)), lse(p.form.real, like(q, -1));
+  py::array y = empty(p.form.stored, like(q, p.value_size)), lse = empty(p.form.real, like(q, -1));
   char *const to = static_cast<char*>(y.mutable_data()), *const lse_to = static_cast<char*>(lse.mutable_data());
   const int64_t y_row = p.value_size * y.itemsize(), lse_row = lse.itemsize();
   {
@@ -214,7 +214,8 @@ py::tuple attention_gradient(const py::array& g, const py::array& q, const py::a
   if (lse.size() != p.heads * p.queries)
     throw py::value_error("attention: lse has shape " + shape_text(lse) + ", expected one value per query");
   const py::array lses = checked(lse, p.form.real, false, "lse").attr("ravel")();
-  py::array dq(p.form.stored, shape_of(q)), dk(p.form.stored, shape_of(k)), dv(p.form.stored, shape_of(v));
+  py::array dq = empty(p.form.stored, shape_of(q)), dk = empty(p.form.stored, shape_of(k)),
+            dv = empty(p.form.stored, shape_of(v));
   const int64_t item = dq.itemsize(), real = lses.itemsize();
   const char* const lse_from = static_cast<const char*>(lses.data());
   char *const dq_to = static_cast<char*>(dq.mutable_data()), *const dk_to = static_cast<char*>(dk.mutable_data()),

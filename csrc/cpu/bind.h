@@ -69,10 +69,14 @@ int64_t stride(const py::array& a, int64_t axis) {
 }
 
 // A new C-contiguous array in memory of the cache (memory.h); its values are not set.
+inline py::array empty(py::dtype type, const std::vector<py::ssize_t>& shape) {
+  return py::reinterpret_steal<py::array>(
+      new_array(type.release().ptr(), static_cast<int>(shape.size()), shape.data()).release());
+}
+
 template <typename T>
 py::array_t<T> empty(const std::vector<py::ssize_t>& shape) {
-  return py::reinterpret_steal<py::array_t<T>>(
-      new_array(py::dtype::of<T>().release().ptr(), static_cast<int>(shape.size()), shape.data()).release());
+  return py::reinterpret_steal<py::array_t<T>>(empty(py::dtype::of<T>(), shape).release());
 }
 
 }  // namespace ulpgrad

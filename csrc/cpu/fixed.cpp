@@ -94,8 +94,7 @@ Layout layout_of(const py::array& a, const py::array& b) {
 
 // A new array of a result's words, in memory of the cache.
 py::array result_of(const py::tuple& cut, const std::vector<py::ssize_t>& shape) {
-  return py::reinterpret_steal<py::array>(
-      new_array(py::dtype::from_args(cut[7]).release().ptr(), static_cast<int>(shape.size()), shape.data()).release());
+  return empty(py::dtype::from_args(cut[7]), shape);
 }
 
 const uint32_t* words_of(const py::object& words, const std::vector<py::ssize_t>& shape, const FixedCall& c) {

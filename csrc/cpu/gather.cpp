@@ -75,8 +75,7 @@ py::array take_along_axis(const py::array& x, const py::array& indices, int64_t 
                           " beside the axis");
   if (std::strchr("biuf", x.dtype().kind()) == nullptr) throw py::type_error("x: expected plain numbers");
   const std::vector<py::ssize_t> shape = shape_with(x, axis, count);
-  auto out = py::reinterpret_steal<py::array>(
-      new_array(x.dtype().release().ptr(), static_cast<int>(shape.size()), shape.data()).release());
+  py::array out = empty(x.dtype(), shape);
   switch (x.itemsize()) {
     case 1:
       take<uint8_t>(x, lines, index, count, out);
@@ -139,8 +138,7 @@ py::array add(const py::array& g, const py::array& indices, int64_t axis, int64_
   const T* from = static_cast<const T*>(g.data());
   const int64_t* index = contiguous<int64_t>(indices, "indices");
   const std::vector<py::ssize_t> shape = shape_with(g, axis, size);
-  auto out = py::reinterpret_steal<py::array>(
-      new_array(g.dtype().release().ptr(), static_cast<int>(shape.size()), shape.data()).release());
+  py::array out = empty(g.dtype(), shape);
   T* to = static_cast<T*>(out.mutable_data());
   const int64_t count = g.shape(axis);
   int64_t outer = 1, inner = 1;

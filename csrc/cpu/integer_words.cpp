@@ -37,8 +37,7 @@ py::array product(const py::array& a, const py::array& b, const WordTable& table
   x.b_row = stride<T>(b, db - 2), x.b_column = stride<T>(b, db - 1);
   x.c_row = x.n;
   const std::vector<py::ssize_t> shape = result_shape(batch, x.m, x.n);
-  py::array out = py::reinterpret_steal<py::array>(
-      new_array(py::dtype(a.dtype()).release().ptr(), static_cast<int>(shape.size()), shape.data()).release());
+  py::array out = empty(a.dtype(), shape);
   const std::vector<int64_t> at_a = batch_offsets(a, batch), at_b = batch_offsets(b, batch);
   const T *from_a = static_cast<const T*>(a.data()), *from_b = static_cast<const T*>(b.data());
   T* c = static_cast<T*>(out.mutable_data());
