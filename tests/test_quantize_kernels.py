@@ -456,11 +456,11 @@ def test_arguments_are_checked() -> None:
     """Nothing that Python passes may crash the interpreter."""
     module, x = native.module(), np.ones(8, np.float32)
     known = grid(as_format("float8_e4m3fn"))  # type: ignore[arg-type]
-    good = module.FloatGrid(**vars(known))
+    good = module.FloatGrid(**known._asdict())
     for field, value in (("mantissa_bits", 24), ("mantissa_bits", -1), ("min_exponent", -1100), ("min_exponent", 2000),
                          ("max_code", 0), ("kept_from", 9), ("sign", 0x81)):  # fmt: skip
         with pytest.raises((ValueError, TypeError)):
-            module.FloatGrid(**{**vars(known), field: value})
+            module.FloatGrid(**known._asdict() | {field: value})
     for bad in (x.astype(np.int32), x[::2], x.astype(np.float16), x.astype(">f4")):
         with pytest.raises((ValueError, TypeError)):
             module.quantize_float(bad, good, 0, 1)
