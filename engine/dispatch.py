@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import lru_cache
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -287,22 +288,6 @@ def call(
 
 
 Call = tuple[Op, Formats, tuple[Any, ...], dict[str, Any]]
-_listener: ContextVar[list[Call] | None] = ContextVar("listener", default=None)
-
-
-def calls_of(run: Callable[[], Any]) -> list[Call]:
-    """The kernel calls that a function makes, outermost ops of dispatch in order; the function is run."""
-    heard: list[Call] = []
-    token = _listener.set(heard)
-    state.count(listeners=1)
-    try:
-        run()
-    finally:
-        _listener.reset(token)
-        state.count(listeners=-1)
-    return heard
-
-
 Timer = Callable[["Plan", Call, Any, float, float], None]
 _timer: ContextVar[Timer | None] = ContextVar("timer", default=None)
 
@@ -320,10 +305,16 @@ def timed(timer: Timer) -> Iterator[None]:
         state.count(listeners=-1)
 
 
+def calls_of(run: Callable[[], Any]) -> list[Call]:
+    """The kernel calls that a function makes, in the order in which they began; the function is run."""
+    heard: list[tuple[float, Call]] = []
+    with timed(lambda plan, call, out, start, end: heard.append((start, call))):
+        run()
+    return [call for _, call in sorted(heard, key=itemgetter(0))]
+
+
 def _logged(chosen: Plan, op: Op, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any]) -> Any:
-    heard, timer = _listener.get(), _timer.get()
-    if heard is not None:
-        heard.append((op, formats, arrays, params))
+    timer = _timer.get()
     if not state.printed and timer is None:
         return chosen.run(*arrays, **params)
     start = time.perf_counter()

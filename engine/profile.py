@@ -65,7 +65,7 @@ class Profile:
         """Calls that are alike, together, those that took longest first."""
         found: dict[Any, list[Timed]] = {}
         for call in self.calls:
-            found.setdefault((call.op, call.rung, call.operands), []).append(call)
+            found.setdefault((call.op, call.rung.name, call.operands), []).append(call)
         return sorted((Kind(tuple(calls)) for calls in found.values()), key=lambda kind: -kind.seconds)
 
     def __str__(self) -> str:

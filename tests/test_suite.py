@@ -116,6 +116,8 @@ def test_any_number_system_is_named(form: str) -> None:
 def test_an_op_without_arithmetic_in_a_format_says_so() -> None:
     (row,) = measured(Cell("quantize", "affine_int8", 64))
     assert (row.state, row.reason) == ("refused", "no function of tensors makes quantize of affine_int8")
+    (row,) = measured(Cell("layer_norm", "q7.8", 64))  # whose function has other arguments than the op
+    assert (row.state, row.reason[:50]) == ("refused", "layer_norm has no fixed-point arithmetic (q7.8): c")
 
 
 def test_what_leaves_a_format_is_counted() -> None:

@@ -234,10 +234,12 @@ def _routed(task: Task) -> Contender | Refusal:
         tensors, begin = task.tensors(), time.perf_counter()
         try:
             call(*tensors, **task.params)
-        except TypeError:  # a function with other arguments
-            continue
-        except UlpgradError as error:
+        except (
+            UlpgradError
+        ) as error:  # the op itself says what it lacks, a function with other arguments what those should be
             failure = str(error)
+        except TypeError:
+            continue
         else:
             first = time.perf_counter() - begin
             return Contender(OURS, partial(call, **task.params), task.tensors, _tensors, None, True, True, first)
