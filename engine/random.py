@@ -17,9 +17,20 @@ from typing import Any, TypedDict
 import numpy as np
 
 from ulpgrad import dispatch
-from ulpgrad.device import as_device, current, moved_to
+from ulpgrad.device import CPU, Device, as_device, beside, current, moved_to
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
-from ulpgrad.formats import Array, Float, Format, Integer, as_format, compute_format, get_default_dtype, int64
+from ulpgrad.formats import (
+    Array,
+    Float,
+    Format,
+    Integer,
+    as_format,
+    bool_,
+    compute_format,
+    float64,
+    get_default_dtype,
+    int64,
+)
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.random import philox, spec
 from ulpgrad.kernels.spec import Op
@@ -103,14 +114,16 @@ class Generator:
         out: Array = dispatch.call(op, (), (), params, str(as_device(device)))[0]
         return out
 
-    def words(self, size: int) -> Array:
+    def words(self, size: int, device: Any = None) -> Array:
         """uint32[size], every value equally likely."""
-        return self._draw(spec.random_bits, size, size)
+        return self._draw(spec.random_bits, size, size, device)
 
-    def words64(self, size: int) -> Array:
+    def words64(self, size: int, device: Any = None) -> Array:
         """uint64[size]: word 2i is the low half of value i."""
-        words = self.words(2 * size).astype(np.uint64)
-        return words[0::2] | (words[1::2] << np.uint64(32))
+        words = self.words(2 * size, device)
+        with beside(words):
+            wide = words.astype(np.uint64)
+            return wide[0::2] | (wide[1::2] << np.uint64(32))
 
     def uniform(self, size: int, dtype: Any = None, device: Any = None) -> Array:
         """Storage [size] of values in [0, 1), as `random_uniform` makes them."""
@@ -124,10 +137,11 @@ class Generator:
         words = philox.words_per_value(form) * (size + size % 2)
         return self._draw(spec.random_normal, words, size, device, dtype=form)
 
-    def integers(self, low: int, high: int, size: int, dtype: Any = None) -> Array:
+    def integers(self, low: int, high: int, size: int, dtype: Any = None, device: Any = None) -> Array:
         """Whole numbers in [low, high), each exactly equally likely: int64[size], or another integer format.
 
-        A word at or above the largest multiple of high - low is drawn again; the rest is taken modulo high - low.
+        A word at or above the largest multiple of high - low is drawn again; the rest is taken modulo high - low. How many
+        are drawn again moves the position, so that the host waits for a GPU, but where high - low is a power of two.
         Ranges above 2^32 take two words a value. Raises ArgumentError where the range is empty or does not fit.
         """
         form = int64 if dtype is None else as_format(dtype)
@@ -143,24 +157,30 @@ class Generator:
             raise ArgumentError(f"randint: [{low}, {high}) does not fit {form}, which holds {form.min} to {form.max}")
         span = high - low
         draw, top = (self.words, 2**32) if span <= 2**32 else (self.words64, 2**64)
-        values = draw(size)
-        if top % span:
-            limit = values.dtype.type(top - top % span)
-            while (rejected := np.flatnonzero(values >= limit)).size:
-                values[rejected] = draw(rejected.size)
-        if span < top:
-            values %= values.dtype.type(span)
-        shifted = values.astype(np.uint64, copy=False)
-        shifted += np.uint64(low % 2**64)  # wraps to the two's complement of what is negative
-        return shifted.view(np.int64) if form is int64 else shifted.astype(form.storage)
+        values = draw(size, device)
+        with beside(values):
+            if top % span:
+                limit = values.dtype.type(top - top % span)
+                while (rejected := np.flatnonzero(values >= limit)).size:
+                    values[rejected] = draw(rejected.size, device)
+            if span < top:
+                values %= values.dtype.type(span)
+            shifted = values.astype(np.uint64, copy=False)
+            shifted += np.uint64(low % 2**64)  # wraps to the two's complement of what is negative
+            return shifted.view(np.int64) if form is int64 else shifted.astype(form.storage)
 
     def permutation(self, n: int, device: Any = None) -> Array:
         """The numbers 0 to n - 1 in random order, every order exactly equally likely: int64[n]."""
         return self._draw(spec.random_permutation, 2 * n, n, device)
 
-    def bernoulli(self, p: Any, size: int) -> Array:
-        """bool[size], True with probability p: a number, or float64[size]; p is taken to the next multiple of 2^-32."""
-        return np.asarray(self.words(size) < np.ceil(np.asarray(p, dtype=np.float64) * 2.0**32))
+    def bernoulli(self, p: Any, size: int, device: Any = None) -> Array:
+        """bool[size], True with probability p: a number, or float64[size] on the device; p is taken to the next multiple of
+        2^-32."""
+        words = self.words(size, device)
+        with beside(words):
+            limits = np.ceil((p if gpu.is_array(p) else np.asarray(p, dtype=np.float64)) * 2.0**32)
+            out: Array = words < limits
+            return out
 
 
 default_generator = Generator()
@@ -274,12 +294,11 @@ def randint(
     low: int, high: int, shape: Shape = (), *, dtype: Any = None, device: Any = None, generator: Generator | None = None
 ) -> Tensor:
     """Whole numbers in [low, high), each exactly equally likely; int64 unless dtype says otherwise. Raises
-    ArgumentError where the range is empty or does not fit the format. (For a GPU they are drawn on the CPU and copied.)"""
+    ArgumentError where the range is empty or does not fit the format."""
     form = int64 if dtype is None else as_format(dtype)
     sizes = _shape("randint", (shape,))
-    place = as_device(device)
-    values = generator_or_default("randint", generator).integers(low, high, math.prod(sizes), form)
-    return _finish(moved_to(values, place), form, sizes, False)
+    values = generator_or_default("randint", generator).integers(low, high, math.prod(sizes), form, device)
+    return _finish(values, form, sizes, False)
 
 
 def randperm(n: int, *, device: Any = None, generator: Generator | None = None) -> Tensor:
@@ -295,28 +314,43 @@ def bernoulli(
 
     `p` is a number, or a floating Tensor of probabilities whose shape is the result's unless `shape` (to which it then
     broadcasts) is given. Probabilities are taken to the next multiple of 2^-32. Raises ArgumentError for p outside
-    [0, 1]. The result lies where a Tensor p does, or on `device`. (As `randint` for a GPU.)
+    [0, 1], for which the host waits for a Tensor p of a GPU. The result lies where a Tensor p does, or on `device`.
     """
     place = p.device if device is None and isinstance(p, Tensor) else as_device(device)
     if isinstance(p, Tensor):
-        chances = p.dtype.exact(gpu.to_host(p.storage))
+        chances = _chances(p, place)
         form = p.dtype if dtype is None else as_format(dtype)
     else:
         try:
             chances = np.asarray(p, dtype=np.float64)
         except (TypeError, ValueError):
             raise ArgumentError(f"bernoulli: p={p!r}: expected a probability, or a Tensor of them") from None
+        if chances.ndim:
+            chances = moved_to(chances, place)
         form = get_default_dtype() if dtype is None else as_format(dtype)
-    if not ((chances >= 0) & (chances <= 1)).all():
-        raise ArgumentError("bernoulli: expected probabilities from 0 to 1, got one outside or NaN")
     sizes = chances.shape if shape is None else _shape("bernoulli", (shape,))
-    try:
-        spread = np.broadcast_to(chances, sizes).reshape(-1) if chances.ndim else chances
-    except ValueError:
-        raise ShapeError(f"bernoulli: p of shape {chances.shape} does not broadcast to {sizes}") from None
-    hits = generator_or_default("bernoulli", generator).bernoulli(spread, math.prod(sizes))
-    values = form.encode(hits.astype(np.float32) if form.kind == "float" else hits)
-    return _finish(moved_to(values, place), form, sizes, False)
+    with beside(chances):
+        if not ((chances >= 0) & (chances <= 1)).all():
+            raise ArgumentError("bernoulli: expected probabilities from 0 to 1, got one outside or NaN")
+        try:
+            spread = np.broadcast_to(chances, sizes).reshape(-1) if chances.ndim else chances
+        except ValueError:
+            raise ShapeError(f"bernoulli: p of shape {chances.shape} does not broadcast to {sizes}") from None
+    hits = generator_or_default("bernoulli", generator).bernoulli(spread, math.prod(sizes), place)
+    if place == CPU:
+        return _finish(form.encode(hits.astype(np.float32) if form.kind == "float" else hits), form, sizes, False)
+    return _finish(dispatch.convert(hits, bool_, form), form, sizes, False)
+
+
+def _chances(p: Tensor, place: Device) -> Array:
+    """The exact values of a tensor of probabilities on a device, in float64."""
+    on_gpu = place != CPU and isinstance(p.dtype, Float)
+    out: Array = (
+        dispatch.convert(moved_to(p.storage, place), p.dtype, float64)
+        if on_gpu
+        else moved_to(p.dtype.exact(gpu.to_host(p.storage)), place)
+    )
+    return out
 
 
 def generator_or_default(op: str, generator: Generator | None) -> Generator:

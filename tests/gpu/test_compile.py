@@ -120,6 +120,25 @@ def test_rung_compiles(op: Op, rung: Rung, form: Format) -> None:
     found = launched(op, rung, form)
     if not found:
         pytest.skip("launches nothing on these samples")
+    check(found)
+
+
+DRAWN = [pytest.param(op, rung, id=f"{op.name}-{rung.name}") for op, rung in RUNGS if not rung.formats]
+
+
+@pytest.mark.parametrize(("op", "rung"), DRAWN)
+def test_rung_without_operands_compiles(op: Op, rung: Rung) -> None:
+    """What is drawn, in every format of results."""
+    triton_compile.launches.clear()
+    samples = {sample.params.get("dtype"): sample for sample in op.samples() if sample.params["size"] == 17}
+    for sample in samples.values():
+        rung.run(**sample.params)
+    assert len(triton_compile.launches) >= len(samples)
+    check(triton_compile.launches)
+
+
+def check(found: list[triton_compile.Launch]) -> None:
+    """No launch takes more than there is."""
     for launch in found:
         name = f"{launch.kernel} for sm_{launch.arch}, {launch.constants}"
         assert launch.compiled.metadata.shared <= SHARED[launch.arch], (
