@@ -1,6 +1,7 @@
 // Properties of the index arithmetic that CUDA kernels share with the host: built and run by tests/test_cuda_index.py,
 // with the address and undefined-behaviour sanitizers.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
@@ -256,27 +257,84 @@ void check_fragment(Spot (*spot_of)(int, int)) {
 
 // What a lane has after four matrices were loaded from the chunks that the lanes named: element i of register r. Lines
 // of the tile are rows of A or columns of B, or with `along` the steps that are summed over.
+template <int PER>
 Spot loaded(Spot (*chunk_of)(int), bool along, int lane, int r, int i) {
-  const Spot at = spot_of_load(lane, i, along), first = chunk_of(r * 8 + at.row);
-  return {first.row, first.column * 8 + at.column};
+  const Spot at = along ? spot_of_load(lane, i, true) : Spot{lane / 4, lane % 4 * PER + i};
+  const Spot first = chunk_of(r * 8 + at.row);
+  return {first.row, first.column * 4 * PER + at.column};
 }
 
-void loads_fill_fragments() {
+// PER elements to a register.
+template <int PER>
+void check_loads() {
   for (int lane = 0; lane < WARP; ++lane) {
     for (int r = 0; r < 4; ++r) {
-      for (int i = 0; i < 2; ++i) {
-        const Spot a = spot_of_a(lane, r * 2 + i), b = spot_of_b(lane, r % 2 * 2 + i);
+      for (int i = 0; i < PER; ++i) {
+        const Spot a = spot_of_a<PER>(lane, r * PER + i), b = spot_of_b<PER>(lane, r % 2 * PER + i);
         const int column = b.column + r / 2 * 8;  // registers 2 and 3 are the next B's
-        const Spot rows = loaded(chunk_of_a, false, lane, r, i),
-                   steps = loaded(chunk_of_a_transposed, true, lane, r, i);
+        const Spot rows = loaded<PER>(chunk_of_a, false, lane, r, i),
+                   columns = loaded<PER>(chunk_of_b_transposed, false, lane, r, i);
         EXPECT(rows.row == a.row && rows.column == a.column, "A, lane %d register %d", lane, r);
-        EXPECT(steps.row == a.column && steps.column == a.row, "A by steps, lane %d register %d", lane, r);
-        const Spot columns = loaded(chunk_of_b_transposed, false, lane, r, i),
-                   down = loaded(chunk_of_b, true, lane, r, i);
         EXPECT(columns.row == column && columns.column == b.row, "B, lane %d register %d", lane, r);
+        if (PER != 2) continue;
+        const Spot steps = loaded<PER>(chunk_of_a_transposed, true, lane, r, i),
+                   down = loaded<PER>(chunk_of_b, true, lane, r, i);
+        EXPECT(steps.row == a.column && steps.column == a.row, "A by steps, lane %d register %d", lane, r);
         EXPECT(down.row == b.row && down.column == column, "B by steps, lane %d register %d", lane, r);
       }
     }
+  }
+}
+
+// Tiles of 32-bit elements by steps: chunks keep their line, and a warp that reads a register of a fragment meets no
+// bank twice.
+template <int CHUNKS>
+void check_pairs() {
+  std::set<int> places;
+  for (int line = 0; line < 16; ++line) {
+    for (int chunk = 0; chunk < CHUNKS; ++chunk) {
+      const int place = swizzled_by_pairs<CHUNKS>(line, chunk);
+      EXPECT(place / CHUNKS == line && places.insert(place).second, "line %d chunk %d: %d", line, chunk, place);
+    }
+  }
+  const auto bank = [](int line, int element) {
+    return (swizzled_by_pairs<CHUNKS>(line, element / 4) * 4 + element % 4) % 32;
+  };
+  for (int step : {0, 8}) {
+    for (int first = 0; first < CHUNKS * 4; first += 16) {
+      for (int e = 0; e < 4; ++e) {
+        std::set<int> a_banks, b_banks;
+        for (int lane = 0; lane < WARP; ++lane) {
+          const Spot a = spot_of_a<1>(lane, e), b = spot_of_b<1>(lane, e % 2);
+          a_banks.insert(bank(step + a.column, first + a.row));
+          b_banks.insert(bank(step + b.row, first + b.column));
+        }
+        EXPECT(a_banks.size() == 32 && b_banks.size() == 32, "steps from %d: %zu and %zu banks", step, a_banks.size(),
+               b_banks.size());
+      }
+    }
+  }
+}
+
+// Two parts of 11 bits hold a float32 to 2^-23 of it; what is not finite stays so.
+void parts_hold_a_float32() {
+  std::mt19937 random(1);
+  for (int i = 0; i < 100000; ++i) {
+    const unsigned bits = static_cast<unsigned>(random());
+    const float value = __uint_as_float(bits);
+    const Tf32Pair pair = split_in_tf32(value);
+    const float big = __uint_as_float(pair.big), small = __uint_as_float(pair.small);
+    if (!std::isfinite(value)) {
+      EXPECT(!std::isfinite(big), "%08x", bits);
+    } else if (std::fabs(value) < 1e38f && std::fabs(value) > 1e-30f) {
+      EXPECT((pair.big & 0x1fffu) == 0 && (pair.small & 0x1fffu) == 0, "%08x", bits);
+      EXPECT(std::fabs(small) <= std::ldexp(std::fabs(value), -11), "%08x", bits);
+      EXPECT(std::fabs(static_cast<double>(value) - big - small) <= std::ldexp(std::fabs(double{value}), -23), "%08x",
+             bits);
+    }
+  }
+  for (unsigned bits : {0x7fffffffu, 0x7f800001u, 0xff800000u, 0x7fc00000u}) {
+    EXPECT(!std::isfinite(__uint_as_float(split_in_tf32(__uint_as_float(bits)).big)), "%08x", bits);
   }
 }
 
@@ -294,8 +352,18 @@ int main() {
   check_swizzle<4>();
   check_swizzle<8>();
   check_swizzle<16>();
-  check_fragment<16, 16, 8>(spot_of_a);
-  check_fragment<16, 8, 4>(spot_of_b);
+  check_pairs<8>();
+  check_pairs<16>();
+  check_pairs<32>();
+  check_fragment<16, 8, 4>(spot_of_a<1>);
+  check_fragment<16, 16, 8>(spot_of_a<2>);
+  check_fragment<16, 32, 16>(spot_of_a<4>);
+  check_fragment<8, 8, 2>(spot_of_b<1>);
+  check_fragment<16, 8, 4>(spot_of_b<2>);
+  check_fragment<32, 8, 8>(spot_of_b<4>);
   check_fragment<16, 8, 4>(spot_of_c);
-  loads_fill_fragments();
+  check_loads<1>();
+  check_loads<2>();
+  check_loads<4>();
+  parts_hold_a_float32();
 }

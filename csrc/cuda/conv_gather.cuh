@@ -101,6 +101,15 @@ __device__ __attribute__((noinline)) Wide<T> summed_again(const Convolution& c, 
                       g.y.target_first + place.y * g.y.target_step, g.x.target_first + place.x * g.x.target_step);
 }
 
+// The same of a result of the forward pass, for units that make NaN of infinities by themselves.
+template <class T>
+__device__ __attribute__((noinline)) Wide<T> forward_again(const Convolution& c, const Gather& g, const T* x,
+                                                           const Strides& xs, const T* w, const Strides& ws,
+                                                           unsigned row, int write) {
+  const Place place = place_of(row, g.rows);
+  return forward_sum(c, x, xs, w, ws, place.image, g.write_channel + write, place.y, place.x);
+}
+
 // A sum with what is left to do before it is rounded: bias (if any) and activation, or what is said above.
 template <bool GRADIENT, class T>
 __device__ inline Wide<T> finished(const Convolution& c, const Gather& g, const T* x, const Strides& xs, const T* w,

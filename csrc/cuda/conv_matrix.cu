@@ -1,14 +1,21 @@
-// Implicit matmul on the matrix units: the tile of patches is copied from the images straight into shared memory, 8
-// channels at a time, and multiplied by whole warps. Channels lie side by side, in multiples of eight.
+// Implicit matmul on the matrix units: the tile of patches is copied from the images straight into shared memory, 16
+// bytes of channels at a time, and multiplied by whole warps. Channels lie side by side, in multiples of as many.
 #include "conv_gather.cuh"
 #include "matrix_tile.cuh"
 #include "packet.cuh"
 
 namespace ulpgrad {
 
+// Blocks of a processor at once, as far as registers allow: float32 in its parts takes nearly all of them.
+template <class T, int COLUMNS>
+constexpr int BLOCKS = sizeof(T) == 4  ? 1
+                       : COLUMNS == 64 ? 3
+                                       : 2;
+
 template <class T, bool GRADIENT, int COLUMNS>
-__global__ void __launch_bounds__(COLUMNS * 2) conv_matrix(T* y, const T* x, const T* w, const T* bias, Convolution c,
-                                                           Strides xs, Strides ws, Strides ys, int activation) {
+__global__ void __launch_bounds__(COLUMNS * 2, BLOCKS<T, COLUMNS>)
+    conv_matrix(T* y, const T* x, const T* w, const T* bias, Convolution c, Strides xs, Strides ws, Strides ys,
+                int activation) {
   using Tile = MatrixTile<T, COLUMNS, false>;
   constexpr int CHUNK = Tile::CHUNK, LINE = Tile::DEPTH / CHUNK, LINES = Tile::THREADS / LINE;
   ULPGRAD_DYNAMIC_SHARED(memory);
@@ -65,12 +72,16 @@ __global__ void __launch_bounds__(COLUMNS * 2) conv_matrix(T* y, const T* x, con
   const auto is_result = [&](int row, int column) {
     return first_row + row < static_cast<unsigned>(g.count) && first_write + column < g.writes;
   };
-  if (GRADIENT || bias || activation) {
+  constexpr bool IN_PARTS = sizeof(T) == 4;  // see Tf32Pair
+  if (GRADIENT || IN_PARTS || bias || activation) {
 #pragma unroll 1
     for (int i = thread; i < Tile::ROWS * COLUMNS; i += Tile::THREADS) {
       const int row = i / COLUMNS, column = i % COLUMNS;
       if (!is_result(row, column)) continue;
       float& sum = results[row * WIDTH + column];
+      if constexpr (IN_PARTS && !GRADIENT) {
+        if (!is_finite(sum)) sum = forward_again(c, g, x, xs, w, ws, first_row + row, first_write + column);
+      }
       sum = finished<GRADIENT>(c, g, x, xs, w, ws, bias, activation, first_row + row, first_write + column, sum);
     }
     __syncthreads();

@@ -1,5 +1,5 @@
-// A product of tiles on the matrix units: 128 x COLUMNS results, in steps of 32 of what is summed over. While a tile is
-// multiplied the copies of the next three are on their way, which no thread waits for nor spends registers on.
+// A product of tiles on the matrix units: 128 x COLUMNS results, in steps of 64 bytes of what is summed over. While a
+// tile is multiplied the copies of the next three are on their way, which no thread waits for nor spends registers on.
 #pragma once
 
 #include "matrix_unit.cuh"
@@ -7,15 +7,17 @@
 
 namespace ulpgrad {
 
-// T is Float16 or Bfloat16. A tile of an operand lies in shared memory either with its rows (or columns) as lines of 32
-// steps, or, with A_ALONG or B_ALONG, step by step as lines of its rows (or columns): as neighbours lie in the array.
+// T is Float16, Bfloat16 or float. A tile of an operand lies in shared memory either with its rows (or columns) as
+// lines of DEPTH steps, or, with A_ALONG or B_ALONG, step by step as lines of its rows (or columns): as neighbours lie
+// in the array.
 template <class T, int COLUMNS, bool A_ALONG, bool B_ALONG = A_ALONG>
 struct MatrixTile {
-  static constexpr int ROWS = 128, DEPTH = 32, STAGES = 4, CHUNK = 8;  // elements of 16 bytes
+  static constexpr int ROWS = 128, DEPTH = 64 / sizeof(T), STAGES = 4;
+  static constexpr int CHUNK = 16 / sizeof(T), STEP = 2 * CHUNK;  // elements of 16 bytes, and steps of one instruction
   static constexpr int WARP_ROWS = 64, WARP_COLUMNS = 32, WARPS = ROWS / WARP_ROWS * (COLUMNS / WARP_COLUMNS);
   static constexpr int THREADS = WARPS * WARP;
   static constexpr int M = WARP_ROWS / 16, N = WARP_COLUMNS / 8;  // matrices of a warp
-  static constexpr int A_BYTES = ROWS * DEPTH * 2, B_BYTES = COLUMNS * DEPTH * 2, STAGE_BYTES = A_BYTES + B_BYTES;
+  static constexpr int A_BYTES = ROWS * 64, B_BYTES = COLUMNS * 64, STAGE_BYTES = A_BYTES + B_BYTES;
   static constexpr int BYTES = STAGES * STAGE_BYTES;
   static constexpr int A_LINE = (A_ALONG ? ROWS : DEPTH) / CHUNK, B_LINE = (B_ALONG ? COLUMNS : DEPTH) / CHUNK;
 
@@ -26,20 +28,43 @@ struct MatrixTile {
 
   // Chunk `chunk` of a line of the tile of A, or of B, in the memory of a stage.
   __device__ static unsigned char* chunk_of_a_tile(unsigned char* stage, int line, int chunk) {
-    return stage + swizzled<A_LINE>(line, chunk) * 16;
+    return stage + place_of_chunk<A_LINE, A_ALONG>(line, chunk) * 16;
   }
   __device__ static unsigned char* chunk_of_b_tile(unsigned char* stage, int line, int chunk) {
-    return stage + A_BYTES + swizzled<B_LINE>(line, chunk) * 16;
+    return stage + A_BYTES + place_of_chunk<B_LINE, B_ALONG>(line, chunk) * 16;
+  }
+  template <int LINE, bool ALONG>
+  __device__ static int place_of_chunk(int line, int chunk) {
+    if constexpr (ALONG && sizeof(T) == 4) {
+      return swizzled_by_pairs<LINE>(line, chunk);
+    } else {
+      return swizzled<LINE>(line, chunk);
+    }
+  }
+
+  // A 32-bit element of a tile whose lines are steps: loads of matrices transpose halves of registers only.
+  __device__ static unsigned element_of_a(const unsigned char* stage, int step, int row) {
+    return *reinterpret_cast<const unsigned*>(stage + place_of_chunk<A_LINE, true>(step, row / 4) * 16 + row % 4 * 4);
+  }
+  __device__ static unsigned element_of_b(const unsigned char* stage, int step, int column) {
+    return *reinterpret_cast<const unsigned*>(stage + A_BYTES + place_of_chunk<B_LINE, true>(step, column / 4) * 16 +
+                                              column % 4 * 4);
   }
 
   __device__ inline void multiply(unsigned char* stage, int thread) {
     const int lane = thread % WARP, row = warp_row(thread), column = warp_column(thread);
-#pragma unroll
-    for (int step = 0; step < DEPTH; step += 16) {
+#pragma unroll(sizeof(T) == 4 ? 1 : DEPTH / STEP)  // the parts of both steps would take too many registers
+    for (int step = 0; step < DEPTH; step += STEP) {
       unsigned a[M][4], b[N][2];
 #pragma unroll
       for (int i = 0; i < M; ++i) {
-        if constexpr (A_ALONG) {
+        if constexpr (A_ALONG && sizeof(T) == 4) {
+#pragma unroll
+          for (int e = 0; e < 4; ++e) {
+            const Spot at = spot_of_a<1>(lane, e);
+            a[i][e] = element_of_a(stage, step + at.column, row + i * 16 + at.row);
+          }
+        } else if constexpr (A_ALONG) {
           const Spot at = chunk_of_a_transposed(lane);
           load_matrices<true>(a[i], chunk_of_a_tile(stage, step + at.row, (row + i * 16) / CHUNK + at.column));
         } else {
@@ -50,7 +75,13 @@ struct MatrixTile {
 #pragma unroll
       for (int j = 0; j < N; j += 2) {
         unsigned both[4];
-        if constexpr (B_ALONG) {
+        if constexpr (B_ALONG && sizeof(T) == 4) {
+#pragma unroll
+          for (int e = 0; e < 4; ++e) {
+            const Spot at = spot_of_b<1>(lane, e % 2);
+            both[e] = element_of_b(stage, step + at.row, column + j * 8 + e / 2 * 8 + at.column);
+          }
+        } else if constexpr (B_ALONG) {
           const Spot at = chunk_of_b(lane);
           load_matrices<true>(both, chunk_of_b_tile(stage, step + at.row, (column + j * 8) / CHUNK + at.column));
         } else {

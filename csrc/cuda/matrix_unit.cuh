@@ -2,8 +2,10 @@
 // copies there. The host runs the same kernels: its threads exchange what a warp's lanes would, and copies stay away
 // until they are waited for.
 //
-// A warp multiplies A (16 x 16) by B (16 x 8) onto C (16 x 8, float). Fragments are a lane's parts of them; an element
-// of A or B is half of a 32-bit register, of C a register. (PTX ISA, "Matrix Fragments for mma.m16n8k16".)
+// A warp multiplies A (16 x K) by B (K x 8) onto C (16 x 8), where K values are 32 bytes: 16 of 16 bits, 8 of float32,
+// 32 bytes. Fragments are a lane's parts of them: of A four 32-bit registers and of B two, each with PER neighbours
+// along K; an element of C is a register. (PTX ISA, "Matrix Fragments for mma.m16n8k16", and likewise for m16n8k8 and
+// m16n8k32.)
 #pragma once
 
 #include "device.cuh"
@@ -19,12 +21,17 @@ struct Spot {
   int row, column;
 };
 
-// Where the i-th element of a lane's fragment stands: 8 of A, 4 of B (rows are what is summed over), 4 of C.
+// Where the i-th element of a lane's fragment stands: 4 * PER of A, 2 * PER of B (rows are what is summed over), 4 of
+// C.
+template <int PER>
 __host__ __device__ constexpr Spot spot_of_a(int lane, int i) {
-  return {lane / 4 + i / 2 % 2 * 8, lane % 4 * 2 + i % 2 + i / 4 * 8};
+  return {lane / 4 + i / PER % 2 * 8, lane % 4 * PER + i % PER + i / PER / 2 * PER * 4};
 }
 
-__host__ __device__ constexpr Spot spot_of_b(int lane, int i) { return {lane % 4 * 2 + i % 2 + i / 2 * 8, lane / 4}; }
+template <int PER>
+__host__ __device__ constexpr Spot spot_of_b(int lane, int i) {
+  return {lane % 4 * PER + i % PER + i / PER * PER * 4, lane / 4};
+}
 
 __host__ __device__ constexpr Spot spot_of_c(int lane, int i) { return {lane / 4 + i / 2 * 8, lane % 4 * 2 + i % 2}; }
 
@@ -35,8 +42,8 @@ __host__ __device__ constexpr Spot spot_of_load(int lane, int i, bool transposed
 }
 
 // Four matrices are loaded at once; lane l gives the address of row l % 8 of matrix l / 8. For each kind of tile in
-// shared memory, the row of the tile and the chunk of 8 elements in it where that address lies, so that a lane's four
-// registers are A (16 x 16) or two neighbouring B (16 x 8 each).
+// shared memory, the row of the tile and the chunk of 16 bytes in it where that address lies, so that a lane's four
+// registers are A (16 x K) or two neighbouring B (K x 8 each). Transposed loads are for elements of 16 bits.
 __host__ __device__ constexpr Spot chunk_of_a(int lane) { return {lane % 16, lane / 16}; }  // rows of A
 
 __host__ __device__ constexpr Spot chunk_of_a_transposed(int lane) { return {lane % 8 + lane / 16 * 8, lane / 8 % 2}; }
@@ -46,6 +53,24 @@ __host__ __device__ constexpr Spot chunk_of_b(int lane) {
 }  // rows of B: load transposed
 
 __host__ __device__ constexpr Spot chunk_of_b_transposed(int lane) { return {lane % 8 + lane / 16 * 8, lane / 8 % 2}; }
+
+// float32 in two parts of 11 bits, which the units multiply exactly (TF32). What is not finite stays so, if perhaps
+// another value, and what rounds to infinity becomes it: sums of those are not finite, and are made again by the
+// definition.
+struct Tf32Pair {
+  unsigned big, small;
+};
+
+// To nearest, ties away from zero, as cvt.rna.tf32.f32 does.
+__device__ inline unsigned rounded_to_tf32(float value) {
+  const unsigned bits = __float_as_uint(value);
+  return ((bits & 0x7fffffffu) < 0x7f800000u ? bits + 0x1000u : bits) & 0xffffe000u;
+}
+
+__device__ inline Tf32Pair split_in_tf32(float value) {
+  const unsigned big = rounded_to_tf32(value);
+  return {big, rounded_to_tf32(value - __uint_as_float(big))};
+}
 
 #ifdef __CUDACC__
 
@@ -100,13 +125,51 @@ __device__ inline void multiply_add(float (&c)[4], const unsigned (&a)[4], const
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// C += A * B for M x N of them. `T` says what halves of a register are.
+__device__ inline void multiply_add_tf32(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// C += A * B for M x N of them. `T` says what registers hold.
 template <class T, int M, int N>
 __device__ inline void multiply_add_all(float (&c)[M][N][4], const unsigned (&a)[M][4], const unsigned (&b)[N][2]) {
+  if constexpr (sizeof(T) == 4) {
+    // The three larger products of two parts each, the smallest first. The units cut off what they add to long sums:
+    // these begin anew, and are added by rounding.
+    unsigned big_b[N][2], small_b[N][2];
 #pragma unroll
-  for (int i = 0; i < M; ++i) {
+    for (int j = 0; j < N; ++j) {
 #pragma unroll
-    for (int j = 0; j < N; ++j) multiply_add(c[i][j], a[i], b[j], T{});
+      for (int r = 0; r < 2; ++r) {
+        const Tf32Pair pair = split_in_tf32(__uint_as_float(b[j][r]));
+        big_b[j][r] = pair.big, small_b[j][r] = pair.small;
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < M; ++i) {
+      unsigned big_a[4], small_a[4];
+#pragma unroll
+      for (int r = 0; r < 4; ++r) {
+        const Tf32Pair pair = split_in_tf32(__uint_as_float(a[i][r]));
+        big_a[r] = pair.big, small_a[r] = pair.small;
+      }
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        float sums[4] = {};
+        multiply_add_tf32(sums, small_a, big_b[j]);
+        multiply_add_tf32(sums, big_a, small_b[j]);
+        multiply_add_tf32(sums, big_a, big_b[j]);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) c[i][j][e] += sums[e];
+      }
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < M; ++i) {
+#pragma unroll
+      for (int j = 0; j < N; ++j) multiply_add(c[i][j], a[i], b[j], T{});
+    }
   }
 }
 
@@ -136,23 +199,33 @@ void load_matrices(unsigned (&registers)[4], const void* row) {
   }
 }
 
+// Part of a sum: a product as the units make it.
+inline void add_product(float& sum, Float16 a, Float16 b) { sum += widen(a) * widen(b); }
+inline void add_product(float& sum, Bfloat16 a, Bfloat16 b) { sum += widen(a) * widen(b); }
+inline void add_product(float& sum, float a, float b) {
+  const Tf32Pair x = split_in_tf32(a), y = split_in_tf32(b);
+  const auto product = [](unsigned u, unsigned v) { return __uint_as_float(u) * __uint_as_float(v); };
+  sum += product(x.small, y.big) + product(x.big, y.small) + product(x.big, y.big);
+}
+
 template <class T, int M, int N>
 void multiply_add_all(float (&c)[M][N][4], const unsigned (&a)[M][4], const unsigned (&b)[N][2]) {
+  constexpr int PER = 4 / sizeof(T), K = 8 * PER;
   struct Fragments {
-    T a[M][8], b[N][4];
+    T a[M][4 * PER], b[N][2 * PER];
   } own;
   std::memcpy(own.a, a, sizeof own.a);
   std::memcpy(own.b, b, sizeof own.b);
   const host::Lanes<Fragments> lanes(own);
-  static const auto a_held = host::holders<16, 16, 8>(spot_of_a);
-  static const auto b_held = host::holders<16, 8, 4>(spot_of_b);
+  static const auto a_held = host::holders<16, K, 4 * PER>(spot_of_a<PER>);
+  static const auto b_held = host::holders<K, 8, 2 * PER>(spot_of_b<PER>);
   for (int e = 0; e < 4; ++e) {
     const Spot spot = spot_of_c(host::lane(), e);
-    for (int k = 0; k < 16; ++k) {
+    for (int k = 0; k < K; ++k) {
       const host::Holder left = a_held[spot.row][k], right = b_held[k][spot.column];
       for (int i = 0; i < M; ++i) {
-        const float value = widen(lanes[left.lane].a[i][left.element]);
-        for (int j = 0; j < N; ++j) c[i][j][e] += value * widen(lanes[right.lane].b[j][right.element]);
+        const T value = lanes[left.lane].a[i][left.element];
+        for (int j = 0; j < N; ++j) add_product(c[i][j][e], value, lanes[right.lane].b[j][right.element]);
       }
     }
   }

@@ -18,4 +18,12 @@ __host__ __device__ constexpr int swizzled(int row, int chunk) {
   return row * CHUNKS + (chunk ^ (row / ROWS % SPREAD));
 }
 
+// The same for tiles of 32-bit elements that a warp reads one by one, eight neighbours (two chunks) of each of four
+// lines.
+template <int CHUNKS>
+__host__ __device__ constexpr int swizzled_by_pairs(int row, int chunk) {
+  static_assert(CHUNKS >= 8 && (CHUNKS & (CHUNKS - 1)) == 0, "a row fills all banks");
+  return row * CHUNKS + (chunk ^ (row % 4 * 2));
+}
+
 }  // namespace ulpgrad

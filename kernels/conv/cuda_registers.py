@@ -86,6 +86,6 @@ def weight_gradient(request: Request) -> Callable[..., Any]:
         places = (shape.argument, strides(g), strides(x), np.int32(slices.count))
         grid = (*tiles, shape.groups * slices.count)
         WEIGHT_GRADIENT[form].launch(grid, (THREADS, 1, 1), slices.parts, g, x, *places)
-        return slices.sum(g.dtype)
+        return slices.sum(g, x)
 
     return run

@@ -28,12 +28,12 @@ class Slices:
         self.count = max(1, min(cdiv(BLOCKS, tiles), cdiv(shape.rows, POSITIONS), most))
         self.parts = gpu.xp().empty((self.count, shape.weights), np.float64 if form is float64 else np.float32)
 
-    def sum(self, dtype: Any) -> Any:
-        """The gradient, when all parts have been written."""
+    def sum(self, g: Any, x: Any, checked: bool = False) -> Any:
+        """The gradient, when all parts have been written. `checked`: what is not finite is summed again by the definition."""
         shape = self.shape
-        dw = gpu.xp().empty((shape.groups * shape.outputs, shape.inputs, *shape.kernel), dtype)
+        dw = gpu.xp().empty((shape.groups * shape.outputs, shape.inputs, *shape.kernel), g.dtype)
         grid = (min(cdiv(shape.weights, THREADS), 2**31 - 1), 1, 1)
-        SUM[self.form].launch(
-            grid, (THREADS, 1, 1), dw, self.parts, shape.argument, strides(dw), np.int32(self.count)
-        )  # fmt: skip
+        again = (g, x) if checked else (None, None)
+        places = (shape.argument, strides(dw), np.int32(self.count))
+        SUM[self.form].launch(grid, (THREADS, 1, 1), dw, self.parts, *places, *again, strides(g), strides(x))
         return dw

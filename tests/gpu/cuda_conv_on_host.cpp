@@ -19,8 +19,6 @@ using namespace ulpgrad;
 
 namespace {
 
-using T = Bfloat16;
-
 int wrong = 0;
 
 template <class... Ts>
@@ -32,12 +30,14 @@ void launch(void (*kernel)(Ts...), std::array<unsigned, 3> grid, unsigned thread
   }
 }
 
+template <class T>
 std::vector<T> whole_numbers(size_t count, int seed) {
   std::vector<T> values(count);
   for (size_t i = 0; i < count; ++i) values[i] = narrow<T>(static_cast<float>((i * 7 + seed) % 11) - 5);
   return values;
 }
 
+template <class T>
 void expect_same(const char* what, const std::vector<T>& found, const std::vector<T>& wanted) {
   if (std::memcmp(found.data(), wanted.data(), found.size() * sizeof(T)) != 0) std::printf("%s\n", what), ++wrong;
 }
@@ -50,10 +50,11 @@ constexpr Strides FILTERS = {C * K * K, K * K, K, 1};
 constexpr unsigned ROWS = 2 * OH * OW, PHASE_ROWS = 2 * OH * OW;  // 9 x 10 pixels in phases of 5 x 5, or fewer
 constexpr int NONE = 0;
 
+template <class T>
 void check() {
   const T* const no_bias = nullptr;
-  const auto x = whole_numbers(2 * C * H * W, 1), g = whole_numbers(2 * O * OH * OW, 2);
-  const auto by_output = whole_numbers(O * C * K * K, 3), by_input = whole_numbers(O * C * K * K, 4);
+  const auto x = whole_numbers<T>(2 * C * H * W, 1), g = whole_numbers<T>(2 * O * OH * OW, 2);
+  const auto by_output = whole_numbers<T>(O * C * K * K, 3), by_input = whole_numbers<T>(O * C * K * K, 4);
   const T *xs = x.data(), *gs = g.data(), *wo = by_output.data(), *wi = by_input.data();
 
   std::vector<T> y(g.size()), same_y(g.size());
@@ -79,7 +80,7 @@ void check() {
   launch(conv_weight_gradient_direct<T>, {4, 1, 1}, 256, 0, dw.data(), gs, xs, CONVOLUTION, G, X, FILTERS);
   launch(conv_weight_registers<T>, {2, 1, 3}, 256, 0, parts.data(), gs, xs, CONVOLUTION, G, X, 3);
   launch(conv_weight_sum<T>, {4, 1, 1}, 256, 0, same_dw.data(), static_cast<const Wide<T>*>(parts.data()), CONVOLUTION,
-         FILTERS, 3);
+         FILTERS, 3, no_bias, no_bias, G, X);
   expect_same("weight gradient, registers", same_dw, dw);
 
   constexpr size_t SHARED = 4 * 32 * (128 + 64) * 2;
@@ -91,13 +92,14 @@ void check() {
   expect_same("input gradient, matrix units", same_dx, dx);
   launch(conv_weight_matrix<T, 64>, {1, 3, 3}, 128, SHARED, parts.data(), gs, xs, CONVOLUTION, G, X, 3);
   launch(conv_weight_sum<T>, {4, 1, 1}, 256, 0, same_dw.data(), static_cast<const Wide<T>*>(parts.data()), CONVOLUTION,
-         FILTERS, 3);
+         FILTERS, 3, no_bias, no_bias, G, X);
   expect_same("weight gradient, matrix units", same_dw, dw);
 }
 
 }  // namespace
 
 int main() {
-  check();
+  check<Bfloat16>();
+  check<float>();
   return wrong == 0 ? 0 : 1;
 }

@@ -11,7 +11,7 @@ from ulpgrad import dispatch
 from ulpgrad.errors import KernelError
 from ulpgrad.formats import Format, bfloat16, float16, float32, float64
 from ulpgrad.kernels import gpu, registry
-from ulpgrad.kernels.conv import cuda_matrix, spec
+from ulpgrad.kernels.conv import cuda_units, spec
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op
 
@@ -91,18 +91,46 @@ def can(op: Op, rung: str, form: Format, arrays: tuple[Any, ...], params: dict[s
     return entry.refusal(Request(op, "cuda", (form,) * len(arrays), given, params)) is None
 
 
+@pytest.mark.parametrize(("rung", "form"), [("matrix", float16), ("tf32", float32)])
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
-def test_wide_tiles_give_the_bits_of_narrow_ones(op: Op, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wide_tiles_give_the_bits_of_narrow_ones(
+    op: Op, rung: str, form: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both add up in one order; wide ones are otherwise taken where there is more to do than tests have."""
     random = np.random.default_rng(3)
     arrays, params = problem(op, (2, 80, 7, 6), (72, 80, 3, 3))
-    given = tuple(stored(float16, random.normal(size=a.shape) / 16, True) for a in arrays)
-    narrow = run(op, "cuda/cuda-matrix", float16, given, params)
-    monkeypatch.setattr(cuda_matrix, "MANY", 0)
-    wide = run(op, "cuda/cuda-matrix", float16, given, params)
+    given = tuple(stored(form, random.normal(size=a.shape) / 16, True) for a in arrays)
+    narrow = run(op, f"cuda/cuda-{rung}", form, given, params)
+    monkeypatch.setattr(cuda_units, "MANY", 0)
+    wide = run(op, f"cuda/cuda-{rung}", form, given, params)
     assert gpu.to_host(narrow).tobytes() == gpu.to_host(wide).tobytes()
-    exact = tuple(map(float16.exact, given))
-    np.testing.assert_allclose(float16.exact(gpu.to_host(wide)), op.reference(*exact, **params), rtol=2e-3, atol=2e-3)
+    exact = tuple(map(form.exact, given))
+    error = 2e-3 if form is float16 else 2e-6  # one TF32 product would be off by 5e-4
+    np.testing.assert_allclose(form.exact(gpu.to_host(wide)), op.reference(*exact, **params), rtol=error, atol=error)
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_infinities_in_parts_of_float32_stay_infinities(op: Op) -> None:
+    """An infinite operand has a part that is NaN, and the largest one rounds to infinity."""
+    arrays, params = problem(op, (2, 8, 6, 7), (8, 8, 3, 3))
+    images = np.abs(arrays[0]) + 0.125
+    images[0, 3, 2, 2] = np.inf
+    for largest in (np.inf, np.finfo(np.float32).max):
+        images[1, 2, 3, 3] = largest
+        given = (images, np.abs(arrays[1]) / 32 + 0.03, *arrays[2:])
+        want = op.reference(*(a.astype(np.float32) for a in given), **params)
+        codes = tuple(stored(float32, a, True) for a in given)
+        found = float32.exact(gpu.to_host(run(op, "cuda/cuda-tf32", float32, codes, params)))
+        assert np.isinf(want).any()
+        assert np.isfinite(want).any() or op is spec.conv2d_weight_gradient
+        np.testing.assert_allclose(found, want.astype(np.float32), rtol=2e-5)
+
+
+def test_a_user_may_ask_for_ordinary_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ULPGRAD_FLOAT32_MATMUL", "ieee")
+    arrays, params = problem(spec.conv2d, (2, 8, 6, 7), (8, 8, 3, 3))
+    with pytest.raises(KernelError, match="ULPGRAD_FLOAT32_MATMUL=ieee asks for the ordinary units"):
+        run(spec.conv2d, "cuda/cuda-tf32", float32, tuple(stored(float32, a, False) for a in arrays), params)
 
 
 @pytest.mark.parametrize("rung", [name for op, name in RUNGS if op is spec.conv2d_input_gradient])

@@ -6,50 +6,64 @@ import importlib.util
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ulpgrad.formats import bfloat16, float16, float32, float64
-from ulpgrad.kernels import cuda_compile, cuda_host
-from ulpgrad.kernels.conv import cuda_direct, cuda_matrix, cuda_registers, cuda_slices, cuda_tiles
+from ulpgrad.kernels import cuda_compile, cuda_host, registry
 from ulpgrad.kernels.cuda_compile import Kernel
-from ulpgrad.kernels.pool import cuda_direct as pool
 
 compiled = pytest.mark.skipif(cuda_compile.nvrtc_missing() is not None, reason=str(cuda_compile.nvrtc_missing()))
 built = pytest.mark.skipif(cuda_host.missing() is not None, reason=str(cuda_host.missing()))
 
-# Registers of a thread and bytes of static shared memory, at most; no kernel spills. With 128 registers an SM holds two
-# blocks of 256 threads; a table of the block's geometry is what takes a kilobyte beside dynamic shared memory.
-TABLE: list[tuple[Kernel, str, int, int]] = [
-    (cuda_direct.FORWARD[float32], "sm_80", 56, 64),
-    (cuda_direct.INPUT_GRADIENT[float32], "sm_80", 80, 64),
-    (cuda_direct.WEIGHT_GRADIENT[float32], "sm_80", 64, 64),
-    (cuda_slices.SUM[float32], "sm_80", 40, 0),
-    (cuda_tiles.FORWARD[float32], "sm_80", 64, 2560),
-    (cuda_tiles.INPUT_GRADIENT[float32], "sm_80", 112, 2560),
-    (cuda_registers.FORWARD[float32], "sm_80", 128, 13312),
-    (cuda_registers.INPUT_GRADIENT[float32], "sm_80", 128, 13312),
-    (cuda_registers.WEIGHT_GRADIENT[float32], "sm_80", 128, 13312),
-    (cuda_registers.WEIGHT_GRADIENT[float64], "sm_80", 192, 26112),
-    (cuda_matrix.FORWARD[float16, 64], "sm_80", 160, 1024),
-    (cuda_matrix.INPUT_GRADIENT[float16, 64], "sm_80", 160, 1024),
-    (cuda_matrix.WEIGHT_GRADIENT[float16, 64], "sm_80", 160, 1024),
-    (pool.MAXIMUM[float32], "sm_80", 48, 64),
-    (pool.MAXIMUM_GRADIENT[float32], "sm_80", 48, 1536),
-    (pool.AVERAGE[float32], "sm_80", 64, 64),
-    (pool.AVERAGE_GRADIENT[float32], "sm_80", 80, 64),
-    *((kernels[bfloat16, 128], architecture, 128, 1024)
-      for kernels in (cuda_matrix.FORWARD, cuda_matrix.INPUT_GRADIENT, cuda_matrix.WEIGHT_GRADIENT)
-      for architecture in ("sm_80", "sm_90a")),
-]  # fmt: skip
+ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a")
+for family in ("conv", "pool"):
+    registry.scan(family, "cuda")
+KERNELS = [k for k in cuda_compile.declared() if k.source.startswith(("conv_", "pool_"))]
+# Registers of a thread and bytes of static shared memory, at most, on every architecture; no kernel spills. By the name
+# of a kernel, or of its first instances. With 128 registers a processor holds two blocks of 256 threads; a table of the
+# block's geometry is what takes a kilobyte beside dynamic shared memory.
+LIMITS = {
+    "avg_pool": (64, 64),
+    "avg_pool_gradient": (80, 64),
+    "conv_forward_direct": (56, 64),
+    "conv_input_gradient_direct": (80, 64),
+    "conv_matrix": (160, 1024),
+    "conv_matrix<Bfloat16, false, 128>": (128, 1024),
+    "conv_matrix<Bfloat16, true, 128>": (128, 1024),
+    "conv_matrix<Float16, false, 128>": (128, 1024),
+    "conv_matrix<Float16, true, 128>": (128, 1024),
+    "conv_matrix<float, ": (232, 1024),
+    "conv_registers": (128, 13312),
+    "conv_registers<double, ": (216, 26112),
+    "conv_tiles": (112, 2560),
+    "conv_tiles<double, ": (112, 4608),
+    "conv_weight_gradient_direct": (64, 64),
+    "conv_weight_matrix": (160, 0),
+    "conv_weight_matrix<Bfloat16, 128>": (128, 0),
+    "conv_weight_matrix<Float16, 128>": (128, 0),
+    "conv_weight_matrix<float, ": (176, 0),
+    "conv_weight_registers": (128, 13312),
+    "conv_weight_registers<double>": (192, 26112),
+    "conv_weight_sum": (64, 0),
+    "max_pool": (48, 64),
+    "max_pool_gradient": (48, 2048),
+}
 # What the machine code is to contain: products of matrices, loads of matrices, copies past the registers, packets.
 INSTRUCTIONS = {
     "conv_registers": ("FFMA", "LDS.128", "LDG.E.128"),
+    "conv_registers<double, ": ("DFMA", "LDS.128", "LDG.E.128"),
+    "conv_registers<Float16, ": ("FFMA", "LDS.128", "LDG.E.64"),
+    "conv_registers<Bfloat16, ": ("FFMA", "LDS.128", "LDG.E.64"),
     "conv_weight_registers": ("FFMA", "LDS.128"),
     "conv_weight_registers<double>": ("DFMA", "LDS.128"),
     "conv_matrix": ("HMMA.16816.F32", "LDSM.16.M88.4", "LDGSTS.E.BYPASS.128", "STG.E.128"),
+    "conv_matrix<float, ": ("HMMA.1688.F32.TF32", "LDSM.16.M88.4", "LDGSTS.E.BYPASS.128", "STG.E.128"),
     "conv_weight_matrix": ("HMMA.16816.F32", "LDSM.16.MT88.4", "LDGSTS.E.BYPASS.128"),
+    "conv_weight_matrix<float, ": ("HMMA.1688.F32.TF32", "LDGSTS.E.BYPASS.128"),
 }
+# How many products of matrices a step of the pipeline has, by a warp: 4 x 4 tiles, two steps of k, three parts of float32.
+PRODUCTS = {"conv_matrix": 32, "conv_weight_matrix": 32, "conv_matrix<float, ": 48, "conv_weight_matrix<float, ": 48}
 HERE = Path(__file__).parent
 
 
@@ -60,29 +74,36 @@ def disassembler() -> Path | None:
     return path if path is not None and path.exists() else None
 
 
+def of(table: dict[str, Any], kernel: Kernel) -> Any:
+    """What a table says of a kernel, by the longest of its keys that fits; None where it says nothing."""
+    keys = (k for k in table if kernel.name.startswith(k if "<" in k else f"{k}<"))
+    return table.get(max(keys, key=len, default=""))
+
+
 @compiled
-@pytest.mark.parametrize(
-    ("kernel", "architecture", "registers", "shared"),
-    [pytest.param(*row, id=f"{row[0].name}-{row[1]}") for row in TABLE],
-)
-def test_resources_and_instructions(
-    kernel: Kernel, architecture: str, registers: int, shared: int, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("kernel", [pytest.param(k, id=k.name) for k in KERNELS])
+def test_resources(kernel: Kernel, architecture: str) -> None:
     cubin = kernel.compile(architecture)
+    registers, shared = of(LIMITS, kernel)
     assert cubin.spills == 0
     assert 0 < cubin.registers <= registers
     assert cubin.shared <= shared
-    wanted, program = (
-        INSTRUCTIONS.get(kernel.name) or INSTRUCTIONS.get(kernel.name.partition("<")[0], ()),
-        disassembler(),
-    )
-    if wanted and program is not None:
-        path = tmp_path / "kernel.cubin"
-        path.write_bytes(cubin.image)
-        text = subprocess.run([program, path], capture_output=True, text=True, check=True).stdout
-        found = set(re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?\w+ )?([A-Z][A-Z0-9.]+)", text, re.MULTILINE))
-        missing = [w for w in wanted if not any(f.startswith(w) for f in found)]
-        assert not missing, sorted(found)
+
+
+@compiled
+@pytest.mark.skipif(disassembler() is None, reason="nvdisasm, which comes with Triton, is not installed")
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
+@pytest.mark.parametrize("kernel", [pytest.param(k, id=k.name) for k in KERNELS if of(INSTRUCTIONS, k)])
+def test_instructions(kernel: Kernel, architecture: str, tmp_path: Path) -> None:
+    path = tmp_path / "kernel.cubin"
+    path.write_bytes(kernel.compile(architecture).image)
+    text = subprocess.run([disassembler(), path], capture_output=True, text=True, check=True).stdout  # type: ignore[list-item]
+    found = re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?\w+ )?([A-Z][A-Z0-9.]+)", text, re.MULTILINE)
+    missing = [w for w in of(INSTRUCTIONS, kernel) if not any(f.startswith(w) for f in found)]
+    assert not missing, sorted(set(found))
+    products = sum(f.startswith(("HMMA", "IMMA")) for f in found)
+    assert products == (of(PRODUCTS, kernel) or 0)
 
 
 @built
