@@ -1,6 +1,7 @@
 // Integer convolution: weights times columns of pixels, where rows of channels are long. Columns are written block by
 // block, so that each stays in the cache until it is multiplied; a 1 x 1 kernel reads the image as it stands. Where
 // channels lie side by side, or rows are short, patches of channels are quicker to write (integer_conv_patches.cpp).
+// Groups of one channel are no product of matrices (integer_conv_depthwise.cpp).
 #include "integer_conv.h"
 
 #include <pybind11/stl.h>
@@ -186,8 +187,8 @@ py::tuple integer_conv2d(const py::array& given_x, const py::array& given_weight
   const bool may = job.is_free() && w.channels >= kPatchChannels;
   const bool has_short_rows =
       x.strides(3) == x.itemsize() && w.out_cols < kShortRow && w.kernel_rows * w.kernel_cols > 1;
-  const bool patches = may && (channels_last || has_short_rows);
-  if (channels_last && !patches) x = py::array::ensure(x, py::array::c_style);
+  const bool depthwise = is_depthwise(job), patches = may && (channels_last || has_short_rows);
+  if (channels_last && !patches && !depthwise) x = py::array::ensure(x, py::array::c_style);
   if (!x) throw std::bad_alloc();
   w.channel_step = x.strides(1) / x.itemsize(), w.row_step = x.strides(2) / x.itemsize();
   w.col_step = x.strides(3) / x.itemsize(), job.image_step = x.strides(0) / x.itemsize();
@@ -198,7 +199,9 @@ py::tuple integer_conv2d(const py::array& given_x, const py::array& given_weight
   job.size_out = out.itemsize();
   if (out.size() > 0) {
     py::gil_scoped_release released;
-    if (patches) {
+    if (depthwise) {
+      convolve_depthwise(job);
+    } else if (patches) {
       convolve_patches(job);
     } else {
       job.run();

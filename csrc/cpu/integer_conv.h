@@ -1,5 +1,5 @@
-// What an integer convolution is asked for, and its two ways: columns of pixels from channels that lie apart, and
-// patches of channels that lie side by side.
+// What an integer convolution is asked for, and its three ways: columns of pixels from channels that lie apart, patches
+// of channels that lie side by side, and single channels by themselves.
 #pragma once
 
 #include <utility>
@@ -42,5 +42,9 @@ struct IntegerConv {
 
 // The products of patches, which hold channels side by side: for sums that are free in their order.
 void convolve_patches(const IntegerConv& job);
+
+// Groups of one channel (depthwise), as far as strides, dilations and the accumulator allow; x may have any strides.
+bool is_depthwise(const IntegerConv& job);
+void convolve_depthwise(const IntegerConv& job);
 
 }  // namespace ulpgrad

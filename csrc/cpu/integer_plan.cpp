@@ -48,18 +48,40 @@ Wide wrapped(Wide x, int bits) {
   return rest >= turn / 2 ? rest - turn : rest;
 }
 
-template <typename T>
-int64_t largest_along(const char* data, const py::array& x, int64_t axis) {
-  if (axis == x.ndim()) return std::abs(int64_t{*reinterpret_cast<const T*>(data)});
-  const int64_t step = x.strides(axis), count = step == 0 ? 1 : x.shape(axis);
-  int64_t most = 0;
-  if (axis + 1 == x.ndim() && step == sizeof(T)) {
-    const T* values = reinterpret_cast<const T*>(data);
-    int low = 0, high = 0;
-    for (int64_t i = 0; i < count; ++i) low = std::min<int>(low, values[i]), high = std::max<int>(high, values[i]);
-    return std::max(-low, high);
+struct Axis {
+  int64_t step, count;  // in bytes
+};
+
+// The axes of an array by falling steps, those that go on without a gap in one.
+std::vector<Axis> axes_of(const py::array& x) {
+  std::vector<Axis> all, joined;
+  for (py::ssize_t i = 0; i < x.ndim(); ++i) {
+    if (x.strides(i) && x.shape(i) > 1) all.push_back({x.strides(i), x.shape(i)});
   }
-  for (int64_t i = 0; i < count; ++i) most = std::max(most, largest_along<T>(data + i * step, x, axis + 1));
+  std::sort(all.begin(), all.end(), [](const Axis& a, const Axis& b) { return std::abs(a.step) > std::abs(b.step); });
+  for (const Axis& axis : all) {
+    if (!joined.empty() && joined.back().step == axis.step * axis.count) {
+      joined.back() = {axis.step, joined.back().count * axis.count};
+    } else {
+      joined.push_back(axis);
+    }
+  }
+  return joined;
+}
+
+template <typename T>
+int64_t largest_along(const char* data, const Axis* axis, const Axis* end) {
+  if (axis == end) return std::abs(int64_t{*reinterpret_cast<const T*>(data)});
+  if (axis + 1 == end && axis->step == sizeof(T)) {
+    const T* values = reinterpret_cast<const T*>(data);
+    T low = 0, high = 0;
+    for (int64_t i = 0; i < axis->count; ++i) low = std::min(low, values[i]), high = std::max(high, values[i]);
+    return std::max(-int64_t{low}, int64_t{high});
+  }
+  int64_t most = 0;
+  for (int64_t i = 0; i < axis->count; ++i) {
+    most = std::max(most, largest_along<T>(data + i * axis->step, axis + 1, end));
+  }
   return most;
 }
 
@@ -111,13 +133,15 @@ int64_t largest(Codes codes) { return codes == Codes::int8 ? 128 : codes == Code
 int64_t largest(const py::array& x, Codes codes) {
   if (x.size() == 0) return 0;
   const char* data = static_cast<const char*>(x.data());
+  const std::vector<Axis> axes = axes_of(x);
+  const Axis *const first = axes.data(), *const end = first + axes.size();
   switch (codes) {
     case Codes::int8:
-      return largest_along<int8_t>(data, x, 0);
+      return largest_along<int8_t>(data, first, end);
     case Codes::uint8:
-      return largest_along<uint8_t>(data, x, 0);
+      return largest_along<uint8_t>(data, first, end);
     case Codes::int16:
-      return largest_along<int16_t>(data, x, 0);
+      return largest_along<int16_t>(data, first, end);
   }
   return 0;
 }

@@ -100,6 +100,25 @@ ULPGRAD_INLINE Vector clamp(Vector x, Vector low, Vector high) {
 }
 #endif
 
+// sums + the products of two pairs of 16-bit values.
+ULPGRAD_INLINE Ints plus_products(Ints sums, Ints a, Ints b) {
+#if ULPGRAD_ISA_LEVEL == 2
+  return plus<int32_t>(sums, (Ints)_mm512_madd_epi16((__m512i)a, (__m512i)b));
+#elif ULPGRAD_ISA_LEVEL == 1
+  return plus<int32_t>(sums, (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b));
+#elif defined(__SSE2__)
+  return plus<int32_t>(sums, (Ints)_mm_madd_epi16((__m128i)a, (__m128i)b));
+#elif defined(__aarch64__)
+  const int16x8_t x = (int16x8_t)a, y = (int16x8_t)b;
+  return plus<int32_t>(sums, (Ints)vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y)));
+#else
+  const auto product = [](Ints x, Ints y) { return x * y; };
+  return plus<int32_t>(sums,
+                       plus<int32_t>(product(shift_right(shift_left(a, 16), 16), shift_right(shift_left(b, 16), 16)),
+                                     product(shift_right(a, 16), shift_right(b, 16))));
+#endif
+}
+
 // The halves of a vector of 32-bit values as vectors of 64-bit ones.
 ULPGRAD_INLINE void widen(Ints x, Longs& first, Longs& second) {
   typedef int32_t Half __attribute__((vector_size(kVectorBytes / 2)));

@@ -80,29 +80,42 @@ void widened(const S* from, int64_t n, S* to, int64_t m, Isa isa, const Body& bo
   }
 }
 
-template <typename S>
-py::object max_pool2d_of(const py::array& given, const PoolGeometry& p, Isa isa) {
+// What pooling makes of images, laid as they are: pixels(images, results) where their channels lie side by side, else
+// plane(values, results, i) for each plane i.
+template <typename S, typename Pixels, typename Plane>
+py::array pooled(const py::array& given, Pair size, int64_t grain, Isa isa, const Pixels& pixels, const Plane& plane) {
   const bool last = lies_last(given);
   const py::array x = last ? given : laid(given, false);
-  py::array y = empty_images(x, x.dtype(), x.shape(0), x.shape(1), p.rows, p.columns);
-  py::array indices = empty_images(x, py::dtype::of<int64_t>(), x.shape(0), x.shape(1), p.rows, p.columns);
+  py::array y = empty_images(x, x.dtype(), x.shape(0), x.shape(1), size[0], size[1]);
   const PixelImages<S> images = pixels_of<S>(x);
-  const int64_t planes = x.shape(0) * x.shape(1), size = p.rows * p.columns, values = p.height * p.width;
+  const int64_t planes = x.shape(0) * x.shape(1), values = x.shape(2) * x.shape(3), results = size[0] * size[1];
   S* const to = data_of<S>(y);
-  int64_t* const places = data_of<int64_t>(indices);
   {
     py::gil_scoped_release release;
     if (last) {
-      max_pool_pixels(images, p, to, places, isa);
+      pixels(images, to);
     } else {
-      parallel_for(planes, grain(p), [&](int64_t begin, int64_t end) {
+      parallel_for(planes, grain, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
-          widened(images.data + i * values, values, to + i * size, size, isa,
-                  [&](const auto* from, auto* sums) { kernels(isa, Wide<S>()).max(p, from, sums, places + i * size); });
+          widened(images.data + i * values, values, to + i * results, results, isa,
+                  [&](const auto* from, auto* sums) { plane(from, sums, i); });
         }
       });
     }
   }
+  return y;
+}
+
+template <typename S>
+py::object max_pool2d_of(const py::array& x, const PoolGeometry& p, Isa isa) {
+  py::array indices = empty_images(x, py::dtype::of<int64_t>(), x.shape(0), x.shape(1), p.rows, p.columns);
+  int64_t* const places = data_of<int64_t>(indices);
+  const py::array y = pooled<S>(
+      x, {p.rows, p.columns}, grain(p), isa,
+      [&](const auto& images, S* to) { max_pool_pixels(images, p, to, places, isa); },
+      [&](const auto* from, auto* to, int64_t i) {
+        kernels(isa, Wide<S>()).max(p, from, to, places + i * p.rows * p.columns);
+      });
   return py::make_tuple(y, indices);
 }
 
@@ -129,80 +142,36 @@ py::object max_pool2d_gradient_of(const py::array& given, const py::array& given
   if (size[0] < 0 || size[1] < 0) throw py::value_error("max_pool2d_gradient: expected a size that is not negative");
   const bool last = lies_last(given_places);
   const py::array g = laid(given, last), indices = laid(given_places, last);
-  py::array dx = empty_images(indices, g.dtype(), g.shape(0), g.shape(1), size[0], size[1]);
-  const PixelImages<S> images = pixels_of<S>(g);
   const int64_t* const places = static_cast<const int64_t*>(indices.data());
-  const int64_t planes = g.shape(0) * g.shape(1), count = g.shape(2) * g.shape(3), values = size[0] * size[1];
-  S* const to = data_of<S>(dx);
+  const int64_t count = g.shape(2) * g.shape(3), values = size[0] * size[1];
   std::atomic<bool> inside{true};
-  {
-    py::gil_scoped_release release;
-    if (last) {
-      inside = max_pool_pixels_gradient(images, places, count, values, to, isa);
-    } else {
-      const int64_t each = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, values + count));
-      parallel_for(planes, each, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          widened(images.data + i * count, count, to + i * values, values, isa, [&](const auto* from, auto* sums) {
-            if (!scatter(from, places + i * count, count, sums, values)) inside = false;
-          });
-        }
+  py::array dx = pooled<S>(
+      g, size, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, values + count)), isa,
+      [&](const auto& images, S* to) { inside = max_pool_pixels_gradient(images, places, count, values, to, isa); },
+      [&](const auto* from, auto* to, int64_t i) {
+        if (!scatter(from, places + i * count, count, to, values)) inside = false;
       });
-    }
-  }
   if (!inside) throw py::index_error("max_pool2d_gradient: an index is outside the image");
   return std::move(dx);
 }
 
 template <typename S>
-py::object avg_pool2d_of(const py::array& given, const PoolGeometry& p, Isa isa) {
-  const bool last = lies_last(given);
-  const py::array x = last ? given : laid(given, false);
-  py::array y = empty_images(x, x.dtype(), x.shape(0), x.shape(1), p.rows, p.columns);
-  const PixelImages<S> images = pixels_of<S>(x);
-  const int64_t planes = x.shape(0) * x.shape(1), size = p.rows * p.columns, values = p.height * p.width;
-  S* const to = data_of<S>(y);
-  {
-    py::gil_scoped_release release;
-    if (last) {
-      avg_pool_pixels(images, p, to, isa);
-    } else {
-      parallel_for(planes, grain(p), [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          widened(images.data + i * values, values, to + i * size, size, isa,
-                  [&](const auto* from, auto* sums) { kernels(isa, Wide<S>()).avg(p, from, sums); });
-        }
-      });
-    }
-  }
-  return std::move(y);
+py::object avg_pool2d_of(const py::array& x, const PoolGeometry& p, Isa isa) {
+  return pooled<S>(
+      x, {p.rows, p.columns}, grain(p), isa, [&](const auto& images, S* to) { avg_pool_pixels(images, p, to, isa); },
+      [&](const auto* from, auto* to, int64_t) { kernels(isa, Wide<S>()).avg(p, from, to); });
 }
 
 template <typename S>
-py::object avg_pool2d_gradient_of(const py::array& given, const PoolGeometry& p, Isa isa) {
-  expect_shape(given, {-1, -1, p.rows, p.columns}, "g");
-  const bool last = lies_last(given);
-  const py::array g = last ? given : laid(given, false);
-  py::array dx = empty_images(g, g.dtype(), g.shape(0), g.shape(1), p.height, p.width);
-  const PixelImages<S> images = pixels_of<S>(g);
-  const int64_t planes = g.shape(0) * g.shape(1), size = p.rows * p.columns, values = p.height * p.width;
-  S* const to = data_of<S>(dx);
-  {
-    py::gil_scoped_release release;
-    if (last) {
-      avg_pool_pixels_gradient(images, p, to, isa);
-    } else {
-      parallel_for(planes, grain(p), [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          widened(images.data + i * size, size, to + i * values, values, isa, [&](const auto* from, auto* sums) {
-            std::fill(sums, sums + values, Wide<S>(0));
-            kernels(isa, Wide<S>()).avg_gradient(p, from, sums);
-          });
-        }
+py::object avg_pool2d_gradient_of(const py::array& g, const PoolGeometry& p, Isa isa) {
+  expect_shape(g, {-1, -1, p.rows, p.columns}, "g");
+  return pooled<S>(
+      g, {p.height, p.width}, grain(p), isa,
+      [&](const auto& images, S* to) { avg_pool_pixels_gradient(images, p, to, isa); },
+      [&](const auto* from, auto* to, int64_t) {
+        std::fill(to, to + p.height * p.width, Wide<S>(0));
+        kernels(isa, Wide<S>()).avg_gradient(p, from, to);
       });
-    }
-  }
-  return std::move(dx);
 }
 
 // Means of windows whose sum would not fit 32 bits are refused.

@@ -15,14 +15,13 @@ import numpy as np
 
 from ulpgrad.formats import Array, float32, float64
 from ulpgrad.kernels.conv import spec
-from ulpgrad.kernels.conv.activated import activated
+from ulpgrad.kernels.conv.activated import activated, largest
 from ulpgrad.kernels.conv.geometry import Pair, output_size
 from ulpgrad.kernels.conv.numba_direct import inside
 from ulpgrad.kernels.matmul.numba_parallel import add_product
 from ulpgrad.kernels.numba_jit import jit, prange
 from ulpgrad.kernels.numba_math import ZERO
 from ulpgrad.kernels.numba_rows import SUM, dot
-from ulpgrad.kernels.pool import numba_planes
 from ulpgrad.kernels.registry import Request, kernel
 
 FORMATS = (float32, float64)
@@ -120,7 +119,7 @@ def _block(g, row, rows, per_row):  # type: ignore[no-untyped-def]
 def _forward(x, filters, bias, y, rows, per_row, size, stride, padding, dilation):  # type: ignore[no-untyped-def]
     """x: [n, groups, c, h, w], filters: [groups, o, c kh kw], bias: [groups, o], y: [n, groups, o, oh ow]"""
     groups, outputs, taps = filters.shape
-    height = y.shape[3] // max(1, per_row)
+    height = y.shape[3] // per_row
     blocks = (height + rows - 1) // rows
     for task in prange(len(x) * groups * blocks):
         n, group, row = task // blocks // groups, task // blocks % groups, task % blocks * rows
@@ -138,7 +137,7 @@ def _forward(x, filters, bias, y, rows, per_row, size, stride, padding, dilation
 def _input_gradient(g, filters, dx, rows, per_row, size, stride, padding, dilation):  # type: ignore[no-untyped-def]
     """g as y above, dx as x."""
     groups, outputs, taps = filters.shape
-    height = g.shape[3] // max(1, per_row)
+    height = g.shape[3] // per_row
     for task in prange(len(g) * groups):
         n, group = task // groups, task % groups
         for row in range(0, height, rows):
@@ -153,7 +152,7 @@ def _input_gradient(g, filters, dx, rows, per_row, size, stride, padding, dilati
 def _weight_gradient(g, x, dw, rows, per_row, size, stride, padding, dilation):  # type: ignore[no-untyped-def]
     """dw: [parts, groups, o, c kh kw]; a part takes images in turn with the others."""
     parts, groups, _, taps = dw.shape
-    height = g.shape[3] // max(1, per_row)
+    height = g.shape[3] // per_row
     for task in prange(parts * groups):
         part, group = task // groups, task % groups
         for n in range(part, len(g), parts):
@@ -220,10 +219,7 @@ def conv2d(
 def conv2d_max_pool(
     x: Array, weight: Array, bias: Array | None, *, window: Pair, activation: str | None = None, **geometry: Any
 ) -> tuple[Array, Array]:
-    y = conv2d(x, weight, bias, groups=1, **geometry)
-    pooling = {"kernel_size": window, "stride": window, "padding": (0, 0), "dilation": (1, 1)}
-    largest, places = numba_planes.max_pool2d(y, **pooling)
-    return activated(largest, activation), places
+    return largest(conv2d(x, weight, bias, groups=1, **geometry), window, activation)
 
 
 @kernel(spec.conv2d_input_gradient, "cpu/numba-blocks", rank=40, formats=FORMATS, contiguous=True, where=_few)

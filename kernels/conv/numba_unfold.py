@@ -13,10 +13,9 @@ import numpy as np
 
 from ulpgrad.formats import Array, float32, float64
 from ulpgrad.kernels.conv import spec
-from ulpgrad.kernels.conv.activated import activated
+from ulpgrad.kernels.conv.activated import activated, largest
 from ulpgrad.kernels.conv.geometry import Pair, output_size
 from ulpgrad.kernels.numba_jit import jit, prange
-from ulpgrad.kernels.pool import numba_planes
 from ulpgrad.kernels.registry import kernel
 
 FORMATS = (float32, float64)
@@ -110,10 +109,7 @@ def conv2d(
 def conv2d_max_pool(
     x: Array, weight: Array, bias: Array | None, *, window: Pair, activation: str | None = None, **geometry: Any
 ) -> tuple[Array, Array]:
-    y = conv2d(x, weight, bias, groups=1, **geometry)
-    pooling = {"kernel_size": window, "stride": window, "padding": (0, 0), "dilation": (1, 1)}
-    largest, places = numba_planes.max_pool2d(y, **pooling)
-    return activated(largest, activation), places
+    return largest(conv2d(x, weight, bias, groups=1, **geometry), window, activation)
 
 
 @kernel(spec.conv2d_input_gradient, "cpu/numba-unfold", rank=30, formats=FORMATS, contiguous=True)

@@ -81,7 +81,7 @@ template <int vectors, typename S>
 ULPGRAD_INLINE void maximum(const PixelMaxima<S>& m, int64_t left, PoolSpan taps, int64_t c, int64_t some, S* y,
                             int64_t* places) {
   using T = Wide<S>;
-  using Place = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
+  using Place = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;  // images have fewer than 2^31 values
   constexpr int lanes = kLanes<T>;
   Vec<T> best[vectors] = {};
   Vec<Place> place[vectors];
