@@ -1,23 +1,16 @@
 // Implicit matmul on the matrix units: the tile of patches is copied from the images straight into shared memory, 16
 // bytes of channels at a time, and multiplied by whole warps. Channels lie side by side, in multiples of as many.
-#include "conv_gather.cuh"
-#include "matrix_tile.cuh"
+#include "conv_patches.cuh"
 #include "packet.cuh"
 
 namespace ulpgrad {
-
-// Blocks of a processor at once, as far as registers allow: float32 in its parts takes nearly all of them.
-template <class T, int COLUMNS>
-constexpr int BLOCKS = sizeof(T) == 4  ? 1
-                       : COLUMNS == 64 ? 3
-                                       : 2;
 
 template <class T, bool GRADIENT, int COLUMNS>
 __global__ void __launch_bounds__(COLUMNS * 2, BLOCKS<T, COLUMNS>)
     conv_matrix(T* y, const T* x, const T* w, const T* bias, Convolution c, Strides xs, Strides ws, Strides ys,
                 int activation) {
   using Tile = MatrixTile<T, COLUMNS, false>;
-  constexpr int CHUNK = Tile::CHUNK, LINE = Tile::DEPTH / CHUNK, LINES = Tile::THREADS / LINE;
+  constexpr int CHUNK = Tile::CHUNK;
   ULPGRAD_DYNAMIC_SHARED(memory);
   __shared__ Gather g;
   if (threadIdx.x == 0) g = gather_of<GRADIENT>(c, blockIdx.z);
@@ -28,40 +21,11 @@ __global__ void __launch_bounds__(COLUMNS * 2, BLOCKS<T, COLUMNS>)
   const int first_write = blockIdx.x % across * COLUMNS, thread = threadIdx.x;
   if (first_row >= static_cast<unsigned>(g.count)) return;
 
-  // A thread copies one chunk of several lines: the same steps of every tile, so that a tap is looked up once for all.
-  const int chunk = thread % LINE, line = thread / LINE;
-  constexpr int PIXELS = Tile::ROWS / LINES, WEIGHTS = COLUMNS / LINES;
-  Row rows[PIXELS];
-  long long columns[WEIGHTS];
-#pragma unroll
-  for (int i = 0; i < PIXELS; ++i) rows[i] = row_of(g, xs, first_row + line + i * LINES);
-#pragma unroll
-  for (int i = 0; i < WEIGHTS; ++i) columns[i] = column_of<GRADIENT>(g, ws, first_write + line + i * LINES);
-
-  // From tile to tile most steps stay with their tap: the next channels lie behind those before.
-  Step step = {0, 0, 0, 0, g.reads};
-  const auto copy = [&](int tile, unsigned char* stage) {
-    const int depth = tile * Tile::DEPTH + chunk * CHUNK;
-    const bool is_there = depth < g.depth;
-    step.channel += Tile::DEPTH;
-    if (step.channel < g.reads) {
-      step.read += Tile::DEPTH, step.weight += Tile::DEPTH;
-    } else if (is_there) {
-      step = step_of<GRADIENT>(g, xs, ws, depth);
-    }
-#pragma unroll
-    for (int i = 0; i < PIXELS; ++i) {
-      const bool seen = is_there && sees(g, rows[i], step);
-      const T* const from = seen ? x + rows[i].offset + step.read : x;
-      copy_async(Tile::chunk_of_a_tile(stage, line + i * LINES, chunk), from, seen);
-    }
-#pragma unroll
-    for (int i = 0; i < WEIGHTS; ++i) {
-      copy_async(Tile::chunk_of_b_tile(stage, line + i * LINES, chunk), w + columns[i] + step.weight, is_there);
-    }
-  };
+  PatchCopies<GRADIENT, Tile, T> copies(g, xs, ws, first_row, first_write, thread);
+  copies.begin(x, w);
   Tile tile;
-  tile.run(memory, cdiv(g.depth, Tile::DEPTH), thread, copy);
+  tile.run(memory, cdiv(g.depth, Tile::DEPTH), thread,
+           [&](int step, unsigned char* stage) { copies.copy(step, stage); });
 
   // Sums go through shared memory: there they are finished by a short loop, and neighbouring threads store what lies
   // side by side. Lines are padded so that the rows of a fragment begin in different banks.

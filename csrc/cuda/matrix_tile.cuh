@@ -7,12 +7,12 @@
 
 namespace ulpgrad {
 
-// T is Float16, Bfloat16 or float. A tile of an operand lies in shared memory either with its rows (or columns) as
-// lines of DEPTH steps, or, with A_ALONG or B_ALONG, step by step as lines of its rows (or columns): as neighbours lie
-// in the array.
-template <class T, int COLUMNS, bool A_ALONG, bool B_ALONG = A_ALONG>
+// T is Float16, Bfloat16, float or Byte. A tile of an operand lies in shared memory either with its rows (or columns)
+// as lines of DEPTH steps, or, with A_ALONG or B_ALONG, step by step as lines of its rows (or columns): as neighbours
+// lie in the array.
+template <class T, int WIDTH, bool A_ALONG, bool B_ALONG = A_ALONG>
 struct MatrixTile {
-  static constexpr int ROWS = 128, DEPTH = 64 / sizeof(T), STAGES = 4;
+  static constexpr int ROWS = 128, COLUMNS = WIDTH, DEPTH = 64 / sizeof(T), STAGES = 4;
   static constexpr int CHUNK = 16 / sizeof(T), STEP = 2 * CHUNK;  // elements of 16 bytes, and steps of one instruction
   static constexpr int WARP_ROWS = 64, WARP_COLUMNS = 32, WARPS = ROWS / WARP_ROWS * (COLUMNS / WARP_COLUMNS);
   static constexpr int THREADS = WARPS * WARP;
@@ -21,7 +21,7 @@ struct MatrixTile {
   static constexpr int BYTES = STAGES * STAGE_BYTES;
   static constexpr int A_LINE = (A_ALONG ? ROWS : DEPTH) / CHUNK, B_LINE = (B_ALONG ? COLUMNS : DEPTH) / CHUNK;
 
-  float sums[M][N][4] = {};
+  UnitSum<T> sums[M][N][4] = {};
 
   __device__ static int warp_row(int thread) { return thread / WARP % (ROWS / WARP_ROWS) * WARP_ROWS; }
   __device__ static int warp_column(int thread) { return thread / WARP / (ROWS / WARP_ROWS) * WARP_COLUMNS; }
@@ -51,7 +51,8 @@ struct MatrixTile {
                                               column % 4 * 4);
   }
 
-  __device__ inline void multiply(unsigned char* stage, int thread) {
+  template <class... How>
+  __device__ inline void multiply(unsigned char* stage, int thread, How... how) {
     const int lane = thread % WARP, row = warp_row(thread), column = warp_column(thread);
 #pragma unroll(sizeof(T) == 4 ? 1 : DEPTH / STEP)  // the parts of both steps would take too many registers
     for (int step = 0; step < DEPTH; step += STEP) {
@@ -91,14 +92,14 @@ struct MatrixTile {
         b[j][0] = both[0], b[j][1] = both[1];
         b[j + 1][0] = both[2], b[j + 1][1] = both[3];
       }
-      multiply_add_all<T>(sums, a, b);
+      multiply_add_all<T>(sums, a, b, how...);
     }
   }
 
-  // The sums over `steps` tiles. copy(step, stage) begins this thread's share of the copies of a tile. The memory is
-  // free afterwards.
-  template <class Copy>
-  __device__ inline void run(unsigned char* memory, int steps, int thread, const Copy& copy) {
+  // Adds the sums over `steps` tiles. copy(step, stage) begins this thread's share of the copies of a tile. The memory
+  // is free afterwards. `how`: the signs of bytes.
+  template <class Copy, class... How>
+  __device__ inline void run(unsigned char* memory, int steps, int thread, const Copy& copy, How... how) {
 #pragma unroll
     for (int step = 0; step < STAGES - 1; ++step) {
       if (step < steps) copy(step, memory + step * STAGE_BYTES);
@@ -110,7 +111,7 @@ struct MatrixTile {
       const int next = step + STAGES - 1;
       if (next < steps) copy(next, memory + next % STAGES * STAGE_BYTES);
       close_copy_group();
-      multiply(memory + step % STAGES * STAGE_BYTES, thread);
+      multiply(memory + step % STAGES * STAGE_BYTES, thread, how...);
     }
     wait_for_copies<0>();
     __syncthreads();

@@ -54,6 +54,27 @@ __host__ __device__ constexpr Spot chunk_of_b(int lane) {
 
 __host__ __device__ constexpr Spot chunk_of_b_transposed(int lane) { return {lane % 8 + lane / 16 * 8, lane / 8 % 2}; }
 
+// A byte of an integer. Whether bytes have a sign is said where they are multiplied; sums wrap.
+struct Byte {
+  unsigned char bits;
+};
+
+struct Signs {
+  bool a, b;
+};
+
+// What the units sum products of T in.
+template <class T>
+struct UnitSumOf {
+  using type = float;
+};
+template <>
+struct UnitSumOf<Byte> {
+  using type = int;
+};
+template <class T>
+using UnitSum = typename UnitSumOf<T>::type;
+
 // float32 in two parts of 11 bits, which the units multiply exactly (TF32). What is not finite stays so, if perhaps
 // another value, and what rounds to infinity becomes it: sums of those are not finite, and are made again by the
 // definition.
@@ -173,6 +194,51 @@ __device__ inline void multiply_add_all(float (&c)[M][N][4], const unsigned (&a)
   }
 }
 
+#define ULPGRAD_MULTIPLY_ADD_BYTES(a_kind, b_kind)                 \
+  asm("mma.sync.aligned.m16n8k32.row.col.s32." a_kind "." b_kind   \
+      ".s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])             \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+
+template <bool A_SIGNED, bool B_SIGNED>
+__device__ inline void multiply_add_bytes(int (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  if constexpr (A_SIGNED && B_SIGNED) {
+    ULPGRAD_MULTIPLY_ADD_BYTES("s8", "s8");
+  } else if constexpr (A_SIGNED) {
+    ULPGRAD_MULTIPLY_ADD_BYTES("s8", "u8");
+  } else if constexpr (B_SIGNED) {
+    ULPGRAD_MULTIPLY_ADD_BYTES("u8", "s8");
+  } else {
+    ULPGRAD_MULTIPLY_ADD_BYTES("u8", "u8");
+  }
+}
+
+#undef ULPGRAD_MULTIPLY_ADD_BYTES
+
+template <bool A_SIGNED, bool B_SIGNED, int M, int N>
+__device__ inline void multiply_add_all_bytes(int (&c)[M][N][4], const unsigned (&a)[M][4], const unsigned (&b)[N][2]) {
+#pragma unroll
+  for (int i = 0; i < M; ++i) {
+#pragma unroll
+    for (int j = 0; j < N; ++j) multiply_add_bytes<A_SIGNED, B_SIGNED>(c[i][j], a[i], b[j]);
+  }
+}
+
+// The same of bytes. All threads have the same signs.
+template <class T, int M, int N>
+__device__ inline void multiply_add_all(int (&c)[M][N][4], const unsigned (&a)[M][4], const unsigned (&b)[N][2],
+                                        Signs signs) {
+  if (signs.a && signs.b) {
+    multiply_add_all_bytes<true, true>(c, a, b);
+  } else if (signs.a) {
+    multiply_add_all_bytes<true, false>(c, a, b);
+  } else if (signs.b) {
+    multiply_add_all_bytes<false, true>(c, a, b);
+  } else {
+    multiply_add_all_bytes<false, false>(c, a, b);
+  }
+}
+
 #else
 
 inline void wait_for_lanes() { host::wait_for_warp(); }
@@ -208,8 +274,13 @@ inline void add_product(float& sum, float a, float b) {
   sum += product(x.small, y.big) + product(x.big, y.small) + product(x.big, y.big);
 }
 
-template <class T, int M, int N>
-void multiply_add_all(float (&c)[M][N][4], const unsigned (&a)[M][4], const unsigned (&b)[N][2]) {
+inline void add_product(int& sum, Byte a, Byte b, Signs signs) {
+  const auto value = [](Byte x, bool is_signed) { return is_signed ? static_cast<signed char>(x.bits) : int{x.bits}; };
+  sum = static_cast<int>(static_cast<unsigned>(sum) + static_cast<unsigned>(value(a, signs.a) * value(b, signs.b)));
+}
+
+template <class T, int M, int N, class... How>
+void multiply_add_all(UnitSum<T> (&c)[M][N][4], const unsigned (&a)[M][4], const unsigned (&b)[N][2], How... how) {
   constexpr int PER = 4 / sizeof(T), K = 8 * PER;
   struct Fragments {
     T a[M][4 * PER], b[N][2 * PER];
@@ -225,7 +296,7 @@ void multiply_add_all(float (&c)[M][N][4], const unsigned (&a)[M][4], const unsi
       const host::Holder left = a_held[spot.row][k], right = b_held[k][spot.column];
       for (int i = 0; i < M; ++i) {
         const T value = lanes[left.lane].a[i][left.element];
-        for (int j = 0; j < N; ++j) add_product(c[i][j][e], value, lanes[right.lane].b[j][right.element]);
+        for (int j = 0; j < N; ++j) add_product(c[i][j][e], value, lanes[right.lane].b[j][right.element], how...);
       }
     }
   }

@@ -118,12 +118,12 @@ def is_channels_last(array: Any) -> bool:
     return bool(array.shape[1] > 1 and array.transpose(0, 2, 3, 1).flags.c_contiguous)
 
 
-def images_like(array: Any, *shape: int) -> Any:
+def images_like(array: Any, *shape: int, dtype: Any = None) -> Any:
     """New images that lie as those of `array`: channels last if these are, else contiguous."""
-    n, c, h, w = shape
+    (n, c, h, w), dtype = shape, array.dtype if dtype is None else dtype
     if is_channels_last(array):
-        return gpu.xp().empty((n, h, w, c), array.dtype).transpose(0, 3, 1, 2)
-    return gpu.xp().empty(shape, array.dtype)
+        return gpu.xp().empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+    return gpu.xp().empty(shape, dtype)
 
 
 def channels_last(weight: Any, axis: int) -> Any:

@@ -139,4 +139,18 @@ def weight_gradient(form: Format, kernels: Kernels, checked: bool = False) -> Ca
     return run
 
 
-__all__ = ["Kernels", "conv2d", "input_gradient", "kernels", "refusal", "weight_gradient"]
+__all__ = [
+    "PACKET",
+    "ROWS",
+    "SINCE",
+    "WIDTHS",
+    "Kernels",
+    "conv2d",
+    "input_gradient",
+    "kernels",
+    "refusal",
+    "shared_bytes",
+    "threads",
+    "weight_gradient",
+    "width",
+]

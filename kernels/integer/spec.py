@@ -16,6 +16,7 @@ from ulpgrad.kernels.spec import Op, Sample
 
 FORMATS = (int8, uint8, int16)
 DTYPES = tuple(f.storage for f in FORMATS)
+EXACT_BYTES = (2**31 - 1) // 255**2  # products of bytes whose sum fits 32 bits, whatever they are
 
 Shape = tuple[int, ...]
 
@@ -265,6 +266,12 @@ def _needs_wide(k: int, x1: Any, x2: Any, accumulator: Any) -> tuple[Accumulator
     return chosen, not plain and not fits_int64(chosen, k, x1.dtype, x2.dtype), chosen.chunk < k
 
 
+def _conv2d_key(x: Any, weight: Any, *, accumulator: Any = None, **geometry: Any) -> Any:
+    """Rungs of a GPU choose by sizes too."""
+    wide = _needs_wide(taps(weight), x, weight, accumulator)
+    return wide if x.__class__ is np.ndarray else (wide, x.shape, weight.shape, tuple(geometry.items()))
+
+
 # The first operand alone "takes part" in promotion, which leaves every operand in its own format.
 integer_matmul = Op(
     "integer_matmul",
@@ -294,10 +301,10 @@ integer_conv2d = Op(
     promote=(0,),
     flops=_conv2d_flops,
     samples=_conv2d_samples,
-    key=lambda x, weight, *, accumulator=None, **_: _needs_wide(taps(weight), x, weight, accumulator),
+    key=_conv2d_key,
 )
 
 __all__ = [
-    "FORMATS", "conv2d_by_matmul", "fits_int64", "integer_conv2d", "integer_matmul", "overflowed", "reference",
+    "EXACT_BYTES", "FORMATS", "conv2d_by_matmul", "fits_int64", "integer_conv2d", "integer_matmul", "overflowed", "reference",
     "result_dtype", "result_format", "taps",
 ]  # fmt: skip

@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include "conv_direct.cu"
+#include "conv_integer.cu"
 #include "conv_matrix.cu"
 #include "conv_registers.cu"
 #include "conv_tiles.cu"
@@ -96,10 +97,51 @@ void check() {
   expect_same("weight gradient, matrix units", same_dw, dw);
 }
 
+// Operands of 16 bits in planes of bytes, against their sums modulo 2^32.
+void check_integers() {
+  const auto codes = [](size_t count, unsigned seed) {
+    std::vector<short> values(count);
+    for (size_t i = 0; i < count; ++i) values[i] = static_cast<short>((i + seed) * 40503u >> 3);
+    return values;
+  };
+  const auto planes_of = [](const std::vector<short>& values) {
+    std::vector<Byte> planes(2 * values.size());
+    for (size_t i = 0; i < values.size(); ++i) {
+      planes[i].bits = static_cast<unsigned char>(values[i]);
+      planes[values.size() + i].bits = static_cast<unsigned char>(values[i] >> 8);
+    }
+    return planes;
+  };
+  const auto x = codes(2 * C * H * W, 1), w = codes(O * C * K * K, 2);
+  const auto x_planes = planes_of(x), w_planes = planes_of(w);
+  std::vector<int> y(2 * O * OH * OW), wanted(y.size());
+  for (int image = 0; image < 2; ++image)
+    for (int row = 0; row < OH; ++row)
+      for (int column = 0; column < OW; ++column)
+        for (int output = 0; output < O; ++output) {
+          unsigned sum = 0;
+          for (int i = 0; i < K; ++i)
+            for (int j = 0; j < K; ++j)
+              for (int k = 0; k < C; ++k) {
+                const int top = row * 2 - 1 + i, left = column * 2 - 1 + j;
+                if (!inside(top, H) || !inside(left, W)) continue;
+                sum += static_cast<unsigned>(x[offset_of(X, image, k, top, left)] *
+                                             w[offset_of(BY_OUTPUT, output, k, i, j)]);
+              }
+          wanted[offset_of(G, image, output, row, column)] = static_cast<int>(sum);
+        }
+  const auto images = static_cast<long long>(x.size()), filters = static_cast<long long>(w.size());
+  const Passes passes = {4, {{images, filters, 1, 1, 0}, {images, 0, 1, 0, 8}, {0, filters, 0, 1, 0}, {0, 0, 0, 0, 8}}};
+  launch(conv_integer<64>, {1, 1, 1}, 128, 4 * 64 * (128 + 64), y.data(), x_planes.data(), w_planes.data(), CONVOLUTION,
+         X, BY_OUTPUT, G, passes);
+  expect_same("integers, matrix units", y, wanted);
+}
+
 }  // namespace
 
 int main() {
   check<Bfloat16>();
   check<float>();
+  check_integers();
   return wrong == 0 ? 0 : 1;
 }

@@ -17,7 +17,7 @@ compiled = pytest.mark.skipif(cuda_compile.nvrtc_missing() is not None, reason=s
 built = pytest.mark.skipif(cuda_host.missing() is not None, reason=str(cuda_host.missing()))
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a")
-for family in ("conv", "pool"):
+for family in ("conv", "integer", "pool"):
     registry.scan(family, "cuda")
 KERNELS = [k for k in cuda_compile.declared() if k.source.startswith(("conv_", "pool_"))]
 # Registers of a thread and bytes of static shared memory, at most, on every architecture; no kernel spills. By the name
@@ -28,6 +28,7 @@ LIMITS = {
     "avg_pool_gradient": (80, 64),
     "conv_forward_direct": (56, 64),
     "conv_input_gradient_direct": (80, 64),
+    "conv_integer": (160, 1024),
     "conv_matrix": (160, 1024),
     "conv_matrix<Bfloat16, false, 128>": (128, 1024),
     "conv_matrix<Bfloat16, true, 128>": (128, 1024),
@@ -57,13 +58,21 @@ INSTRUCTIONS = {
     "conv_registers<Bfloat16, ": ("FFMA", "LDS.128", "LDG.E.64"),
     "conv_weight_registers": ("FFMA", "LDS.128"),
     "conv_weight_registers<double>": ("DFMA", "LDS.128"),
+    "conv_integer": ("IMMA.16832.S8.S8", "IMMA.16832.U8.U8", "LDSM.16.M88.4", "LDGSTS.E.BYPASS.128"),
     "conv_matrix": ("HMMA.16816.F32", "LDSM.16.M88.4", "LDGSTS.E.BYPASS.128", "STG.E.128"),
     "conv_matrix<float, ": ("HMMA.1688.F32.TF32", "LDSM.16.M88.4", "LDGSTS.E.BYPASS.128", "STG.E.128"),
     "conv_weight_matrix": ("HMMA.16816.F32", "LDSM.16.MT88.4", "LDGSTS.E.BYPASS.128"),
     "conv_weight_matrix<float, ": ("HMMA.1688.F32.TF32", "LDGSTS.E.BYPASS.128"),
 }
-# How many products of matrices a step of the pipeline has, by a warp: 4 x 4 tiles, two steps of k, three parts of float32.
-PRODUCTS = {"conv_matrix": 32, "conv_weight_matrix": 32, "conv_matrix<float, ": 48, "conv_weight_matrix<float, ": 48}
+# How many products of matrices a step of the pipeline has, by a warp: 4 x 4 tiles, two steps of k, or one of three parts of
+# float32; of bytes for each pair of signs.
+PRODUCTS = {
+    "conv_integer": 128,
+    "conv_matrix": 32,
+    "conv_weight_matrix": 32,
+    "conv_matrix<float, ": 48,
+    "conv_weight_matrix<float, ": 48,
+}
 HERE = Path(__file__).parent
 
 

@@ -1,4 +1,5 @@
 #include "../conv_direct.cu"
+#include "../conv_integer.cu"
 #include "../conv_matrix.cu"
 #include "../conv_registers.cu"
 #include "../conv_tiles.cu"
@@ -23,6 +24,8 @@ std::vector<Entry> conv_entries() {
       ULPGRAD_ENTRY(conv_weight_gradient_direct<double>),
       ULPGRAD_ENTRY(conv_weight_gradient_direct<Float16>),
       ULPGRAD_ENTRY(conv_weight_gradient_direct<Bfloat16>),
+      ULPGRAD_ENTRY(conv_integer<64>),
+      ULPGRAD_ENTRY(conv_integer<128>),
       ULPGRAD_ENTRY(conv_matrix<float, false, 64>),
       ULPGRAD_ENTRY(conv_matrix<float, false, 128>),
       ULPGRAD_ENTRY(conv_matrix<Float16, false, 64>),

@@ -1,0 +1,111 @@
+"""Convolution of codes on the matrix units in CUDA C++: implicit matmul of bytes with 32-bit sums, which wrap as an int32
+accumulator does. Codes of 16 bits are two planes of bytes, laid apart before; their two or four products are added to the same
+sums, one after the other.
+
+Images are copied into planes with their channels side by side, filled up to multiples of 16 with zeros; codes of padding that
+are not 0 are copied too. An int64 accumulator gets each product of planes by itself, as long as those fit 32 bits. Next
+limit: four passes over images of 16 bits, where the bytes could be told apart in registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from ulpgrad.kernels import gpu
+from ulpgrad.kernels.conv import cuda_units as units, spec as conv
+from ulpgrad.kernels.conv.cuda_arguments import Shape, cdiv, images_like, strides, too_large
+from ulpgrad.kernels.cuda_compile import Kernel
+from ulpgrad.kernels.integer import spec
+from ulpgrad.kernels.integer.accumulator import INT32, INT64, as_accumulator
+from ulpgrad.kernels.registry import Request, kernel
+
+PASS = np.dtype(
+    [("x", np.int64), ("w", np.int64), ("x_signed", np.int32), ("w_signed", np.int32), ("shift", np.int32)], align=True
+)
+PASSES = np.dtype([("count", np.int32), ("all", PASS, (4,))], align=True)
+KERNELS = {
+    columns: Kernel("conv_integer.cu", f"conv_integer<{columns}>", since=units.SINCE) for columns in units.WIDTHS
+}
+
+
+def planes(codes: Any, groups: int, padding: tuple[int, int] = (0, 0), pad: int = 0) -> Any:
+    """The bytes of codes [n, c, h, w] as [plane, n, channels, height, width], low ones first, with channels side by side, those
+    of each group filled up with zeros, and `pad` around the images."""
+    n, c, h, w = codes.shape
+    per, (top, left) = c // groups, padding
+    laid = gpu.xp().zeros(
+        (codes.itemsize, n, h + 2 * top, w + 2 * left, groups, cdiv(per, units.PACKET) * units.PACKET), np.uint8
+    )
+    split = gpu.contiguous(codes.transpose(0, 2, 3, 1)).reshape(n, h, w, groups, per, 1).view(np.uint8)
+    for plane in range(codes.itemsize):
+        if pad:
+            laid[plane, ..., :per] = pad >> 8 * plane & 255
+        laid[plane, :, top : top + h, left : left + w, :, :per] = split[..., plane]
+    return laid.reshape(*laid.shape[:4], groups * laid.shape[5]).transpose(0, 1, 4, 2, 3)
+
+
+def refusal(request: Request) -> str | None:
+    weight = request.arrays[1]
+    chosen = as_accumulator(request.params.get("accumulator"))
+    if chosen not in (INT32, INT64):
+        return f"adds in 32 bits that wrap, or exactly in 64, not in {chosen}"
+    if chosen == INT64 and spec.taps(weight) > spec.EXACT_BYTES:
+        return f"adds exactly up to {spec.EXACT_BYTES} products, not {spec.taps(weight)}"
+    return KERNELS[64].refusal() or too_large(request._replace(op=conv.conv2d))
+
+
+class Operands:
+    """Images and filters in planes of bytes."""
+
+    def __init__(self, x: Any, weight: Any, pad: int, geometry: dict[str, Any]) -> None:
+        self.x = planes(x, geometry["groups"], geometry["padding"] if pad else (0, 0), pad)
+        self.weight = planes(weight, 1)
+        self.geometry = {**geometry, "padding": (0, 0)} if pad else geometry
+        self.signed = x.dtype.kind == "i", weight.dtype.kind == "i"
+        pairs = product(range(len(self.x)), range(len(self.weight)))
+        self.pairs = sorted(pairs, key=sum, reverse=True)  # those of the largest weight first
+
+    def passes(self, *pairs: tuple[int, int]) -> Any:
+        """The kernel's `Passes` for the products of these planes."""
+        found, before = np.zeros((), PASSES), sum(pairs[0])
+        found["count"] = len(pairs)
+        for at, (i, j) in enumerate(pairs):
+            signs = self.signed[0] and i == len(self.x) - 1, self.signed[1] and j == len(self.weight) - 1
+            found["all"][at] = (i * self.x.strides[0], j * self.weight.strides[0], *signs, 8 * (before - i - j))
+            before = i + j
+        return found
+
+    def convolve(self, y: Any, *pairs: tuple[int, int]) -> Any:
+        """y, the 32-bit sums of the products of these planes."""
+        x, weight = self.x[0], self.weight[0]
+        shape = Shape(conv.conv2d, (x, weight), self.geometry)
+        columns = units.width(shape.rows, shape.outputs, shape.groups)
+        grid = (cdiv(shape.rows, units.ROWS) * cdiv(shape.outputs, columns), 1, shape.groups)
+        places = (shape.argument, strides(x), strides(weight), strides(y), self.passes(*pairs))
+        shared = units.shared_bytes(columns)
+        KERNELS[columns].launch(grid, units.threads(columns), y, x, weight, *places, shared=shared)
+        return y
+
+
+@kernel(spec.integer_conv2d, "cuda/cuda-matrix", rank=90, formats=spec.FORMATS, where=refusal, build=True)
+def integer_conv2d(request: Request) -> Callable[..., Any]:
+    exact = as_accumulator(request.params.get("accumulator")) == INT64
+
+    def run(x: Any, weight: Any, *, accumulator: Any = None, pad: int = 0, **geometry: Any) -> Any:
+        positions = Shape(conv.conv2d, (x, weight), geometry).positions
+        y = images_like(x, x.shape[0], weight.shape[0], *positions, dtype=np.int32)
+        if not y.size or not weight.size:
+            return gpu.xp().zeros_like(y, np.int64 if exact else np.int32)
+        given = Operands(x, weight, pad, geometry)
+        if not exact:
+            return given.convolve(y, *given.pairs)
+        total = gpu.xp().zeros_like(y, np.int64)
+        for pair in given.pairs:
+            total += given.convolve(y, pair).astype(np.int64) << 8 * sum(pair)
+        return total
+
+    return run
