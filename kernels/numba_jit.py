@@ -9,13 +9,17 @@ the parent's OpenMP threads are not there.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
+import threading
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ulpgrad import settings
 
@@ -83,17 +87,33 @@ class Jit:
     def __call__(self, *args: Any) -> Any:
         """Run on these arguments; the first is an array, where formats matter."""
         form = args[0].dtype.name if self.has_formats else ""
-        return (self.compiled.get(form) or self.compile(form))(*args)
+        run = self.compiled.get(form) or self.compile(form)
+        with _turn:
+            return run(*map(_writable, args))
+
+
+class _Unlocked:
+    """An array's memory, as if it could be written to."""
+
+    def __init__(self, array: Any) -> None:
+        given = array.__array_interface__
+        self.array, self.__array_interface__ = array, {**given, "data": (given["data"][0], False)}
+
+
+def _writable(value: Any) -> Any:
+    """An array that cannot be written to is a type of its own to Numba, which would compile anew for each mixture of them."""
+    return np.asarray(_Unlocked(value)) if type(value) is np.ndarray and not value.flags.writeable else value
 
 
 _compiled: list[Jit] = []
 _forked = False
+_turn: contextlib.AbstractContextManager[object] = contextlib.nullcontext()  # of threads that call kernels
 
 
 def _after_fork() -> None:
     """Let the child compile its kernels anew, for one thread."""
-    global _forked
-    _forked = True
+    global _forked, _turn
+    _forked, _turn = True, contextlib.nullcontext()
     while _compiled:
         _compiled.pop().compiled.clear()
 
@@ -106,18 +126,37 @@ if hasattr(os, "register_at_fork"):
 def _numba() -> Any:
     numba: Any = importlib.import_module("numba")
     if "THREADING_LAYER" not in numba.config.__dict__ or numba.config.THREADING_LAYER == "default":
-        numba.config.THREADING_LAYER = (
-            "omp"  # shares its threads with the C++ kernels; safe from several Python threads
-        )
+        numba.config.THREADING_LAYER = _layer()
     if not _forked:
-        numba.set_num_threads(min(settings.num_threads(), numba.config.NUMBA_NUM_THREADS))
+        _limit(numba, settings.num_threads() if _threads is None else _threads)
     return numba
 
 
-def set_num_threads(count: int) -> None:
-    """Threads that parallel Numba kernels use."""
-    numba = _numba()
+_threads: int | None = None
+
+
+def _layer() -> str:
+    """OpenMP, which several Python threads may call at once. Where it is not installed, as beside a C compiler it would be,
+    Numba's own threads, which end the process if called so: then kernels take turns."""
+    global _turn
+    try:
+        importlib.import_module("numba.np.ufunc.omppool")
+    except ImportError:
+        _turn = threading.Lock()
+        return "workqueue"
+    return "omp"
+
+
+def _limit(numba: Any, count: int) -> None:
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+
+
+def set_num_threads(count: int) -> None:
+    """Threads that parallel Numba kernels use, from their first call on."""
+    global _threads
+    _threads = count
+    if _numba.cache_info().currsize:
+        _limit(_numba(), count)
 
 
 def jit(

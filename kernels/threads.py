@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from ulpgrad import settings
 from ulpgrad.errors import ArgumentError
 from ulpgrad.kernels import native, numba_jit
@@ -26,5 +24,4 @@ def set_num_threads(count: int) -> None:
     _count = count
     if native.missing() is None:
         native.module().set_num_threads(count)
-    if "numba" in sys.modules:
-        numba_jit.set_num_threads(count)
+    numba_jit.set_num_threads(count)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -154,3 +157,48 @@ def test_convolution_has_the_same_bits_for_any_number_of_threads(images: int) ->
         dx = conv_blocks.input_gradient(y, weight, size=(21, 19), **how)
         found.append([a.tobytes() for a in (y, dx, conv_blocks.weight_gradient(y, x, size=(3, 3), **how))])
     assert found[0] == found[1]
+
+
+def test_without_openmp_kernels_take_turns() -> None:
+    """Two Python threads at once, in a process where OpenMP is not installed."""
+    code = (
+        "import sys, threading\n"
+        "sys.modules['numba.np.ufunc.omppool'] = None\n"
+        "import numpy as np\n"
+        "from ulpgrad.kernels import numba_jit\n"
+        "from ulpgrad.kernels.cast.numba_bits import widen\n"
+        "numba_jit.set_num_threads(2)\n"
+        "codes, results = np.arange(1 << 16, dtype=np.uint16), [np.empty(1 << 16, np.uint32) for _ in range(4)]\n"
+        "run = lambda out: [widen(codes, out) for _ in range(100)]\n"
+        "threads = [threading.Thread(target=run, args=(out,)) for out in results]\n"
+        "[t.start() for t in threads]; [t.join() for t in threads]\n"
+        "assert all((out == codes.astype(np.uint32) << 16).all() for out in results)\n"
+        "import numba; print(numba.threading_layer())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100)
+    assert (done.returncode, done.stdout) == (0, "workqueue\n"), done.stderr
+
+
+def test_arrays_that_cannot_be_written_to_are_compiled_for_once() -> None:
+    run = Jit(_kernel(Jit(lambda x: x + 1, {})), {})
+    given = np.ones(3)
+    locked = np.broadcast_to(np.float64(4.0), 3)
+    given.flags.writeable = False
+    assert run(given) == 2.0
+    assert run(locked) == 5.0
+    assert run(np.ones(3)) == 2.0
+    assert not given.flags.writeable
+    layouts = [signature[0].layout for signature in run.compile("float64").signatures]  # type: ignore[attr-defined]
+    assert sorted(layouts) == ["A", "C"]
+
+
+def test_threads_set_before_numba_is_loaded() -> None:
+    code = (
+        "import ulpgrad as ug, numpy as np\n"
+        "ug.set_num_threads(1)\n"
+        "from ulpgrad.kernels import numba_jit\n"
+        "print(numba_jit._numba().get_num_threads())\n"
+    )
+    environment = {**os.environ, "ULPGRAD_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout == "1\n", done.stderr

@@ -293,7 +293,7 @@ def test_fixed_point_is_integer_arithmetic(name: str) -> None:
 def blocks_by(road: str, x: np.ndarray, form: Any, rounding: str, subnormals: bool = True) -> list[np.ndarray]:
     """Codes and scales of blocks on the last axis, by one road."""
     if road == "numba":
-        with dispatch.use(block_quantize="cpu/numba-bits"):
+        with dispatch.use(block_quantize="cpu/numba-blocks"):
             given = {
                 "dtype": form,
                 "axis": -1,

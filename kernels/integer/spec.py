@@ -147,10 +147,14 @@ def _check_conv2d(
     check_windows(op, x.shape[2:], weight.shape[2:], stride, padding, dilation)
 
 
+def largest_product(x1: Any, x2: Any) -> int:
+    """The largest magnitude of a product of codes of these dtypes."""
+    return math.prod(max(-int(np.iinfo(d).min), int(np.iinfo(d).max)) for d in (x1, x2))
+
+
 def fits_int64(accumulator: Accumulator, k: int, x1: Any, x2: Any) -> bool:
     """Whether every step stays within 64 bits for codes of these dtypes: what compiled loops without wider integers need."""
-    product = math.prod(max(-int(np.iinfo(d).min), int(np.iinfo(d).max)) for d in (x1, x2))
-    total = min(accumulator.chunk, max(1, k)) * product
+    total = min(accumulator.chunk, max(1, k)) * largest_product(x1, x2)
     if accumulator.shift > 0:
         return total + 2**accumulator.shift < 2**62 and accumulator.bits <= 63
     more = total << -accumulator.shift
@@ -305,6 +309,6 @@ integer_conv2d = Op(
 )
 
 __all__ = [
-    "EXACT_BYTES", "FORMATS", "conv2d_by_matmul", "fits_int64", "integer_conv2d", "integer_matmul", "overflowed", "reference",
-    "result_dtype", "result_format", "taps",
+    "EXACT_BYTES", "FORMATS", "conv2d_by_matmul", "fits_int64", "integer_conv2d", "integer_matmul", "largest_product",
+    "overflowed", "reference", "result_dtype", "result_format", "taps",
 ]  # fmt: skip

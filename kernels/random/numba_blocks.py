@@ -1,8 +1,10 @@
-"""One Philox block a loop turn, computed in 64-bit registers: only results are stored, any thread can start anywhere.
+"""Philox blocks side by side in vectors of 64 bits, a thousand at a time, whose words become values while they lie in the cache:
+any thread can start anywhere.
 
-The logarithm, sine and cosine of the normal distribution are written out as series, since Numba's own are scalar calls:
-the loop becomes vector code, and the values are those of the C++ rung bit for bit. Next limit: the 32 x 32 bit
-products, of which a vector unit does half as many a cycle as it has lanes.
+LLVM makes vectors of loops that store one word of each block, not of those that store a whole block: words are put in their
+order afterwards. The logarithm, sine and cosine of the normal distribution are written out as series, since Numba's own are
+scalar calls; the values are those of the C++ rung bit for bit. Next limit: the 32 x 32 bit products, of which a vector unit
+does half as many a cycle as it has lanes.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from ulpgrad.kernels.random import spec
 from ulpgrad.kernels.random.philox import LOW64, MULTIPLIERS, WEYL, threshold, uniform_bits, words_per_value
 from ulpgrad.kernels.registry import kernel
 
-CHUNK = 4096  # blocks a thread takes at a time
+BLOCKS = 1024  # at a time
+WORDS = 4 * BLOCKS
 MASK, HALF, FIVE, SIX = (np.uint64(v) for v in (0xFFFFFFFF, 32, 5, 6))
 M0, M1 = (np.uint64(m) for m in MULTIPLIERS)
 W0, W1 = (np.uint64(w) for w in WEYL)
@@ -40,23 +43,37 @@ def _block(low: Any, high: Any, key: Any, j: Any) -> Any:
     return c0, c1, c2, c3
 
 
+@jit()
+def _lanes(lanes: Array, low: Any, high: Any, key: Any, first: Any) -> None:
+    """Words of blocks from `first` on: a row of first words, of second ones, and so on."""
+    for j in range(lanes.shape[1]):
+        w0, w1, w2, w3 = _block(low, high, key, first + j)
+        lanes[0, j], lanes[1, j], lanes[2, j], lanes[3, j] = w0, w1, w2, w3
+
+
+@jit()
+def _draw(words: Array, low: Any, high: Any, key: Any, first: Any) -> None:
+    """The same, a row for each block."""
+    lanes = np.empty((4, len(words)), np.uint32)
+    _lanes(lanes, low, high, key, first)
+    for j in range(len(words)):
+        words[j, 0], words[j, 1], words[j, 2], words[j, 3] = lanes[0, j], lanes[1, j], lanes[2, j], lanes[3, j]
+
+
 @jit(parallel=True)
 def _bits(out: Array, low: Any, high: Any, key: Any) -> None:
-    blocks = out.size // 4
-    for chunk in prange((blocks + CHUNK - 1) // CHUNK):
-        for j in range(chunk * CHUNK, min(blocks, (chunk + 1) * CHUNK)):
-            w0, w1, w2, w3 = _block(low, high, key, j)
-            out[4 * j], out[4 * j + 1], out[4 * j + 2], out[4 * j + 3] = w0, w1, w2, w3
+    for task in prange((len(out) + BLOCKS - 1) // BLOCKS):
+        _draw(out[task * BLOCKS : (task + 1) * BLOCKS], low, high, key, task * BLOCKS)
 
 
 @jit(parallel=True)
 def _uniform(out: Array, low: Any, high: Any, key: Any, shift: Any, scale: float) -> None:
-    blocks = out.size // 4
-    for chunk in prange((blocks + CHUNK - 1) // CHUNK):
-        for j in range(chunk * CHUNK, min(blocks, (chunk + 1) * CHUNK)):
-            w0, w1, w2, w3 = _block(low, high, key, j)
-            out[4 * j], out[4 * j + 1] = np.int64(w0 >> shift) * scale, np.int64(w1 >> shift) * scale
-            out[4 * j + 2], out[4 * j + 3] = np.int64(w2 >> shift) * scale, np.int64(w3 >> shift) * scale
+    for task in prange((len(out) + WORDS - 1) // WORDS):
+        words, part = np.empty((BLOCKS, 4), np.uint32), out[task * WORDS : (task + 1) * WORDS]
+        _draw(words, low, high, key, task * BLOCKS)
+        drawn = words.reshape(-1)
+        for i in range(len(part)):
+            part[i] = np.int64(drawn[i] >> shift) * scale
 
 
 @jit(inline="always")
@@ -66,11 +83,12 @@ def _integer53(a: Any, b: Any) -> Any:
 
 @jit(parallel=True)
 def _uniform53(out: Array, low: Any, high: Any, key: Any) -> None:
-    blocks = out.size // 2
-    for chunk in prange((blocks + CHUNK - 1) // CHUNK):
-        for j in range(chunk * CHUNK, min(blocks, (chunk + 1) * CHUNK)):
-            w0, w1, w2, w3 = _block(low, high, key, j)
-            out[2 * j], out[2 * j + 1] = _integer53(w0, w1) * 2.0**-53, _integer53(w2, w3) * 2.0**-53
+    for task in prange((2 * len(out) + WORDS - 1) // WORDS):
+        words, part = np.empty((BLOCKS, 4), np.uint32), out[task * (WORDS // 2) : (task + 1) * (WORDS // 2)]
+        _draw(words, low, high, key, task * BLOCKS)
+        drawn = words.reshape(-1, 2)
+        for i in range(len(part)):
+            part[i] = _integer53(drawn[i, 0], drawn[i, 1]) * 2.0**-53
 
 
 LN2_HIGH, LN2_LOW = (
@@ -111,21 +129,31 @@ def _pair(a: Any, width: Any, turns: Any) -> Any:
 
 @jit(parallel=True)
 def _normal(out: Array, low: Any, high: Any, key: Any) -> None:
-    blocks = out.size // 4
-    for chunk in prange((blocks + CHUNK - 1) // CHUNK):
-        for j in range(chunk * CHUNK, min(blocks, (chunk + 1) * CHUNK)):
-            w0, w1, w2, w3 = _block(low, high, key, j)
-            out[4 * j], out[4 * j + 1] = _pair(np.int64(w0) + 1.0, 32, np.int64(w1) * 2.0**-30)
-            out[4 * j + 2], out[4 * j + 3] = _pair(np.int64(w2) + 1.0, 32, np.int64(w3) * 2.0**-30)
+    """out: a row of four values for each block."""
+    for task in prange((len(out) + BLOCKS - 1) // BLOCKS):
+        lanes, values = np.empty((4, BLOCKS), np.uint32), np.empty((4, BLOCKS), out.dtype)
+        part = out[task * BLOCKS : (task + 1) * BLOCKS]
+        _lanes(lanes, low, high, key, task * BLOCKS)
+        for k in range(0, 4, 2):
+            for j in range(BLOCKS):
+                turns = np.float64(lanes[k + 1, j]) * 2.0**-30
+                values[k, j], values[k + 1, j] = _pair(np.float64(lanes[k, j]) + 1.0, 32, turns)
+        for j in range(len(part)):
+            part[j, 0], part[j, 1], part[j, 2], part[j, 3] = values[0, j], values[1, j], values[2, j], values[3, j]
 
 
 @jit(parallel=True)
 def _normal53(out: Array, low: Any, high: Any, key: Any) -> None:
-    blocks = out.size // 2
-    for chunk in prange((blocks + CHUNK - 1) // CHUNK):
-        for j in range(chunk * CHUNK, min(blocks, (chunk + 1) * CHUNK)):
-            w0, w1, w2, w3 = _block(low, high, key, j)
-            out[2 * j], out[2 * j + 1] = _pair(_integer53(w0, w1) + 1.0, 53, _integer53(w2, w3) * 2.0**-51)
+    """out: a row of two values for each block."""
+    for task in prange((len(out) + BLOCKS - 1) // BLOCKS):
+        lanes, values = np.empty((4, BLOCKS), np.uint32), np.empty((2, BLOCKS), out.dtype)
+        part = out[task * BLOCKS : (task + 1) * BLOCKS]
+        _lanes(lanes, low, high, key, task * BLOCKS)
+        for j in range(BLOCKS):
+            turns = _integer53(lanes[2, j], lanes[3, j]) * 2.0**-51
+            values[0, j], values[1, j] = _pair(_integer53(lanes[0, j], lanes[1, j]) + 1.0, 53, turns)
+        for j in range(len(part)):
+            part[j, 0], part[j, 1] = values[0, j], values[1, j]
 
 
 @jit(inline="always")
@@ -155,56 +183,49 @@ def _permutation(out: Array, low: Any, high: Any, key: Any) -> None:
 
 
 @jit(parallel=True)
-def _dropout(out: Array, x: Array, low: Any, high: Any, key: Any, limit: Any, scale: Any) -> None:
-    blocks = (x.size + 3) // 4
-    whole = x.size // 4
-    for chunk in prange((blocks + CHUNK - 1) // CHUNK):
-        for j in range(chunk * CHUNK, min(whole, (chunk + 1) * CHUNK)):
-            w0, w1, w2, w3 = _block(low, high, key, j)
-            out[4 * j] = x[4 * j] * scale if w0 >= limit else 0
-            out[4 * j + 1] = x[4 * j + 1] * scale if w1 >= limit else 0
-            out[4 * j + 2] = x[4 * j + 2] * scale if w2 >= limit else 0
-            out[4 * j + 3] = x[4 * j + 3] * scale if w3 >= limit else 0
-        if chunk * CHUNK <= whole < min(blocks, (chunk + 1) * CHUNK):
-            last = _block(low, high, key, whole)
-            for i in range(x.size - 4 * whole):
-                out[4 * whole + i] = x[4 * whole + i] * scale if last[i] >= limit else 0
+def _dropout(x: Array, out: Array, low: Any, high: Any, key: Any, limit: Any, scale: Any) -> None:
+    zero = x.dtype.type(0)
+    for task in prange((len(x) + WORDS - 1) // WORDS):
+        words, part = np.empty((BLOCKS, 4), np.uint32), out[task * WORDS : (task + 1) * WORDS]
+        given = x[task * WORDS : (task + 1) * WORDS]
+        _draw(words, low, high, key, task * BLOCKS)
+        drawn = words.reshape(-1)
+        for i in range(len(part)):
+            part[i] = given[i] * scale if drawn[i] >= limit else zero
 
 
 def _stream(key: int, counter: int) -> tuple[np.uint64, np.uint64, np.uint64]:
     return np.uint64(counter & LOW64), np.uint64(counter >> 64), np.uint64(key)
 
 
-def _whole_blocks(size: int, words: int, dtype: Any) -> Array:
-    """Room for `size` values and for what remains of the last block."""
-    return np.empty(-(-size * words // 4) * 4 // words, dtype)
+def _narrowed(values: Array, dtype: Float) -> Array:
+    return convert(values, float32, dtype) if dtype.bits < 32 else values
 
 
 @kernel(spec.random_bits, "cpu/numba-blocks", rank=20, formats=[])
 def random_bits(*, key: int, counter: int, size: int) -> Array:
-    out = _whole_blocks(size, 1, np.uint32)
+    out = np.empty((-(-size // 4), 4), np.uint32)
     _bits(out, *_stream(key, counter))
-    return out[:size]
+    return out.reshape(-1)[:size]
 
 
 @kernel(spec.random_uniform, "cpu/numba-blocks", rank=20, formats=[])
 def random_uniform(*, key: int, counter: int, size: int, dtype: Float) -> Array:
     if dtype is float64:
-        out = _whole_blocks(size, 2, np.float64)
+        out = np.empty(size)
         _uniform53(out, *_stream(key, counter))
-        return out[:size]
-    out = _whole_blocks(size, 1, np.float32)
-    bits = uniform_bits(dtype)
-    _uniform(out, *_stream(key, counter), np.uint64(32 - bits), 2.0**-bits)
-    return convert(out[:size], float32, dtype) if dtype.bits < 32 else out[:size]
+        return out
+    out, bits = np.empty(size, np.float32), uniform_bits(dtype)
+    _uniform(out, *_stream(key, counter), np.uint32(32 - bits), 2.0**-bits)
+    return _narrowed(out, dtype)
 
 
 @kernel(spec.random_normal, "cpu/numba-blocks", rank=20, formats=[])
 def random_normal(*, key: int, counter: int, size: int, dtype: Float) -> Array:
-    words = words_per_value(dtype)
-    out = _whole_blocks(size, words, np.float64 if dtype is float64 else np.float32)
-    (_normal53 if words == 2 else _normal)(out, *_stream(key, counter))
-    return convert(out[:size], float32, dtype) if dtype.bits < 32 else out[:size]
+    in_block = 4 // words_per_value(dtype)
+    out = np.empty((-(-size // in_block), in_block), np.float64 if dtype is float64 else np.float32)
+    (_normal53 if in_block == 2 else _normal)(out, *_stream(key, counter))
+    return _narrowed(out.reshape(-1)[:size], dtype)
 
 
 @kernel(spec.random_permutation, "cpu/numba-blocks", rank=20, formats=[])
@@ -218,5 +239,5 @@ def random_permutation(*, key: int, counter: int, size: int) -> Array:
 def dropout(x: Array, *, p: float, key: int, counter: int) -> Array:
     out = np.empty(x.shape, x.dtype)
     scale = x.dtype.type(spec.scale(p))
-    _dropout(out.reshape(-1), x.reshape(-1), *_stream(key, counter), np.uint64(threshold(p)), scale)
+    _dropout(x.reshape(-1), out.reshape(-1), *_stream(key, counter), np.uint64(threshold(p)), scale)
     return out
