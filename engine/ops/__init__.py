@@ -8,6 +8,7 @@ from ulpgrad.ops.affine import *
 from ulpgrad.ops.attention import *
 from ulpgrad.ops.common import as_tensor as as_tensor
 from ulpgrad.ops.convolution import *
+from ulpgrad.ops.convolution_axes import *
 from ulpgrad.ops.creation import *
 from ulpgrad.ops.dropout import *
 from ulpgrad.ops.dtypes import *

@@ -26,7 +26,7 @@ _conv2d: Primitive = Primitive(
     spec.conv2d,
     "x weight bias",
     gradients={
-        "x": lambda g, weight, x_shape, stride, padding, dilation, groups: _input_gradient(
+        "x": lambda g, weight, x_shape, stride, padding, dilation, groups: input_gradient(
             g, weight, size=x_shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
         ),
         "weight": lambda g, x, weight_shape, stride, padding, dilation, groups: _weight_gradient(
@@ -35,7 +35,7 @@ _conv2d: Primitive = Primitive(
         "bias": lambda g: total(g, axis=(0, 2, 3)),
     },
 )
-_input_gradient: Primitive = Primitive(
+input_gradient: Primitive = Primitive(
     spec.conv2d_input_gradient,
     "g0 weight",
     gradients={
@@ -54,7 +54,7 @@ _weight_gradient: Primitive = Primitive(
         "g0": lambda g, x, stride, padding, dilation, groups: _conv2d(
             x, g, None, stride=stride, padding=padding, dilation=dilation, groups=groups
         ),
-        "x": lambda g, g0, x_shape, stride, padding, dilation, groups: _input_gradient(
+        "x": lambda g, g0, x_shape, stride, padding, dilation, groups: input_gradient(
             g0, g, size=x_shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
         ),
     },
@@ -74,7 +74,7 @@ def _joint(
     """The three gradients, from that of the sums."""
     how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     return (
-        _input_gradient(g, weight, size=x.shape[2:], **how) if needed[0] else None,
+        input_gradient(g, weight, size=x.shape[2:], **how) if needed[0] else None,
         _weight_gradient(g, x, size=weight.shape[2:], **how) if needed[1] else None,
         total(g, axis=(0, 2, 3)) if len(needed) > 2 and needed[2] else None,
     )

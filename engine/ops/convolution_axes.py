@@ -1,0 +1,167 @@
+"""Convolution along one axis and along three, and its transpose, by the kernels of conv2d and of its input gradient: signals are
+images of one row, volumes images whose channels are those of all taps in depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ulpgrad.device import elsewhere
+from ulpgrad.errors import ArgumentError, ShapeError
+from ulpgrad.ops.common import as_tensor
+from ulpgrad.ops.convolution import conv2d, input_gradient
+from ulpgrad.ops.creation import zeros
+from ulpgrad.ops.manipulation import concat, permute_dims, reshape, stack
+from ulpgrad.tensor import Tensor
+
+__all__ = ["conv1d", "conv3d", "conv_transpose1d", "conv_transpose2d"]
+
+
+def _whole(name: str, what: str, value: Any, axes: int, least: int) -> tuple[int, ...]:
+    """One number for each axis, from one for all or a sequence of them."""
+    given = tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
+    if len(given) != axes or not all(isinstance(v, (int, np.integer)) and v >= least for v in given):
+        ones = "an integer" if axes == 1 else f"an integer or {axes} of them"
+        raise ArgumentError(f"{name}: {what} must be {ones} of at least {least}, got {value!r}")
+    return tuple(map(int, given))
+
+
+def _check(name: str, x: Tensor, w: Tensor, bias: Tensor | None, axes: Sequence[str], turned: bool = False) -> None:
+    """`turned`: filters are (in, out / groups, ...)."""
+    for what, given, first in (
+        ("x", x, "batch, channels"),
+        ("w", w, "in, out / groups" if turned else "out, in / groups"),
+    ):
+        if given.ndim != 2 + len(axes):
+            raise ShapeError(
+                f"{name}: {what} has shape {given.shape}: expected {2 + len(axes)} axes ({first}, {', '.join(axes)})"
+            )
+    if bias is not None and bias.ndim != 1:
+        raise ShapeError(f"{name}: bias has shape {bias.shape}: expected one value per output")
+
+
+def conv1d(
+    x: Any,
+    w: Any,
+    bias: Any = None,
+    stride: int | tuple[int] = 1,
+    padding: int | tuple[int] | str = 0,
+    dilation: int | tuple[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Slide filters over signals: x (n, c, l), w (o, c / groups, k), bias (o,) -> (n, o, ol). `padding`: as in `conv2d`."""
+    x, w, bias = as_tensor(x), as_tensor(w), None if bias is None else as_tensor(bias)
+    _check("conv1d", x, w, bias, ("length",))
+    (step,), (apart,) = _whole("conv1d", "stride", stride, 1, 1), _whole("conv1d", "dilation", dilation, 1, 1)
+    around: Any = padding if isinstance(padding, str) else (0, *_whole("conv1d", "padding", padding, 1, 0))
+    steps = (1, step) if step > 1 else 1
+    y = conv2d(_row(x), _row(w), bias, steps, around, (1, apart), groups)
+    return reshape(y, (*y.shape[:2], y.shape[3]))
+
+
+def _row(x: Tensor) -> Tensor:
+    """Signals as images of one row."""
+    return reshape(x, (*x.shape[:2], 1, x.shape[2]))
+
+
+def conv3d(
+    x: Any,
+    w: Any,
+    bias: Any = None,
+    stride: int | tuple[int, int, int] = 1,
+    padding: int | tuple[int, int, int] = 0,
+    dilation: int | tuple[int, int, int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Slide filters over volumes: x (n, c, d, h, w), w (o, c / groups, kd, kh, kw), bias (o,) -> (n, o, od, oh, ow).
+
+    What a filter's taps in depth see is copied side by side as channels, so that one convolution of images adds up all.
+    """
+    x, w, bias = as_tensor(x), as_tensor(w), None if bias is None else as_tensor(bias)
+    _check("conv3d", x, w, bias, ("depth", "height", "width"))
+    steps, around = _whole("conv3d", "stride", stride, 3, 1), _whole("conv3d", "padding", padding, 3, 0)
+    apart = _whole("conv3d", "dilation", dilation, 3, 1)
+    (n, channels, depth), (taps, *kernel) = x.shape[:3], w.shape[2:]
+    span = apart[0] * (taps - 1) + 1
+    if span > depth + 2 * around[0] or not taps:
+        raise ShapeError(f"conv3d: depth: a kernel that spans {span} on the padded {depth} + 2 * {around[0]}")
+    rows = (depth + 2 * around[0] - span) // steps[0] + 1
+    if around[0]:
+        rim = zeros((n, channels, around[0], *x.shape[3:]), dtype=x.dtype, device=elsewhere(x.storage))
+        x = concat([rim, x, rim], axis=2)
+    firsts = [t * apart[0] for t in range(taps)]
+    seen = stack([x[:, :, f : f + (rows - 1) * steps[0] + 1 : steps[0]] for f in firsts], axis=2)
+    images = reshape(permute_dims(seen, (0, 3, 1, 2, 4, 5)), (n * rows, channels * taps, *x.shape[3:]))
+    filters = reshape(w, (w.shape[0], w.shape[1] * taps, *kernel))
+    across: dict[str, Any] = {"stride": steps[1:], "padding": around[1:], "dilation": apart[1:]}
+    y = conv2d(images, filters, bias, groups=groups, **across)
+    return permute_dims(reshape(y, (n, rows, *y.shape[1:])), (0, 2, 1, 3, 4))
+
+
+def conv_transpose2d(
+    x: Any,
+    w: Any,
+    bias: Any = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    output_padding: int | tuple[int, int] = 0,
+    groups: int = 1,
+    dilation: int | tuple[int, int] = 1,
+) -> Tensor:
+    """The transpose of `conv2d`: every value of x adds its multiple of a filter to the image, `stride` apart.
+
+    x (n, c, h, w), w (c, o / groups, kh, kw), bias (o,) -> (n, o, oh, ow), where oh = (h - 1) stride - 2 padding + dilation (kh
+    - 1) + output_padding + 1. `output_padding`, less than the stride, says which of the images that a convolution with
+    this stride makes h rows of is meant.
+    """
+    return _transposed(
+        "conv_transpose2d", ("height", "width"), x, w, bias, stride, padding, output_padding, groups, dilation
+    )
+
+
+def conv_transpose1d(
+    x: Any,
+    w: Any,
+    bias: Any = None,
+    stride: int | tuple[int] = 1,
+    padding: int | tuple[int] = 0,
+    output_padding: int | tuple[int] = 0,
+    groups: int = 1,
+    dilation: int | tuple[int] = 1,
+) -> Tensor:
+    """The transpose of `conv1d`: x (n, c, l), w (c, o / groups, k), bias (o,) -> (n, o, ol). See `conv_transpose2d`."""
+    return _transposed("conv_transpose1d", ("length",), x, w, bias, stride, padding, output_padding, groups, dilation)
+
+
+def _transposed(
+    name: str, axes: tuple[str, ...], x: Any, w: Any, bias: Any, stride: Any, padding: Any, output_padding: Any,
+    groups: int, dilation: Any,
+) -> Tensor:  # fmt: skip
+    x, w, bias = as_tensor(x), as_tensor(w), None if bias is None else as_tensor(bias)
+    _check(name, x, w, bias, axes, turned=True)
+    count = len(axes)
+    steps, around = _whole(name, "stride", stride, count, 1), _whole(name, "padding", padding, count, 0)
+    apart, behind = (
+        _whole(name, "dilation", dilation, count, 1),
+        _whole(name, "output_padding", output_padding, count, 0),
+    )
+    if any(b >= s for b, s in zip(behind, steps, strict=True)):
+        raise ArgumentError(f"{name}: output_padding={output_padding!r}: expected less than stride={stride!r}")
+    sizes = zip(x.shape[2:], w.shape[2:], steps, around, apart, behind, strict=True)
+    size = tuple((n - 1) * s - 2 * p + d * (k - 1) + b + 1 for n, k, s, p, d, b in sizes)
+    if min(size) < 1:
+        raise ShapeError(
+            f"{name}: results of size {size}: padding={padding!r} leaves nothing of x {x.shape}, w {w.shape}"
+        )
+    if bias is not None and bias.shape[0] != w.shape[1] * groups:
+        raise ShapeError(
+            f"{name}: bias has shape {bias.shape}: expected ({w.shape[1] * groups},), one value per output"
+        )
+    flat = count == 1
+    if flat:
+        x, w, size, steps, around, apart = _row(x), _row(w), (1, *size), (1, *steps), (0, *around), (1, *apart)
+    y = input_gradient(x, w, size=size, stride=steps, padding=around, dilation=apart, groups=groups)
+    y = y if bias is None else y + reshape(bias, (1, bias.shape[0], 1, 1))
+    return reshape(y, (*y.shape[:2], y.shape[3])) if flat else y
