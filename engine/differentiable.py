@@ -375,10 +375,11 @@ def through_host(name: str, tensors: Sequence[Tensor | None], run: Callable[...,
 SMALL = 1 << 12  # bytes; larger results are not kept to be copied
 
 
-def made(out: Tensor) -> Tensor:
-    """The tensor, whose values hang on nothing but the arguments of the function that made it: no tensor is among them."""
-    if plain_calls.listeners and out.storage.__class__ is np.ndarray and out.nbytes <= SMALL:
-        plain_calls.heard.append(Movement("made", (), (out,), out.storage.copy().copy, None))
+def made(out: Tensor, again: Callable[[], Any] | None = None) -> Tensor:
+    """The tensor, whose values hang on nothing but the arguments of the function that made it: no tensor is among them.
+    `again` makes the storage of the next such one, which has the same values unless it is given."""
+    if plain_calls.listeners and out.storage.__class__ is np.ndarray and (again or out.nbytes <= SMALL):
+        plain_calls.heard.append(Movement("made", (), (out,), again or out.storage.copy().copy, None))
     return out
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 import operator
 from _thread import allocate_lock  # the whole of `threading` takes as long to import as ten modules of ours
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 
 from ulpgrad import dispatch
 from ulpgrad.device import CPU, Device, as_device, beside, current, moved_to
+from ulpgrad.differentiable import made, plain_calls
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import (
     Array,
@@ -34,6 +35,7 @@ from ulpgrad.formats import (
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.random import philox, spec
 from ulpgrad.kernels.spec import Op
+from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
 BLOCK = 4  # words
@@ -114,6 +116,18 @@ class Generator:
         out: Array = dispatch.call(op, (), (), params, str(as_device(device)))[0]
         return out
 
+    def _drawing(self, op: Op, words: int, shape: tuple[int, ...], **params: Any) -> Callable[[], Array]:
+        """A function that draws arrays of a shape, on the CPU, by the kernel that `_draw` comes down to now."""
+        given = {"size": math.prod(shape), **params}
+        run = dispatch.plan(op, (), (), {"key": 0, "counter": 0, **given}, "cpu").run
+
+        def draw() -> Array:
+            key, counter = self.reserve(words)
+            out: Array = run(key=key, counter=counter, **given)
+            return out.reshape(shape)
+
+        return draw
+
     def words(self, size: int, device: Any = None) -> Array:
         """uint32[size], every value equally likely."""
         return self._draw(spec.random_bits, size, size, device)
@@ -128,14 +142,12 @@ class Generator:
     def uniform(self, size: int, dtype: Any = None, device: Any = None) -> Array:
         """Storage [size] of values in [0, 1), as `random_uniform` makes them."""
         form = _float("uniform", dtype)
-        words = philox.words_per_value(form) * size
-        return self._draw(spec.random_uniform, words, size, device, dtype=form)
+        return self._draw(spec.random_uniform, _uniform_words(size, form), size, device, dtype=form)
 
     def normal(self, size: int, dtype: Any = None, device: Any = None) -> Array:
         """Storage [size] of standard normal values, as `random_normal` makes them."""
         form = _float("normal", dtype)
-        words = philox.words_per_value(form) * (size + size % 2)
-        return self._draw(spec.random_normal, words, size, device, dtype=form)
+        return self._draw(spec.random_normal, _normal_words(size, form), size, device, dtype=form)
 
     def integers(self, low: int, high: int, size: int, dtype: Any = None, device: Any = None) -> Array:
         """Whole numbers in [low, high), each exactly equally likely: int64[size], or another integer format.
@@ -201,32 +213,24 @@ def set_state(state: State) -> None:
     default_generator.set_state(state)
 
 
+@remembered
 def rand(
     *shape: Any, dtype: Any = None, device: Any = None, generator: Generator | None = None, requires_grad: bool = False
 ) -> Tensor:
     """Uniform in [0, 1): `rand(2, 3)` or `rand((2, 3))`. float32 values are multiples of 2^-24, float64 ones of 2^-53,
     16-bit ones of half their eps; 1.0 is never reached. Raises FormatError where dtype is no float, ShapeError for a
     bad shape."""
-    return _tensor(
-        generator_or_default("rand", generator).uniform,
-        _float("rand", dtype),
-        _shape("rand", shape),
-        device,
-        requires_grad,
-    )
+    form = _float("rand", dtype)
+    return _drawn("rand", spec.random_uniform, _uniform_words, form, shape, device, generator, requires_grad)
 
 
+@remembered
 def randn(
     *shape: Any, dtype: Any = None, device: Any = None, generator: Generator | None = None, requires_grad: bool = False
 ) -> Tensor:
     """Standard normal values (Box-Muller): `randn(2, 3)` or `randn((2, 3))`. Raises as `rand` does."""
-    return _tensor(
-        generator_or_default("randn", generator).normal,
-        _float("randn", dtype),
-        _shape("randn", shape),
-        device,
-        requires_grad,
-    )
+    form = _float("randn", dtype)
+    return _drawn("randn", spec.random_normal, _normal_words, form, shape, device, generator, requires_grad)
 
 
 def uniform(
@@ -390,8 +394,26 @@ def _shape(op: str, given: tuple[Any, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _tensor(draw: Any, form: Float, shape: tuple[int, ...], device: Any, requires_grad: bool) -> Tensor:
-    return _finish(draw(math.prod(shape), form, device), form, shape, requires_grad)
+def _uniform_words(size: int, form: Float) -> int:
+    return philox.words_per_value(form) * size
+
+
+def _normal_words(size: int, form: Float) -> int:
+    return philox.words_per_value(form) * (size + size % 2)
+
+
+def _drawn(
+    name: str, op: Op, words_of: Any, form: Float, given: Any, device: Any, generator: Any, requires_grad: bool
+) -> Tensor:
+    """A tensor of one draw; as often as the same is asked of the default generator, the same kernel draws it."""
+    source, shape, place = generator_or_default(name, generator), _shape(name, given), as_device(device)
+    size = math.prod(shape)
+    words = words_of(size, form)
+    out = _finish(source._draw(op, words, size, place, dtype=form), form, shape, requires_grad)
+    if requires_grad or not plain_calls.listeners or place != CPU:
+        plain_calls.varies()
+        return out
+    return made(out, source._drawing(op, words, shape, dtype=form))
 
 
 def _finish(values: Array, form: Format, shape: tuple[int, ...], requires_grad: bool) -> Tensor:

@@ -103,9 +103,12 @@ class Tensor:
 
     def item(self) -> Any:
         """The single value as a Python number."""
-        if self.size != 1:
+        storage = self.storage
+        if storage.size != 1:
             raise ArgumentError(f"item: a tensor of shape {self.shape} has {self.size} elements, expected 1")
-        return self.dtype.decode(to_host(self.storage)).item()
+        if storage.__class__ is np.ndarray and self.dtype.is_native:
+            return storage.item()
+        return self.dtype.decode(to_host(storage)).item()
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""

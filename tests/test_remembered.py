@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import ulpgrad as ug
-from ulpgrad.errors import AxisError, FormatError, GradientError, ShapeError
+from ulpgrad.errors import ArgumentError, AxisError, FormatError, GradientError, ShapeError
 from ulpgrad.kernels import native
 
 CALLS: dict[str, Callable[..., ug.Tensor]] = {
@@ -121,6 +121,35 @@ def test_values_that_are_looked_at_count() -> None:
         assert ug.repeat(x, ug.asarray([position, 1, 0])).tolist() == [2.0] * position + [3.0]
         assert ug.count_nonzero(x == x[position]).item() == 1
         assert ug.grad(x[at], x).tolist() == [float(i == position) for i in range(3)]
+
+
+def test_targets_that_are_ignored_now_and_then_count() -> None:
+    """The mean of a cross entropy is over what is not ignored, also once calls without such rows are remembered; and a class
+    that does not exist is named each time."""
+    values = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
+    for requires_grad in (False, True):
+        logits = ug.asarray(values, requires_grad=requires_grad)
+        for ignored in (-100, 2):  # no class, and one of them
+            for name in (*["none"] * 4, "some", "none", "some"):
+                target = np.array([0, 1, 3 if name == "none" else ignored, 3, 0, 1])
+                kept = target != ignored
+                losses = ug.cross_entropy(logits.detach(), ug.asarray(target), ignore_index=ignored, reduction="none")
+                mean = ug.cross_entropy(logits, ug.asarray(target), ignore_index=ignored)
+                np.testing.assert_allclose(mean.item(), losses.numpy()[kept].mean(), rtol=1e-6)
+            with pytest.raises(ArgumentError, match=r"target\[2\] is 9"):
+                ug.cross_entropy(logits, ug.asarray(np.array([0, 1, 9, 3, 0, 1])), ignore_index=ignored)
+
+
+def test_draws_go_on_from_where_the_last_one_ended() -> None:
+    """Remembered or not, `rand` takes the next words of the default generator; a seed starts it afresh."""
+    for draw in (ug.random.rand, ug.random.randn):
+        for dtype in (ug.float32, ug.bfloat16, ug.float64):
+            expected = ug.random.Generator(7)
+            ug.random.manual_seed(7)
+            for _ in range(5):
+                found, wanted = draw(2, 3, dtype=dtype), draw(2, 3, dtype=dtype, generator=expected)
+                np.testing.assert_array_equal(found.storage, wanted.storage)
+            assert ug.random.get_state() == expected.get_state()
 
 
 def test_new_tensors_have_memory_of_their_own_and_follow_the_default_format() -> None:

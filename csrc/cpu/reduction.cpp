@@ -7,12 +7,11 @@
 #include <optional>
 
 #include "bind_floats.h"
+#include "reduction_plan.h"
 #include "threads.h"
 
 namespace ulpgrad {
 namespace {
-
-constexpr int64_t kGrain = 1 << 16;  // values, about 10 us: less does not pay for a thread
 
 constexpr const char* kKinds[] = {"sum", "prod", "max", "min"};
 
@@ -22,20 +21,14 @@ Reduce kind_named(const std::string& name) {
   throw py::value_error("kind='" + name + "': expected sum, mean, prod, max or min");
 }
 
-struct Shape {
-  int64_t outer, n, inner;
-};
-
-int64_t steps(int64_t values_per_step) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, values_per_step)); }
-
 // inner == 1: each result is a run of n values. Long runs are shared out by blocks, others as a whole.
 template <typename S>
-void reduce_runs(const ReduceFunctions<S>& f, Reduce kind, const S* x, const Shape& s, const Wide<S>* center,
+void reduce_runs(const ReduceFunctions<S>& f, Reduce kind, const S* x, const ReduceShape& s, const Wide<S>* center,
                  Wide<S>* out) {
   using T = Wide<S>;
   if (s.n < 4 * kBlock || s.outer >= 16) {
     parallel_for(s.outer, steps(s.n), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) out[i] = f.run(kind, x + i * s.n, s.n, center ? center[i] : T(0));
+      f.runs(kind, x + begin * s.n, end - begin, s.n, center ? center + begin : nullptr, out + begin);
     });
     return;
   }
@@ -52,7 +45,7 @@ void reduce_runs(const ReduceFunctions<S>& f, Reduce kind, const S* x, const Sha
 
 // inner > 1: rows are joined element by element, kRows at a time, then what those gave.
 template <typename S>
-void reduce_columns(const ReduceTable& table, Reduce kind, const S* x, const Shape& s, const Wide<S>* center,
+void reduce_columns(const ReduceTable& table, Reduce kind, const S* x, const ReduceShape& s, const Wide<S>* center,
                     Wide<S>* out) {
   using T = Wide<S>;
   const ReduceFunctions<S>& f = of<S>(table);
@@ -70,11 +63,11 @@ void reduce_columns(const ReduceTable& table, Reduce kind, const S* x, const Sha
   });
   if (chunks == 1) return;
   const Reduce join = kind == Reduce::squares ? Reduce::sum : kind;
-  reduce_columns<T>(table, join, parts.get(), Shape{s.outer, chunks, s.inner}, nullptr, out);
+  reduce_columns<T>(table, join, parts.get(), ReduceShape{s.outer, chunks, s.inner}, nullptr, out);
 }
 
 template <typename S>
-void reduce_any(const ReduceTable& table, Reduce kind, const S* x, const Shape& s, const Wide<S>* center,
+void reduce_any(const ReduceTable& table, Reduce kind, const S* x, const ReduceShape& s, const Wide<S>* center,
                 Wide<S>* out) {
   if (s.inner == 1) {
     reduce_runs(of<S>(table), kind, x, s, center, out);
@@ -82,8 +75,6 @@ void reduce_any(const ReduceTable& table, Reduce kind, const S* x, const Shape& 
     reduce_columns(table, kind, x, s, center, out);
   }
 }
-
-constexpr int64_t kWithoutGil = 1 << 14;  // values from which releasing the GIL is worth its cost
 
 // A new array of this shape that fill(values, count) has filled; 16-bit results are rounded from what it filled.
 template <typename S, typename Fill>
@@ -105,11 +96,41 @@ py::array filled(const std::vector<py::ssize_t>& shape, int64_t work, Isa isa, c
   return out;
 }
 
+// inner == 1: runs as a whole, or a single long one by parts, whose best are then compared in order.
 template <typename T>
-py::array arg_of(const ReduceFunctions<T>& f, Reduce kind, const py::array& x, const Shape& s) {
+void arg_along(const ReduceFunctions<T>& f, Reduce kind, const T* x, const ReduceShape& s, int64_t* out) {
+  const int64_t parts = s.outer == 1 ? std::max<int64_t>(1, s.n / kGrain) : 1;
+  if (parts == 1) {
+    parallel_for(s.outer, steps(s.n),
+                 [&](int64_t begin, int64_t end) { f.arg_runs(kind, x + begin * s.n, end - begin, s.n, out + begin); });
+    return;
+  }
+  const std::unique_ptr<int64_t[]> best(new int64_t[static_cast<size_t>(parts)]);
+  const std::unique_ptr<T[]> values(new T[static_cast<size_t>(parts)]);
+  parallel_for(parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      const int64_t from = s.n * p / parts, to = s.n * (p + 1) / parts;
+      f.arg_runs(kind, x + from, 1, to - from, &best[p]);
+      values[p] = x[best[p] += from];
+    }
+  });
+  f.arg_runs(kind, values.get(), 1, parts, out);
+  *out = best[*out];
+}
+
+template <typename T>
+py::array arg_of(const ReduceFunctions<T>& f, Reduce kind, const py::array& x, const ReduceShape& s) {
   const T* from = values<T>(x, "x");
   py::array_t<int64_t> out = empty<int64_t>({s.outer * s.inner});
   int64_t* to = out.mutable_data();
+  if (s.inner == 1) {
+    {
+      std::optional<py::gil_scoped_release> free;
+      if (x.size() >= kWithoutGil) free.emplace();
+      arg_along(f, kind, from, s, to);
+    }
+    return out;
+  }
   constexpr int64_t width = kTile / 16;  // columns, so that a tile of many rows stays in the second cache
   const int64_t tiles = (s.inner + width - 1) / width;
   {
@@ -126,7 +147,7 @@ py::array arg_of(const ReduceFunctions<T>& f, Reduce kind, const py::array& x, c
 }
 
 template <typename T>
-py::array running_of(const ReduceFunctions<T>& f, Reduce kind, const py::array& x, const Shape& s) {
+py::array running_of(const ReduceFunctions<T>& f, Reduce kind, const py::array& x, const ReduceShape& s) {
   const T* from = values<T>(x, "x");
   py::array out = empty_of<T>({s.outer, s.n, s.inner});
   T* to = data_of<T>(out);
@@ -150,7 +171,7 @@ py::array running_of(const ReduceFunctions<T>& f, Reduce kind, const py::array& 
   return out;
 }
 
-Shape checked(const py::array& x, int64_t outer, int64_t n, int64_t inner) {
+ReduceShape checked(const py::array& x, int64_t outer, int64_t n, int64_t inner) {
   if (outer < 0 || n < 0 || inner < 0 || x.size() != outer * n * inner)
     throw py::value_error("expected outer * n * inner = " + std::to_string(x.size()));
   return {outer, n, inner};
@@ -159,7 +180,7 @@ Shape checked(const py::array& x, int64_t outer, int64_t n, int64_t inner) {
 py::array arg_reduce(const py::array& x, const std::string& kind, int64_t outer, int64_t n, int64_t inner,
                      const char* isa) {
   const ReduceTable& run = table<ReduceTable>(isa_named(isa));
-  const Shape s = checked(x, outer, n, inner);
+  const ReduceShape s = checked(x, outer, n, inner);
   const Reduce chosen = kind_named(kind);
   if (chosen != Reduce::max && chosen != Reduce::min) throw py::value_error("kind: expected max or min");
   if (n < 1 || n > INT32_MAX) throw py::value_error("n: expected 1 to 2^31 - 1, got " + std::to_string(n));
@@ -169,38 +190,11 @@ py::array arg_reduce(const py::array& x, const std::string& kind, int64_t outer,
 py::array cumulate(const py::array& x, const std::string& kind, int64_t outer, int64_t n, int64_t inner,
                    const char* isa) {
   const ReduceTable& run = table<ReduceTable>(isa_named(isa));
-  const Shape s = checked(x, outer, n, inner);
+  const ReduceShape s = checked(x, outer, n, inner);
   const Reduce chosen = kind_named(kind);
   if (chosen != Reduce::sum && chosen != Reduce::prod) throw py::value_error("kind: expected sum or prod");
   return by_type(x, "x", [&](auto type) { return running_of(of<decltype(type)>(run), chosen, x, s); });
 }
-
-// What a reduction over axes that lie side by side comes down to.
-struct Plan {
-  Shape s{1, 1, 1};
-  std::vector<py::ssize_t> shape;  // of the result
-
-  Plan(const py::array& x, const py::tuple& axes, bool keepdims) {
-    const int64_t ndim = x.ndim();
-    uint64_t reduced = 0;  // a bit for each axis: NumPy has at most 64
-    int64_t low = ndim, high = -1;
-    for (const py::handle given : axes) {
-      const int64_t axis = py::cast<int64_t>(given);
-      if (axis < 0 || axis >= ndim)
-        throw py::value_error("x: no axis " + std::to_string(axis) + " in " + shape_text(x));
-      reduced |= uint64_t{1} << axis;
-      if (x.shape(axis) == 1) continue;
-      low = std::min(low, axis);
-      high = std::max(high, axis);
-    }
-    for (int64_t i = 0; i < ndim; ++i) {
-      const bool gone = reduced >> i & 1;
-      if (low < i && i < high && !gone && x.shape(i) != 1) throw py::value_error("axis: expected axes side by side");
-      (i > high ? s.inner : i < low ? s.outer : s.n) *= x.shape(i);
-      if (!gone || keepdims) shape.push_back(gone ? 1 : x.shape(i));
-    }
-  }
-};
 
 // Divides by a count, in T, as one divides by it anywhere.
 template <typename T>
@@ -211,7 +205,7 @@ void divide(T* values, int64_t count, double divisor) {
 py::array reduce(const py::array& x, const std::string& kind, const py::tuple& axes, bool keepdims,
                  const char* isa_given) {
   const Isa isa = isa_named(isa_given);
-  const Plan plan(x, axes, keepdims);
+  const ReducePlan plan(x, axes, keepdims);
   const bool mean = kind == "mean";
   const Reduce chosen = mean ? Reduce::sum : kind_named(kind);
   return by_type(x, "x", [&](auto type) {
@@ -226,7 +220,7 @@ py::array reduce(const py::array& x, const std::string& kind, const py::tuple& a
 
 py::array variance(const py::array& x, const py::tuple& axes, bool keepdims, double correction, const char* isa_given) {
   const Isa isa = isa_named(isa_given);
-  const Plan plan(x, axes, keepdims);
+  const ReducePlan plan(x, axes, keepdims);
   return by_type(x, "x", [&](auto type) {
     using T = decltype(type);
     const T* from = values<T>(x, "x");

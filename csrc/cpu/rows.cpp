@@ -143,15 +143,17 @@ int64_t first_outside(const py::array& indices, int64_t limit, std::optional<int
   return -1;
 }
 
-Targets targets_of(const py::array& target, int64_t rows, int64_t classes, int64_t ignored, double smoothing) {
+// Classes that are all in range; where no index is ignored, what stands for one is none of them.
+Targets targets_of(const py::array& target, int64_t rows, int64_t classes, std::optional<int64_t> ignored,
+                   double smoothing) {
   expect_shape(target, {rows}, "target");
   const int64_t* index = contiguous<int64_t>(target, "target");
   if (const int64_t i = first_outside(target, classes, ignored); i >= 0)
     throw py::value_error("target[" + std::to_string(i) + "] is not a class");
-  return {index, ignored, smoothing};
+  return {index, ignored.value_or(-1), smoothing};
 }
 
-py::tuple cross_entropy(const py::array& x, const py::array& target, int64_t ignored, double smoothing,
+py::tuple cross_entropy(const py::array& x, const py::array& target, std::optional<int64_t> ignored, double smoothing,
                         const char* isa) {
   const RowTable& t = table<RowTable>(isa_named(isa));
   expect_ndim(x, 2, "logits");
@@ -164,14 +166,14 @@ py::tuple cross_entropy(const py::array& x, const py::array& target, int64_t ign
     T* to = data_of<T>(losses);
     Wide<T>* log = data_of<Wide<T>>(lse);
     over_rows(rows, n, [&](int64_t b, int64_t e) {
-      of<T>(t).cross_entropy(from + b * n, {all.index + b, ignored, smoothing}, to + b, log + b, e - b, n);
+      of<T>(t).cross_entropy(from + b * n, {all.index + b, all.ignored, smoothing}, to + b, log + b, e - b, n);
     });
     return py::make_tuple(losses, lse);
   });
 }
 
 py::array cross_entropy_gradient(const py::array& g, const py::array& x, const py::array& target, const py::array& lse,
-                                 int64_t ignored, double smoothing, const char* isa) {
+                                 std::optional<int64_t> ignored, double smoothing, const char* isa) {
   const RowTable& t = table<RowTable>(isa_named(isa));
   expect_ndim(x, 2, "logits");
   const int64_t rows = x.shape(0), n = x.shape(1);
@@ -183,8 +185,8 @@ py::array cross_entropy_gradient(const py::array& g, const py::array& x, const p
     py::array out = empty_of<T>({rows, n});
     T* to = data_of<T>(out);
     over_rows(rows, n, [&](int64_t b, int64_t e) {
-      of<T>(t).cross_entropy_gradient(scale + b, from + b * n, {all.index + b, ignored, smoothing}, log + b, to + b * n,
-                                      e - b, n);
+      of<T>(t).cross_entropy_gradient(scale + b, from + b * n, {all.index + b, all.ignored, smoothing}, log + b,
+                                      to + b * n, e - b, n);
     });
     return out;
   });
@@ -202,7 +204,8 @@ void bind_rows(py::module_& m) {
   m.def("first_outside", &first_outside, arg("indices"), arg("limit"), arg("ignored") = py::none(),
         "The first position of int64 indices outside [0, limit) and not `ignored`, or -1.");
   m.def("cross_entropy", &cross_entropy, arg("logits"), arg("target"), arg("ignored"), arg("smoothing"),
-        arg("isa") = "", "(losses, log-sum-exp) of each row of logits[rows, n] against int64 targets.");
+        arg("isa") = "",
+        "(losses, log-sum-exp) of rows of logits[rows, n] against int64 targets; those `ignored` cost nothing.");
   m.def("cross_entropy_gradient", &cross_entropy_gradient, arg("g"), arg("logits"), arg("target"), arg("lse"),
         arg("ignored"), arg("smoothing"), arg("isa") = "", "Gradient of the row losses.");
 }

@@ -171,6 +171,43 @@ py::tuple batch_norm_gradient(const py::array& g, const py::array& x, const py::
                  [&](auto type) { return channel_gradient<decltype(type)>(g, x, weight, mean, rstd, isa_named(isa)); });
 }
 
+// Moves running[c] towards what of(c) gives, in double precision; None has nothing to move.
+template <typename Of>
+void move(const py::object& given, int64_t channels, double momentum, const Of& of) {
+  if (given.is_none()) return;
+  py::array running = py::cast<py::array>(given);
+  expect_shape(running, {channels}, "running");
+  const auto all = [&](auto* to) {
+    for (int64_t c = 0; c < channels; ++c)
+      to[c] = static_cast<std::remove_reference_t<decltype(*to)>>(to[c] * (1 - momentum) + of(c) * momentum);
+  };
+  if (py::isinstance<py::array_t<double>>(running)) {
+    all(writable<double>(running, "running"));
+  } else {
+    all(writable<float>(running, "running"));
+  }
+}
+
+template <typename T>
+bool move_by(const py::object& running_mean, const py::object& running_var, const py::array& mean,
+             const py::array& rstd, double eps, double drowned, double momentum, double unbiased) {
+  const int64_t channels = rstd.size();
+  const T *means = values<T>(mean, {channels}, "mean"), *deviations = values<T>(rstd, {channels}, "rstd");
+  const auto variance = [&](int64_t c) { return 1.0 / (double{deviations[c]} * double{deviations[c]}) - eps; };
+  if (!running_var.is_none())
+    for (int64_t c = 0; c < channels; ++c)
+      if (variance(c) < drowned) return false;
+  move(running_mean, channels, momentum, [&](int64_t c) { return double{means[c]}; });
+  move(running_var, channels, momentum, [&](int64_t c) { return variance(c) * unbiased; });
+  return true;
+}
+
+bool move_statistics(const py::object& running_mean, const py::object& running_var, const py::array& mean,
+                     const py::array& rstd, double eps, double drowned, double momentum, double unbiased) {
+  const auto run = py::isinstance<py::array_t<double>>(rstd) ? move_by<double> : move_by<float>;
+  return run(running_mean, running_var, mean, rstd, eps, drowned, momentum, unbiased);
+}
+
 void bind_norm(py::module_& m) {
   using py::arg;
   m.def("row_norm", &row_norm, arg("x"), arg("weight"), arg("bias"), arg("eps"), arg("centered"), arg("isa") = "",
@@ -181,6 +218,10 @@ void bind_norm(py::module_& m) {
         "x[n, c, s] normalised over n and s: (y, mean, rstd).");
   m.def("batch_norm_gradient", &batch_norm_gradient, arg("g"), arg("x"), arg("weight"), arg("mean"), arg("rstd"),
         arg("isa") = "", "Gradients of batch_norm: (dx, dweight, dbias).");
+  m.def("move_statistics", &move_statistics, arg("running_mean"), arg("running_var"), arg("mean"), arg("rstd"),
+        arg("eps"), arg("drowned"), arg("momentum"), arg("unbiased"),
+        "Moves running statistics, float32 or float64 or None, in place towards mean and 1 / rstd^2 - eps, times "
+        "unbiased. False, and nothing is moved, where such a variance is below `drowned`.");
 }
 
 const Binder binder(bind_norm);

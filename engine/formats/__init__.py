@@ -64,7 +64,7 @@ FLOATS: Family[Float] = Family(
 REALS: Family[Any] = INTEGERS + FLOATS
 ALL: Family[Any] = Family([bool_], lambda form: form is bool_) + REALS
 
-_of_dtype: dict[Any, Format] = {f.storage: f for f in FORMATS.values() if f.is_native}
+of_dtype: dict[Any, Format] = {f.storage: f for f in FORMATS.values() if f.is_native}
 
 _FLOAT = re.compile(r"(u?)e(\d+)m(\d+)(?:b(-?\d+))?(fnuz|fnu|fn|none|p3109f|p3109|)")
 _P3109 = re.compile(r"binary(\d+)p(\d+)([su])([ef])")
@@ -90,8 +90,8 @@ def as_format(given: Any) -> Format:
         dtype = np.dtype(given)
     except TypeError:
         dtype = None
-    if dtype is not None and dtype.newbyteorder("=") in _of_dtype:
-        return _of_dtype[dtype.newbyteorder("=")]
+    if dtype is not None and dtype.newbyteorder("=") in of_dtype:
+        return of_dtype[dtype.newbyteorder("=")]
     if dtype is not None and dtype.name in FORMATS and FORMATS[dtype.name].interchange == dtype:
         return FORMATS[dtype.name]
     raise FormatError(
@@ -168,6 +168,6 @@ __all__ = [
     "compute_format", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn", "float8_e3m4", "float8_e4m3",
     "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu",
     "float16", "float32", "float64", "get_default_dtype", "gradient_format", "int16", "int32", "int64", "int8",
-    "mxfp4_e2m1", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp8_e4m3", "mxfp8_e5m2", "mxint8", "set_default_dtype", "uint16",
-    "uint32", "uint64", "uint8",
+    "mxfp4_e2m1", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp8_e4m3", "mxfp8_e5m2", "mxint8", "of_dtype", "set_default_dtype",
+    "uint16", "uint32", "uint64", "uint8",
 ]  # fmt: skip

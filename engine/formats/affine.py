@@ -29,6 +29,7 @@ class Affine(Format):
     kind = "affine"
     differentiable = True
     routed = True
+    is_native = False
 
     base: str
     scale: Array
@@ -77,10 +78,6 @@ class Affine(Format):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Affine, (self.base, self.scale, self.zero_point, self.axis)
-
-    @property
-    def is_native(self) -> bool:
-        return False
 
     @property
     def min_code(self) -> int:

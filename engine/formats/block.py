@@ -91,6 +91,7 @@ class Block(Format):
     kind = "block"
     differentiable = True
     routed = True
+    is_native = False
 
     element: Float | Fixed
     size: int
@@ -121,10 +122,6 @@ class Block(Format):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Block, (self.element, self.size, self.rule, self.name)
-
-    @property
-    def is_native(self) -> bool:
-        return False
 
     @property
     def bits_per_value(self) -> float:

@@ -28,6 +28,7 @@ class Fixed(Format):
     kind = "fixed"
     differentiable = True
     routed = True
+    is_native = False
 
     integer_bits: int
     fraction_bits: int
@@ -62,10 +63,6 @@ class Fixed(Format):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Fixed, (self.integer_bits, self.fraction_bits, self.signed)
-
-    @property
-    def is_native(self) -> bool:
-        return False
 
     @property
     def min_code(self) -> int:

@@ -86,6 +86,7 @@ class Float(Format):
         native = NATIVE.get((e, m)) if specials == "ieee" and bias == _default_bias(e, specials, signed) else None
         self = super().__new__(cls)
         Format.__init__(self, called, bits, native or ("u1" if bits <= 8 else "u2" if bits <= 16 else "u4"))
+        self.is_native = native is not None
         self.exponent_bits, self.mantissa_bits, self.bias, self.specials, self.signed = e, m, bias, specials, signed
         top = (1 << (e + m)) - 1  # the largest magnitude code
         match specials:
@@ -110,10 +111,6 @@ class Float(Format):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self.exponent_bits, self.mantissa_bits, self.bias, self.specials, self.signed, self.name)
-
-    @property
-    def is_native(self) -> bool:
-        return self.storage.kind == "f"
 
     @property
     def has_zero(self) -> bool:

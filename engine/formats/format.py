@@ -18,12 +18,14 @@ class Format:
     """A number system. Formats are compared by identity: equal parameters give the same object.
 
     Attributes: `name`; `bits`, the width of one value; `storage`, the NumPy dtype its bits lie in; `differentiable`, whether
-    tensors of it can require gradients; `routed`, whether arithmetic on it is not the ordinary kernels' but that of its kind.
+    tensors of it can require gradients; `routed`, whether arithmetic on it is not the ordinary kernels' but that of its kind;
+    `is_native`, whether the storage dtype computes in this format by itself.
     """
 
     kind = "abstract"
     differentiable = False
     routed = False
+    is_native = True
 
     name: str
     bits: int
@@ -36,11 +38,6 @@ class Format:
     def itemsize(self) -> int:
         """Bytes per stored value."""
         return self.storage.itemsize
-
-    @property
-    def is_native(self) -> bool:
-        """Whether the storage dtype computes in this format by itself."""
-        return True
 
     @property
     def is_floating(self) -> bool:

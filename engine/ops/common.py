@@ -30,7 +30,7 @@ def as_tensor(given: Any, dtype: Format | None = None) -> Tensor:
 
 def scalar(value: bool | int | float, form: Format) -> Tensor:
     """A 0-d tensor of a Python number in a format."""
-    made = _scalar(value, type(value).__name__, form) if value else _make_scalar(value, form)  # -0.0 and 0.0 hash alike
+    made = _scalar(value, type(value).__name__, value == 0 and math.copysign(1.0, value), form)
     if plain_calls.listeners:
         plain_calls.numbers.append(made)
     return made
@@ -46,7 +46,8 @@ def _make_scalar(value: Any, form: Format) -> Tensor:
 
 
 @lru_cache(1024)
-def _scalar(value: Any, kind: str, form: Format) -> Tensor:
+def _scalar(value: Any, kind: str, sign_of_zero: float, form: Format) -> Tensor:
+    """One tensor for each number: 1, True and 1.0, or 0.0 and -0.0, are equal and yet not the same."""
     return _make_scalar(value, form)
 
 

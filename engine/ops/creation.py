@@ -21,6 +21,7 @@ from ulpgrad.formats import (
     float64,
     get_default_dtype,
     int64,
+    of_dtype,
     uint64,
 )
 from ulpgrad.kernels import gpu
@@ -68,6 +69,9 @@ def asarray(
     given, and their device unless `device` is. Memory is shared where that is possible and `copy` is not True; `copy=False`
     raises where it is not. Raises FormatError for data that is not numeric and ShapeError for ragged lists.
     """
+    plain = obj.__class__ is np.ndarray and dtype is None and device is None and not copy and not requires_grad
+    if plain and (known := of_dtype.get(obj.dtype)) is not None and obj.flags.aligned:
+        return Tensor(obj, known)
     target = None if device is None else as_device(device)
     form = None if dtype is None else as_format(dtype)
     if isinstance(obj, (list, tuple)) and any(isinstance(o, Tensor) for o in obj):

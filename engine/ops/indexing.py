@@ -258,7 +258,7 @@ def setitem(x: Tensor, index: Any, value: Any, /) -> None:
     if not (storage.flags.writeable if on_host else x.dtype.kind == "block" or writeable(storage)):
         raise ArgumentError(f"setitem: the tensor of shape {x.shape} is a read-only view; write to copy(x)")
     given = _value(x, value)
-    prepared = _prepared("setitem", index, x)
+    prepared: Any = index if on_host and index.__class__ in BASIC else _prepared("setitem", index, x)
     if x.dtype.routed:
         check_movable("setitem", x.dtype, [x])
     try:
@@ -284,15 +284,15 @@ def _write_on_gpu(x: Tensor, index: Index, given: Tensor) -> None:
 
 def _value(x: Tensor, value: Any) -> Tensor:
     """What is written, in x's format."""
-    if isinstance(value, float) and x.dtype.kind != "float":
-        return astype(scalar(value, float64), x.dtype)
-    if isinstance(value, (bool, int, float)):
-        return scalar(value, x.dtype)
     if not isinstance(value, Tensor):
+        if isinstance(value, float) and x.dtype.kind != "float":
+            return astype(scalar(value, float64), x.dtype)
+        if isinstance(value, (bool, int, float)):
+            return scalar(value, x.dtype)
         return asarray(value, dtype=x.dtype)
     if value.requires_grad and is_grad_enabled():
         raise GradientError("setitem: the value requires a gradient, which a write in place would lose; detach it")
-    return astype(value.detach(), x.dtype, copy=False)
+    return value if value.dtype is x.dtype else astype(value.detach(), x.dtype, copy=False)
 
 
 # Functions

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.device import beside as on_device_of, elsewhere
-from ulpgrad.differentiable import Primitive, prepared, whole
+from ulpgrad.differentiable import Primitive, plain_calls, prepared, whole
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import compute_format, float64
 from ulpgrad.kernels.cross_entropy import spec
@@ -44,7 +44,7 @@ def reduced(name: str, losses: Tensor, reduction: str, weights: Tensor | int | N
 # Class indices
 
 
-def _row_losses(logits: Tensor, target: Tensor, ignore_index: int, label_smoothing: float) -> Tensor:
+def _row_losses(logits: Tensor, target: Tensor, ignore_index: int | None, label_smoothing: float) -> Tensor:
     """cross_entropy of rows as a formula that can be differentiated again."""
     chances = _one_hot(target, logits, ignore_index, label_smoothing)
     return -total(_weighted(chances, log_softmax(logits)), axis=-1)
@@ -64,7 +64,7 @@ _cross_entropy = Primitive(
 )
 
 
-def _one_hot(target: Tensor, like: Tensor, ignore_index: int, label_smoothing: float) -> Tensor:
+def _one_hot(target: Tensor, like: Tensor, ignore_index: int | None, label_smoothing: float) -> Tensor:
     """The distribution each row is compared with; all zero in ignored rows."""
     rows, classes = like.shape
     if like.device.type != "cpu":
@@ -73,9 +73,9 @@ def _one_hot(target: Tensor, like: Tensor, ignore_index: int, label_smoothing: f
         mixed = hit * (1.0 - label_smoothing) + label_smoothing / max(classes, 1)
         return astype(ew.where(column == ignore_index, 0.0, mixed), like.dtype)
     chances = np.full((rows, classes), label_smoothing / max(classes, 1))
-    kept = np.flatnonzero(target.storage != ignore_index)
-    chances[kept, target.storage[kept]] += 1.0 - label_smoothing
-    chances[target.storage == ignore_index] = 0.0
+    kept = target.storage != spec.ignored(ignore_index)
+    chances[np.flatnonzero(kept), target.storage[kept]] += 1.0 - label_smoothing
+    chances[~kept] = 0.0
     return Tensor(like.dtype.encode(chances), like.dtype)
 
 
@@ -122,6 +122,7 @@ def _weights_of(weight: Tensor | None, target: Tensor, ignore_index: int, like: 
     return classes, ew.where(kept, row, 0.0)
 
 
+@remembered
 @whole
 def cross_entropy(
     logits: Any,
@@ -143,9 +144,12 @@ def cross_entropy(
         return _cross_entropy_of_chances(logits, target, weight, reduction, label_smoothing)
     if weight is None and reduction == "mean" and target.device.type != "cpu":
         return _counted_cross_entropy(logits, target, ignore_index, label_smoothing)
-    if weight is None and reduction == "mean" and not np.count_nonzero(target.storage == ignore_index):
-        return _mean_cross_entropy(logits, target, ignore_index, label_smoothing)
     rows, classes = _rows("cross_entropy", logits, target)
+    apart = not 0 <= ignore_index < rows.shape[1]
+    if weight is None and reduction == "mean" and apart and not np.count_nonzero(classes.storage == ignore_index):
+        # All rows count alike. That is remembered: the kernel refuses a later target that is ignored.
+        return average(_cross_entropy(rows, classes, ignore_index=None, label_smoothing=label_smoothing))
+    plain_calls.varies()
     weight = _class_weights("cross_entropy", weight, rows.shape[1], rows)
     counted: Tensor | int
     if weight is None:
@@ -158,13 +162,6 @@ def cross_entropy(
         losses = -total(_weighted(chances, log_softmax(rows)), axis=-1)
         counted = _weights_of(weight, classes, ignore_index, rows)[1]
     return reduced("cross_entropy", reshape(losses, target.shape), reduction, counted)
-
-
-@remembered
-def _mean_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int, label_smoothing: float) -> Tensor:
-    """Of class indices, all of which count alike."""
-    rows, classes = _rows("cross_entropy", logits, target)
-    return average(_cross_entropy(rows, classes, ignore_index=ignore_index, label_smoothing=label_smoothing))
 
 
 def _counted_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int, label_smoothing: float) -> Tensor:

@@ -7,14 +7,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from ulpgrad.autograd import no_grad
 from ulpgrad.differentiable import Primitive, prepared, whole
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import Array, Float, float64
 from ulpgrad.formats.promotion import result_format
-from ulpgrad.kernels.norm import spec
+from ulpgrad.kernels.norm import running, spec
 from ulpgrad.ops import elementwise as ew
 from ulpgrad.ops.common import as_tensor, normalize_shape
 from ulpgrad.ops.creation import astype
@@ -153,10 +151,7 @@ def batch_norm(
         raise ShapeError(f"batch_norm: x {x.shape} has one value per channel: training needs at least two")
     y, mean, rstd = _with_own_statistics(x, weight, bias, float(eps))
     if x.device.type == "cpu":
-        if running_mean is not None:
-            _move(running_mean, mean.storage, momentum)
-        if running_var is not None:
-            _move(running_var, _variance(x, mean.storage, rstd.storage, eps) * (count / max(count - 1, 1)), momentum)
+        _move(x, running_mean, running_var, mean.storage, rstd.storage, float(eps), momentum, count / (count - 1))
     else:
         with no_grad():
             if running_mean is not None:
@@ -174,21 +169,28 @@ def _with_own_statistics(x: Tensor, weight: Tensor | None, bias: Tensor | None, 
     return reshape(y, x.shape), mean, rstd
 
 
-def _variance(x: Tensor, mean: Array, rstd: Array, eps: float) -> Array:
-    """The biased variance per channel that 1 / rstd came from, in float64; summed anew where eps drowns it."""
-    with np.errstate(all="ignore"):
-        found: Array = 1.0 / np.square(rstd, dtype=np.float64) - eps
-        for c in np.flatnonzero(found < eps * 0.125):
-            centred = x.dtype.exact(x.storage[:, c]) - mean[c]
-            found[c] = np.mean(centred * centred)
-    return found
-
-
-def _move(running: Tensor, towards: Any, momentum: float) -> None:
-    """Move a running statistic in place."""
-    form = running.dtype
-    running.storage[...] = form.encode(form.decode(running.storage) * (1 - momentum) + towards * momentum)
-    running._written()
+def _move(
+    x: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    to_mean: Array,
+    rstd: Array,
+    eps: float,
+    by: float,
+    unbiased: float,
+) -> None:
+    """Move running statistics, where there are any, in place."""
+    both = (None if mean is None else mean.storage, None if var is None else var.storage)
+    if not running.moved(both, to_mean, rstd, eps, by, unbiased):
+        if mean is not None:
+            running.move(mean.storage, mean.dtype, to_mean, by)
+        if var is not None:
+            running.move(
+                var.storage, var.dtype, running.variance(x.storage, x.dtype, to_mean, rstd, eps) * unbiased, by
+            )
+    for t in (mean, var):
+        if t is not None:
+            t._written()
 
 
 def _move_on_gpu(running: Tensor, towards: Tensor, momentum: float) -> None:

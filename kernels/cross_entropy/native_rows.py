@@ -16,21 +16,23 @@ from ulpgrad.kernels.statistics import beside, wide
 FORMATS = [float16, bfloat16, float32, float64, *INTEGERS]
 
 
-def _classes(name: str, target: Array, classes: int, ignore_index: int) -> Array:
-    """Targets as int64, all of them in range."""
-    index = target.astype(np.int64, copy=False)
-    if index is not target and target.dtype == np.uint64:
+def _classes(name: str, target: Array, classes: int, ignore_index: int | None) -> Array:
+    """Targets as int64."""
+    if target.dtype == np.uint64:
         spec.validate(name, target, classes, ignore_index)  # before values above 2^63 wrap
-    bad = native.module().first_outside(index, classes, ignore_index)
-    if bad >= 0:
-        spec.refuse(name, target, classes, ignore_index, bad)
-    return index
+    return target if target.dtype == np.int64 else target.astype(np.int64)
 
 
 @kernel(spec.cross_entropy, "cpu/native-rows", rank=50, formats=FORMATS, contiguous=True)
-def cross_entropy(logits: Array, target: Array, *, ignore_index: int, label_smoothing: float) -> tuple[Array, Array]:
+def cross_entropy(
+    logits: Array, target: Array, *, ignore_index: int | None, label_smoothing: float
+) -> tuple[Array, Array]:
     index = _classes("cross_entropy", target, logits.shape[1], ignore_index)
-    return native.module().cross_entropy(logits, index, ignore_index, label_smoothing)
+    try:
+        return native.module().cross_entropy(logits, index, ignore_index, label_smoothing)
+    except ValueError:
+        spec.validate("cross_entropy", target, logits.shape[1], ignore_index)
+        raise
 
 
 @kernel(
@@ -42,7 +44,11 @@ def cross_entropy(logits: Array, target: Array, *, ignore_index: int, label_smoo
     where=beside((0, 1), (3,)),
 )
 def cross_entropy_gradient(
-    g: Array, logits: Array, target: Array, lse: Array, *, ignore_index: int, label_smoothing: float
+    g: Array, logits: Array, target: Array, lse: Array, *, ignore_index: int | None, label_smoothing: float
 ) -> Array:
     index = _classes("cross_entropy_gradient", target, logits.shape[1], ignore_index)
-    return native.module().cross_entropy_gradient(g, logits, index, wide(lse), ignore_index, label_smoothing)
+    try:
+        return native.module().cross_entropy_gradient(g, logits, index, wide(lse), ignore_index, label_smoothing)
+    except ValueError:
+        spec.validate("cross_entropy_gradient", target, logits.shape[1], ignore_index)
+        raise

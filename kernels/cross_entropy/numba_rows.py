@@ -60,18 +60,20 @@ def _gradient(x, g, target, lse, ignore_index, smoothing, dx):  # type: ignore[n
 
 
 @kernel(spec.cross_entropy, "cpu/numba-rows", rank=20, formats=FORMATS)
-def cross_entropy(logits: Array, target: Array, *, ignore_index: int, label_smoothing: float) -> tuple[Array, Array]:
+def cross_entropy(
+    logits: Array, target: Array, *, ignore_index: int | None, label_smoothing: float
+) -> tuple[Array, Array]:
     spec.validate("cross_entropy", target, logits.shape[1], ignore_index)
     losses, lse = np.empty(len(target), logits.dtype), np.empty(len(target), logits.dtype)
-    _forward(logits, target.astype(np.int64), ignore_index, label_smoothing, losses, lse)
+    _forward(logits, target.astype(np.int64), spec.ignored(ignore_index), label_smoothing, losses, lse)
     return losses, lse
 
 
 @kernel(spec.cross_entropy_gradient, "cpu/numba-rows", rank=20, formats=FORMATS, where=spec.one_format(0, 1, 3))
 def cross_entropy_gradient(
-    g: Array, logits: Array, target: Array, lse: Array, *, ignore_index: int, label_smoothing: float
+    g: Array, logits: Array, target: Array, lse: Array, *, ignore_index: int | None, label_smoothing: float
 ) -> Array:
     spec.validate("cross_entropy_gradient", target, logits.shape[1], ignore_index)
     out = np.empty_like(logits, order="C")
-    _gradient(logits, g, target.astype(np.int64), lse, ignore_index, label_smoothing, out)
+    _gradient(logits, g, target.astype(np.int64), lse, spec.ignored(ignore_index), label_smoothing, out)
     return out

@@ -15,18 +15,22 @@ from ulpgrad.kernels.spec import Op, Sample
 IGNORED = -100
 
 
-def validate(name: str, target: Array, classes: int, ignore_index: int) -> None:
+def validate(name: str, target: Array, classes: int, ignore_index: int | None) -> None:
     """ArgumentError unless every target is a class or `ignore_index`."""
-    bad = ((target < 0) | (target >= classes)) & (target != ignore_index)
+    bad = (target < 0) | (target >= classes)
+    if ignore_index is not None:
+        bad &= target != ignore_index
     if bad.any():
-        refuse(name, target, classes, ignore_index, int(np.flatnonzero(bad)[0]))
+        row = int(np.flatnonzero(bad)[0])
+        raise ArgumentError(
+            f"{name}: target[{row}] is {int(target[row])}: expected a class from 0 to {classes - 1}, "
+            f"or ignore_index={ignore_index}"
+        )
 
 
-def refuse(name: str, target: Array, classes: int, ignore_index: int, row: int) -> None:
-    raise ArgumentError(
-        f"{name}: target[{row}] is {int(target[row])}: expected a class from 0 to {classes - 1}, "
-        f"or ignore_index={ignore_index}"
-    )
+def ignored(ignore_index: int | None) -> int:
+    """`ignore_index` for loops over targets that are valid: what no class is where nothing is ignored."""
+    return -1 if ignore_index is None else ignore_index
 
 
 def one_format(*floats: int) -> Any:
@@ -39,18 +43,18 @@ def one_format(*floats: int) -> Any:
     return where
 
 
-def _weights(logits: Array, target: Array, ignore_index: int, label_smoothing: float) -> Array:
+def _weights(logits: Array, target: Array, ignore_index: int | None, label_smoothing: float) -> Array:
     """What each row's target distribution gives to each class; zero in ignored rows."""
     n, c = logits.shape
     weights = np.full((n, c), label_smoothing / max(c, 1))
-    kept = target != ignore_index
+    kept = target != ignored(ignore_index)
     weights[np.flatnonzero(kept), target[kept].astype(np.int64)] += 1 - label_smoothing
     weights[~kept] = 0
     return weights
 
 
 def cross_entropy_reference(
-    logits: Array, target: Array, *, ignore_index: int, label_smoothing: float
+    logits: Array, target: Array, *, ignore_index: int | None, label_smoothing: float
 ) -> tuple[Array, Array]:
     validate("cross_entropy", target, logits.shape[1], ignore_index)
     top = logits.max(axis=1, initial=-np.inf)
@@ -62,15 +66,15 @@ def cross_entropy_reference(
 
 
 def cross_entropy_gradient_reference(
-    g: Array, logits: Array, target: Array, lse: Array, *, ignore_index: int, label_smoothing: float
+    g: Array, logits: Array, target: Array, lse: Array, *, ignore_index: int | None, label_smoothing: float
 ) -> Array:
     validate("cross_entropy_gradient", target, logits.shape[1], ignore_index)
     weights = _weights(logits, target, ignore_index, label_smoothing)
     gradient = g[:, None] * (np.exp(logits - lse[:, None]) - weights)
-    return np.where((target != ignore_index)[:, None], gradient, 0.0)
+    return np.where((target != ignored(ignore_index))[:, None], gradient, 0.0)
 
 
-def _check(logits: Array, target: Array, *, ignore_index: int, label_smoothing: float) -> None:
+def _check(logits: Array, target: Array, *, ignore_index: int | None, label_smoothing: float) -> None:
     if logits.ndim != 2:
         raise ShapeError(f"cross_entropy: expected logits of shape (rows, classes), got {logits.shape}")
     if target.shape != logits.shape[:1]:
@@ -82,7 +86,7 @@ def _check(logits: Array, target: Array, *, ignore_index: int, label_smoothing: 
 
 
 def _check_gradient(
-    g: Array, logits: Array, target: Array, lse: Array, *, ignore_index: int, label_smoothing: float
+    g: Array, logits: Array, target: Array, lse: Array, *, ignore_index: int | None, label_smoothing: float
 ) -> None:
     _check(logits, target, ignore_index=ignore_index, label_smoothing=label_smoothing)
     for name, a in (("g", g), ("lse", lse)):
@@ -129,6 +133,7 @@ def _inputs() -> Iterator[tuple[Array, Array, dict[str, Any]]]:
     edges = rng.standard_normal((3, 9))
     edges[0, 2], edges[1, 4] = -np.inf, np.nan
     yield edges, np.array([1, 1, 1], dtype=np.uint8), {"ignore_index": IGNORED, "label_smoothing": 0.0}
+    yield rng.standard_normal((4, 6)), np.array([0, 5, 2, 2]), {"ignore_index": None, "label_smoothing": 0.1}
 
 
 def _samples() -> Iterator[Sample]:
@@ -161,8 +166,8 @@ def _gradient_magnitude(g: Array, logits: Array, target: Array, lse: Array, **pa
 cross_entropy = Op(
     "cross_entropy",
     signature="(logits: [n, c], target: [n], *, ignore_index, label_smoothing) -> (losses: [n], lse: [n])",
-    doc="Row losses lse - logits[target], not averaged; ignored rows lose 0. Smoothing s mixes the target with s/c on"
-    " every class. The log-sum-exp comes in float32 for 16-bit logits.",
+    doc="Row losses lse - logits[target], not averaged; rows of `ignore_index` (unless that is None) lose 0. Smoothing s"
+    " mixes the target with s/c on every class. The log-sum-exp comes in float32 for 16-bit logits.",
     reference=cross_entropy_reference,
     check=_check,
     result=_result,

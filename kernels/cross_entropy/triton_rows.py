@@ -99,7 +99,7 @@ def cross_entropy(request: Request) -> Callable[..., Any]:
     assert form is not None
     kept = compute_format(form).storage
 
-    def run(logits: Any, target: Any, *, ignore_index: int, label_smoothing: float) -> tuple[Any, Any]:
+    def run(logits: Any, target: Any, *, ignore_index: int | None, label_smoothing: float) -> tuple[Any, Any]:
         xp, (rows, n) = gpu.xp(), logits.shape
         losses = xp.empty(rows, logits.dtype)
         if not logits.size:  # without classes every row is ignored
@@ -107,7 +107,7 @@ def cross_entropy(request: Request) -> Callable[..., Any]:
         lse = xp.empty(rows, kept)
         tile = shape_of(rows, n, PIECE)
         launch(_forward, (cdiv(rows, tile["LINES"]),), typed(losses, form), lse, typed(logits, form), target, rows, n,
-               int(ignore_index), SMOOTHING=float(label_smoothing), **tile)  # fmt: skip
+               spec.ignored(ignore_index), SMOOTHING=float(label_smoothing), **tile)  # fmt: skip
         return losses, lse
 
     return run
@@ -121,7 +121,7 @@ def cross_entropy_gradient(request: Request) -> Callable[..., Any]:
     assert of_lse is not None
 
     def run(
-        g: Any, logits: Any, target: Any, lse: Any, *, ignore_index: int, label_smoothing: float
+        g: Any, logits: Any, target: Any, lse: Any, *, ignore_index: int | None, label_smoothing: float
     ) -> Any:  # fmt: skip
         rows, n = logits.shape
         out = gpu.xp().empty(logits.shape, logits.dtype)
@@ -129,7 +129,7 @@ def cross_entropy_gradient(request: Request) -> Callable[..., Any]:
             tile = shape_of(rows, n, TILE)
             pieces = cdiv(n, tile["VALUES"])
             launch(_backward, (cdiv(rows, tile["LINES"]) * pieces,), typed(out, form), typed(g, form),
-                   typed(logits, form), target, typed(lse, of_lse), rows, n, int(ignore_index), pieces,
+                   typed(logits, form), target, typed(lse, of_lse), rows, n, spec.ignored(ignore_index), pieces,
                    SMOOTHING=float(label_smoothing), **tile)  # fmt: skip
         return out
 

@@ -12,7 +12,7 @@ import math
 from ulpgrad.formats import Array, bfloat16, float16, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.reduction import spec
-from ulpgrad.kernels.registry import Request, kernel
+from ulpgrad.kernels.registry import kernel
 from ulpgrad.kernels.spec import Op
 
 FORMATS = [float16, bfloat16, float32, float64]
@@ -37,20 +37,15 @@ def var(x: Array, *, axis: spec.Axes, keepdims: bool, correction: float) -> Arra
 
 
 def _extreme(op: Op, kind: str) -> None:
-    """argmax and argmin down columns; along the last axis NumPy's own are vectorised already."""
-
-    def where(request: Request) -> str | None:
-        axis, shape = request.params["axis"], request.arrays[0].shape
-        if not spec.index_layout(request.arrays[0], axis=axis)[0]:
-            return "takes axes before the last"
-        return None if shape[axis] < 2**31 else "counts to 2^31"
-
-    def run(x: Array, *, axis: int, keepdims: bool) -> Array:
+    def run(x: Array, *, axis: int | None, keepdims: bool) -> Array:
+        if axis is None:
+            return native.module().arg_reduce(x, kind, 1, x.size, 1).reshape(())
         found: Array = native.module().arg_reduce(x, kind, *spec.split(x.shape, (axis,)))
         return found.reshape(spec.result_shape(x.shape, (axis,), keepdims))
 
-    kernel(op, "cpu/native-columns", rank=50, formats=FORMATS, contiguous=True, where=where,
-           idea="Every column keeps its best value and row in vector lanes, while memory is read row by row.")(run)  # fmt: skip
+    kernel(op, "cpu/native-columns", rank=50, formats=FORMATS, contiguous=True, where=spec.index_fits,
+           idea="Every column keeps its best value and row in vector lanes, while memory is read row by row; along a run the "
+           "best block is found first.")(run)  # fmt: skip
 
 
 _extreme(spec.argmax, "max")

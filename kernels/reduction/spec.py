@@ -64,6 +64,11 @@ def index_layout(x: Array, *, axis: int | None, **_: Any) -> tuple[bool, bool]:
     return int(np.prod(x.shape[axis + 1 :])) != 1, x.shape[axis] >= 2**31
 
 
+def index_fits(request: Request) -> str | None:
+    """Predicate of rungs that count to 2^31."""
+    return "counts to 2^31" if index_layout(request.arrays[0], axis=request.params["axis"])[1] else None
+
+
 # What is right. NumPy's long double has 64 bits of precision on x86, so float64 sums have a better one to be held against.
 
 
@@ -149,7 +154,7 @@ def total_format(x: Format, **_: Any) -> Format:
 SHAPES: tuple[tuple[tuple[int, ...], Axes], ...] = (
     ((), ()), ((1,), (0,)), ((7,), (0,)), ((3, 5), (0,)), ((3, 5), (1,)), ((3, 5), (0, 1)), ((3, 5), ()),
     ((2, 3, 4), (1,)), ((2, 3, 4), (0, 2)), ((2, 3, 4), (0, 1)), ((2, 3, 4), (1, 2)), ((4, 257), (1,)), ((300, 5), (0,)),
-    ((300, 70), (0,)), ((1100,), (0,)), ((3, 0), (0,)), ((2, 1, 3), (1,)),
+    ((300, 70), (0,)), ((1100,), (0,)), ((3, 0), (0,)), ((2, 1, 3), (1,)), ((70, 4), (1,)), ((40, 33), (1,)),
 )  # fmt: skip
 EMPTY: tuple[tuple[tuple[int, ...], Axes], ...] = (((0,), (0,)), ((3, 0), (1,)))
 
@@ -168,7 +173,7 @@ def _edges() -> Iterator[tuple[Array, Axes]]:
 def _integers(shapes: tuple[tuple[tuple[int, ...], Axes], ...], top: int) -> Iterator[tuple[Array, Axes]]:
     rng = np.random.default_rng(2)
     for dtype in (np.bool_, np.int8, np.int64, np.uint8, np.uint64, np.int32):
-        for shape, axis in shapes[3:9:2]:
+        for shape, axis in (*shapes[3:9:2], *shapes[-2:]):
             yield rng.integers(0 if np.dtype(dtype).kind in "ub" else -top, top, shape).astype(dtype), axis
 
 
@@ -316,6 +321,7 @@ all = Op(
     result=lambda x, **_: bool_,
     flops=_values_in,
     samples=_samples(integers=2),
+    key=side_by_side,
 )
 
 any = Op(
@@ -327,6 +333,7 @@ any = Op(
     result=lambda x, **_: bool_,
     flops=_values_in,
     samples=_samples(integers=2),
+    key=side_by_side,
 )
 
 argmax = Op(

@@ -3,6 +3,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "rows_across.h"
 #include "rows_math.h"
 
 namespace ulpgrad::ULPGRAD_ISA {
@@ -152,6 +153,38 @@ static T reduce_run(const S* x, int64_t n, T center) {
   return parts.result();
 }
 
+// A row of at most kVectors vectors, as reduce_block has it before it joins the lanes of the last one.
+template <typename S, typename Op, typename Value, typename T = Wide<S>>
+ULPGRAD_INLINE Vec<T> lanes_of(const S* x, int64_t n, T center) {
+  constexpr int lanes = kLanes<T>;
+  const Vec<T> c = broadcast(center), start = broadcast(Op::start);
+  const auto value = [&](const auto& at) { return Op::join(start, at.keep(Value::of(at(x), c), Op::start)); };
+  if (n <= lanes) return value(Partial<T>{0, n});
+  Vec<T> acc[kVectors];
+#pragma GCC unroll 16
+  for (int k = 0; k < kVectors; ++k) {
+    const int64_t i = k * lanes;
+    acc[k] = i >= n ? start : value(Partial<T>{i, n - i < lanes ? n - i : lanes});
+  }
+#pragma GCC unroll 16
+  for (int half = kVectors / 2; half > 0; half /= 2)
+    for (int k = 0; k < half; ++k) acc[k] = Op::join(acc[k], acc[k + half]);
+  return acc[0];
+}
+
+// Runs of n values. Where they are short, the lanes of many are joined at once.
+template <typename S, typename Op, typename Value, typename T = Wide<S>>
+static void reduce_runs(const S* x, int64_t rows, int64_t n, const T* center, T* out) {
+  constexpr int lanes = kLanes<T>;
+  int64_t r = 0;
+  for (; n <= kVectors * lanes && r + lanes <= rows; r += lanes) {
+    Vec<T> some[lanes];
+    for (int k = 0; k < lanes; ++k) some[k] = lanes_of<S, Op, Value>(x + (r + k) * n, n, center ? center[r + k] : T(0));
+    store(out + r, across_rows<T, Op>(some));
+  }
+  for (; r < rows; ++r) out[r] = reduce_run<S, Op, Value>(x + r * n, n, center ? center[r] : T(0));
+}
+
 template <typename T, typename Op>
 static T reduce_tree(const T* values, int64_t n) {
   Pairwise<T, Op> parts;
@@ -196,6 +229,30 @@ static void arg_rows(const S* x, int64_t n, int64_t width, int64_t stride, int64
     }
     for (int64_t k = 0; k < kLanes<T> && at.j + k < width; ++k) out[at.j + k] = where[k];
   });
+}
+
+// The same along a run: the block whose best value is best of all, then the first place in it that holds that value.
+template <typename S, bool smallest, typename T = Wide<S>>
+static int64_t arg_run(const S* x, int64_t n) {
+  typedef std::conditional_t<smallest, Min<T>, Max<T>> Op;
+  typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Index;
+  typedef decltype(Vec<T>{} < Vec<T>{}) Mask;
+  T best = reduce_block<S, Op, Plain>(x, n < kBlock ? n : kBlock, T(0));
+  int64_t from = 0;
+  for (int64_t i = kBlock; i < n && best == best; i += kBlock) {
+    const T next = reduce_block<S, Op, Plain>(x + i, n - i < kBlock ? n - i : kBlock, T(0));
+    if ((smallest ? next < best : next > best) || next != next) best = next, from = i;
+  }
+  constexpr Index none = std::numeric_limits<Index>::max() / 2;
+  Mask where = Mask{} + none;
+  each<T>(n - from < kBlock ? n - from : kBlock, [&](const auto& at) {
+    const Vec<T> v = at.keep(at(x + from), Op::start);
+    const Mask hit = (best == best ? v == best : v != v) & (where == none);
+    where = hit ? Mask{} + static_cast<Index>(at.j) : where;
+  });
+  Index first = none;
+  for (int l = 0; l < kLanes<T>; ++l) first = where[l] + l < first ? where[l] + l : first;
+  return from + first;
 }
 
 // Running totals along n; columns stand side by side.
@@ -250,9 +307,11 @@ static T block(Reduce kind, const S* x, int64_t n, T center) {
 }
 
 template <typename S, typename T = Wide<S>>
-static T run(Reduce kind, const S* x, int64_t n, T center) {
-  return with_kind<T>(kind,
-                      [&](auto op, auto value) { return reduce_run<S, decltype(op), decltype(value)>(x, n, center); });
+static void runs(Reduce kind, const S* x, int64_t rows, int64_t n, const T* center, T* out) {
+  with_kind<T>(kind, [&](auto op, auto value) {
+    reduce_runs<S, decltype(op), decltype(value)>(x, rows, n, center, out);
+    return 0;
+  });
 }
 
 template <typename S, typename T = Wide<S>>
@@ -273,6 +332,12 @@ static void arg(Reduce kind, const S* x, int64_t n, int64_t width, int64_t strid
   kind == Reduce::min ? arg_rows<S, true>(x, n, width, stride, out) : arg_rows<S, false>(x, n, width, stride, out);
 }
 
+template <typename S>
+static void arg_runs(Reduce kind, const S* x, int64_t rows, int64_t n, int64_t* out) {
+  for (int64_t r = 0; r < rows; ++r)
+    out[r] = kind == Reduce::min ? arg_run<S, true>(x + r * n, n) : arg_run<S, false>(x + r * n, n);
+}
+
 template <typename S, typename T = Wide<S>>
 static void running(Reduce kind, const S* x, S* y, int64_t n, int64_t width, int64_t stride) {
   kind == Reduce::prod ? cumulate<S, Prod<T>>(x, y, n, width, stride) : cumulate<S, Sum<T>>(x, y, n, width, stride);
@@ -284,8 +349,8 @@ static void running_runs(Reduce kind, const S* x, S* y, int64_t rows, int64_t n)
 }
 
 template <typename S>
-constexpr ReduceFunctions<S> kFunctions = {block<S>, run<S>,     rows<S>,        tree<Wide<S>>,
-                                           arg<S>,   running<S>, running_runs<S>};
+constexpr ReduceFunctions<S> kFunctions = {block<S>, runs<S>,     rows<S>,    tree<Wide<S>>,
+                                           arg<S>,   arg_runs<S>, running<S>, running_runs<S>};
 
 extern const ReduceTable reduce_table = {kFunctions<float>, kFunctions<double>, kFunctions<Bfloat16>,
                                          kFunctions<Float16>};
