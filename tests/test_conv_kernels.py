@@ -73,6 +73,10 @@ def expect_right(name: str, arrays: Any, params: Any, form: Any = float32, **opt
         ((2, 34, 6, 9), (51, 2, 3, 3), {"groups": 17, "stride": (2, 1)}),
         ((2, 1, 28, 28), (16, 1, 3, 3), {}),
         ((1, 130, 4, 4), (70, 130, 3, 3), {}),
+        ((2, 5, 6, 70), (6, 5, 3, 2), {"stride": (1, 2), "padding": (0, 0)}),
+        ((1, 1, 5, 69), (4, 1, 1, 1), {"stride": (2, 2), "padding": (0, 0)}),
+        ((2, 48, 11, 39), (48, 1, 3, 3), {"groups": 48, "stride": (2, 2)}),
+        ((2, 33, 8, 7), (33, 1, 1, 2), {"groups": 33, "stride": (3, 2), "padding": (1, 0)}),
     ],
 )
 def test_layouts_and_formats(random: Any, form: Any, last: bool, x: Any, weight: Any, params: Any) -> None:

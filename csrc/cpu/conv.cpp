@@ -118,7 +118,7 @@ Results conv2d_of(const py::array& x, const py::array& weight, const py::object&
   if (found.y.size() > 0) {
     py::gil_scoped_release release;
     flatten(c);
-    correlate(c, isa);
+    correlate<S>({c}, isa);
   }
   return found;
 }
@@ -209,7 +209,7 @@ py::array input_gradient_of(const py::array& g, const py::array& weight, Pair si
   c.y.row *= stride[0], c.y.column *= stride[1];
   if (dx.size() > 0) {
     py::gil_scoped_release release;
-    bool dropped = false;
+    std::vector<Correlation<S>> phases;
     for (int64_t a = 0; a < std::min(stride[0], padding[0] + size[0]); ++a) {
       const Phase rows = phase_of(geometry, 0, a);
       for (int64_t b = 0; b < std::min(stride[1], padding[1] + size[1]); ++b) {
@@ -226,10 +226,10 @@ py::array input_gradient_of(const py::array& g, const py::array& weight, Pair si
         }
         c.y.data = results.data + (rows.first * stride[0] + a - padding[0]) * results.row +
                    (columns.first * stride[1] + b - padding[1]) * results.column;
-        dropped |= correlate(c, isa);
+        phases.push_back(c);
       }
     }
-    if (dropped) add_specials(geometry, gradients, filters, results);
+    if (correlate(std::move(phases), isa)) add_specials(geometry, gradients, filters, results);
   }
   return dx;
 }

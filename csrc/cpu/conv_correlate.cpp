@@ -370,24 +370,30 @@ float wide_value(Float16 x) {
 }
 
 template <typename S>
-bool correlate(Correlation<S> c, Isa isa) {
-  crop(c);
+bool correlate(std::vector<Correlation<S>> phases, Isa isa) {
+  if (phases.empty()) return false;
+  for (Correlation<S>& c : phases) crop(c);
   const auto tiles = conv_tiles(isa, Wide<S>());
-  if (ceil_div(c.groups, kConvBlock) * c.outputs < c.groups * ceil_div(c.outputs, tiles.lanes)) return by_lanes(c, isa);
-  std::atomic<bool> unfit{false};
-  if constexpr (std::is_same_v<S, Bfloat16>) {
-    // The unit takes subnormal numbers for zero.
-    if (isa == Isa::avx512 && has_avx512_bf16()) {
-      by_tiles<S, Bfloat16Pair>(c, isa, table<ConvPairsTable>(isa).row, unfit);
-      if (!unfit) return false;
+  const int64_t groups = phases[0].groups, outputs = phases[0].outputs;
+  if (ceil_div(groups, kConvBlock) * outputs < groups * ceil_div(outputs, tiles.lanes)) return by_lanes(phases, isa);
+  bool dropped = false;
+  for (const Correlation<S>& c : phases) {
+    std::atomic<bool> unfit{true};
+    if constexpr (std::is_same_v<S, Bfloat16>) {
+      // The unit takes subnormal numbers for zero.
+      if (isa == Isa::avx512 && has_avx512_bf16()) {
+        unfit = false;
+        by_tiles<S, Bfloat16Pair>(c, isa, table<ConvPairsTable>(isa).row, unfit);
+      }
     }
+    if (unfit) dropped |= by_tiles<S, Wide<S>>(c, isa, tiles.row, unfit);
   }
-  return by_tiles<S, Wide<S>>(c, isa, tiles.row, unfit);
+  return dropped;
 }
 
-template bool correlate(Correlation<float>, Isa);
-template bool correlate(Correlation<double>, Isa);
-template bool correlate(Correlation<Bfloat16>, Isa);
-template bool correlate(Correlation<Float16>, Isa);
+template bool correlate(std::vector<Correlation<float>>, Isa);
+template bool correlate(std::vector<Correlation<double>>, Isa);
+template bool correlate(std::vector<Correlation<Bfloat16>>, Isa);
+template bool correlate(std::vector<Correlation<Float16>>, Isa);
 
 }  // namespace ulpgrad

@@ -76,13 +76,14 @@ struct Correlation {
   }
 };
 
-// Returns whether weights were left out. Raises std::bad_alloc where there is no memory for planes.
+// Makes one result, in phases that differ in their taps and in where they read and write. Returns whether weights were
+// left out. Raises std::bad_alloc where there is no memory for planes.
 template <typename S>
-bool correlate(Correlation<S> c, Isa isa);
+bool correlate(std::vector<Correlation<S>> phases, Isa isa);
 
 // The same where groups are small: the lanes of vectors are groups.
 template <typename S>
-bool by_lanes(const Correlation<S>& c, Isa isa);
+bool by_lanes(const std::vector<Correlation<S>>& phases, Isa isa);
 
 // Makes what is infinite or NaN zero; whether there was any.
 inline bool drop_special(const ConvMoves& moves, float* x, int64_t n) { return moves.drop_special_f32(x, n); }

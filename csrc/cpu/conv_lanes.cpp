@@ -117,51 +117,85 @@ std::vector<Run> runs_of(const Correlation<S>& c, int axis) {
 // Depthwise on channels that lie side by side, in whole blocks: images are read and results written where they lie, and
 // what lies on padding is left out: not for weights that are not finite.
 template <typename T>
-void in_place(const Correlation<T>& c, const LaneWeights<T>& weights, Isa isa) {
-  const ConvTiles<T>& tiles = conv_tiles(isa, T());
-  const std::vector<Run> rows = runs_of(c, 0), columns = runs_of(c, 1);
-  const int64_t k = static_cast<int64_t>(c.taps.size());
-  std::vector<std::vector<ConvLaneTap>> seen;  // by each pair of runs
-  for (const Run& vertical : rows) {
-    for (const Run& horizontal : columns) {
-      std::vector<ConvLaneTap> both;
-      for (int64_t t = 0; t < k; ++t) {
-        const Tap& tap = c.taps[t];
-        const int64_t offset = (tap.row - c.x.top) * c.x.row + (tap.column - c.x.left) * c.x.column;
-        if (vertical.sees[t] && horizontal.sees[t]) both.push_back({offset, t * kConvBlock});
+class InPlace {
+ public:
+  InPlace(const Correlation<T>& c, Isa isa)
+      : weights(c),
+        c_(c),
+        tiles_(conv_tiles(isa, T())),
+        finish_(conv_finish(isa, T())),
+        rows_(runs_of(c, 0)),
+        columns_(runs_of(c, 1)) {
+    for (const Run& vertical : rows_) {
+      for (const Run& horizontal : columns_) {
+        std::vector<ConvLaneTap> both;
+        for (size_t t = 0; t < c.taps.size(); ++t) {
+          const Tap& tap = c.taps[t];
+          const int64_t offset = (tap.row - c.x.top) * c.x.row + (tap.column - c.x.left) * c.x.column;
+          if (vertical.sees[t] && horizontal.sees[t]) both.push_back({offset, static_cast<int64_t>(t) * kConvBlock});
+        }
+        seen_.push_back(std::move(both));
       }
-      seen.push_back(std::move(both));
+    }
+    int64_t lowest = 0;
+    for (const Tap& tap : c.taps) lowest = std::max(lowest, tap.row);
+    ahead_ = (lowest - c.x.top + c.step[0]) * c.x.row;
+  }
+
+  int64_t rows() const { return c_.positions[0]; }
+  int64_t products() const { return c_.products(); }
+
+  // Row r of an image's results.
+  void run(int64_t image, int64_t r) const {
+    const int64_t k = static_cast<int64_t>(c_.taps.size()), step = c_.step[1] * c_.x.column;
+    size_t row = 0;
+    while (rows_[row].end <= r) ++row;
+    const T* const x = c_.x.data + image * c_.x.image + r * c_.step[0] * c_.x.row;
+    T* const y = c_.y.data + image * c_.y.image + r * c_.y.row;
+    // All channels of a few positions before the next ones: lines of the cache are then read one after the other.
+    for (size_t j = 0; j < columns_.size(); ++j) {
+      const std::vector<ConvLaneTap>& taps = seen_[row * columns_.size() + j];
+      const int64_t all = columns_[j].end - columns_[j].begin, pieces = ceil_div(all, kLanePixels);
+      for (int64_t at = 0; at < pieces * c_.groups; at += kConvBlock) {
+        const int64_t piece = at / c_.groups, first = at % c_.groups;
+        const int64_t from = columns_[j].begin + piece * all / pieces;
+        const int64_t count = columns_[j].begin + (piece + 1) * all / pieces - from;
+        for (int64_t q = from; q < from + count; ++q) {  // a new row of the image for the next row of outputs
+          __builtin_prefetch(x + ahead_ + first + q * step);
+        }
+        tiles_.lanes_row({x + first + from * step, step, taps.data(), static_cast<int64_t>(taps.size()),
+                          weights.packed.data() + first * k, weights.start.data() + first,
+                          y + first + from * c_.y.column, c_.y.column, count});
+      }
+    }
+    if (c_.activation != Activation::none) {
+      finish_.activate(y, c_.y.column, c_.groups, c_.positions[1], c_.activation);
     }
   }
-  int64_t lowest = 0;
-  for (const Tap& tap : c.taps) lowest = std::max(lowest, tap.row);
-  const int64_t ahead = (lowest - c.x.top + c.step[0]) * c.x.row;
-  const int64_t grain = std::max<int64_t>(1, kConvGrain / (c.groups * k * c.positions[1] + 1));
-  parallel_for(c.images * c.positions[0], grain, [&](int64_t begin, int64_t end) {
+
+  LaneWeights<T> weights;
+
+ private:
+  const Correlation<T> c_;
+  const ConvTiles<T>& tiles_;
+  const ConvFinish<T>& finish_;
+  const std::vector<Run> rows_, columns_;
+  std::vector<std::vector<ConvLaneTap>> seen_;  // by each pair of runs
+  int64_t ahead_;                               // from what a position sees to what is new to the one below
+};
+
+// Phases of one result are made together, row by row: each reads what the others have just read, and fills in gaps.
+template <typename T>
+void run_together(const std::vector<InPlace<T>>& phases, int64_t images) {
+  int64_t rows = 1, products = 0;
+  for (const InPlace<T>& phase : phases) {
+    rows = std::max(rows, phase.rows()), products += phase.products();
+  }
+  const int64_t grain = std::max<int64_t>(1, kConvGrain * images * rows / (products + 1));
+  parallel_for(images * rows, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t image = i / c.positions[0], r = i % c.positions[0];
-      size_t row = 0;
-      while (rows[row].end <= r) ++row;
-      const T* const x = c.x.data + image * c.x.image + r * c.step[0] * c.x.row;
-      T* const y = c.y.data + image * c.y.image + r * c.y.row;
-      // All channels of a few positions before the next ones: lines of the cache are then read one after the other.
-      for (size_t j = 0; j < columns.size(); ++j) {
-        const std::vector<ConvLaneTap>& taps = seen[row * columns.size() + j];
-        const int64_t all = columns[j].end - columns[j].begin, pieces = ceil_div(all, kLanePixels);
-        for (int64_t at = 0; at < pieces * c.groups; at += kConvBlock) {
-          const int64_t piece = at / c.groups, first = at % c.groups;
-          const int64_t from = columns[j].begin + piece * all / pieces;
-          const int64_t count = columns[j].begin + (piece + 1) * all / pieces - from;
-          for (int64_t q = from; q < from + count; ++q) {  // a new row of the image for the next row of outputs
-            __builtin_prefetch(x + ahead + first + q * c.step[1] * c.x.column);
-          }
-          tiles.lanes_row({x + first + from * c.step[1] * c.x.column, c.step[1] * c.x.column, taps.data(),
-                           static_cast<int64_t>(taps.size()), weights.packed.data() + first * k,
-                           weights.start.data() + first, y + first + from * c.y.column, c.y.column, count});
-        }
-      }
-      if (c.activation != Activation::none) {
-        conv_finish(isa, T()).activate(y, c.y.column, c.groups, c.positions[1], c.activation);
+      for (const InPlace<T>& phase : phases) {
+        if (i % rows < phase.rows()) phase.run(i / rows, i % rows);
       }
     }
   });
@@ -184,29 +218,40 @@ bool any_special(const double* x, int64_t n) {
 
 // In place where channels lie so, as far as whole blocks go.
 template <typename S>
-bool by_lanes(const Correlation<S>& c, Isa isa) {
+bool by_lanes(const std::vector<Correlation<S>>& phases, Isa isa) {
+  const Correlation<S>& any = phases[0];
+  bool dropped = false;
+  int64_t done = 0;  // groups
   if constexpr (std::is_same_v<S, Wide<S>>) {
-    if (c.inputs == 1 && c.outputs == 1 && c.x.channel == 1 && c.y.channel == 1 && c.groups >= kConvBlock) {
-      Correlation<S> blocks = c, rest = c;
-      blocks.groups = c.groups / kConvBlock * kConvBlock, rest.groups = c.groups - blocks.groups;
-      LaneWeights<S> weights(blocks);
-      const int64_t size = static_cast<int64_t>(weights.packed.size());
-      const bool dropped = c.finite && drop_special(table<ConvMoves>(isa), weights.packed.data(), size);
-      if (!any_special(weights.packed.data(), size)) {
-        in_place(blocks, weights, isa);
-        rest.x.data += blocks.groups, rest.y.data += blocks.groups;
-        rest.weight += blocks.groups * c.weight_group;
-        if (c.bias) rest.bias += blocks.groups;
-        return (rest.groups && in_planes(rest, isa)) || dropped;
+    if (any.inputs == 1 && any.outputs == 1 && any.x.channel == 1 && any.y.channel == 1 && any.groups >= kConvBlock) {
+      done = any.groups / kConvBlock * kConvBlock;
+      bool special = false;
+      std::vector<InPlace<S>> parts;
+      parts.reserve(phases.size());
+      for (Correlation<S> c : phases) {
+        c.groups = done;
+        std::vector<S>& weights = parts.emplace_back(c, isa).weights.packed;
+        const int64_t size = static_cast<int64_t>(weights.size());
+        dropped |= c.finite && drop_special(table<ConvMoves>(isa), weights.data(), size);
+        special |= any_special(weights.data(), size);
       }
+      if (special) done = 0;
+      if (done) run_together(parts, any.images);
     }
   }
-  return in_planes(c, isa);
+  if (done == any.groups) return dropped;
+  for (Correlation<S> rest : phases) {
+    rest.groups -= done;
+    rest.x.data += done * rest.x.channel, rest.y.data += done * rest.y.channel, rest.weight += done * rest.weight_group;
+    if (rest.bias) rest.bias += done;
+    dropped |= in_planes(rest, isa);
+  }
+  return dropped;
 }
 
-template bool by_lanes(const Correlation<float>&, Isa);
-template bool by_lanes(const Correlation<double>&, Isa);
-template bool by_lanes(const Correlation<Bfloat16>&, Isa);
-template bool by_lanes(const Correlation<Float16>&, Isa);
+template bool by_lanes(const std::vector<Correlation<float>>&, Isa);
+template bool by_lanes(const std::vector<Correlation<double>>&, Isa);
+template bool by_lanes(const std::vector<Correlation<Bfloat16>>&, Isa);
+template bool by_lanes(const std::vector<Correlation<Float16>>&, Isa);
 
 }  // namespace ulpgrad

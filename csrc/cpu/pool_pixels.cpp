@@ -113,7 +113,11 @@ template <typename T>
 bool scatter(const T* g, int64_t g_step, const int64_t* places, int64_t places_step, int64_t count, int64_t channels,
              T* to, int64_t step, int64_t size) {
   bool inside = true;
-  for (int64_t at = 0; at < size; ++at) std::fill(to + at * step, to + at * step + channels, T(0));
+  if (channels == step) {
+    std::fill(to, to + size * step, T(0));
+  } else {
+    for (int64_t at = 0; at < size; ++at) std::fill(to + at * step, to + at * step + channels, T(0));
+  }
   for (int64_t q = 0; q < count; ++q, g += g_step, places += places_step) {
     for (int64_t c = 0; c < channels; ++c) {
       const uint64_t place = static_cast<uint64_t>(places[c]);
@@ -152,11 +156,14 @@ bool scatter_wide(const S* g, int64_t g_step, const int64_t* places, int64_t cou
 template <typename S>
 bool max_pool_pixels_gradient(const PixelImages<S>& g, const int64_t* places, int64_t count, int64_t size, S* dx,
                               Isa isa) {
-  const int64_t channels = g.channels, blocks = (channels + kConvBlock - 1) / kConvBlock;
+  const int64_t channels = g.channels, threads = threads_for(g.images * channels * (size + count), kGrain);
+  // Whole images are written one line after the other, but sums of 16-bit floats have to stay in the cache.
+  const int64_t each = std::is_same_v<S, Wide<S>> && g.images >= threads ? channels : kConvBlock;
+  const int64_t blocks = (channels + each - 1) / each;
   std::atomic<bool> inside{true};
-  parallel_for(g.images * blocks, grain_of((size + count) * kConvBlock), [&](int64_t begin, int64_t end) {
+  parallel_for(g.images * blocks, grain_of((size + count) * each), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t image = i / blocks, first = i % blocks * kConvBlock, some = std::min(kConvBlock, channels - first);
+      const int64_t image = i / blocks, first = i % blocks * each, some = std::min(each, channels - first);
       const int64_t from = image * count * channels + first;
       S* const to = dx + image * size * channels + first;
       bool all;

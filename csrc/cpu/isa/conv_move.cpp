@@ -51,6 +51,65 @@ ULPGRAD_INLINE void turn(int64_t rows, int64_t count, const Row& row, T* to, int
   }
 }
 
+// The first, third and so on of two vectors' values.
+template <typename T>
+ULPGRAD_INLINE Vec<T> every_second(Vec<T> first, Vec<T> second) {
+  typename Interleave<T>::Index places{};
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes<T>; ++i) places[i] = 2 * i;
+  return __builtin_shuffle(first, second, places);
+}
+
+// A vector of values that lie `column` apart, 1 or 2: where it is 2, one value behind the last one is read.
+template <int column, typename From>
+ULPGRAD_INLINE Vec<Wide<From>> load_apart(const From* p) {
+  if constexpr (column == 1) return load_wide(p);
+  return every_second<Wide<From>>(load_wide(p), load_wide(p + kLanes<Wide<From>>));
+}
+
+// The first `count` of them, zeros after them; nothing behind them is read.
+template <int column, typename From>
+ULPGRAD_INLINE Vec<Wide<From>> load_apart(const From* p, int64_t count) {
+  constexpr int64_t lanes = kLanes<Wide<From>>;
+  if constexpr (column == 1) return load_wide_some(p, count);
+  const int64_t reach = 2 * count - 1;
+  const Vec<Wide<From>> first = load_wide_some(p, less(reach, lanes));
+  const auto second = reach > lanes ? load_wide_some(p + lanes, reach - lanes) : Vec<Wide<From>>{};
+  return every_second<Wide<From>>(first, second);
+}
+
+// Squares of a block of channels whose values lie `column` apart.
+template <int column, typename From, typename To>
+ULPGRAD_INLINE void turn_in(const From* from, int64_t channel, int64_t channels, int64_t count, To* to, int64_t step) {
+  constexpr int lanes = kLanes<To>;
+  for (int64_t c = 0; c < channels; c += lanes, from += lanes * channel, to += lanes) {
+    int64_t q = 0;
+    for (; q + lanes + column - 1 <= count; q += lanes) {
+      turn(
+          channels - c, lanes, [&](int64_t i) { return load_apart<column>(from + i * channel + q * column); },
+          to + q * step, step);
+    }
+    for (; q < count; q += lanes) {
+      const int64_t here = less(lanes, count - q);
+      turn(
+          channels - c, here, [&](int64_t i) { return load_apart<column>(from + i * channel + q * column, here); },
+          to + q * step, step);
+    }
+  }
+}
+
+// A row of a single channel.
+template <int column, typename From, typename To>
+ULPGRAD_INLINE void copy_in(const From* from, int64_t count, To* to) {
+  constexpr int lanes = kLanes<To>;
+  int64_t q = 0;
+  for (; q + lanes + column - 1 <= count; q += lanes) store(to + q, load_apart<column>(from + q * column));
+  for (; q < count; q += lanes) {
+    const int64_t here = less(lanes, count - q);
+    store_some(to + q, load_apart<column>(from + q * column, here), here);
+  }
+}
+
 template <typename From, typename To>
 static void move_in(const From* from, int64_t channel, int64_t column, int64_t channels, int64_t count, To* to,
                     int64_t step, int64_t block_channels, int64_t block) {
@@ -64,22 +123,13 @@ static void move_in(const From* from, int64_t channel, int64_t column, int64_t c
         if (c < some) store(to + q * step + c, load_wide_some(from + q * column + c, some - c));
       }
     } else if (block_channels % lanes == 0 && column == 1) {
-      for (int64_t c = 0; c < some; c += lanes) {
-        const From* const rows = from + c * channel;
-        int64_t q = 0;
-        for (; q + lanes <= count; q += lanes) {
-          turn(some - c, lanes, [&](int64_t i) { return load_wide(rows + i * channel + q); }, to + q * step + c, step);
-        }
-        if (q < count) {
-          turn(
-              some - c, count - q, [&](int64_t i) { return load_wide_some(rows + i * channel + q, count - q); },
-              to + q * step + c, step);
-        }
-      }
+      turn_in<1>(from, channel, some, count, to, step);
+    } else if (block_channels % lanes == 0 && column == 2) {
+      turn_in<2>(from, channel, some, count, to, step);
     } else if (step == 1 && column == 1) {
-      int64_t q = 0;
-      for (; q + lanes <= count; q += lanes) store(to + q, load_wide(from + q));
-      if (q < count) store_some(to + q, load_wide_some(from + q, count - q), count - q);
+      copy_in<1>(from, count, to);
+    } else if (step == 1 && column == 2) {
+      copy_in<2>(from, count, to);
     } else {
       for (int64_t q = 0; q < count; ++q) {
         for (int64_t c = 0; c < some; ++c) to[q * step + c] = widen(from[c * channel + q * column]);
@@ -143,6 +193,26 @@ static bool drop_special(T* x, int64_t n) {
   return found;
 }
 
+// Squares of pairs of channels whose values lie `column` apart.
+template <int column>
+ULPGRAD_INLINE void turn_pairs_in(const Bfloat16* from, int64_t channel, int64_t channels, int64_t count,
+                                  Bfloat16Pair* to, int64_t step) {
+  constexpr int lanes = kLanes<float>;
+  for (int64_t u = 0; 2 * u < channels; u += lanes) {
+    const Bfloat16* const rows = from + 2 * u * channel;
+    for (int64_t q = 0; q < count; q += lanes) {
+      const int64_t here = less(lanes, count - q);
+      const auto both = [&](int64_t i) {
+        const Bfloat16* const first = rows + 2 * i * channel + q * column;
+        const auto low = (Vec<uint32_t>)load_apart<column>(first, here) >> 16;
+        if (2 * (u + i) + 1 >= channels) return (Vec<float>)low;
+        return (Vec<float>)(low | (Vec<uint32_t>)load_apart<column>(first + channel, here));
+      };
+      turn((channels + 1) / 2 - u, here, both, reinterpret_cast<float*>(to + q * step + u), step);
+    }
+  }
+}
+
 static void pairs_in(const Bfloat16* from, int64_t channel, int64_t column, int64_t channels, int64_t count,
                      Bfloat16Pair* to, int64_t step, int64_t block_channels, int64_t block) {
   constexpr int lanes = kLanes<float>;
@@ -151,19 +221,9 @@ static void pairs_in(const Bfloat16* from, int64_t channel, int64_t column, int6
     if (channel == 1 && some == 2 * kConvBlock) {
       for (int64_t q = 0; q < count; ++q) std::memcpy(to + q * step, from + q * column, 4 * kConvBlock);
     } else if (block_channels % lanes == 0 && column == 1) {
-      for (int64_t u = 0; 2 * u < some; u += lanes) {
-        const Bfloat16* const rows = from + 2 * u * channel;
-        for (int64_t q = 0; q < count; q += lanes) {
-          const int64_t here = less(lanes, count - q);
-          const auto both = [&](int64_t i) {
-            const Bfloat16* const first = rows + 2 * i * channel + q;
-            const auto low = (Vec<uint32_t>)load_wide_some(first, here) >> 16;
-            if (2 * (u + i) + 1 >= some) return (Vec<float>)low;
-            return (Vec<float>)(low | (Vec<uint32_t>)load_wide_some(first + channel, here));
-          };
-          turn((some + 1) / 2 - u, here, both, reinterpret_cast<float*>(to + q * step + u), step);
-        }
-      }
+      turn_pairs_in<1>(from, channel, some, count, to, step);
+    } else if (block_channels % lanes == 0 && column == 2) {
+      turn_pairs_in<2>(from, channel, some, count, to, step);
     } else {
       for (int64_t q = 0; q < count; ++q) {
         const Bfloat16* const at = from + q * column;
