@@ -169,6 +169,20 @@ class Memories {
   char* all_;
 };
 
+// V as forward's product wants it, once for all blocks of queries that it meets.
+void pack_values(Problem& p, const AttentionKernels& run) {
+  const int64_t bytes = ceil_div(run.values_memory(p.all[0]), 64) * 64, groups = p.heads / p.share;
+  const int64_t blocks = ceil_div(p.keys, kAttentionKeys), grain = 1 + (1 << 16) / (1 + kAttentionKeys * p.value_size);
+  char* const to = static_cast<char*>(scratch(Slot::weights, groups * bytes));
+  parallel_for(groups * blocks, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t group = i / blocks, key = i % blocks * kAttentionKeys;
+      run.pack_values(p.all[group * p.share], key, std::min(key + kAttentionKeys, p.keys), to + group * bytes);
+    }
+  });
+  for (int64_t head = 0; head < p.heads; ++head) p.all[head].values = to + head / p.share * bytes;
+}
+
 // The shape of q with another last axis, or without it.
 std::vector<py::ssize_t> like(const py::array& q, int64_t last) {
   std::vector<py::ssize_t> shape(q.shape(), q.shape() + q.ndim() - 1);
@@ -181,7 +195,7 @@ std::vector<py::ssize_t> shape_of(const py::array& a) { return {a.shape(), a.sha
 py::tuple attention(const py::array& q, const py::array& k, const py::array& v, const py::object& mask, bool is_causal,
                     double scale, bool dots, const char* isa) {
   const AttentionTable& table = ulpgrad::table<AttentionTable>(isa_named(isa));
-  const Problem p(q, k, v, mask, is_causal, scale);
+  Problem p(q, k, v, mask, is_causal, scale);
   py::array y = empty(p.form.stored, like(q, p.value_size)), lse = empty(p.form.real, like(q, -1));
   char *const to = static_cast<char*>(y.mutable_data()), *const lse_to = static_cast<char*>(lse.mutable_data());
   const int64_t y_row = p.value_size * y.itemsize(), lse_row = lse.itemsize();
@@ -190,6 +204,7 @@ py::tuple attention(const py::array& q, const py::array& k, const py::array& v, 
     if (p.heads * p.queries > 0) {
       const AttentionKernels& run = p.kernels(table, dots);
       const int64_t blocks = ceil_div(p.queries, kAttentionQueries), tasks = p.heads * blocks;
+      if (p.queries > kAttentionFew && p.share * blocks > 1 && run.values_memory(p.all[0]) > 0) pack_values(p, run);
       const int threads = p.threads(tasks);
       const Memories memory(threads, run.forward_memory(p.all[0]));
       parallel_tasks(tasks, threads, [&](int64_t task) {

@@ -33,6 +33,7 @@ struct AttentionHead {
   double scale;
   AttentionRows q, k, v;
   AttentionMask mask;
+  const void* values = nullptr;  // V as forward's product wants it, if it has been packed
 };
 
 // What one call of backward takes and gives, for one head of keys: it overwrites the rows of dk and dv of the keys
@@ -58,6 +59,9 @@ struct AttentionKernels {
   // How many bytes of `memory` they use.
   int64_t (*forward_memory)(const AttentionHead&);
   int64_t (*backward_memory)(const AttentionGradient&);
+  // How many bytes of `to` packing a head's V takes, 0 if it needs none; and packing the keys [begin, end), begin even.
+  int64_t (*values_memory)(const AttentionHead&);
+  void (*pack_values)(const AttentionHead&, int64_t begin, int64_t end, void* to);
 };
 
 struct AttentionTable {

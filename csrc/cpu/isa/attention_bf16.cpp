@@ -10,9 +10,10 @@
 namespace ulpgrad::ULPGRAD_ISA {
 
 extern const AttentionKernels attention_bf16_dots;
-const AttentionKernels attention_bf16_dots = {forward<Bfloat16, Pairs>, backward<Bfloat16, Pairs>,
-                                              add_parts<Bfloat16, float>, forward_memory<Bfloat16, Pairs>,
-                                              backward_memory<Bfloat16, Pairs>};
+const AttentionKernels attention_bf16_dots = {forward<Bfloat16, Pairs>,         backward<Bfloat16, Pairs>,
+                                              add_parts<Bfloat16, float>,       forward_memory<Bfloat16, Pairs>,
+                                              backward_memory<Bfloat16, Pairs>, values_memory<Bfloat16, Pairs>,
+                                              pack_values<Bfloat16, Pairs>};
 
 }  // namespace ulpgrad::ULPGRAD_ISA
 

@@ -95,12 +95,16 @@ struct Blocks {
     return {memory, size * static_cast<int64_t>(sizeof(Item))};
   }
 
+  // Whether rows are whole vectors that need no copy.
+  static bool lies_across(const AttentionRows& rows, int64_t size, int64_t width) {
+    return kAsIs && width == size && rows.row * static_cast<int64_t>(sizeof(Item)) < kFarRow;
+  }
+
   // Rows with zeros behind them up to `width`.
   static Panel<Item> across(const AttentionRows& rows, int64_t first, int64_t count, int64_t size, int64_t width,
                             Item* memory) {
     if constexpr (kAsIs) {
-      if (width == size && rows.row * static_cast<int64_t>(sizeof(Item)) < kFarRow)
-        return {row_of<Stored>(rows, first), rows.row};
+      if (lies_across(rows, size, width)) return {row_of<Stored>(rows, first), rows.row};
     }
     for (int64_t i = 0; i < count; ++i) {
       widen(row_of<Stored>(rows, first + i), memory + i * width, size);

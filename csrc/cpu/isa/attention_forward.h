@@ -2,8 +2,9 @@
 // are read as they lie.
 //
 // Weights are 2^(score - shift) for a shift that need not be the largest score, only near it: a block's weights are
-// made from its scores while these are in registers, with the shift there is; only if their sums say that it was too
-// low is the block done again, with a look at its scores first. The same holds for blocks with a mask.
+// made from its scores while these are in registers, with the shift there is, at first 0; only if their sums say that
+// it was too low or too high is the block done again, with a look at its scores first, as blocks with a mask always
+// are.
 //
 // Weights that lose digits are always made with such a look, and with the largest score so far as the shift: those that
 // count most are then 1 or a little less, where a digit is worth least (error of bfloat16 2.22e-3, else 2.35e-3).
@@ -17,7 +18,6 @@
 namespace ulpgrad::ULPGRAD_ISA {
 
 constexpr int64_t kQ = kAttentionQueries, kK = kAttentionKeys, kFew = kAttentionFew;
-constexpr int64_t kPeek = 2 * kTileRows;  // keys whose scores give the first shift
 
 // weights = 2^(factor * sums - shift), and their sums.
 template <class Unit>
@@ -69,13 +69,32 @@ struct Largest {
   }
 };
 
-// A row of y and its lse, from the sums for that shift. Nothing seen: zeros, and minus infinity.
+// A row of y from the sums. Nothing seen: zeros.
 template <class Stored, typename Real>
-static void finish_row(Real* sums, int64_t width, int64_t size, Real shift, Real total, Stored* y, Real* lse) {
-  const Real divisor = total == 0 ? 1 : total;
-  for (int64_t e = 0; e < width; ++e) sums[e] /= divisor;
-  narrow(sums, y, size);
-  *lse = total == 0 ? -__builtin_inff() : shift * Real(0.6931471805599453) + vm::log(total);
+static void finish_row(Real* sums, int64_t size, Real total, Stored* y) {
+  constexpr int64_t lanes = kLanes<Real>;
+  const Vec<Real> share = broadcast(1 / (total == 0 ? Real(1) : total));
+  for (int64_t e = 0; e < size; e += lanes) {
+    const Vec<Real> values = load(sums + e) * share;
+    if constexpr (std::is_same_v<Stored, Real>) {
+      store_some(y + e, values, least(lanes, size - e));
+    } else {
+      store(sums + e, values);
+    }
+  }
+  if constexpr (!std::is_same_v<Stored, Real>) narrow(sums, y, size);
+}
+
+// The logarithms of sums of exponentials, from the sums for a shift. Nothing seen: minus infinity.
+template <typename Real>
+static void write_lse(const Real* shift, const Real* total, int64_t count, Real* lse) {
+  constexpr int64_t lanes = kLanes<Real>;
+  for (int64_t i = 0; i < count; i += lanes) {
+    const int64_t some = least(lanes, count - i);
+    const Vec<Real> sum = load_some(total + i, some), low = load_some(shift + i, some);
+    const Vec<Real> logs = low * broadcast(Real(0.6931471805599453)) + vm::log(sum);
+    store_some(lse + i, sum == Vec<Real>{} ? broadcast(Real(-__builtin_inff())) : logs, some);
+  }
 }
 
 template <class Stored, class Unit>
@@ -85,8 +104,8 @@ struct Forward {
   using Block = Blocks<Stored, Unit>;
   static constexpr int64_t lanes = kLanes<Real>;
   static constexpr Real kInfinity = __builtin_inff();
-  static constexpr Real kHigher = Unit::exact ? 8 : 0;  // how far scores may exceed the shift, in units of log2
-  static constexpr Real kMost = 65536;                  // the largest sum of a block's weights made without a look
+  static constexpr Real kHigher = Unit::exact ? 8 : 0;     // how far scores may exceed the shift, in units of log2
+  static constexpr Real kLeast = 0x1p-24, kMost = 0x1p24;  // sums of weights made without a look
 
   const AttentionHead& head;
   int64_t first, queries, columns, width;
@@ -114,20 +133,6 @@ struct Forward {
     moved = pieces.take<Real>(kQ);
   }
 
-  // The shift from the scores of a few keys that every query sees.
-  ULPGRAD_TARGET void peek(const Multiply<Unit>& product) const {
-    const int64_t keys = least(kPeek, product.m);
-    Multiply<Unit> few = product;
-    few.m = keys;
-    multiply(few, Scale<Real>{factor, scores, columns});
-    for (int64_t i = 0; i < columns; ++i) shift[i] = scores[i];
-    for (int64_t j = 1; j < keys; ++j) {
-      const Real* const row = scores + j * columns;
-      for (int64_t i = 0; i < columns; ++i) shift[i] = row[i] > shift[i] ? row[i] : shift[i];
-    }
-    make_whole(shift);
-  }
-
   // Shifts are whole numbers, so that exponents can be taken from them without rounding, which only exact weights need.
   ULPGRAD_TARGET void make_whole(Real* values) const {
     if (!Unit::exact) return;
@@ -140,7 +145,7 @@ struct Forward {
     for (int64_t i = 0; i < columns; ++i) good &= shift[i] - shift[i] == 0, block_total[i] = 0;
     if (!good) return false;
     multiply(product, Weigh<Unit>{factor, shift, block_total, weights, columns});
-    for (int64_t i = 0; i < columns; ++i) good &= block_total[i] <= kMost;
+    for (int64_t i = 0; i < columns; ++i) good &= block_total[i] <= kMost && total[i] + block_total[i] >= kLeast;
     if (!good) return false;
     for (int64_t i = 0; i < columns; ++i) total[i] += block_total[i];
     return true;
@@ -207,7 +212,7 @@ struct Forward {
   ULPGRAD_TARGET void run(Stored* y, Real* lse) const {
     Block::transpose(head.q, first, queries, head.size, q, columns, k);
     memset(sums, 0, queries * width * sizeof(Real));
-    for (int64_t i = 0; i < columns; ++i) shift[i] = -kInfinity, total[i] = 0;
+    for (int64_t i = 0; i < columns; ++i) shift[i] = total[i] = 0;
     const int64_t seen = head.is_causal ? least(head.keys, first + queries) : head.keys;
     const int64_t by_all = head.mask.data ? 0 : (head.is_causal ? least(head.keys, first) : head.keys);
     int64_t keys;
@@ -217,17 +222,20 @@ struct Forward {
       const Items k_items = Block::along(head.k, key, keys, head.size, k);
       const Multiply<Unit> product{keys, columns, Block::items(head.size), k_items.data, k_items.row, sizeof(Item),
                                    q,    columns};
-      const bool at_once = plain && Unit::exact;
-      if (at_once && key == 0) peek(product);
-      if (!(at_once && weigh_at_once(product))) weigh_with_care(product, key, !plain);
-      const Panel<Item> values = Block::across(head.v, key, keys, head.value_size, width, v);
+      if (!(plain && Unit::exact && weigh_at_once(product))) {
+        for (int64_t i = 0; key == 0 && i < columns; ++i) shift[i] = -kInfinity;
+        weigh_with_care(product, key, !plain);
+      }
+      const Panel<Item> values =
+          head.values ? Panel<Item>{static_cast<const Item*>(head.values) + key / Unit::count * width, width}
+                      : Block::across(head.v, key, keys, head.value_size, width, v);
       multiply<Unit>({queries, width, (keys + Unit::count - 1) / Unit::count, weights, sizeof(Item),
                       columns * static_cast<int64_t>(sizeof(Item)), values.data, values.row},
                      Add<Real>{sums, width});
     }
-    for (int64_t i = 0; i < queries; ++i) {
-      finish_row(sums + i * width, width, head.value_size, shift[i], total[i], y + i * head.value_size, lse + i);
-    }
+    for (int64_t i = 0; i < queries; ++i)
+      finish_row(sums + i * width, head.value_size, total[i], y + i * head.value_size);
+    write_lse(shift, total, queries, lse);
   }
 };
 
@@ -303,9 +311,9 @@ struct FewQueries {
       multiply<Numbers<Real>>({queries, width, keys, weights, kK * sizeof(Real), sizeof(Real), values.data, values.row},
                               Add<Real>{sums, width});
     }
-    for (int64_t i = 0; i < queries; ++i) {
-      finish_row(sums + i * width, width, head.value_size, shift[i], total[i], y + i * head.value_size, lse + i);
-    }
+    for (int64_t i = 0; i < queries; ++i)
+      finish_row(sums + i * width, head.value_size, total[i], y + i * head.value_size);
+    write_lse(shift, total, queries, lse);
   }
 };
 
@@ -318,6 +326,21 @@ static void forward(const AttentionHead& head, int64_t first, void* y, void* lse
       return FewQueries<Stored, Real>(head, first, pieces).run(static_cast<Stored*>(y), static_cast<Real*>(lse));
   }
   Forward<Stored, Unit>(head, first, pieces).run(static_cast<Stored*>(y), static_cast<Real*>(lse));
+}
+
+// How many bytes the values of a head take as the product wants them; 0 where that is as they lie.
+template <class Stored, class Unit>
+static int64_t values_memory(const AttentionHead& head) {
+  const int64_t width = attention_width(head.value_size), count = Unit::count;
+  if (Blocks<Stored, Unit>::lies_across(head.v, head.value_size, width)) return 0;
+  return (head.keys + count - 1) / count * width * static_cast<int64_t>(sizeof(typename Unit::Item));
+}
+
+template <class Stored, class Unit>
+static void pack_values(const AttentionHead& head, int64_t begin, int64_t end, void* to) {
+  const int64_t width = attention_width(head.value_size);
+  Blocks<Stored, Unit>::across(head.v, begin, end - begin, head.value_size, width,
+                               static_cast<typename Unit::Item*>(to) + begin / Unit::count * width);
 }
 
 template <class Stored, class Unit>

@@ -51,8 +51,9 @@ struct Multiply {
   int64_t b_row;
 };
 
+// By value, here and in multiply_rows: what a reference leads to would be read again after every store.
 template <class Unit, int rows, int vectors, class Finish>
-ULPGRAD_TILE void multiply_tile(const Multiply<Unit>& x, int64_t i0, int64_t j0, const Finish& finish) {
+ULPGRAD_TILE void multiply_tile(const Multiply<Unit> x, int64_t i0, int64_t j0, const Finish finish) {
   using Real = typename Unit::Real;
   using Item = typename Unit::Item;
   constexpr int64_t lanes = kLanes<Real>;
@@ -78,7 +79,7 @@ ULPGRAD_TILE void multiply_tile(const Multiply<Unit>& x, int64_t i0, int64_t j0,
 }
 
 template <class Unit, int vectors, int rows, class Finish>
-static ULPGRAD_TARGET void multiply_rows(const Multiply<Unit>& x, int64_t i, int64_t j, const Finish& finish) {
+static ULPGRAD_TARGET void multiply_rows(const Multiply<Unit> x, int64_t i, int64_t j, const Finish finish) {
   for (; i + rows <= x.m; i += rows) multiply_tile<Unit, rows, vectors>(x, i, j, finish);
   if constexpr (rows > 1) {
     if (i < x.m) multiply_rows<Unit, vectors, rows - 1>(x, i, j, finish);

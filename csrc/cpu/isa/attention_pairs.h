@@ -74,6 +74,8 @@ struct Blocks<Bfloat16, Pairs> {
     _mm512_storeu_si512(to + 16, _mm512_permutex2var_epi16(x, _mm512_add_epi16(order, next), y));
   }
 
+  static bool lies_across(const AttentionRows&, int64_t, int64_t) { return false; }
+
   // Rows of pairs, each of the values of two rows.
   static ULPGRAD_TARGET Panel<Item> across(const AttentionRows& rows, int64_t first, int64_t count, int64_t size,
                                            int64_t width, Item* memory) {

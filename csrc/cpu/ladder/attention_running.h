@@ -56,22 +56,14 @@ struct Running {
     }
   }
 
-  // Weights for the shift that there is, at first from the scores of a few keys; false if it proves too low for them.
-  bool at_once(Multiply<Floats> scores, bool first) const {
-    if (first) {
-      Multiply<Floats> few = scores;
-      few.m = least(kPeek, scores.m);
-      multiply(few, Scale<float>{1, weights, columns});
-      for (int64_t j = 0; j < few.m; ++j) {
-        for (int64_t i = 0; i < columns; ++i)
-          shift[i] = weights[j * columns + i] > shift[i] ? weights[j * columns + i] : shift[i];
-      }
-    }
-    for (int64_t i = 0; i < columns; ++i) fresh[i] = 0;
+  // Weights for the shift that there is, at first 0; false if it proves too low or too high for them.
+  bool at_once(const Multiply<Floats>& scores, bool first) const {
+    for (int64_t i = 0; i < columns; ++i) shift[i] = first ? 0 : shift[i], fresh[i] = 0;
     multiply(scores, Weigh<Floats>{1, shift, fresh, weights, columns});
     bool good = true;
-    for (int64_t i = 0; i < columns; ++i) good &= fresh[i] < 65536;
+    for (int64_t i = 0; i < columns; ++i) good &= fresh[i] < 0x1p24f && total[i] + fresh[i] > 0x1p-24f;
     for (int64_t i = 0; good && i < columns; ++i) total[i] += fresh[i];
+    for (int64_t i = 0; !good && first && i < columns; ++i) shift[i] = -INFINITY;
     return good;
   }
 
@@ -99,8 +91,8 @@ struct Running {
                               Add<float>{sums, width});
     }
     for (int64_t i = 0; i < queries; ++i)
-      finish_row(sums + i * width, width, x.value_size, shift[i], total[i], x.y + (first + i) * x.value_size,
-                 x.lse + first + i);
+      finish_row(sums + i * width, x.value_size, total[i], x.y + (first + i) * x.value_size);
+    write_lse(shift, total, queries, x.lse + first);
   }
 
   template <int rows, bool in_registers>
