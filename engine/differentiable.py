@@ -2,7 +2,7 @@
 
 A gradient rule says by its parameter names what it needs: `g` (the gradient of the result), operands, `y` and further
 outputs, `x_shape` for the shape of operand x, `needed` (which operands want a gradient, for a joint rule), and the call's
-parameters. Only what some needed rule names is kept:
+parameters (`params`: all of them, as a dict). Only what some needed rule names is kept:
 
     multiply = Primitive(spec.multiply, "a b", gradients={"a": lambda g, b: g * b, "b": lambda g, a: g * a})
 """
@@ -277,6 +277,8 @@ class OpNode(Node):
             return tuple(edge is not None for edge in self.edges)
         if name in self.params:
             return self.params[name]
+        if name == "params":
+            return self.params
         if name.endswith("_shape"):
             return self.operands[self.primitive.operands.index(name[:-6])][0]
         assert self.saved is not None

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import ulpgrad as ug
-from ulpgrad.errors import ShapeError
+from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats import bfloat16, float32
 from ulpgrad.kernels import capabilities, native
 from ulpgrad.kernels.attention import spec
@@ -149,3 +149,50 @@ def test_operands_of_other_types_are_refused() -> None:
         run(q.astype(np.int32), q, q)
     with pytest.raises(ValueError, match="does not fit q"):
         run(q, normal(1, 4, 5), q)
+
+
+@pytest.mark.parametrize("form", ["float32", "bfloat16"])
+@pytest.mark.parametrize("mask", [None, "bool", "float"])
+def test_a_window_is_a_mask_of_what_lies_near(form: str, mask: str | None) -> None:
+    """Together with what else hides keys; bounds of -1 hide nothing, and rows may be left with nothing to see."""
+    rng = np.random.default_rng(2)
+    q, k, v = (ug.asarray(rng.standard_normal((2, n, 8)), dtype=form).requires_grad_() for n in (30, 20, 20))
+    distance = np.arange(20) - np.arange(30)[:, None]
+    seen = rng.random((30, 20)) < 0.7
+    given = (
+        None
+        if mask is None
+        else ug.asarray(seen if mask == "bool" else np.where(seen, 0.5, -np.inf).astype(np.float32))
+    )
+    for window in ((3, 2), (-1, 0), (5, -1)):
+        near = (distance >= -window[0] if window[0] >= 0 else True) & (
+            distance <= window[1] if window[1] >= 0 else True
+        )
+        if mask == "bool":
+            near = near & seen
+        added = np.where(near, 0.5 if mask == "float" else 0, -np.inf)
+        if mask == "float":
+            added = np.where(seen, added, -np.inf)
+        results = []
+        for options in ({"mask": given, "window_size": window}, {"mask": ug.asarray(added.astype(np.float32))}):
+            y = ug.scaled_dot_product_attention(q, k, v, **options)
+            (y * y).sum().backward()
+            results.append([y.detach(), *(x.grad for x in (q, k, v))])
+            q.grad = k.grad = v.grad = None
+        for found, expected in zip(*results, strict=True):
+            np.testing.assert_allclose(
+                found.to("float32").numpy(), expected.to("float32").numpy(), rtol=2e-2, atol=1e-6
+            )
+    open_ended = ug.scaled_dot_product_attention(q, k, v, window_size=(-1, -1))
+    assert np.array_equal(open_ended.detach().numpy(), ug.scaled_dot_product_attention(q, k, v).detach().numpy())
+
+
+def test_a_window_has_second_gradients() -> None:
+    q, k, v = (ug.asarray(RNG.standard_normal((4, 3)), requires_grad=True) for _ in range(3))
+    gradcheck(lambda q, k, v: ug.scaled_dot_product_attention(q, k, v, window_size=(1, 1)), [q, k, v], order=2)
+
+
+@pytest.mark.parametrize("window", [(1,), (-2, 3), (1, 2, 3), 4, ("a", 1)])
+def test_windows_that_are_none(window: Any) -> None:
+    with pytest.raises(ArgumentError, match="window_size"):
+        ug.scaled_dot_product_attention(*[ug.ones((3, 4))] * 3, window_size=window)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
 
 from ulpgrad.autograd import is_grad_enabled
-from ulpgrad.differentiable import Primitive
-from ulpgrad.errors import ShapeError
+from ulpgrad.device import CPU
+from ulpgrad.differentiable import Primitive, plain_calls
+from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats import bool_
 from ulpgrad.kernels.attention import spec
+from ulpgrad.kernels.attention.spec import Window
 from ulpgrad.ops import elementwise as ew
 from ulpgrad.ops.common import as_tensor, broadcast_shapes
 from ulpgrad.ops.linalg import matmul
@@ -33,13 +36,24 @@ def _for_every_head(a: Tensor, q: Tensor) -> Tensor:
     return reshape(each, (*lead, heads * share, length, size))
 
 
-def _composite(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float) -> Tensor:
+def _near(q: Tensor, k: Tensor, window: tuple[int, int]) -> Tensor:
+    """Which keys lie within a window of each query, as a mask beside them."""
+    plain_calls.varies()  # a tensor that no operand is
+    near: Tensor = Tensor(spec.local(q.shape[-2], k.shape[-2], window), bool_).to(q.device)
+    return near
+
+
+def _composite(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float, window: Window = None
+) -> Tensor:
     """The same, step by step. A row that attends to nothing gives zeros."""
     k, v = _for_every_head(k, q), _for_every_head(v, q)
     scores = matmul(q, matrix_transpose(k)) * scale
     if is_causal:
         seen = Tensor(np.tri(*scores.shape[-2:], dtype=np.bool_), bool_).to(scores.device)
         scores = ew.where(seen, scores, -math.inf)
+    if window is not None:
+        scores = ew.where(_near(q, k, window), scores, -math.inf)
     if mask is not None:
         scores = ew.where(mask, scores, -math.inf) if mask.dtype is bool_ else scores + mask
     top = largest(scores.detach(), axis=-1, keepdims=True)
@@ -56,10 +70,9 @@ def _joint(
     mask: Tensor | None,
     y: Tensor,
     lse: Tensor,
-    is_causal: bool,
-    scale: float,
+    params: dict[str, Any],
 ) -> tuple[Tensor | None, ...]:
-    return (*_attention_gradient.every(g, q, k, v, mask, y, lse, is_causal=is_causal, scale=scale), None)
+    return (*_attention_gradient.every(g, q, k, v, mask, y, lse, **params), None)
 
 
 _attention = Primitive(spec.attention, "q k v mask", "y lse", joint=_joint, composite=_composite)
@@ -77,16 +90,32 @@ def _check_heads(name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
         )
 
 
+def _window(name: str, given: Any) -> Window:
+    """A window as kernels take it: None where it hides nothing."""
+    if given is None:
+        return None
+    try:
+        left, right = map(operator.index, given)
+    except (TypeError, ValueError):
+        left = right = -2
+    if min(left, right) < -1:
+        raise ArgumentError(f"{name}: window_size={given!r}: expected (left, right), numbers of keys, -1 for all")
+    return None if left == right == -1 else (left, right)
+
+
 @remembered
 def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_causal: bool = False,
-                                 scale: float | None = None, enable_gqa: bool = False) -> Tensor:  # fmt: skip
+                                 scale: float | None = None, enable_gqa: bool = False,
+                                 window_size: tuple[int, int] | None = None) -> Tensor:  # fmt: skip
     """softmax(scale q kᵀ + mask) v over the last two axes (Vaswani et al. 2017).
 
     q (..., l, d), k (..., s, d), v (..., s, e) -> (..., l, e), usually with (batch, heads) in front; leading axes
     broadcast. `mask` broadcasts to (..., l, s): bool (True: attend) or a float added to the scores. `is_causal` lets
     row i attend to columns 0 to i. `scale` is 1 / sqrt(d) unless given. A row that may attend to nothing gives zeros.
     With `enable_gqa` (Ainslie et al. 2023), k and v may have fewer heads (axis -3) than q, each for as many heads of q
-    in a row. Raises ShapeError where shapes do not fit.
+    in a row. With `window_size` = (left, right) (Beltagy et al. 2020), row i attends to columns i - left to i + right, -1
+    for all on that side: time and memory of a GPU grow with the window; on the CPU it becomes a mask. Raises ShapeError
+    where shapes do not fit, ArgumentError for a window that is none.
     """
     q, k, v = as_tensor(q), as_tensor(k), as_tensor(v)
     mask = None if mask is None else as_tensor(mask)
@@ -103,6 +132,12 @@ def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_ca
     if scale is None:
         scale = 1.0 / math.sqrt(q.shape[-1]) if q.shape[-1] else 1.0
     params: dict[str, Any] = {"is_causal": bool(is_causal), "scale": float(scale)}
+    window = _window(name, window_size)
+    if window is not None and q.device != CPU:
+        params["window"] = window
+    elif window is not None:  # the CPU's kernels know none
+        near = _near(q, k, window)
+        mask = near if mask is None else mask & near if mask.dtype is bool_ else ew.where(near, mask, -math.inf)
     if mask is not None and mask.requires_grad and is_grad_enabled():  # the fused gradient gives none for the mask
         return _composite(q, k, v, mask, **params)
     return _attention(q, k, v, mask, **params)

@@ -41,12 +41,12 @@ def _prepared(mask: Array | None, q: Array, k: Array) -> Array | None:
     return np.broadcast_to(mask if mask.dtype == bool else _computed(mask, q), (*q.shape[:-1], k.shape[-2]))
 
 
-@kernel(spec.attention, "cpu/native-fused", rank=60, formats=FORMATS)
+@kernel(spec.attention, "cpu/native-fused", rank=60, formats=FORMATS, where=spec.unwindowed)
 def attention(q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float) -> Any:
     return native.module().attention(q, k, v, _prepared(mask, q, k), is_causal=is_causal, scale=scale)
 
 
-@kernel(spec.attention_gradient, "cpu/native-fused", rank=60, formats=FORMATS)
+@kernel(spec.attention_gradient, "cpu/native-fused", rank=60, formats=FORMATS, where=spec.unwindowed)
 def attention_gradient(
     g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, *, is_causal: bool, scale: float
 ) -> Any:

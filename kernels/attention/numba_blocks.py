@@ -188,7 +188,7 @@ def _masks(mask: Array | None, q: Array) -> tuple[Array, Array, int]:
     return _heads(values)[0], np.broadcast_to(numbers, q.shape[:-2]).reshape(-1).copy(), how
 
 
-@kernel(spec.attention, "cpu/numba-blocks", rank=40, formats=FORMATS)
+@kernel(spec.attention, "cpu/numba-blocks", rank=40, formats=FORMATS, where=spec.unwindowed)
 def attention(
     q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float
 ) -> tuple[Array, Array]:
@@ -199,7 +199,7 @@ def attention(
     return y, lse
 
 
-@kernel(spec.attention_gradient, "cpu/numba-blocks", rank=40, formats=FORMATS)
+@kernel(spec.attention_gradient, "cpu/numba-blocks", rank=40, formats=FORMATS, where=spec.unwindowed)
 def attention_gradient(
     g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, *, is_causal: bool, scale: float
 ) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ulpgrad.formats import Array, bool_, float32, float64
 from ulpgrad.kernels.attention import spec
+from ulpgrad.kernels.attention.spec import Window
 from ulpgrad.kernels.registry import kernel
 
 FORMATS = (float32, float64, bool_)
@@ -16,20 +17,32 @@ FORMATS = (float32, float64, bool_)
 
 @kernel(spec.attention, "cpu/numpy-unfused", rank=10, formats=FORMATS)
 def attention(
-    q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float
+    q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float, window: Window = None
 ) -> tuple[Array, Array]:
     with np.errstate(all="ignore"):
-        weights, lse = spec.softmax(spec.scores(q, spec.shared(k, q), mask, is_causal, scale))
+        weights, lse = spec.softmax(spec.scores(q, spec.shared(k, q), mask, is_causal, scale, window))
     return (weights @ spec.shared(v, q)).astype(q.dtype, copy=False), lse.astype(q.dtype, copy=False)
 
 
 @kernel(spec.attention_gradient, "cpu/numpy-unfused", rank=10, formats=FORMATS)
 def attention_gradient(
-    g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, *, is_causal: bool, scale: float
+    g: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    y: Array,
+    lse: Array,
+    *,
+    is_causal: bool,
+    scale: float,
+    window: Window = None,
 ) -> tuple[Array, Array, Array]:
     keys, values = spec.shared(k, q), spec.shared(v, q)
     with np.errstate(all="ignore"):
-        weights = spec.weights_again(spec.scores(q, keys, mask, is_causal, scale), lse).astype(q.dtype, copy=False)
+        weights = spec.weights_again(spec.scores(q, keys, mask, is_causal, scale, window), lse).astype(
+            q.dtype, copy=False
+        )
     wanted = weights * (g @ values.swapaxes(-1, -2) - (g * y).sum(axis=-1, keepdims=True)) * q.dtype.type(scale)
     dk, dv = wanted.swapaxes(-1, -2) @ q, weights.swapaxes(-1, -2) @ g
     return wanted @ keys, spec.gathered(dk, k), spec.gathered(dv, v)

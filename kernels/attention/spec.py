@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.errors import FormatError, ShapeError
+from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import FLOATS, Array, Format, bool_, compute_format, float32, float64
 from ulpgrad.formats.promotion import result_format
+from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op, Sample
+
+LARGEST_HEAD = 256  # features that blocks of a GPU hold
+Window = tuple[int, int] | None
 
 LEAST_WEIGHT = 2.0**-100  # weights far below this are subnormal in float32, or flushed to zero
 
@@ -29,11 +33,26 @@ def gathered(gradient: Array, a: Array) -> Array:
     return total
 
 
-def scores(q: Array, k: Array, mask: Array | None, is_causal: bool, scale: float) -> Array:
+def local(length: int, keys: int, window: tuple[int, int]) -> Array:
+    """Which keys each query sees: key j of query i with i - left <= j <= i + right, where -1 is no bound."""
+    left, right = (length + keys if side < 0 else side for side in window)
+    behind = np.arange(keys) - np.arange(length)[:, None]
+    out: Array = (behind >= -left) & (behind <= right)
+    return out
+
+
+def unwindowed(request: Request) -> str | None:
+    """Why a rung without windows does not take a call, or None."""
+    return None if request.params.get("window") is None else "knows no window"
+
+
+def scores(q: Array, k: Array, mask: Array | None, is_causal: bool, scale: float, window: Window = None) -> Array:
     """How much each query wants each key: [..., l, s], minus infinity where it may not attend."""
     out: Array = q @ k.swapaxes(-1, -2) * q.dtype.type(scale)
     if is_causal:
         out = np.where(np.tri(*out.shape[-2:]) > 0, out, -np.inf)
+    if window is not None:
+        out = np.where(local(q.shape[-2], k.shape[-2], window), out, -np.inf)
     if mask is not None:
         out = np.where(mask, out, -np.inf) if mask.dtype == bool else out + mask
     return out
@@ -53,17 +72,27 @@ def weights_again(s: Array, lse: Array) -> Array:
 
 
 def _attention(
-    q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float
+    q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float, window: Window = None
 ) -> tuple[Array, Array]:
-    weights, lse = softmax(scores(q, shared(k, q), mask, is_causal, scale))
+    weights, lse = softmax(scores(q, shared(k, q), mask, is_causal, scale, window))
     return weights @ shared(v, q), lse
 
 
 def _attention_gradient(
-    g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, *, is_causal: bool, scale: float
+    g: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    y: Array,
+    lse: Array,
+    *,
+    is_causal: bool,
+    scale: float,
+    window: Window = None,
 ) -> tuple[Array, Array, Array]:
     every_k, every_v = shared(k, q), shared(v, q)
-    weights = weights_again(scores(q, every_k, mask, is_causal, scale), lse)
+    weights = weights_again(scores(q, every_k, mask, is_causal, scale, window), lse)
     wanted = weights * (g @ every_v.swapaxes(-1, -2) - (g * y).sum(axis=-1, keepdims=True)) * scale
     return wanted @ every_k, gathered(wanted.swapaxes(-1, -2) @ q, k), gathered(weights.swapaxes(-1, -2) @ g, v)
 
@@ -77,20 +106,30 @@ def _conditioning(q: Array, k: Array, mask: Array | None, scale: float) -> Array
 
 
 def _magnitude(
-    q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float
+    q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float, window: Window = None
 ) -> tuple[Array, Array]:
     k, v = shared(k, q), shared(v, q)
-    weights, lse = softmax(scores(q, k, mask, is_causal, scale))
+    weights, lse = softmax(scores(q, k, mask, is_causal, scale, window))
     size = _conditioning(q, k, mask, scale)
     return weights @ np.abs(v) * size, np.maximum(np.abs(np.where(np.isfinite(lse), lse, 0)), size[..., 0])
 
 
 def _gradient_magnitude(
-    g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, *, is_causal: bool, scale: float
+    g: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    y: Array,
+    lse: Array,
+    *,
+    is_causal: bool,
+    scale: float,
+    window: Window = None,
 ) -> tuple[Array, Array, Array]:
     every_k, every_v = shared(k, q), shared(v, q)
     size = _conditioning(q, every_k, mask, scale)
-    weights = np.maximum(weights_again(scores(q, every_k, mask, is_causal, scale), lse) * size, LEAST_WEIGHT)
+    weights = np.maximum(weights_again(scores(q, every_k, mask, is_causal, scale, window), lse) * size, LEAST_WEIGHT)
     g, q, every_k, every_v, y = (np.abs(a) for a in (g, q, every_k, every_v, y))
     wanted = weights * (g @ every_v.swapaxes(-1, -2) + (g * y).sum(axis=-1, keepdims=True)) * abs(scale)
     return wanted @ every_k, gathered(wanted.swapaxes(-1, -2) @ q, k), gathered(weights.swapaxes(-1, -2) @ g, v)
@@ -126,15 +165,36 @@ def _check(op: str, q: Array, k: Array, v: Array, mask: Array | None) -> None:
             raise ShapeError(f"{op}: mask {mask.shape} does not broadcast to the scores {wanted} of q and k")
 
 
-def _check_attention(q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float) -> None:
+def _check_window(op: str, window: Window) -> None:
+    if window is not None and not (len(window) == 2 and all(isinstance(side, int) and side >= -1 for side in window)):
+        raise ArgumentError(
+            f"{op}: window={window!r}: expected how many keys are seen to the left and to the right; -1 is all"
+        )
+
+
+def _check_attention(
+    q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float, window: Window = None
+) -> None:
     _check("attention", q, k, v, mask)
+    _check_window("attention", window)
 
 
 def _check_gradient(
-    g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, *, is_causal: bool, scale: float
+    g: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    y: Array,
+    lse: Array,
+    *,
+    is_causal: bool,
+    scale: float,
+    window: Window = None,
 ) -> None:
     op = "attention_gradient"
     _check(op, q, k, v, mask)
+    _check_window(op, window)
     for name, a, wanted in (("g", g, (*q.shape[:-1], v.shape[-1])), ("y", y, (*q.shape[:-1], v.shape[-1])),
                             ("lse", lse, q.shape[:-1])):  # fmt: skip
         if a.shape != wanted:
@@ -202,6 +262,12 @@ def _attention_samples() -> Iterator[Sample]:
     seen = random.random((2, 1, 75, 80)) < 0.6
     yield Sample((q, k, v, seen), {"is_causal": False, "scale": 0.4}, "two heads of keys for six of queries")
     yield Sample((q, k[:, :1], v[:, :1], None), {"is_causal": True, "scale": 0.4}, "one head of keys, causal")
+    for window, is_causal in (((9, 4), False), ((20, -1), False), ((20, -1), True), ((-1, 0), False), ((0, 0), False)):
+        near: dict[str, Any] = {"is_causal": is_causal, "scale": 0.4, "window": window}
+        yield Sample((q, k, v, None), near, f"window {window}" + ", causal" * is_causal)
+    yield Sample((q, k, v, seen), {"is_causal": False, "scale": 0.4, "window": (30, 30)}, "window and mask")
+    yield Sample((q, k[:, :, :30], v[:, :, :30], None), {"is_causal": False, "scale": 0.4, "window": (8, 8)},
+                 "window, queries that see nothing")  # fmt: skip
     yield Sample((q[:, :, :2], k, v, None), {"is_causal": False, "scale": 0.4}, "two heads of keys, few queries")
 
 
@@ -218,28 +284,42 @@ def _gradient_samples() -> Iterator[Sample]:
         yield Sample((g, q, k, v, mask, y, lse.astype(np.float32)), sample.params, sample.name)
 
 
-def _pairs(q: Array, k: Array, is_causal: bool) -> float:
+def _pairs(q: Array, k: Array, is_causal: bool, window: Window = None) -> float:
     """How many (query, key) pairs there are to compute."""
     length, keys = q.shape[-2], k.shape[-2]
+    if window is not None:
+        left, right = (length + keys if side < 0 else side for side in window)
+        place = np.arange(length)
+        last = np.minimum(place + (0 if is_causal else right), keys - 1)
+        return float(prod(q.shape[:-2]) * np.maximum(last - np.maximum(place - left, 0) + 1, 0).sum())
     seen = min(length, keys)
     in_rows = seen * (seen + 1) / 2 + (length - seen) * keys if is_causal else length * keys
     return float(prod(q.shape[:-2]) * in_rows)
 
 
+def _chosen_by(q: Array, v: Array, *, scale: float, window: Window = None, **_: Any) -> tuple[bool, bool, bool]:
+    """What rungs ask about a call: whether heads are too wide for blocks, the sign of the scale, and a window."""
+    return max(q.shape[-1], v.shape[-1]) > LARGEST_HEAD, scale > 0, window is None
+
+
 attention = Op(
     "attention",
-    "(q: [..., l, d], k: [..., s, d], v: [..., s, e], mask: [..., l, s] | None, *, is_causal, scale) "
-    "-> ([..., l, e], lse: [..., l])",
+    "(q: [..., l, d], k: [..., s, d], v: [..., s, e], mask: [..., l, s] | None, *, is_causal, scale, "
+    "window=None) -> ([..., l, e], lse: [..., l])",
     _attention,
     doc="softmax(q k^T * scale + mask) v, and the logarithm of each row's sum of exponentials. A bool mask says where a "
-    "query attends, a float mask is added; with is_causal, query i sees keys 0 to i. Rows that attend to nothing give "
+    "query attends, a float mask is added; with is_causal, query i sees keys 0 to i, with a window (left, right) "
+    "keys i - left to i + right (-1: all on that side). Rows that attend to nothing give "
     "zeros. Leading axes are equal, but k and v may have fewer heads (axis -3), each for as many heads of q in a row; the "
     "mask's broadcast.",
     check=_check_attention,
     result=_attention_result,
     promote=(0, 1, 2),
     formats=FLOATS.plus(bool_),
-    flops=lambda q, k, v, _, *, is_causal, **__: 2 * _pairs(q, k, is_causal) * (q.shape[-1] + v.shape[-1]),
+    key=lambda q, k, v, *_, **params: _chosen_by(q, v, **params),
+    flops=lambda q, k, v, _, *, is_causal, window=None, **__: (
+        2 * _pairs(q, k, is_causal, window) * (q.shape[-1] + v.shape[-1])
+    ),
     samples=_attention_samples,
     ulps={float32: 16, float64: 16},
     magnitude=_magnitude,
@@ -248,14 +328,17 @@ attention = Op(
 attention_gradient = Op(
     "attention_gradient",
     "(g: [..., l, e], q: [..., l, d], k: [..., s, d], v: [..., s, e], mask: [..., l, s] | None, y: [..., l, e], "
-    "lse: [..., l], *, is_causal, scale) -> (dq, dk, dv)",
+    "lse: [..., l], *, is_causal, scale, window=None) -> (dq, dk, dv)",
     _attention_gradient,
     doc="The gradients of attention with respect to q, k and v, from its results y and lse.",
     check=_check_gradient,
     result=_gradient_result,
     promote=(0, 1, 2, 3, 5),
     formats=FLOATS.plus(bool_),
-    flops=lambda g, q, k, v, *_, is_causal, **__: 2 * _pairs(q, k, is_causal) * (3 * q.shape[-1] + 2 * v.shape[-1]),
+    key=lambda g, q, k, v, *_, **params: _chosen_by(q, v, **params),
+    flops=lambda g, q, k, v, *_, is_causal, window=None, **__: (
+        2 * _pairs(q, k, is_causal, window) * (3 * q.shape[-1] + 2 * v.shape[-1])
+    ),
     samples=_gradient_samples,
     ulps={float32: 16, float64: 16},
     magnitude=_gradient_magnitude,

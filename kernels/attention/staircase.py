@@ -7,12 +7,13 @@ from typing import Any
 
 from ulpgrad.formats import Array
 from ulpgrad.kernels import native
+from ulpgrad.kernels.attention import spec
 from ulpgrad.kernels.registry import Request
 
 
 def maskless(request: Request) -> str | None:
     """Why a rung that teaches does not take a call, or None."""
-    return "shows attention without a mask" if request.formats[3] is not None else None
+    return "shows attention without a mask" if request.formats[3] is not None else spec.unwindowed(request)
 
 
 def attend(rung: str, q: Array, k: Array, v: Array, is_causal: bool, scale: float) -> Any:

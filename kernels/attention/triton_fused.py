@@ -15,22 +15,24 @@ from typing import Any
 
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.attention import spec
+from ulpgrad.kernels.attention.spec import LARGEST_HEAD, Window
 from ulpgrad.kernels.attention.triton_operands import (
     FORMATS,
     block_of,
     four,
     given,
+    keys_seen,
     mask_of,
     masked,
     precision,
+    queries_that_see,
+    reach,
     stacked,
     steps,
     weighted,
 )
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
-
-LARGEST_HEAD = 256  # features that the blocks of one program hold
 
 
 def refusal(request: Request) -> str | None:
@@ -42,10 +44,10 @@ def refusal(request: Request) -> str | None:
 
 @triton.jit
 def attention_forward(
-    y, lse, q, k, v, mask, heads, share, length, keys, d, e, q_batch, q_head, q_row, k_batch, k_head, k_row,
+    y, lse, q, k, v, mask, heads, share, length, keys, left, right, d, e, q_batch, q_head, q_row, k_batch, k_head, k_row,
     v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
-    IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr, E: tl.constexpr,
-    PRECISION: tl.constexpr,
+    IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
+    E: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     blocks = tl.cdiv(length, M)
     block, which = tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
@@ -62,14 +64,26 @@ def attention_forward(
     top = tl.full((M,), -float("inf"), tl.float32)
     total = tl.zeros((M,), tl.float32)
     result = tl.zeros((M, E), tl.float32)
-    end = keys
-    if IS_CAUSAL:
-        end = tl.minimum(keys, block * M + M)
-    for start in range(0, end, N):
+    begin, end = keys_seen(block * M, keys, left, right, IS_CAUSAL, WINDOW, M, N)
+    for start in range(begin, end, N):
         at = start + columns
         key = tl.load(k + at.to(tl.int64)[None, :] * k_row, mask=in_d[:, None] & (at < keys)[None, :], other=0)
         s = tl.dot(own, key, input_precision=PRECISION) * scale
-        s = masked(s, mask, rows[:, None], at[None, :], length, keys, mask_row, mask_column, IS_CAUSAL, MASK)
+        s = masked(
+            s,
+            mask,
+            rows[:, None],
+            at[None, :],
+            length,
+            keys,
+            left,
+            right,
+            mask_row,
+            mask_column,
+            IS_CAUSAL,
+            WINDOW,
+            MASK,
+        )
         higher = tl.maximum(top, tl.max(s, 1))
         base = tl.where(higher == -float("inf"), 0, higher)
         weights = tl.exp(s - base[:, None])
@@ -103,10 +117,10 @@ def attention_delta(
 
 @triton.jit
 def attention_keys_gradient(
-    dk, dv, g, q, k, v, mask, lse, delta, heads, share, length, keys, d, e, g_batch, g_head, g_row, q_batch, q_head, q_row,
-    k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
-    IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr, E: tl.constexpr,
-    PRECISION: tl.constexpr,
+    dk, dv, g, q, k, v, mask, lse, delta, heads, share, length, keys, left, right, d, e, g_batch, g_head, g_row, q_batch,
+    q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
+    IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
+    E: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dk and dv of a block of keys: scores stand transposed, (keys, queries), so that weights are a left operand as they are."""
     blocks = tl.cdiv(keys, N)
@@ -121,12 +135,10 @@ def attention_keys_gradient(
                     mask=value_here, other=0)  # fmt: skip
     to_key = tl.zeros((N, D), tl.float32)
     to_value = tl.zeros((N, E), tl.float32)
-    first = 0
-    if IS_CAUSAL:
-        first = block * N // M * M
+    begin, end = queries_that_see(block * N, length, left, right, IS_CAUSAL, WINDOW, M, N)
     for head in range(shared * share, shared * share + share):
         row_of_all = (batch * heads + head) * length
-        for start in range(first, length, M):
+        for start in range(begin, end, M):
             rows = start + tl.arange(0, M)
             row = rows.to(tl.int64)
             here = rows < length
@@ -139,7 +151,7 @@ def attention_keys_gradient(
             own = tl.load(delta + row_of_all + rows, mask=here, other=0)
             s = tl.dot(key, tl.trans(query), input_precision=PRECISION) * scale
             s = masked(s, mask + batch * mask_batch + head * mask_head, rows[None, :], at[:, None], length, keys,
-                       mask_row, mask_column, IS_CAUSAL, MASK)  # fmt: skip
+                       left, right, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK)  # fmt: skip
             weights = tl.exp(s - base[None, :])
             to_value = weighted(weights, grad, to_value, PRECISION)
             wanted = weights * (tl.dot(value, tl.trans(grad), input_precision=PRECISION) - own[None, :])
@@ -151,10 +163,10 @@ def attention_keys_gradient(
 
 @triton.jit
 def attention_queries_gradient(
-    dq, g, q, k, v, mask, lse, delta, heads, share, length, keys, d, e, g_batch, g_head, g_row, q_batch, q_head, q_row,
-    k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
-    IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr, E: tl.constexpr,
-    PRECISION: tl.constexpr,
+    dq, g, q, k, v, mask, lse, delta, heads, share, length, keys, left, right, d, e, g_batch, g_head, g_row, q_batch,
+    q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
+    IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
+    E: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dq of a block of queries."""
     blocks = tl.cdiv(length, M)
@@ -173,17 +185,29 @@ def attention_queries_gradient(
     k += batch * k_batch + head // share * k_head
     v += batch * v_batch + head // share * v_head
     result = tl.zeros((M, D), tl.float32)
-    end = keys
-    if IS_CAUSAL:
-        end = tl.minimum(keys, block * M + M)
-    for start in range(0, end, N):
+    begin, end = keys_seen(block * M, keys, left, right, IS_CAUSAL, WINDOW, M, N)
+    for start in range(begin, end, N):
         at = start + tl.arange(0, N)
         key = tl.load(k + at.to(tl.int64)[:, None] * k_row + i[None, :],
                       mask=(at < keys)[:, None] & (i < d)[None, :], other=0)  # fmt: skip
         value = tl.load(v + at.to(tl.int64)[:, None] * v_row + j[None, :],
                         mask=(at < keys)[:, None] & (j < e)[None, :], other=0)  # fmt: skip
         s = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
-        s = masked(s, mask, rows[:, None], at[None, :], length, keys, mask_row, mask_column, IS_CAUSAL, MASK)
+        s = masked(
+            s,
+            mask,
+            rows[:, None],
+            at[None, :],
+            length,
+            keys,
+            left,
+            right,
+            mask_row,
+            mask_column,
+            IS_CAUSAL,
+            WINDOW,
+            MASK,
+        )
         weights = tl.exp(s - base[:, None])
         wanted = weights * (tl.dot(grad, tl.trans(value), input_precision=PRECISION) - own[:, None])
         result = weighted(wanted, key, result, PRECISION)
@@ -196,29 +220,34 @@ def _options(q: Any, widest: int) -> dict[str, int]:
     if q.dtype.itemsize == 2 and widest <= 128:
         return {"M": 128, "N": 64, "num_warps": 4 if widest <= 64 else 8, "num_stages": 3}
     if widest <= 64:
-        return {"M": 64, "N": 32, "num_warps": 4, "num_stages": 2}
-    return {"M": 64 if q.dtype.itemsize == 2 else 32, "N": 32, "num_warps": 8, "num_stages": 1}
+        return {"M": 64, "N": 32, "num_warps": 8, "num_stages": 2}
+    rows = 64 if q.dtype.itemsize == 2 else 32 if widest <= 128 else 16
+    return {"M": rows, "N": 32 if rows > 16 else 16, "num_warps": 8, "num_stages": 1}
 
 
 def _gradient_options(q: Any, widest: int) -> dict[str, int]:
     """The same for the gradients, which hold two results and four operands."""
     if q.dtype.itemsize == 2 and widest <= 128:
-        return {"M": 64, "N": 64, "num_warps": 4 if widest <= 64 else 8, "num_stages": 2}
-    return {"M": 32, "N": 32, "num_warps": 4 if widest <= 64 else 8, "num_stages": 2 if widest <= 64 else 1}
+        return {"M": 64, "N": 64, "num_warps": 8, "num_stages": 2}
+    rows = 32 if q.dtype.itemsize == 2 or widest <= 64 else 16  # three products for one of float32 take many registers
+    return {"M": rows, "N": rows, "num_warps": 8, "num_stages": 2 if widest <= 64 else 1}
 
 
 @kernel(spec.attention, "cuda/triton-fused", rank=50, formats=FORMATS, where=refusal)
-def attention(q: Any, k: Any, v: Any, mask: Any, *, is_causal: bool, scale: float) -> tuple[Any, Any]:
+def attention(
+    q: Any, k: Any, v: Any, mask: Any, *, is_causal: bool, scale: float, window: Window = None
+) -> tuple[Any, Any]:
     xp, shape = gpu.xp(), q.shape[:-1]
     seen = mask_of(mask, q, k.shape[-2])
     q, k, v = (four(stacked(a)) for a in (q, k, v))
     (batch, heads, length, d), (keys, e) = q.shape, v.shape[2:]
     y, lse = xp.empty((batch, heads, length, e), q.dtype), xp.empty((batch, heads, length), "float32")
+    near, seeing = reach(is_causal, window, length, keys)
     options = _options(q, max(block_of(d), block_of(e)))
     launch(
-        attention_forward, (cdiv(length, options["M"]) * batch * heads,), given(y), lse, given(q), given(k), given(v), seen.array,
-        heads, heads // max(1, k.shape[1]), length, keys, d, e, *steps(q), *steps(k), *steps(v), *seen.steps, float(scale),
-        IS_CAUSAL=is_causal, MASK=seen.kind, D=block_of(d), E=block_of(e), PRECISION=precision(q), **options,
+        attention_forward, (cdiv(length, options["M"]) * batch * heads,), given(y), lse, given(q), given(k), given(v),
+        seen.array, heads, heads // max(1, k.shape[1]), length, keys, *near, d, e, *steps(q), *steps(k), *steps(v),
+        *seen.steps, float(scale), **seeing, MASK=seen.kind, D=block_of(d), E=block_of(e), PRECISION=precision(q), **options,
     )  # fmt: skip
     return y.reshape(*shape, e), lse.reshape(shape)
 
@@ -228,15 +257,15 @@ def deltas(g: Any, y: Any) -> Any:
     batch, heads, length, e = y.shape
     delta = gpu.xp().empty((batch, heads, length), "float32")
     launch(
-        attention_delta, (cdiv(length, 64) * batch * heads,), delta, given(g), given(y), heads, length, e, *steps(g), *steps(y),
-        M=64, E=block_of(e), num_warps=4,
+        attention_delta, (cdiv(length, 32) * batch * heads,), delta, given(g), given(y), heads, length, e, *steps(g),
+        *steps(y), M=32, E=block_of(e), num_warps=8,
     )  # fmt: skip
     return delta
 
 
 @kernel(spec.attention_gradient, "cuda/triton-fused", rank=50, formats=FORMATS, where=refusal)
 def attention_gradient(
-    g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, *, is_causal: bool, scale: float
+    g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, *, is_causal: bool, scale: float, window: Window = None
 ) -> tuple[Any, Any, Any]:
     xp, shapes = gpu.xp(), (q.shape, k.shape, v.shape)
     seen = mask_of(mask, q, k.shape[-2])
@@ -244,10 +273,11 @@ def attention_gradient(
     (batch, heads, length, d), (keys, e) = q.shape, v.shape[2:]
     lse, delta = gpu.contiguous(lse), deltas(g, y)
     dq, dk, dv = (xp.empty(a.shape, a.dtype) for a in (q, k, v))
+    near, seeing = reach(is_causal, window, length, keys)
     blocks = _gradient_options(q, max(block_of(d), block_of(e)))
     operands = (given(g), given(q), given(k), given(v), seen.array, given(lse), delta, heads, heads // max(1, k.shape[1]),
-                length, keys, d, e, *steps(g), *steps(q), *steps(k), *steps(v), *seen.steps, float(scale))  # fmt: skip
-    options = {"IS_CAUSAL": is_causal, "MASK": seen.kind, "D": block_of(d), "E": block_of(e), "PRECISION": precision(q),
+                length, keys, *near, d, e, *steps(g), *steps(q), *steps(k), *steps(v), *seen.steps, float(scale))  # fmt: skip
+    options = {**seeing, "MASK": seen.kind, "D": block_of(d), "E": block_of(e), "PRECISION": precision(q),
                **blocks}  # fmt: skip
     launch(
         attention_keys_gradient,

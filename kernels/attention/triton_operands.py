@@ -84,8 +84,46 @@ def number(bits, TYPE: tl.constexpr):
     return tl.full((1, 1), bits, tl.int64).to(tl.float64, bitcast=True).to(TYPE)
 
 
+def reach(
+    is_causal: bool, window: tuple[int, int] | None, length: int, keys: int
+) -> tuple[tuple[int, int], dict[str, bool]]:
+    """How many keys a query sees before and behind its own place, and the constants of kernels: with a window, `is_causal` is a
+    bound on its right."""
+    if window is None:
+        return (0, 0), {"IS_CAUSAL": is_causal, "WINDOW": False}
+    left, right = (most if side < 0 else min(side, most) for side, most in zip(window, (length, keys), strict=True))
+    return (left, 0 if is_causal else right), {"IS_CAUSAL": False, "WINDOW": True}
+
+
 @triton.jit
-def masked(s, mask, rows, columns, length, keys, row_step, column_step, IS_CAUSAL: tl.constexpr, MASK: tl.constexpr):
+def keys_seen(
+    first, keys, left, right, IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, M: tl.constexpr, N: tl.constexpr
+):
+    """The blocks of N keys that some of M queries from `first` on see, from and to."""
+    begin, end = 0, keys
+    if IS_CAUSAL:
+        end = tl.minimum(keys, first + M)
+    if WINDOW:
+        begin, end = tl.maximum(first - left, 0) // N * N, tl.minimum(keys, first + M + right)
+    return begin, end
+
+
+@triton.jit
+def queries_that_see(
+    first, length, left, right, IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, M: tl.constexpr, N: tl.constexpr
+):
+    """The blocks of M queries of which some see one of N keys from `first` on, from and to."""
+    begin, end = 0, length
+    if IS_CAUSAL:
+        begin = first // M * M
+    if WINDOW:
+        begin, end = tl.maximum(first - right, 0) // M * M, tl.minimum(length, first + N + left)
+    return begin, end
+
+
+@triton.jit
+def masked(s, mask, rows, columns, length, keys, left, right, row_step, column_step, IS_CAUSAL: tl.constexpr,
+           WINDOW: tl.constexpr, MASK: tl.constexpr):  # fmt: skip
     """Scores of these queries and keys (both shaped to broadcast to them), minus infinity where one may not attend."""
     seen = (rows < length) & (columns < keys)
     if MASK == 1:
@@ -94,6 +132,8 @@ def masked(s, mask, rows, columns, length, keys, row_step, column_step, IS_CAUSA
         s += tl.load(mask + rows.to(tl.int64) * row_step + columns * column_step, mask=seen, other=0).to(s.dtype)
     if IS_CAUSAL:
         seen = seen & (rows >= columns)
+    if WINDOW:
+        seen = seen & (columns >= rows - left) & (columns <= rows + right)
     return tl.where(seen, s, -float("inf"))
 
 
@@ -109,5 +149,5 @@ def weighted(weights, x, total, PRECISION: tl.constexpr):
 
 
 __all__ = ["ADDED_MASK", "BOOL_MASK", "FORMATS", "NO_MASK", "Mask", "bits_of", "block_of", "format_of", "four", "given",
-           "mask_of", "masked", "number", "precision", "stacked", "steps",
+           "keys_seen", "mask_of", "masked", "number", "precision", "queries_that_see", "reach", "stacked", "steps",
            "weighted"]  # fmt: skip

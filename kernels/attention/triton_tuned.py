@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.attention import spec
+from ulpgrad.kernels.attention.spec import Window
 from ulpgrad.kernels.attention.triton_fused import deltas, refusal as too_wide
 from ulpgrad.kernels.attention.triton_operands import (
     FORMATS,
@@ -22,9 +23,12 @@ from ulpgrad.kernels.attention.triton_operands import (
     format_of,
     four,
     given,
+    keys_seen,
     mask_of,
     masked,
     precision,
+    queries_that_see,
+    reach,
     stacked,
     steps,
     weighted,
@@ -50,15 +54,15 @@ class Blocks(NamedTuple):
 # By architecture, bits of a value and the widest head (features, rounded up to a power of two), the first that holds it.
 FORWARD = {
     (80, 16): {32: Blocks(128, 64, 4, 4), 64: Blocks(128, 64, 4, 3), 128: Blocks(128, 64, 8, 3), 256: Blocks(64, 32, 8, 1)},
-    (80, 32): {64: Blocks(64, 32, 4, 2), 128: Blocks(32, 32, 8, 1), 256: Blocks(32, 32, 8, 1)},
+    (80, 32): {64: Blocks(64, 32, 8, 2), 128: Blocks(16, 32, 8, 1), 256: Blocks(16, 16, 8, 1)},
     (90, 16): {32: Blocks(128, 128, 4, 3), 64: Blocks(128, 128, 8, 3), 128: Blocks(128, 128, 8, 2), 256: Blocks(128, 64, 8, 2)},
-    (90, 32): {64: Blocks(64, 32, 4, 2), 128: Blocks(32, 32, 8, 1), 256: Blocks(32, 32, 8, 1)},
+    (90, 32): {64: Blocks(64, 32, 8, 2), 128: Blocks(16, 32, 8, 1), 256: Blocks(16, 16, 8, 1)},
 }  # fmt: skip
 GRADIENT = {
     (80, 16): {64: Blocks(64, 64, 8, 2), 128: Blocks(64, 64, 8, 2), 256: Blocks(32, 32, 8, 1)},
-    (80, 32): {64: Blocks(32, 32, 4, 2), 256: Blocks(32, 32, 8, 1)},
+    (80, 32): {64: Blocks(32, 32, 8, 2), 256: Blocks(16, 16, 8, 1)},
     (90, 16): {64: Blocks(64, 128, 8, 2), 128: Blocks(64, 128, 8, 2), 256: Blocks(32, 32, 8, 1)},
-    (90, 32): {64: Blocks(32, 32, 4, 2), 256: Blocks(32, 32, 8, 1)},
+    (90, 32): {64: Blocks(32, 32, 8, 2), 256: Blocks(16, 16, 8, 1)},
 }  # fmt: skip
 
 
@@ -92,10 +96,10 @@ def _loaded(x, batch, head, start, row_step, size, width, ROWS: tl.constexpr, WI
 
 @triton.jit
 def _sweep(
-    top, total, result, own, k, v, mask, batch, shared, begin, end, rows, length, keys, d, e, k_row, v_row, mask_row,
-    mask_column, scale,
-    EDGE: tl.constexpr, IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, N: tl.constexpr, D: tl.constexpr, E: tl.constexpr,
-    TMA: tl.constexpr, PRECISION: tl.constexpr,
+    top, total, result, own, k, v, mask, batch, shared, begin, end, rows, length, keys, left, right, d, e, k_row, v_row,
+    mask_row, mask_column, scale,
+    EDGE: tl.constexpr, IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, N: tl.constexpr,
+    D: tl.constexpr, E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The keys from begin to end; EDGE where some of them may not be seen."""
     for start in range(begin, end, N):
@@ -104,11 +108,11 @@ def _sweep(
         s = tl.dot(own, tl.trans(key), input_precision=PRECISION)
         if EDGE:
             if MASK == 2:  # what is added takes the same factor as the scores
-                s = masked(s * (scale * 0.6931471805599453), mask, rows[:, None], at[None, :], length, keys, mask_row,
-                           mask_column, IS_CAUSAL, MASK) * 1.4426950408889634  # fmt: skip
+                s = masked(s * (scale * 0.6931471805599453), mask, rows[:, None], at[None, :], length, keys, left,
+                           right, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK) * 1.4426950408889634  # fmt: skip
             else:
-                s = masked(s * scale, mask, rows[:, None], at[None, :], length, keys, mask_row, mask_column, IS_CAUSAL,
-                           MASK)  # fmt: skip
+                s = masked(s * scale, mask, rows[:, None], at[None, :], length, keys, left, right, mask_row, mask_column,
+                           IS_CAUSAL, WINDOW, MASK)  # fmt: skip
             higher = tl.maximum(top, tl.max(s, 1))
             base = tl.where(higher == -float("inf"), 0, higher)
             weights = tl.exp2(s - base[:, None])
@@ -126,10 +130,10 @@ def _sweep(
 
 @triton.jit
 def attention_forward_tuned(
-    y, lse, q, k, v, mask, heads, share, length, keys, d, e, q_batch, q_head, q_row, k_batch, k_head, k_row,
+    y, lse, q, k, v, mask, heads, share, length, keys, left, right, d, e, q_batch, q_head, q_row, k_batch, k_head, k_row,
     v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
-    IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr, E: tl.constexpr,
-    TMA: tl.constexpr, PRECISION: tl.constexpr,
+    IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
+    E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     blocks = tl.cdiv(length, M)
     block, which = blocks - 1 - tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
@@ -145,20 +149,20 @@ def attention_forward_tuned(
     top = tl.full((M,), -float("inf"), tl.float32)
     total = tl.zeros((M,), tl.float32)
     result = tl.zeros((M, E), tl.float32)
-    end, whole = keys, keys // N * N
+    begin, end = keys_seen(block * M, keys, left, right, IS_CAUSAL, WINDOW, M, N)
+    whole = keys // N * N
     if IS_CAUSAL:
-        end = tl.minimum(keys, block * M + M)
         whole = tl.minimum(whole, block * M // N * N)
-    if MASK == 0:
+    if MASK == 0 and not WINDOW:
         top, total, result = _sweep(
-            top, total, result, own, k, v, mask, batch, head // share, 0, whole, rows, length, keys, d, e, k_row, v_row,
-            mask_row, mask_column, scale, False, IS_CAUSAL, MASK, N, D, E, TMA, PRECISION,
+            top, total, result, own, k, v, mask, batch, head // share, 0, whole, rows, length, keys, left, right, d, e,
+            k_row, v_row, mask_row, mask_column, scale, False, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
         )  # fmt: skip
     else:
-        whole = 0
+        whole = begin
     top, total, result = _sweep(
-        top, total, result, own, k, v, mask, batch, head // share, whole, end, rows, length, keys, d, e, k_row, v_row,
-        mask_row, mask_column, scale, True, IS_CAUSAL, MASK, N, D, E, TMA, PRECISION,
+        top, total, result, own, k, v, mask, batch, head // share, whole, end, rows, length, keys, left, right, d, e,
+        k_row, v_row, mask_row, mask_column, scale, True, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
     )  # fmt: skip
     result /= tl.where(total == 0, 1, total)[:, None]
     at = which * length + rows
@@ -168,10 +172,10 @@ def attention_forward_tuned(
 
 @triton.jit
 def _keys_sweep(
-    to_key, to_value, key, value, g, q, mask, lse, delta, batch, head, begin, end, at, length, keys, d, e, g_row, q_row,
-    mask_row, mask_column, scale,
-    EDGE: tl.constexpr, IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, D: tl.constexpr, E: tl.constexpr,
-    TMA: tl.constexpr, PRECISION: tl.constexpr,
+    to_key, to_value, key, value, g, q, mask, lse, delta, batch, head, begin, end, at, length, keys, left, right, d, e,
+    g_row, q_row, mask_row, mask_column, scale,
+    EDGE: tl.constexpr, IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr,
+    D: tl.constexpr, E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The queries from begin to end. Those behind the last have an lse that leaves no weight."""
     for start in range(begin, end, M):
@@ -183,9 +187,8 @@ def _keys_sweep(
         own = tl.load(delta + rows, mask=rows < length, other=0)
         s = tl.dot(key, tl.trans(query), input_precision=PRECISION)
         if EDGE:
-            s = masked(
-                s * scale, mask, rows[None, :], at[:, None], length, keys, mask_row, mask_column, IS_CAUSAL, MASK
-            )
+            s = masked(s * scale, mask, rows[None, :], at[:, None], length, keys, left, right, mask_row, mask_column,
+                       IS_CAUSAL, WINDOW, MASK)  # fmt: skip
             weights = tl.exp2(s * 1.4426950408889634 - base[None, :])
         else:
             weights = tl.exp2(s * (scale * 1.4426950408889634) - base[None, :])
@@ -197,10 +200,10 @@ def _keys_sweep(
 
 @triton.jit
 def attention_keys_gradient_tuned(
-    dk, dv, g, q, k, v, mask, lse, delta, heads, share, length, keys, d, e, g_batch, g_head, g_row, q_batch, q_head, q_row,
-    k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
-    IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr, E: tl.constexpr,
-    TMA: tl.constexpr, PRECISION: tl.constexpr,
+    dk, dv, g, q, k, v, mask, lse, delta, heads, share, length, keys, left, right, d, e, g_batch, g_head, g_row, q_batch,
+    q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
+    IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
+    E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dk and dv of a block of keys: scores stand transposed, (keys, queries), so that weights are a left operand as they are."""
     blocks = tl.cdiv(keys, N)
@@ -215,29 +218,29 @@ def attention_keys_gradient_tuned(
     )
     to_key = tl.zeros((N, D), tl.float32)
     to_value = tl.zeros((N, E), tl.float32)
-    first, seen = 0, 0
+    first, end = queries_that_see(block * N, length, left, right, IS_CAUSAL, WINDOW, M, N)
+    seen = 0
     if IS_CAUSAL:  # the queries of the diagonal's blocks, which see some of the keys, then those that see all
-        first = block * N // M * M
         seen = tl.minimum(tl.cdiv(block * N + N, M) * M, length)
-    if MASK != 0:
-        seen = length
+    if MASK != 0 or WINDOW:
+        seen = end
     for head in range(shared * share, shared * share + share):
         here = (batch * heads + head) * length
         rows_of_q, rows_of_g = q, g
         if not TMA:
             rows_of_q, rows_of_g = q + batch * q_batch + head * q_head, g + batch * g_batch + head * g_head
         of_head = mask + batch * mask_batch + head * mask_head
-        if IS_CAUSAL or MASK != 0:
+        if IS_CAUSAL or WINDOW or MASK != 0:
             to_key, to_value = _keys_sweep(
                 to_key, to_value, key, value, rows_of_g, rows_of_q, of_head, lse + here, delta + here, batch,
-                shared * 0 + head, first, seen, at, length, keys, d, e, g_row, q_row, mask_row, mask_column, scale,
-                True, IS_CAUSAL, MASK, M, D, E, TMA, PRECISION,
+                shared * 0 + head, first, seen, at, length, keys, left, right, d, e, g_row, q_row, mask_row, mask_column,
+                scale, True, IS_CAUSAL, WINDOW, MASK, M, D, E, TMA, PRECISION,
             )  # fmt: skip
-        if MASK == 0:
+        if MASK == 0 and not WINDOW:
             to_key, to_value = _keys_sweep(
                 to_key, to_value, key, value, rows_of_g, rows_of_q, of_head, lse + here, delta + here, batch,
-                shared * 0 + head, seen, length, at, length, keys, d, e, g_row, q_row, mask_row, mask_column, scale,
-                False, IS_CAUSAL, MASK, M, D, E, TMA, PRECISION,
+                shared * 0 + head, seen, length, at, length, keys, left, right, d, e, g_row, q_row, mask_row,
+                mask_column, scale, False, IS_CAUSAL, WINDOW, MASK, M, D, E, TMA, PRECISION,
             )  # fmt: skip
     out = which * keys + at[:, None]
     tl.store(dk + out * d + i, (to_key * scale).to(dk.dtype.element_ty), mask=key_here)
@@ -246,10 +249,10 @@ def attention_keys_gradient_tuned(
 
 @triton.jit
 def _queries_sweep(
-    result, query, grad, base, own, k, v, mask, batch, shared, begin, end, rows, length, keys, d, e, k_row, v_row,
-    mask_row, mask_column, scale,
-    EDGE: tl.constexpr, IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, N: tl.constexpr, D: tl.constexpr, E: tl.constexpr,
-    TMA: tl.constexpr, PRECISION: tl.constexpr,
+    result, query, grad, base, own, k, v, mask, batch, shared, begin, end, rows, length, keys, left, right, d, e, k_row,
+    v_row, mask_row, mask_column, scale,
+    EDGE: tl.constexpr, IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, N: tl.constexpr,
+    D: tl.constexpr, E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The keys from begin to end."""
     for start in range(begin, end, N):
@@ -258,9 +261,8 @@ def _queries_sweep(
         value = _loaded(v, batch, shared, start, v_row, keys, e, N, E, TMA, EDGE)
         s = tl.dot(query, tl.trans(key), input_precision=PRECISION)
         if EDGE:
-            s = masked(
-                s * scale, mask, rows[:, None], at[None, :], length, keys, mask_row, mask_column, IS_CAUSAL, MASK
-            )
+            s = masked(s * scale, mask, rows[:, None], at[None, :], length, keys, left, right, mask_row, mask_column,
+                       IS_CAUSAL, WINDOW, MASK)  # fmt: skip
             weights = tl.exp2(s * 1.4426950408889634 - base[:, None])
         else:
             weights = tl.exp2(s * (scale * 1.4426950408889634) - base[:, None])
@@ -271,10 +273,10 @@ def _queries_sweep(
 
 @triton.jit
 def attention_queries_gradient_tuned(
-    dq, g, q, k, v, mask, lse, delta, heads, share, length, keys, d, e, g_batch, g_head, g_row, q_batch, q_head, q_row,
-    k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
-    IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr, E: tl.constexpr,
-    TMA: tl.constexpr, PRECISION: tl.constexpr,
+    dq, g, q, k, v, mask, lse, delta, heads, share, length, keys, left, right, d, e, g_batch, g_head, g_row, q_batch,
+    q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
+    IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
+    E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dq of a block of queries."""
     blocks = tl.cdiv(length, M)
@@ -292,20 +294,20 @@ def attention_queries_gradient_tuned(
         k += batch * k_batch + head // share * k_head
         v += batch * v_batch + head // share * v_head
     result = tl.zeros((M, D), tl.float32)
-    end, whole = keys, keys // N * N
+    begin, end = keys_seen(block * M, keys, left, right, IS_CAUSAL, WINDOW, M, N)
+    whole = keys // N * N
     if IS_CAUSAL:
-        end = tl.minimum(keys, block * M + M)
         whole = tl.minimum(whole, block * M // N * N)
-    if MASK == 0:
+    if MASK == 0 and not WINDOW:
         result = _queries_sweep(
-            result, query, grad, base, own, k, v, mask, batch, head // share, 0, whole, rows, length, keys, d, e, k_row,
-            v_row, mask_row, mask_column, scale, False, IS_CAUSAL, MASK, N, D, E, TMA, PRECISION,
+            result, query, grad, base, own, k, v, mask, batch, head // share, 0, whole, rows, length, keys, left, right,
+            d, e, k_row, v_row, mask_row, mask_column, scale, False, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
         )  # fmt: skip
     else:
-        whole = 0
+        whole = begin
     result = _queries_sweep(
-        result, query, grad, base, own, k, v, mask, batch, head // share, whole, end, rows, length, keys, d, e, k_row,
-        v_row, mask_row, mask_column, scale, True, IS_CAUSAL, MASK, N, D, E, TMA, PRECISION,
+        result, query, grad, base, own, k, v, mask, batch, head // share, whole, end, rows, length, keys, left, right, d,
+        e, k_row, v_row, mask_row, mask_column, scale, True, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
     )  # fmt: skip
     tl.store(dq + (which * length + rows)[:, None] * d + i, (result * scale).to(dq.dtype.element_ty),
              mask=here[:, None] & (i < d))  # fmt: skip
@@ -323,27 +325,30 @@ def described(a: Any, rows: int, width: int, tma: bool) -> Any:
 
 
 @kernel(spec.attention, "cuda/triton-tuned", rank=60, formats=FORMATS, where=refusal)
-def attention(q: Any, k: Any, v: Any, mask: Any, *, is_causal: bool, scale: float) -> tuple[Any, Any]:
+def attention(
+    q: Any, k: Any, v: Any, mask: Any, *, is_causal: bool, scale: float, window: Window = None
+) -> tuple[Any, Any]:
     xp, shape = gpu.xp(), q.shape[:-1]
     seen = mask_of(mask, q, k.shape[-2])
     q, k, v = (four(stacked(a)) for a in (q, k, v))
     (batch, heads, length, d), (keys, e) = q.shape, v.shape[2:]
     y, lse = xp.empty((batch, heads, length, e), q.dtype), xp.empty((batch, heads, length), "float32")
     wide, tall = block_of(d), block_of(e)
+    near, seeing = reach(is_causal, window, length, keys)
     blocks, tma = blocks_for(FORWARD, q, max(wide, tall)), keys > 0 and by_descriptor(k, v)
     launch(
         attention_forward_tuned, (cdiv(length, blocks.m) * batch * heads,), given(y), lse, given(q),
         described(k, blocks.n, wide, tma), described(v, blocks.n, tall, tma), seen.array,
-        heads, heads // max(1, k.shape[1]), length, keys, d, e, *steps(q), *steps(k), *steps(v), *seen.steps,
+        heads, heads // max(1, k.shape[1]), length, keys, *near, d, e, *steps(q), *steps(k), *steps(v), *seen.steps,
         float(scale) * LOG2_E,
-        IS_CAUSAL=is_causal, MASK=seen.kind, D=wide, E=tall, TMA=tma, PRECISION=precision(q), **blocks.options(),
+        **seeing, MASK=seen.kind, D=wide, E=tall, TMA=tma, PRECISION=precision(q), **blocks.options(),
     )  # fmt: skip
     return y.reshape(*shape, e), lse.reshape(shape)
 
 
 @kernel(spec.attention_gradient, "cuda/triton-tuned", rank=60, formats=FORMATS, where=refusal)
 def attention_gradient(
-    g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, *, is_causal: bool, scale: float
+    g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, *, is_causal: bool, scale: float, window: Window = None
 ) -> tuple[Any, Any, Any]:
     xp, shapes = gpu.xp(), (q.shape, k.shape, v.shape)
     seen = mask_of(mask, q, k.shape[-2])
@@ -352,15 +357,17 @@ def attention_gradient(
     lse, delta = gpu.contiguous(lse), deltas(g, y)
     wide, tall = block_of(d), block_of(e)
     dq, dk, dv = (xp.empty(a.shape, a.dtype) for a in (q, k, v))
+    near, seeing = reach(is_causal, window, length, keys)
     blocks = blocks_for(GRADIENT, q, max(wide, tall))
-    numbers = (seen.array, given(lse), delta, heads, heads // max(1, k.shape[1]), length, keys, d, e, *steps(g), *steps(q),
-               *steps(k), *steps(v), *seen.steps, float(scale))  # fmt: skip
-    options = {"IS_CAUSAL": is_causal, "MASK": seen.kind, "D": wide, "E": tall, "PRECISION": precision(q),
+    numbers = (seen.array, given(lse), delta, heads, heads // max(1, k.shape[1]), length, keys, *near, d, e, *steps(g),
+    *steps(q), *steps(k), *steps(v), *seen.steps, float(scale))  # fmt: skip
+    options = {**seeing, "MASK": seen.kind, "D": wide, "E": tall, "PRECISION": precision(q),
                **blocks.options()}  # fmt: skip
     tma = length > 0 and by_descriptor(q, g)
     launch(
         attention_keys_gradient_tuned, (cdiv(keys, blocks.n) * batch * k.shape[1],), given(dk), given(dv),
-        described(g, blocks.m, tall, tma), described(q, blocks.m, wide, tma), given(k), given(v), *numbers, TMA=tma, **options,
+        described(g, blocks.m, tall, tma), described(q, blocks.m, wide, tma), given(k), given(v), *numbers, TMA=tma,
+        **options,
     )  # fmt: skip
     tma = keys > 0 and by_descriptor(k, v)
     launch(

@@ -13,7 +13,18 @@ from typing import Any
 from ulpgrad.formats import bool_, float32, float64
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.attention import spec
-from ulpgrad.kernels.attention.triton_operands import bits_of, four, mask_of, masked, number, precision, stacked, steps
+from ulpgrad.kernels.attention.spec import Window
+from ulpgrad.kernels.attention.triton_operands import (
+    bits_of,
+    four,
+    mask_of,
+    masked,
+    number,
+    precision,
+    reach,
+    stacked,
+    steps,
+)
 from ulpgrad.kernels.registry import kernel
 from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
 
@@ -49,8 +60,8 @@ def attention_product(
 
 @triton.jit
 def attention_softmax(
-    s, lse, mask, heads, length, keys, mask_batch, mask_head, mask_row, mask_column,
-    IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    s, lse, mask, heads, length, keys, left, right, mask_batch, mask_head, mask_row, mask_column,
+    IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Rows of scores become weights, in place: one pass for their largest values and sums, one to write."""
     blocks = tl.cdiv(length, ROWS)
@@ -64,7 +75,7 @@ def attention_softmax(
     for start in range(0, keys, COLUMNS):
         inside = (rows < length)[:, None] & (start + at < keys)
         x = masked(tl.load(row + start + at, mask=inside, other=0), mask, rows[:, None], start + at, length, keys,
-                   mask_row, mask_column, IS_CAUSAL, MASK)  # fmt: skip
+                   left, right, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK)  # fmt: skip
         higher = tl.maximum(top, tl.max(x, 1))
         base = tl.where(higher == -float("inf"), 0, higher)
         total = total * tl.exp(top - base) + tl.sum(tl.exp(x - base[:, None]), 1)
@@ -74,16 +85,16 @@ def attention_softmax(
     for start in range(0, keys, COLUMNS):
         inside = (rows < length)[:, None] & (start + at < keys)
         x = masked(tl.load(row + start + at, mask=inside, other=0), mask, rows[:, None], start + at, length, keys,
-                   mask_row, mask_column, IS_CAUSAL, MASK)  # fmt: skip
+                   left, right, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK)  # fmt: skip
         tl.store(row + start + at, tl.exp(x - base[:, None]) / norm[:, None], mask=inside)
     tl.store(lse + which * length + rows, top + tl.log(total), mask=rows < length)
 
 
 @triton.jit
 def attention_softmax_gradient(
-    s, wanted, g, y, lse, mask, heads, length, keys, e, g_batch, g_head, g_row, y_batch, y_head, y_row,
+    s, wanted, g, y, lse, mask, heads, length, keys, left, right, e, g_batch, g_head, g_row, y_batch, y_head, y_row,
     mask_batch, mask_head, mask_row, mask_column, scale,
-    IS_CAUSAL: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Rows of scores become weights, and the gradients of the weights those of the scores, both in place."""
     blocks = tl.cdiv(length, ROWS)
@@ -105,7 +116,7 @@ def attention_softmax_gradient(
     for start in range(0, keys, COLUMNS):
         inside = (rows < length)[:, None] & (start + at < keys)
         x = masked(tl.load(s + row + start + at, mask=inside, other=0), mask, rows[:, None], start + at, length, keys,
-                   mask_row, mask_column, IS_CAUSAL, MASK)  # fmt: skip
+                   left, right, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK)  # fmt: skip
         weight = tl.exp(x - base[:, None])
         change = tl.load(wanted + row + start + at, mask=inside, other=0) - own[:, None]
         tl.store(s + row + start + at, weight, mask=inside)
@@ -133,33 +144,37 @@ def _scores(q: Any, k: Any, scale: float) -> Any:
 
 
 @kernel(spec.attention, "cuda/triton-unfused", rank=40, formats=FORMATS)
-def attention(q: Any, k: Any, v: Any, mask: Any, *, is_causal: bool, scale: float) -> tuple[Any, Any]:
+def attention(
+    q: Any, k: Any, v: Any, mask: Any, *, is_causal: bool, scale: float, window: Window = None
+) -> tuple[Any, Any]:
     xp, shape = gpu.xp(), q.shape[:-1]
     seen = mask_of(mask, q, k.shape[-2])
     q, k, v = (four(stacked(a)) for a in (q, k, v))
     s = _scores(q, k, scale)
+    near, seeing = reach(is_causal, window, *s.shape[2:])
     y, lse = xp.empty((*q.shape[:3], v.shape[3]), q.dtype), xp.empty(q.shape[:3], s.dtype)
     launch(
-        attention_softmax, (cdiv(q.shape[2], ROWS) * q.shape[0] * q.shape[1],), s, lse, seen.array, *s.shape[1:], *seen.steps,
-        IS_CAUSAL=is_causal, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=8,
+        attention_softmax, (cdiv(q.shape[2], ROWS) * q.shape[0] * q.shape[1],), s, lse, seen.array, *s.shape[1:], *near,
+        *seen.steps, **seeing, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=8,
     )  # fmt: skip
     return product(y, s, v).reshape(*shape, v.shape[3]), lse.reshape(shape)
 
 
 @kernel(spec.attention_gradient, "cuda/triton-unfused", rank=40, formats=FORMATS)
 def attention_gradient(
-    g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, *, is_causal: bool, scale: float
+    g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, *, is_causal: bool, scale: float, window: Window = None
 ) -> tuple[Any, Any, Any]:
     xp, shapes = gpu.xp(), (q.shape, k.shape, v.shape)
     seen = mask_of(mask, q, k.shape[-2])
     g, q, k, v, y = (four(stacked(a)) for a in (g, q, k, v, y))
     share = q.shape[1] // max(1, k.shape[1])
     s = _scores(q, k, scale)
+    near, seeing = reach(is_causal, window, *s.shape[2:])
     wanted = product(xp.empty_like(s), g, v.swapaxes(2, 3))
     launch(
         attention_softmax_gradient, (cdiv(q.shape[2], ROWS) * q.shape[0] * q.shape[1],), s, wanted, g, y, gpu.contiguous(lse),
-        seen.array, *s.shape[1:], v.shape[3], *steps(g), *steps(y), *seen.steps, bits_of(scale),
-        IS_CAUSAL=is_causal, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=8,
+        seen.array, *s.shape[1:], *near, v.shape[3], *steps(g), *steps(y), *seen.steps, bits_of(scale),
+        **seeing, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=8,
     )  # fmt: skip
     dq, dk, dv = (xp.empty(a.shape, a.dtype) for a in (q, k, v))
     product(dq, wanted, k)

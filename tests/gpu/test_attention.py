@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ulpgrad as ug
 from ulpgrad import dispatch
 from ulpgrad.formats import Format, as_format, bfloat16, float16, float32
 from ulpgrad.kernels import capabilities, gpu, registry
@@ -48,12 +49,16 @@ def run(op: Any, rung: str, arrays: Any, formats: Any, params: dict[str, Any]) -
     return tuple(map(gpu.to_host, found))
 
 
-@pytest.mark.parametrize(("causal", "masked"), [(False, ""), (True, ""), (False, "bool"), (True, "added")])
+SEEN = [(False, "", None), (True, "", None), (False, "bool", None), (True, "added", None), (False, "", (37, 5)),
+        (True, "", (70, -1)), (False, "bool", (3, 90)), (False, "", (0, 0))]  # fmt: skip
+
+
+@pytest.mark.parametrize(("causal", "masked", "window"), SEEN)
 @pytest.mark.parametrize("rung", RUNGS)
-def test_blocks(rung: str, causal: bool, masked: str) -> None:
+def test_blocks(rung: str, causal: bool, masked: str, window: Any) -> None:
     arrays = operands(causal, masked, float32)
     formats = tuple(None if a is None else as_format(a.dtype) for a in arrays)
-    params = {"is_causal": causal, "scale": 0.3}
+    params = {"is_causal": causal, "scale": 0.3, **({} if window is None else {"window": window})}
     check(spec.attention, arrays, formats, params, lambda *a, **p: run(spec.attention, rung, a, formats, p))
     y, lse = (np.asarray(a, np.float32) for a in spec.attention.reference(*arrays, **params))
     if masked:
@@ -62,6 +67,47 @@ def test_blocks(rung: str, causal: bool, masked: str) -> None:
     formats = (float32, *formats, float32, float32)
     op = spec.attention_gradient
     check(op, arrays, formats, params, lambda *a, **p: run(op, rung, a, formats, p))
+
+
+@pytest.mark.parametrize("rung", RUNGS[1:])
+def test_keys_behind_a_window_are_not_read(rung: str) -> None:
+    """What lies a block further would make NaN of every result, for a weight of zero does not hide it."""
+    rng = np.random.default_rng(5)
+    q, k, v, g = (rng.standard_normal((1, 1, 400, 16)).astype(np.float32) for _ in range(4))
+    v[:, :, 300:] = k[:, :, 300:] = np.nan
+    params = {"is_causal": False, "scale": 0.3, "window": (9, 9)}
+    formats = (float32, float32, float32, None)
+    y, lse = run(spec.attention, rung, (q, k, v, None), formats, params)
+    assert np.isfinite(y[:, :, :128]).all()
+    g[:, :, 128:] = 0
+    dq, dk, dv = run(
+        spec.attention_gradient, rung, (g, q, k, v, None, y, lse), (float32, *formats, float32, float32), params
+    )
+    assert np.isfinite(dq[:, :, :128]).all()
+    assert np.isfinite(dk[:, :, :64]).all()
+    assert np.isfinite(dv[:, :, :64]).all()
+
+
+def test_a_choice_is_not_kept_for_other_heads() -> None:
+    """Wide heads, and scales that are not positive, after those that the highest rung takes."""
+    for scale, width in ((0.3, 8), (-0.3, 8), (0.3, 300)):
+        q = ug.randn(1, 1, 80, width, generator=ug.Generator(1))
+        found = ug.scaled_dot_product_attention(*[q.to("cuda")] * 3, scale=scale)
+        expected = ug.scaled_dot_product_attention(q, q, q, scale=scale)
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_window_of_tensors() -> None:
+    """The same from both devices, gradients too; on the CPU the window is a mask."""
+    made = [ug.randn(2, 2, 20, 8, generator=ug.Generator(i)) for i in range(3)]
+    results = []
+    for device in ("cpu", "cuda"):
+        q, k, v = (x.to(device).detach().requires_grad_() for x in made)
+        y = ug.scaled_dot_product_attention(q, k, v, is_causal=True, window_size=(4, -1))
+        (y * y).sum().backward()
+        results.append([y.detach(), q.grad, k.grad, v.grad])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
