@@ -51,31 +51,31 @@ ULPGRAD_INLINE void turn(int64_t rows, int64_t count, const Row& row, T* to, int
   }
 }
 
-// The first, third and so on of two vectors' values.
+// Every second of 2 lanes - 1 values: `first` is the vector of the first ones, `last` that of the last.
 template <typename T>
-ULPGRAD_INLINE Vec<T> every_second(Vec<T> first, Vec<T> second) {
+ULPGRAD_INLINE Vec<T> every_second(Vec<T> first, Vec<T> last) {
+  constexpr int lanes = kLanes<T>;
   typename Interleave<T>::Index places{};
 #pragma GCC unroll 16
-  for (int i = 0; i < kLanes<T>; ++i) places[i] = 2 * i;
-  return __builtin_shuffle(first, second, places);
+  for (int i = 0; i < lanes; ++i) places[i] = i < lanes / 2 ? 2 * i : 2 * i + 1;
+  return __builtin_shuffle(first, last, places);
 }
 
-// A vector of values that lie `column` apart, 1 or 2: where it is 2, one value behind the last one is read.
+// A vector of values that lie `column` apart, 1 or 2; nothing behind them is read.
 template <int column, typename From>
 ULPGRAD_INLINE Vec<Wide<From>> load_apart(const From* p) {
   if constexpr (column == 1) return load_wide(p);
-  return every_second<Wide<From>>(load_wide(p), load_wide(p + kLanes<Wide<From>>));
+  return every_second<Wide<From>>(load_wide(p), load_wide(p + kLanes<Wide<From>> - 1));
 }
 
-// The first `count` of them, zeros after them; nothing behind them is read.
+// The first `count` of them, zeros after them.
 template <int column, typename From>
 ULPGRAD_INLINE Vec<Wide<From>> load_apart(const From* p, int64_t count) {
   constexpr int64_t lanes = kLanes<Wide<From>>;
   if constexpr (column == 1) return load_wide_some(p, count);
-  const int64_t reach = 2 * count - 1;
+  const int64_t reach = 2 * count - 1, more = reach - (lanes - 1);
   const Vec<Wide<From>> first = load_wide_some(p, less(reach, lanes));
-  const auto second = reach > lanes ? load_wide_some(p + lanes, reach - lanes) : Vec<Wide<From>>{};
-  return every_second<Wide<From>>(first, second);
+  return every_second<Wide<From>>(first, more > 0 ? load_wide_some(p + lanes - 1, more) : Vec<Wide<From>>{});
 }
 
 // Squares of a block of channels whose values lie `column` apart.
@@ -84,13 +84,12 @@ ULPGRAD_INLINE void turn_in(const From* from, int64_t channel, int64_t channels,
   constexpr int lanes = kLanes<To>;
   for (int64_t c = 0; c < channels; c += lanes, from += lanes * channel, to += lanes) {
     int64_t q = 0;
-    for (; q + lanes + column - 1 <= count; q += lanes) {
+    for (; q + lanes <= count; q += lanes) {
       turn(
           channels - c, lanes, [&](int64_t i) { return load_apart<column>(from + i * channel + q * column); },
           to + q * step, step);
     }
-    for (; q < count; q += lanes) {
-      const int64_t here = less(lanes, count - q);
+    if (const int64_t here = count - q; here > 0) {
       turn(
           channels - c, here, [&](int64_t i) { return load_apart<column>(from + i * channel + q * column, here); },
           to + q * step, step);
@@ -103,11 +102,8 @@ template <int column, typename From, typename To>
 ULPGRAD_INLINE void copy_in(const From* from, int64_t count, To* to) {
   constexpr int lanes = kLanes<To>;
   int64_t q = 0;
-  for (; q + lanes + column - 1 <= count; q += lanes) store(to + q, load_apart<column>(from + q * column));
-  for (; q < count; q += lanes) {
-    const int64_t here = less(lanes, count - q);
-    store_some(to + q, load_apart<column>(from + q * column, here), here);
-  }
+  for (; q + lanes <= count; q += lanes) store(to + q, load_apart<column>(from + q * column));
+  if (const int64_t here = count - q; here > 0) store_some(to + q, load_apart<column>(from + q * column, here), here);
 }
 
 template <typename From, typename To>

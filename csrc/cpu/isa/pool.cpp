@@ -1,5 +1,5 @@
-// Row by row and tap by tap: for one tap of the window, the outputs of a row read every stride-th value of one image
-// row, so the innermost loop has no branches and becomes vector code.
+// Row by row: means and maxima of windows in vectors of neighbouring outputs; their gradients tap by tap, where the
+// outputs of a row write every stride-th value of one image row, so that the innermost loop has no branches.
 #include "pool.h"
 
 #include "pool_max.h"
@@ -49,31 +49,59 @@ ULPGRAD_INLINE T run_sum(const T* x, int64_t n) {
   return sum<T>(sums + load_some(x + i, n - i));
 }
 
+// Means of windows [column, column + lanes) of a row; all their taps are on the image along the row.
+template <int lanes, int step, typename T>
+ULPGRAD_INLINE void mean_windows(const PoolGeometry& p, const T* x, int64_t row, const Taps& taps, int64_t column,
+                                 T* y) {
+  using Values = typename Bytes<T, lanes * sizeof(T)>::type;
+  const int64_t stride = step ? step : p.stride[1];
+  const T* from = x + (row * p.stride[0] - p.padding[0] + taps.begin) * p.width + column * stride - p.padding[1];
+  Values sums{};
+  for (int64_t i = taps.begin; i < taps.end; ++i, from += p.width) {
+    for (int64_t j = 0; j < p.kernel[1]; ++j) sums += every<Values, lanes, step>(from + j, stride);
+  }
+  sums /= static_cast<T>(count(p, row, column)) - Values{};
+  std::memcpy(y + column, &sums, sizeof sums);
+}
+
+// The mean of one window, wherever it lies.
 template <typename T>
+static void mean_window(const PoolGeometry& p, const T* x, int64_t row, const Taps& taps, int64_t column, T* y) {
+  const int64_t left = column * p.stride[1] - p.padding[1];
+  const T* from = x + (row * p.stride[0] - p.padding[0] + taps.begin) * p.width + left;
+  T sum = 0;
+  for (int64_t i = taps.begin; i < taps.end; ++i, from += p.width) {
+    for (int64_t j = first_inside(left, 1); j < end_inside(left, 1, p.kernel[1], p.width); ++j) sum += from[j];
+  }
+  y[column] = sum / static_cast<T>(count(p, row, column));
+}
+
+template <int lanes, int step, typename T>
+static void mean_rows(const PoolGeometry& p, const T* x, T* y) {
+  for (int64_t row = 0; row < p.rows; ++row, y += p.columns) {
+    const int64_t top = row * p.stride[0] - p.padding[0];
+    const Taps taps{first_inside(top, 1), end_inside(top, 1, p.kernel[0], p.height)};
+    for_windows<lanes, step>(
+        p, [&](int64_t column) { mean_windows<lanes, step>(p, x, row, taps, column, y); },
+        [&](int64_t column) { mean_window(p, x, row, taps, column, y); });
+  }
+}
+
+// Vectors as long as a row of windows allows.
+template <typename T, int lanes = kLanes<T>>
 static void avg(const PoolGeometry& p, const T* x, T* y) {
   if (is_whole_rows(p)) {
     const int64_t n = p.kernel[0] * p.width;
     for (int64_t row = 0; row < p.rows; ++row) y[row] = run_sum(x + row * p.stride[0] * p.width, n) / static_cast<T>(n);
     return;
   }
-  for (int64_t row = 0; row < p.rows; ++row, y += p.columns) {
-    T* const __restrict sum = y;
-    for (int64_t i = 0; i < p.columns; ++i) sum[i] = 0;
-    for_taps(p, row, [&](int64_t h, int64_t left, int64_t begin, int64_t end) {
-      const T* const from = x + h * p.width + left;
-      if (p.stride[1] == 2) {
-        for (int64_t i = begin; i < end; ++i) sum[i] += from[2 * i];
-      } else {
-        for (int64_t i = begin; i < end; ++i) sum[i] += from[i * p.stride[1]];
-      }
-    });
-    if (is_even(p)) {
-      const T all = static_cast<T>(p.kernel[0] * p.kernel[1]);
-      for (int64_t i = 0; i < p.columns; ++i) sum[i] /= all;
-    } else {
-      for (int64_t i = 0; i < p.columns; ++i) sum[i] /= static_cast<T>(count(p, row, i));
-    }
+  if constexpr (lanes > 2) {
+    if (p.columns < lanes) return avg<T, lanes / 2>(p, x, y);
   }
+  const auto run = p.stride[1] == 1   ? mean_rows<lanes, 1, T>
+                   : p.stride[1] == 2 ? mean_rows<lanes, 2, T>
+                                      : mean_rows<lanes, 0, T>;
+  run(p, x, y);
 }
 
 template <typename T>

@@ -1,51 +1,12 @@
-// The largest value of each window, and where it is: vectors of neighbouring outputs, whose values and places stay in
-// registers for all taps. Every second value of a row is picked out of two loads.
+// The largest value of each window, and where it is: values and places of a vector of windows stay in registers for all
+// taps.
 #pragma once
 
-#include <utility>
-
-#include "pool.h"
-#include "simd.h"
+#include "pool_windows.h"
 
 namespace ulpgrad::ULPGRAD_ISA {
 
-// The taps [begin, end) whose image row is inside, for a window that starts at `start`.
-ULPGRAD_INLINE int64_t first_inside(int64_t start, int64_t step) { return start < 0 ? (-start + step - 1) / step : 0; }
-ULPGRAD_INLINE int64_t end_inside(int64_t start, int64_t step, int64_t count, int64_t size) {
-  const int64_t end = start < size ? (size - start + step - 1) / step : 0;
-  return end < count ? end : count;
-}
-
-// from[0], from[2], ...: nothing beyond the last one is read.
-template <typename V, typename T, size_t... lane>
-ULPGRAD_INLINE V every_second(const T* from, std::index_sequence<lane...>) {
-  constexpr size_t lanes = sizeof...(lane);
-  V a, b;
-  std::memcpy(&a, from, sizeof(V));
-  std::memcpy(&b, from + lanes - 1, sizeof(V));
-  return __builtin_shufflevector(a, b, (lane < lanes / 2 ? 2 * lane : 2 * lane + 1)...);
-}
-
-template <typename V, int lanes, int step, typename T>
-ULPGRAD_INLINE V every(const T* from, int64_t stride) {
-  V v;
-  if constexpr (step == 1) {
-    std::memcpy(&v, from, sizeof(V));
-  } else if constexpr (step == 2) {
-    v = every_second<V>(from, std::make_index_sequence<lanes>());
-  } else {
-    for (int lane = 0; lane < lanes; ++lane) v[lane] = from[lane * stride];
-  }
-  return v;
-}
-
-// The rows of taps of one row of windows that lie on the image.
-struct Taps {
-  int64_t begin, end;
-};
-
-// Windows [column, column + lanes) of a row, all of whose taps are on the image along the row. step: the stride where
-// it is known to the compiler, else 0.
+// Windows [column, column + lanes) of a row, all of whose taps are on the image along the row.
 template <int lanes, int step, typename Place, typename T>
 ULPGRAD_INLINE void max_windows(const PoolGeometry& p, const T* x, int64_t top, const Taps& taps, int64_t column, T* y,
                                 int64_t* indices) {
@@ -97,23 +58,15 @@ static void max_window(const PoolGeometry& p, const T* x, int64_t top, const Tap
 
 template <int lanes, int step, typename Place, typename T>
 static void max_rows(const PoolGeometry& p, const T* x, T* y, int64_t* indices) {
-  // windows [first, last) of a row lie on the image with all their columns
-  const int64_t stride = step ? step : p.stride[1], reach = (p.kernel[1] - 1) * p.dilation[1];
-  const int64_t first = (p.padding[1] + stride - 1) / stride;
-  const int64_t room = p.width - 1 - reach + p.padding[1];
-  const int64_t fitting = room < 0 ? 0 : room / stride + 1, last = fitting < p.columns ? fitting : p.columns;
   for (int64_t row = 0; row < p.rows; ++row, y += p.columns, indices += p.columns) {
     const int64_t top = row * p.stride[0] - p.padding[0];
     const Taps taps{first_inside(top, p.dilation[0]), end_inside(top, p.dilation[0], p.kernel[0], p.height)};
-    int64_t column = 0;
-    if (last - first >= lanes && taps.begin < taps.end) {
-      for (; column < first; ++column) max_window(p, x, top, taps, column, y, indices);
-      for (; column + lanes <= last; column += lanes)
-        max_windows<lanes, step, Place>(p, x, top, taps, column, y, indices);
-      if (column < last) max_windows<lanes, step, Place>(p, x, top, taps, last - lanes, y, indices);  // again, partly
-      column = last;
-    }
-    for (; column < p.columns; ++column) max_window(p, x, top, taps, column, y, indices);
+    const auto single = [&](int64_t column) { max_window(p, x, top, taps, column, y, indices); };
+    const auto vectors = [&](int64_t column) {
+      if (taps.begin < taps.end) return max_windows<lanes, step, Place>(p, x, top, taps, column, y, indices);
+      for (int64_t i = column; i < column + lanes; ++i) single(i);
+    };
+    for_windows<lanes, step>(p, vectors, single);
   }
 }
 
