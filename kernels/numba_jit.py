@@ -137,13 +137,23 @@ _threads: int | None = None
 
 def _layer() -> str:
     """OpenMP, which several Python threads may call at once. Where it is not installed, as beside a C compiler it would be,
-    Numba's own threads, which end the process if called so: then kernels take turns."""
+    Numba's own threads, which end the process if called so: then kernels take turns.
+
+    GNU's threads wait for each other in loops of some milliseconds, as long as a time slice: where other processes want the
+    cores, the one that is waited for does not run meanwhile. They get its own number for that case, unless one is chosen.
+    """
     global _turn
+    is_chosen = "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ
+    if not is_chosen:
+        os.environ["GOMP_SPINCOUNT"] = "1000"  # read when the library is loaded
     try:
         importlib.import_module("numba.np.ufunc.omppool")
     except ImportError:
         _turn = threading.Lock()
         return "workqueue"
+    finally:
+        if not is_chosen:
+            del os.environ["GOMP_SPINCOUNT"]
     return "omp"
 
 

@@ -202,3 +202,15 @@ def test_threads_set_before_numba_is_loaded() -> None:
     environment = {**os.environ, "ULPGRAD_NUM_THREADS": "2"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert done.stdout == "1\n", done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP")
+@pytest.mark.parametrize("chosen", [{}, {"GOMP_SPINCOUNT": "77"}])
+def test_threads_that_wait_sleep_soon(chosen: dict[str, str]) -> None:
+    code = "import os\nfrom ulpgrad.kernels import numba_jit\nnumba_jit._numba()\nprint(os.environ.get('GOMP_SPINCOUNT'))\n"
+    environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    environment |= {"ULPGRAD_NATIVE": "0", "OMP_DISPLAY_ENV": "verbose", **chosen}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    expected = chosen.get("GOMP_SPINCOUNT", "1000")
+    assert f"GOMP_SPINCOUNT = '{expected}'" in done.stderr
+    assert done.stdout == f"{chosen.get('GOMP_SPINCOUNT')}\n"

@@ -1,7 +1,7 @@
 """One thread per plane, and no windows in memory: each output looks at its own place on the image.
 
-Where no window reaches beyond the image, a row of windows takes one value of each at a time, without a branch. Next limit:
-elsewhere there is a branch for each value, and none fill vectors.
+All windows of a plane take one value each at a time, without a branch; where that lies beyond the image, rows and columns of
+windows are left out. Next limit: strides of two are gathers, and the end of each row goes value by value.
 """
 
 from __future__ import annotations
@@ -24,58 +24,43 @@ def _planes(a: Array) -> Array:
     return a.reshape(a.shape[0] * a.shape[1], *a.shape[2:])
 
 
-@jit(parallel=True)
-def _max(x: Any, y: Any, indices: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> None:
-    planes, height, width = x.shape
-    for plane in prange(planes):
-        for row in range(y.shape[1]):
-            for column in range(y.shape[2]):
-                top, left = row * stride[0] - padding[0], column * stride[1] - padding[1]
-                best, place = -np.inf, -1
-                for i in range(-(min(top, 0) // dilation[0]), kernel[0]):
-                    h = top + i * dilation[0]
-                    if h >= height:
-                        break
-                    for j in range(-(min(left, 0) // dilation[1]), kernel[1]):
-                        w = left + j * dilation[1]
-                        if w >= width:
-                            break
-                        value = x[plane, h, w]
-                        if place < 0 or value > best or (value != value and best == best):
-                            best, place = value, h * width + w
-                y[plane, row, column], indices[plane, row, column] = best, place
+@jit(forceinline=True)
+def _look(x: Any, h: Any, w: Any, y: Any, places: Any, row: Any, column: Any) -> None:
+    """At one value for one window. No index is negative, which unsigned ones tell the compiler."""
+    i, j = np.uint64(row), np.uint64(column)
+    value, best, place = x[np.uint64(h), np.uint64(w)], y[i, j], places[i, j]
+    is_larger = (place < 0) | (value > best) | ((value != value) & (best == best))
+    y[i, j] = value if is_larger else best
+    places[i, j] = h * x.shape[1] + w if is_larger else place
 
 
 @jit()
-def _larger(x: Any, place: Any, step: Any, y: Any, indices: Any) -> None:
-    """What is known or a line's values, whichever are larger, and their places: without a branch, so that it becomes vectors."""
-    for column in range(len(y)):
-        value, best = x[column], y[column]
-        is_larger = (value > best) | ((value != value) & (best == best))
-        y[column] = value if is_larger else best
-        indices[column] = place + column * step if is_larger else indices[column]
+def _larger(x: Any, y: Any, places: Any, top: Any, left: Any, stride: Any) -> None:
+    """What is known of each window or its value so far from its corner, whichever is larger: NaN counts as the largest."""
+    step = stride[1]
+    begin, end = max(0, -(left // step)), min(y.shape[1], (x.shape[1] - 1 - left) // step + 1)
+    for row in range(max(0, -(top // stride[0])), min(y.shape[0], (x.shape[0] - 1 - top) // stride[0] + 1)):
+        h = row * stride[0] + top
+        if step == 1:
+            for column in range(begin, end):
+                _look(x, h, column + left, y, places, row, column)
+        elif step == 2:
+            for column in range(begin, end):
+                _look(x, h, 2 * column + left, y, places, row, column)
+        else:
+            for column in range(begin, end):
+                _look(x, h, step * column + left, y, places, row, column)
 
 
 @jit(parallel=True)
-def _max_inside(x: Any, y: Any, indices: Any, kernel: Any, stride: Any) -> None:
-    """Where every window lies on the image: a row of them at a time, one value of each."""
-    planes, _, width = x.shape
-    for plane in prange(planes):
-        for row in range(y.shape[1]):
-            line, places, top = y[plane, row], indices[plane, row], row * stride[0]
-            count, step = len(line), stride[1]
-            reach = (count - 1) * step + 1
-            line[:] = x[plane, top, :reach:step]
-            for column in range(count):
-                places[column] = top * width + column * step
-            for i in range(kernel[0]):
-                source = x[plane, top + i]
-                for j in range(kernel[1]):
-                    place = (top + i) * width + j
-                    if step == 1:
-                        _larger(source[j : j + count], place, step, line, places)
-                    else:
-                        _larger(source[j : j + reach : step], place, step, line, places)
+def _max(x: Any, y: Any, places: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> None:
+    for plane in prange(len(x)):
+        y[plane] = -np.inf
+        places[plane] = -1
+        for i in range(kernel[0]):
+            for j in range(kernel[1]):
+                top, left = i * dilation[0] - padding[0], j * dilation[1] - padding[1]
+                _larger(x[plane], y[plane], places[plane], top, left, stride)
 
 
 @jit(parallel=True)
@@ -120,10 +105,7 @@ def _avg_gradient(g: Any, out: Any, kernel: Any, stride: Any, padding: Any, incl
 def max_pool2d(x: Array, *, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> tuple[Array, Array]:
     shape = (*x.shape[:2], *output_size(x.shape[2:], kernel_size, stride, padding, dilation))
     y, indices = np.empty(shape, x.dtype), np.empty(shape, np.int64)
-    if padding == (0, 0) and dilation == (1, 1):
-        _max_inside(_planes(x), _planes(y), _planes(indices), kernel_size, stride)
-    else:
-        _max(_planes(x), _planes(y), _planes(indices), kernel_size, stride, padding, dilation)
+    _max(_planes(x), _planes(y), _planes(indices), kernel_size, stride, padding, dilation)
     return y, indices
 
 
