@@ -26,6 +26,7 @@ KERNELS = [k for k in cuda_compile.declared() if k.source.startswith(("conv_", "
 LIMITS = {
     "avg_pool": (64, 64),
     "avg_pool_gradient": (80, 64),
+    "conv_finish": (64, 64),
     "conv_forward_direct": (56, 64),
     "conv_input_gradient_direct": (80, 64),
     "conv_integer": (160, 1024),
@@ -39,6 +40,7 @@ LIMITS = {
     "conv_registers<double, ": (216, 26112),
     "conv_tiles": (112, 2560),
     "conv_tiles<double, ": (112, 4608),
+    "conv_unfold": (64, 64),
     "conv_weight_gradient_direct": (64, 64),
     "conv_weight_matrix": (160, 0),
     "conv_weight_matrix<Bfloat16, 128>": (128, 0),
@@ -49,6 +51,9 @@ LIMITS = {
     "conv_weight_sum": (64, 0),
     "max_pool": (48, 64),
     "max_pool_gradient": (48, 2048),
+    "winograd_filters": (64, 64),
+    "winograd_images": (64, 64),
+    "winograd_results": (64, 64),
 }
 # What the machine code is to contain: products of matrices, loads of matrices, copies past the registers, packets.
 INSTRUCTIONS = {

@@ -3,9 +3,11 @@
 #include "../conv_matrix.cu"
 #include "../conv_registers.cu"
 #include "../conv_tiles.cu"
+#include "../conv_unfold.cu"
 #include "../conv_weight_matrix.cu"
 #include "../conv_weight_registers.cu"
 #include "../conv_weight_sum.cu"
+#include "../conv_winograd.cu"
 #include "table.h"
 
 namespace ulpgrad::cuda {
@@ -54,6 +56,13 @@ std::vector<Entry> conv_entries() {
       ULPGRAD_ENTRY(conv_tiles<double, true>),
       ULPGRAD_ENTRY(conv_tiles<Float16, true>),
       ULPGRAD_ENTRY(conv_tiles<Bfloat16, true>),
+      ULPGRAD_ENTRY(conv_unfold<float>),
+      ULPGRAD_ENTRY(conv_unfold<double>),
+      ULPGRAD_ENTRY(conv_finish<float>),
+      ULPGRAD_ENTRY(conv_finish<double>),
+      ULPGRAD_ENTRY(winograd_images<float>),
+      ULPGRAD_ENTRY(winograd_filters<float>),
+      ULPGRAD_ENTRY(winograd_results<float>),
       ULPGRAD_ENTRY(conv_weight_matrix<float, 64>),
       ULPGRAD_ENTRY(conv_weight_matrix<float, 128>),
       ULPGRAD_ENTRY(conv_weight_matrix<Float16, 64>),
