@@ -121,6 +121,7 @@ def matmul_samples() -> Iterable[Sample]:
     yield pair((0, 5, 7), (7, 3), "empty stack")
     yield Sample((rng.standard_normal((70, 300)), rng.standard_normal((300, 130))), name="across blocks")
     yield Sample((rng.standard_normal((5, 1100)) * 100, rng.standard_normal((1100, 40))), name="long sums")
+    yield pair((7, 1024), (1024, 9), "few results of long sums")
     yield Sample((np.arange(-60, 60).reshape(8, 15), np.arange(-60, 60).reshape(15, 8)), name="integers")
     yield Sample((np.full((3, 40), 127), np.full((40, 3), 127)), name="integers that wrap")
     yield Sample((np.array([[np.inf, 1.0], [np.nan, 1.0], [0.0, 1.0]]), np.array([[2.0, 1.0], [1.0, 0.0]])),
@@ -161,6 +162,10 @@ def linear_samples() -> Iterable[Sample]:
     x, weight, residual = (rng.standard_normal(shape) for shape in ((40, 64), (48, 64), (40, 48)))
     yield Sample((x, weight / 8, rng.standard_normal(48), rng.standard_normal(48), residual),
                  {"activation": "silu", "factor": 0.5}, "whole tiles, finished")  # fmt: skip
+    arrays = (rng.standard_normal(shape) for shape in ((7, 1024), (9, 1024), (9,), (9,), (7, 9)))
+    yield Sample(
+        tuple(a / 32 for a in arrays), {"activation": "tanh", "factor": 3.0}, "few results of long sums, finished"
+    )
     yield Sample((rng.standard_normal((2, 3, 5)), rng.standard_normal((4, 5)), None, None, rng.standard_normal((2, 3, 4))),
                  name="residual with leading axes")  # fmt: skip
     wide = np.linspace(-30, 30, 121).reshape(-1, 1)

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ulpgrad.kernels import gpu
+
 Axes = list[tuple[int, tuple[int, ...]]]
 
 
@@ -62,9 +64,27 @@ def alignment(n: int) -> int:
     return min(n & -n, 16) if n else 16
 
 
+TILE = 64  # rows and columns of results: what few multiprocessors share is counted in such
+LEAST_PART = 512  # of k: shorter sums are over before they are worth a second kernel
+MOST_PARTS = 32
+
+
+def parts_of(m: int, n: int, k: int) -> int:
+    """Into how many equal parts of whole blocks k is split, so that a small result keeps the current device busy; 1 for none."""
+    tiles, parts = -(-m // TILE) * -(-n // TILE), 1
+    while (
+        0 < 2 * parts * tiles <= gpu.processors()
+        and parts < MOST_PARTS
+        and k % (2 * parts * TILE) == 0
+        and k // (2 * parts) >= LEAST_PART
+    ):
+        parts *= 2
+    return parts
+
+
 class Facts(NamedTuple):
     """What the choice of a kernel for a product depends on: how its operands lie, the leading axes that are left, whether
-    there is one row or one column, and how the lengths of the result's rows and of k are aligned."""
+    there is one row or one column, how the lengths of the result's rows and of k are aligned, and how often k is split."""
 
     a: str | None
     b: str | None
@@ -73,6 +93,7 @@ class Facts(NamedTuple):
     one_column: bool
     aligned: int
     deep: int
+    parts: int
 
     @property
     def vector(self) -> bool:
@@ -86,7 +107,7 @@ def of_product(a: Any, b: Any) -> Facts | None:
     flat = a.ndim == b.ndim == 2 or is_more_rows(a, b)
     rows = math.prod(a.shape[:-1]) if flat else a.shape[-2]
     return Facts(lies(a), lies(b), 0 if flat else len(stack(a, b)), rows == 1, b.shape[-1] == 1, alignment(b.shape[-1]),
-                 alignment(a.shape[-1]))  # fmt: skip
+                 alignment(a.shape[-1]), parts_of(rows, b.shape[-1], a.shape[-1]) if flat else 1)  # fmt: skip
 
 
 def of_layer(x: Any, weight: Any, *_: Any) -> Facts | None:
@@ -95,7 +116,6 @@ def of_layer(x: Any, weight: Any, *_: Any) -> Facts | None:
         return None
     contiguous = x.ndim == 2 or x.flags.c_contiguous
     a = lies(x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])) if contiguous else None
-    outputs = weight.shape[0]
-    return Facts(
-        a, lies(weight.T), 0, math.prod(x.shape[:-1]) == 1, outputs == 1, alignment(outputs), alignment(x.shape[-1])
-    )
+    outputs, rows = weight.shape[0], math.prod(x.shape[:-1])
+    return Facts(a, lies(weight.T), 0, rows == 1, outputs == 1, alignment(outputs), alignment(x.shape[-1]),
+                 parts_of(rows, *weight.shape))  # fmt: skip

@@ -14,7 +14,7 @@ from ulpgrad.formats import float8_e4m3fn, float8_e5m2, float16, float32, float6
 from ulpgrad.kernels import capabilities, gpu, registry
 from ulpgrad.kernels.integer import spec as integer
 from ulpgrad.kernels.integer.accumulator import Accumulator
-from ulpgrad.kernels.matmul import spec
+from ulpgrad.kernels.matmul import spec, strided
 from ulpgrad.kernels.registry import Request
 
 pytestmark = pytest.mark.skipif(capabilities.missing("triton") is not None, reason="needs Triton")
@@ -129,3 +129,44 @@ def test_an_unknown_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     a = np.ones((16, 16), np.float32)
     with pytest.raises(ArgumentError, match="ULPGRAD_FLOAT32_MATMUL='bf16': expected one of tf32x3, ieee, tf32"):
         called(spec.matmul, (float32, float32), a, a, rung="cuda/triton-grouped")
+
+
+SPLIT = [(64, 64, 8192, 16), (64, 64, 8193, 1), (16, 512, 4096, 8), (1024, 1024, 8192, 1), (65, 64, 1 << 20, 32), (8, 8, 512, 1),
+         (0, 8, 4096, 1)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("m", "n", "k", "parts"), SPLIT)
+def test_long_sums_are_split_where_tiles_are_few(
+    m: int, n: int, k: int, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "processors", lambda: 132)
+    assert strided.parts_of(m, n, k) == parts
+
+
+@pytest.mark.parametrize("form", [float32, float16], ids=str)
+def test_split_sums(form: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More parts than the emulated device has processors for, operands that lie any way, a residual of another layout; the
+    same bits again, for parts are added in one order."""
+    monkeypatch.setattr(gpu, "processors", lambda: 8)
+    rng = np.random.default_rng(0)
+    x, weight = (form.encode(rng.standard_normal(s)) for s in ((3, 5, 4096), (4096, 37)))
+    bias, residual = (
+        form.encode(rng.standard_normal(37)),
+        form.encode(rng.standard_normal((37, 3, 5))).transpose(1, 2, 0),
+    )
+    arrays = (x, weight.T, bias, None, residual)
+    formats = tuple(None if a is None else form for a in arrays)
+    found = [
+        called(spec.linear, formats, *arrays, rung="cuda/triton-split", activation="relu", factor=0.25)
+        for _ in range(2)
+    ]
+    exact = [None if a is None else a.astype(np.float64) for a in arrays]
+    wanted = spec.linear_reference(*exact, activation="relu", factor=0.25)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found[0].astype(np.float64), wanted, rtol=2e-3 if form is float16 else 1e-5, atol=1e-4)
+    assert found[0].tobytes() == found[1].tobytes()
+
+
+def test_large_results_are_not_split() -> None:
+    rung = next(r for r in registry.ladder(spec.matmul, "cuda") if r.name == "cuda/triton-split")
+    a = gpu.xp().zeros((1024, 1024), np.float32)
+    assert "few results" in str(rung.refusal(Request(spec.matmul, "cuda", (float32, float32), (a, a), {})))
