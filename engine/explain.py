@@ -79,7 +79,7 @@ def explain(op: str, *operands: Any, **params: Any) -> Explanation:
 def _explain_routed(name: str, tensors: Sequence[Tensor | None], params: Mapping[str, Any]) -> Explanation:
     """The kernel that a call on a number system of its own arithmetic comes down to."""
     function = getattr(ops, registry.find(name).name, None)
-    if function is None:
+    if not callable(function):
         raise ArgumentError(f"explain: {name} is no function of ulpgrad, and its operands are not an ordinary kernel's")
     calls = dispatch.calls_of(lambda: function(*tensors, **params))
     if not calls:
@@ -161,7 +161,7 @@ def complete(op: Op, arrays: Sequence[Any], params: Mapping[str, Any]) -> dict[s
 def _defaults(op: Op, like: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     """Defaults of the public function's parameters; a None that kernels never see stands for another value."""
     function = getattr(ops, op.name, None)
-    if function is None:
+    if not callable(function):  # a file of functions may have an op's name
         return {}
     return {
         p.name: p.default

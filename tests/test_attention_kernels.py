@@ -196,3 +196,12 @@ def test_a_window_has_second_gradients() -> None:
 def test_windows_that_are_none(window: Any) -> None:
     with pytest.raises(ArgumentError, match="window_size"):
         ug.scaled_dot_product_attention(*[ug.ones((3, 4))] * 3, window_size=window)
+
+
+def test_explain_of_an_op_with_a_file_of_its_name() -> None:
+    """`ops.attention` is a file, not a function whose defaults could be asked for."""
+    q = ug.ones((2, 5, 8))
+    assert str(ug.explain("attention", q, q, q)).count("->") == 1
+    text = str(ug.explain("attention", q, q, q, is_causal=False, scale=0.3, window=(2, 0)))
+    assert "-> cpu/numpy-unfused" in text
+    assert "knows no window" in text
