@@ -52,6 +52,19 @@ def test_scores_that_grow_from_block_to_block(isa: str, grow: float) -> None:
         assert error(run(q, k, v, is_causal=is_causal, isa=isa)[0], q, k, v, is_causal=is_causal) < 2e-5
 
 
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
+def test_scores_far_from_zero_on_both_sides(isa: str) -> None:
+    """Weights are first made without a shift: here they are all too small or too large, from query to query."""
+    if isa not in native.module().cpu_isas():
+        pytest.skip(f"this CPU has no {isa}")
+    q, k, v = 1 + normal(2, 70, 16) / 8, 50 + normal(2, 300, 16), normal(2, 300, 16)
+    q[:, ::2] *= -1  # scores near -200, and near 200
+    wanted = spec.attention.reference(*(a.astype(np.float64) for a in (q, k, v)), None, is_causal=False, scale=0.25)
+    y, lse = run(q, k, v, isa=isa)
+    assert np.allclose(y, wanted[0], atol=1e-4)
+    assert np.allclose(lse, wanted[1], rtol=1e-6)
+
+
 def test_weights_of_bfloat16_lose_least_where_they_count_most() -> None:
     """With the largest score for a shift. With any other, the error is 2.35e-3 or more; that of the result's own digits alone
     is 1.66e-3."""

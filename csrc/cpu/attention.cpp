@@ -135,8 +135,7 @@ struct Problem {
   // The kernels that serve: the CPU's dot products of bfloat16 if they are asked for and no value is too small for
   // them.
   const AttentionKernels& kernels(const AttentionTable& table, bool dots, const std::vector<Operand>& more = {}) const {
-    if (!dots || queries <= kAttentionFew || !has_avx512_bf16() || !table.bf16_dots ||
-        form.kernels != &AttentionTable::bf16)
+    if (!dots || !has_avx512_bf16() || !table.bf16_dots || form.kernels != &AttentionTable::bf16)
       return *(table.*form.kernels);
     bool tiny = false;
     const auto look = [&](const Operand& a, int64_t every, int64_t rows, int64_t columns) {

@@ -10,7 +10,7 @@ namespace ulpgrad {
 constexpr int64_t kAttentionQueries = 64, kAttentionKeys = 192;  // of a block of forward, and of backward:
 constexpr int64_t kGradientQueries = 64, kGradientKeys = 128;
 
-constexpr int64_t kAttentionFew = 3;  // queries whose scores are cheaper one by one than in blocks
+constexpr int64_t kAttentionFew = 3;  // queries whose scores are cheaper one by one (not by dot products)
 
 // Values of a row are contiguous, rows lie `row` values apart.
 struct AttentionRows {
