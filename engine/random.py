@@ -34,11 +34,13 @@ from ulpgrad.formats import (
 )
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.random import philox, spec
+from ulpgrad.kernels.random.among import among
 from ulpgrad.kernels.spec import Op
 from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
 BLOCK = 4  # words
+LAST = 2**128 - 1  # the highest position
 LARGEST = 2**60  # elements: NumPy counts bytes in 63 bits
 Shape = int | Sequence[int]
 
@@ -107,7 +109,7 @@ class Generator:
         them itself, as dropout does."""
         with self._lock:
             counter = self._position
-            self._position = (counter + -(-words // BLOCK)) % 2**128
+            self._position = (counter + -(-words // BLOCK)) & LAST
             return self._seed, counter
 
     def _draw(self, op: Op, words: int, size: int, device: Any = None, **params: Any) -> Array:
@@ -167,14 +169,20 @@ class Generator:
             raise ArgumentError(f"randint: low={low}, high={high}: the range [low, high) is empty")
         if low < form.min or high - 1 > form.max:
             raise ArgumentError(f"randint: [{low}, {high}) does not fit {form}, which holds {form.min} to {form.max}")
-        span = high - low
-        draw, top = (self.words, 2**32) if span <= 2**32 else (self.words64, 2**64)
-        values = draw(size, device)
+        words = self.words if high - low <= 2**32 else self.words64
+        return self._among(words(size, device), low, high - low, form, lambda n: words(n, device))
+
+    def _among(self, values: Array, low: int, span: int, form: Format, draw: Callable[[int], Array]) -> Array:
+        """Words as numbers from low on; those that would favour some number are drawn again."""
+        found = among(values, low, span)
+        if found is not None:
+            return found if form is int64 else found.astype(form.storage)
+        top = 2 ** (8 * values.itemsize)
         with beside(values):
             if top % span:
                 limit = values.dtype.type(top - top % span)
                 while (rejected := np.flatnonzero(values >= limit)).size:
-                    values[rejected] = draw(rejected.size, device)
+                    values[rejected] = draw(rejected.size)
             if span < top:
                 values %= values.dtype.type(span)
             shifted = values.astype(np.uint64, copy=False)
@@ -294,6 +302,7 @@ def normal(
     return _finish(_in_format(values, wide, form), form, sizes, requires_grad)
 
 
+@remembered
 def randint(
     low: int, high: int, shape: Shape = (), *, dtype: Any = None, device: Any = None, generator: Generator | None = None
 ) -> Tensor:
@@ -301,8 +310,13 @@ def randint(
     ArgumentError where the range is empty or does not fit the format."""
     form = int64 if dtype is None else as_format(dtype)
     sizes = _shape("randint", (shape,))
-    values = generator_or_default("randint", generator).integers(low, high, math.prod(sizes), form, device)
-    return _finish(values, form, sizes, False)
+    source, size = generator_or_default("randint", generator), math.prod(sizes)
+    out = _finish(source.integers(low, high, size, form, device), form, sizes, False)
+    if not plain_calls.listeners or as_device(device) != CPU or high - low > 2**32:
+        plain_calls.varies()
+        return out
+    draw = source._drawing(spec.random_bits, size, (size,))
+    return made(out, lambda: source._among(draw(), low, high - low, form, source.words).reshape(sizes))
 
 
 def randperm(n: int, *, device: Any = None, generator: Generator | None = None) -> Tensor:

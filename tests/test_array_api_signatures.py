@@ -140,11 +140,11 @@ def test_methods_attributes_and_constants() -> None:
 
 def test_no_other_array_function_is_public() -> None:
     """What is added to ulpgrad.ops' array modules is either the standard's or named here."""
-    from ulpgrad.ops import creation, dtypes, elementwise, indexing, linalg, manipulation, reduction, sorting
+    from ulpgrad.ops import creation, dtypes, elementwise, indexing, linalg, manipulation, reduction, sorting, triangle
 
     public = {
         n
-        for m in (creation, dtypes, elementwise, indexing, linalg, manipulation, reduction, sorting)
+        for m in (creation, dtypes, elementwise, indexing, linalg, manipulation, reduction, sorting, triangle)
         for n in m.__all__
     }
     ours = {

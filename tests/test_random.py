@@ -142,6 +142,20 @@ def test_bad_shapes_and_formats():
         random.randint(0, 2, (2,)).requires_grad_()
 
 
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(0, 1), (0, 8), (-5, 5), (0, 2**31 + 1), (0, 2**32), (0, 3 * 2**30), (2**63 - 10, 2**63 - 1), (7, 2**40)],
+)
+def test_whole_numbers_are_words_modulo_the_range(low, high, monkeypatch):
+    """With and without the pass of C++, and where words are drawn again."""
+    found = [Generator(5).integers(low, high, size) for size in (0, 1, 70_000)]
+    monkeypatch.setattr(random, "among", lambda *_: None)
+    for one in found:
+        np.testing.assert_array_equal(one, Generator(5).integers(low, high, one.size))
+    assert found[2].min() >= low
+    assert found[2].max() < high
+
+
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
 def test_randint_covers_the_whole_range_of_a_format(dtype):
     x = random.randint(dtype.min, dtype.max + 1, (4000,), dtype=dtype)

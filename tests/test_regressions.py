@@ -415,3 +415,23 @@ def test_second_derivative_through_an_output_that_a_function_saved() -> None:
 
     x = ug.asarray([0.5, 1.0], dtype=ug.float64, requires_grad=True)
     assert ug.testing.gradcheck(Exp.apply, [x], order=2)
+
+
+@pytest.mark.parametrize("shape", [(300, 260), (2, 70, 1000), (1000, 70)])
+@pytest.mark.parametrize("k", [-400, -64, -5, 0, 1, 63, 200, 2000])
+def test_triangles_of_large_matrices(shape: tuple[int, ...], k: int) -> None:
+    """Large matrices are cut in blocks of rows, without a mask of their own size; what is outside is 0 even where it was NaN."""
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    x[..., 0, 1] = x[..., 1, 0] = np.nan
+    for _ in range(3):  # the third is remembered
+        np.testing.assert_array_equal(ug.tril(ug.asarray(x), k=k).numpy(), np.tril(x, k))
+        np.testing.assert_array_equal(ug.triu(ug.asarray(x), k=k).numpy(), np.triu(x, k))
+    leaf = ug.zeros(shape, requires_grad=True)
+    np.testing.assert_array_equal(ug.grad(ug.tril(leaf, k=k).sum(), leaf).numpy(), np.tril(np.ones(shape), k))
+
+
+def test_a_triangle_of_a_view_that_no_memory_could_hold_is_refused_at_once() -> None:
+    wide = ug.broadcast_to(ug.ones((1, 1)), (2**29, 2**29))
+    for triangle in (ug.tril, ug.triu):
+        with pytest.raises(MemoryError):
+            triangle(wide)

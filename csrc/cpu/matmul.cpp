@@ -52,7 +52,7 @@ void run(Units units, const Gemm<T>& g) {
 template <typename T>
 const T* strided(const py::array& x, const char* name) {
   const py::dtype wanted(type_number<T>());
-  if (!x.dtype().equal(wanted)) {
+  if (!x.dtype().is(wanted) && !x.dtype().equal(wanted)) {
     throw py::type_error(std::string(name) + ": expected " + py::str(wanted).cast<std::string>() + " values, got " +
                          py::str(x.dtype()).cast<std::string>());
   }

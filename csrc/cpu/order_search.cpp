@@ -51,7 +51,7 @@ void search(const T* sorted, int64_t n, const T* values, int64_t count, int64_t*
 py::array searchsorted(const py::array& sorted, const py::array& values, bool right) {
   expect_ndim(sorted, 1, "sorted");
   if (!sorted.dtype().is(values.dtype())) throw py::type_error("values: expected the type of sorted");
-  py::array_t<int64_t> out(std::vector<py::ssize_t>(values.shape(), values.shape() + values.ndim()));
+  py::array_t<int64_t> out = empty<int64_t>({values.shape(), values.shape() + values.ndim()});
   int64_t* to = out.mutable_data();
   with_type(sorted, "sorted", [&](auto of) {
     using T = decltype(of);

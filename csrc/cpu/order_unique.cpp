@@ -56,7 +56,7 @@ bool radix_sort(Item* items, Item* spare, int64_t n, int low, int high) {
 template <typename Item, typename ItemAt>
 py::tuple runs_of(int64_t n, int low, int high, int place, const uint64_t* apart, const ItemAt& item) {
   std::unique_ptr<Item[]> items, spare;
-  py::array_t<int64_t> inverse(n);
+  py::array_t<int64_t> inverse = empty<int64_t>({n});
   int64_t* to = inverse.mutable_data();
   int64_t count = 0;
   {
@@ -72,7 +72,7 @@ py::tuple runs_of(int64_t n, int low, int high, int place, const uint64_t* apart
       to[items[i].position(place)] = count - 1;
     }
   }
-  py::array_t<int64_t> first(count), counts(count);
+  py::array_t<int64_t> first = empty<int64_t>({count}), counts = empty<int64_t>({count});
   int64_t *firsts = first.mutable_data(), *lengths = counts.mutable_data();
   {
     const py::gil_scoped_release free;

@@ -125,6 +125,31 @@ py::array dropout(const py::array& x, uint64_t key, uint64_t low, uint64_t high,
   });
 }
 
+// w % span by two multiplications (Lemire, Kaser and Kurz, "Faster remainder by direct computation", 2019).
+uint64_t remainder(uint32_t w, uint64_t span, uint64_t inverse) {
+  return static_cast<uint64_t>((static_cast<unsigned __int128>(inverse * w) * span) >> 64);
+}
+
+py::object integers_among(const py::array& words, uint64_t low, uint64_t span) {
+  constexpr uint64_t all = uint64_t{1} << 32;
+  if (span < 1 || span > all) throw py::value_error("span: expected 1 to 2^32, got " + std::to_string(span));
+  const uint32_t* from = contiguous<uint32_t>(words, "words");
+  py::array out = empty(py::dtype::of<int64_t>(), {words.shape(), words.shape() + words.ndim()});
+  auto* to = static_cast<uint64_t*>(out.mutable_data());
+  const uint64_t limit = all - all % span, inverse = ~uint64_t{0} / span + 1;
+  const int64_t size = words.size();
+  bool fair = true;
+  {
+    const py::gil_scoped_release free;
+    for (int64_t i = 0; i < size; ++i) {
+      fair &= from[i] < limit;
+      to[i] = low + (span == all ? from[i] : span == 1 ? 0 : remainder(from[i], span, inverse));
+    }
+  }
+  if (!fair) return py::none();
+  return out;
+}
+
 void bind_random(py::module_& m) {
   m.def("random_bits", &random_bits, py::arg("key"), py::arg("low"), py::arg("high"), py::arg("size"),
         py::arg("isa") = "", "Words of the Philox4x32-10 stream of a key from block (high, low) on: uint32[size].");
@@ -134,6 +159,8 @@ void bind_random(py::module_& m) {
         py::arg("is_double"), py::arg("isa") = "", "Standard normal values: float32[size] or float64[size].");
   m.def("random_permutation", &random_permutation, py::arg("key"), py::arg("low"), py::arg("high"), py::arg("size"),
         py::arg("isa") = "", "The numbers 0 to size - 1 in random order: int64[size].");
+  m.def("integers_among", &integers_among, py::arg("words"), py::arg("low"), py::arg("span"),
+        "low + words % span as int64, wrapping; None where a word is so high that it would favour some number.");
   m.def("dropout", &dropout, py::arg("x"), py::arg("key"), py::arg("low"), py::arg("high"), py::arg("limit"),
         py::arg("scale"), py::arg("isa") = "", "x * scale where the element's word is at least limit, else 0.");
 }

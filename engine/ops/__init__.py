@@ -30,6 +30,7 @@ from ulpgrad.ops.recurrent import *
 from ulpgrad.ops.reduction import *
 from ulpgrad.ops.sorting import *
 from ulpgrad.ops.transfer import *
+from ulpgrad.ops.triangle import *
 
 bind()
 learning.begin()

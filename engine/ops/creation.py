@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.device import CPU, Device, as_device, current, elsewhere, module_of, moved_to, retried
+from ulpgrad.device import CPU, Device, as_device, current, elsewhere, moved_to, retried
 from ulpgrad.differentiable import Primitive, carried, made, moved, plain_calls
 from ulpgrad.errors import ArgumentError, FormatError, GradientError, ShapeError
 from ulpgrad.formats import (
@@ -16,7 +16,6 @@ from ulpgrad.formats import (
     Integer,
     as_format,
     bfloat16,
-    bool_,
     float32,
     float64,
     get_default_dtype,
@@ -47,8 +46,6 @@ __all__ = [
     "meshgrid",
     "ones",
     "ones_like",
-    "tril",
-    "triu",
     "zeros",
     "zeros_like",
 ]
@@ -458,28 +455,6 @@ def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = N
         return made(Tensor(moved_to(form.encode(np.eye(rows, columns, k=k)), as_device(device)), form))
     except TypeError:
         raise ArgumentError(f"eye: k must be an integer, got {k!r}") from None
-
-
-@remembered
-def tril(x: Tensor, /, *, k: int = 0) -> Tensor:
-    """The lower triangle of each matrix, zeros above the k-th diagonal."""
-    return _triangle("tril", x, lambda m, n: module_of(x.storage).tri(m, n, k, dtype=np.bool_))
-
-
-@remembered
-def triu(x: Tensor, /, *, k: int = 0) -> Tensor:
-    """The upper triangle of each matrix, zeros below the k-th diagonal."""
-    return _triangle("triu", x, lambda m, n: ~module_of(x.storage).tri(m, n, k - 1, dtype=np.bool_))
-
-
-def _triangle(name: str, x: Tensor, mask: Any) -> Tensor:
-    from ulpgrad.ops.elementwise import where
-
-    if x.ndim < 2:
-        raise ShapeError(f"{name}: expected at least two dimensions, got shape {x.shape}")
-    with current(x.device):
-        inside = mask(*x.shape[-2:])
-    return where(made(Tensor(inside, bool_)), x, zeros((), dtype=x.dtype))
 
 
 def meshgrid(*arrays: Tensor, indexing: str = "xy") -> tuple[Tensor, ...]:

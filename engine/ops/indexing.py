@@ -24,7 +24,7 @@ from ulpgrad.kernels.copy import copied
 from ulpgrad.kernels.embedding import spec as embedding_spec
 from ulpgrad.kernels.gather import spec as gather_spec
 from ulpgrad.ops.common import Axis, as_tensor, broadcast_shapes, normalize_axes, normalize_axis, scalar
-from ulpgrad.ops.creation import asarray, astype, values_of, writeable
+from ulpgrad.ops.creation import asarray, astype, copy, values_of, writeable
 from ulpgrad.ops.elementwise import not_equal
 from ulpgrad.ops.manipulation import broadcast_to
 from ulpgrad.ops.reduction import sum as total
@@ -78,11 +78,27 @@ def _picked(name: str, x: Tensor, index: Any, basic: bool) -> Tensor:
 
 def _read(name: str, x: Tensor, index: Any) -> Any:
     try:
-        if x.storage.__class__ is np.ndarray or x.dtype.kind == "block":
+        if x.storage.__class__ is np.ndarray:
+            return _taken(x.storage, index)
+        if x.dtype.kind == "block":
             return x.storage[index]
         return retried(x.device.index, operator.getitem, x.storage, index)
     except (IndexError, TypeError, ValueError) as error:
         raise _explained(name, x, error) from None
+
+
+def _taken(storage: Array, index: Any) -> Array:
+    """storage[index]; positions on one axis by `take`, which NumPy begins in a third of the time."""
+    positions = index[-1] if index.__class__ is tuple and index else None
+    if (
+        positions.__class__ is np.ndarray
+        and positions.dtype == np.int64
+        and storage.flags.c_contiguous
+        and all(item.__class__ is slice and item == slice(None) for item in index[:-1])
+    ):
+        return storage.take(positions, len(index) - 1)
+    picked: Array = storage[index]
+    return picked
 
 
 def _explained(name: str, x: Tensor, error: Exception) -> Exception:
@@ -325,20 +341,29 @@ _scatter_add: Primitive = Primitive(
 )
 
 
+@remembered
 def take_along_axis(x: Tensor, indices: Any, /, *, axis: int = -1) -> Tensor:
     """out[..., i, ...] = x[..., indices[..., i, ...], ...] along `axis`; the other axes broadcast."""
     name = "take_along_axis"
     x = as_tensor(x)
     where = normalize_axis(name, axis, x.ndim)
+    beside = isinstance(indices, Tensor) and indices.dtype is int64 and x.storage.__class__ is indices.storage.__class__
+    if beside and _same_but(x.shape, indices.shape, where):
+        return along_axis(x, copy(indices) if x.requires_grad else indices, axis=where)
     positions = _positions(name, indices, x.requires_grad, x, where)
     if positions.ndim != x.ndim:
         raise ShapeError(f"{name}: {positions.ndim} dimensions of indices for a tensor of shape {x.shape}")
     ours, theirs = x.shape, positions.shape
-    if ours[:where] != theirs[:where] or ours[where + 1 :] != theirs[where + 1 :]:
+    if not _same_but(ours, theirs, where):
         common = broadcast_shapes(name, *((*s[:where], *s[where + 1 :]) for s in (ours, theirs)))
         x = broadcast_to(x, (*common[:where], ours[where], *common[where:]))
         positions = np.broadcast_to(positions, (*common[:where], theirs[where], *common[where:]))
     return along_axis(x, Tensor(positions, as_format(positions.dtype)), axis=where)
+
+
+def _same_but(a: tuple[int, ...], b: tuple[int, ...], axis: int) -> bool:
+    """Whether shapes differ on one axis at most."""
+    return len(a) == len(b) and a[:axis] == b[:axis] and a[axis + 1 :] == b[axis + 1 :]
 
 
 def _positions(name: str, indices: Any, keep: bool, x: Tensor, axis: int) -> Array:

@@ -11,6 +11,7 @@ from ulpgrad.device import beside
 from ulpgrad.differentiable import Primitive, check_movable
 from ulpgrad.errors import GradientError, ShapeError
 from ulpgrad.formats import Array, as_format, int64
+from ulpgrad.kernels.copy import copied
 from ulpgrad.kernels.order import spec
 from ulpgrad.ops.common import as_tensor, normalize_axis, operands
 from ulpgrad.ops.creation import astype, values_of
@@ -59,6 +60,8 @@ def _has_both_zeros(values: Array) -> bool:
         return False
     if not isinstance(values, np.ndarray):  # a GPU sorts stably as fast, and is not waited for
         return True
+    if np.count_nonzero(values) == values.size:
+        return False
     negative = np.signbit(values[values == 0])
     return bool(negative.any() and not negative.all())
 
@@ -72,7 +75,8 @@ def sort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool
     with beside(x.storage):
         keys = _keys(x, descending)
         kind: Any = "stable" if stable and _has_both_zeros(keys) else None  # no other equal values can be told apart
-        keys = np.sort(keys, axis=where, kind=kind)
+        keys = copied(keys)
+        keys.sort(axis=where, kind=kind)
         values = _turned(keys) if descending else keys
     if x.dtype.routed or x.dtype.is_native:
         return Tensor(values, x.dtype)

@@ -7,7 +7,7 @@ Next limit: unique runs on one thread, in passes over memory.
 from __future__ import annotations
 
 from ulpgrad.formats import INTEGERS, Array, bool_, float32, float64
-from ulpgrad.kernels import native
+from ulpgrad.kernels import memory, native
 from ulpgrad.kernels.order import spec
 from ulpgrad.kernels.registry import kernel
 
@@ -30,4 +30,5 @@ def searchsorted(sorted: Array, values: Array, *, side: str) -> Array:
 def unique(x: Array) -> tuple[Array, ...]:
     flat = x.reshape(-1)
     first, inverse, counts = native.module().unique(flat)
-    return flat[first], first, inverse.reshape(x.shape), counts
+    values = memory.empty(first.shape, flat.dtype)
+    return flat.take(first, out=values, mode="clip"), first, inverse.reshape(x.shape), counts

@@ -7,8 +7,6 @@ Next limit: memory bandwidth.
 
 from __future__ import annotations
 
-import math
-
 from ulpgrad.formats import Array, bfloat16, float16, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.reduction import spec
@@ -54,8 +52,7 @@ _extreme(spec.argmin, "min")
 
 def _running(op: Op, kind: str) -> None:
     def run(x: Array, *, axis: int) -> Array:
-        around = (math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :]))
-        totals: Array = native.module().cumulate(x, kind, *around)
+        totals: Array = native.module().cumulate(x, kind, *spec.split(x.shape, (axis,)))
         return totals.reshape(x.shape)
 
     kernel(op, "cpu/native-running", rank=50, formats=FORMATS, contiguous=True,

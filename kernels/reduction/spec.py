@@ -189,7 +189,7 @@ def _samples(*, empty: bool = True, integers: int = 0, edges: bool = True, small
 
 def _index_samples() -> Iterator[Sample]:
     one_axis = tuple((shape, axis) for shape, axis in SHAPES if len(axis) == 1)
-    for i, (x, axis) in enumerate([*_values(one_axis), *_edges(), *_integers(SHAPES[3:5] * 4, 3)]):
+    for i, (x, axis) in enumerate([*_values(one_axis), *_edges(), *_integers((*SHAPES[3:5] * 4, *SHAPES[-2:]), 3)]):
         yield Sample((x,), {"axis": axis[0], "keepdims": i % 2 == 1}, name=f"{x.dtype} {x.shape} over {axis[0]}")
     for x in (np.array(2.0), np.array([[1.0, 5.0], [5.0, 0.0]]), np.zeros((2, 3))):
         yield Sample((x,), {"axis": None, "keepdims": False}, name=f"{x.shape} flat")

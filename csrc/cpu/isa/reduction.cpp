@@ -231,28 +231,52 @@ static void arg_rows(const S* x, int64_t n, int64_t width, int64_t stride, int64
   });
 }
 
+// In each lane, where n values of a row first hold `best`; `none` in lanes that do not.
+template <typename S, typename Op, typename T = Wide<S>>
+ULPGRAD_INLINE Places<T> places_of(const S* x, int64_t n, T best, Places<T> none) {
+  Places<T> lane, where = none;
+#pragma GCC unroll 16
+  for (int l = 0; l < kLanes<T>; ++l) lane[l] = l;
+  each<T>(n, [&](const auto& at) {
+    const Vec<T> v = at.keep(at(x), Op::start);
+    const Places<T> hit = (best == best ? v == best : v != v) & (where == none);
+    where = hit ? lane + static_cast<decltype(lane[0] + 0)>(at.j) : where;
+  });
+  return where;
+}
+
+template <typename T>
+constexpr auto kNowhere = std::numeric_limits<std::conditional_t<sizeof(T) == 4, int32_t, int64_t>>::max();
+
 // The same along a run: the block whose best value is best of all, then the first place in it that holds that value.
-template <typename S, bool smallest, typename T = Wide<S>>
+template <typename S, typename Op, bool smallest, typename T = Wide<S>>
 static int64_t arg_run(const S* x, int64_t n) {
-  typedef std::conditional_t<smallest, Min<T>, Max<T>> Op;
-  typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Index;
-  typedef decltype(Vec<T>{} < Vec<T>{}) Mask;
   T best = reduce_block<S, Op, Plain>(x, n < kBlock ? n : kBlock, T(0));
   int64_t from = 0;
   for (int64_t i = kBlock; i < n && best == best; i += kBlock) {
     const T next = reduce_block<S, Op, Plain>(x + i, n - i < kBlock ? n - i : kBlock, T(0));
     if ((smallest ? next < best : next > best) || next != next) best = next, from = i;
   }
-  constexpr Index none = std::numeric_limits<Index>::max() / 2;
-  Mask where = Mask{} + none;
-  each<T>(n - from < kBlock ? n - from : kBlock, [&](const auto& at) {
-    const Vec<T> v = at.keep(at(x + from), Op::start);
-    const Mask hit = (best == best ? v == best : v != v) & (where == none);
-    where = hit ? Mask{} + static_cast<Index>(at.j) : where;
-  });
-  Index first = none;
-  for (int l = 0; l < kLanes<T>; ++l) first = where[l] + l < first ? where[l] + l : first;
+  const Places<T> where =
+      places_of<S, Op>(x + from, n - from < kBlock ? n - from : kBlock, best, Places<T>{} + kNowhere<T>);
+  auto first = where[0];
+#pragma GCC unroll 16
+  for (int l = 1; l < kLanes<T>; ++l) first = where[l] < first ? where[l] : first;
   return from + first;
+}
+
+template <typename S, bool smallest, typename T = Wide<S>>
+static void arg_runs_of(const S* x, int64_t rows, int64_t n, int64_t* out) {
+  typedef std::conditional_t<smallest, Min<T>, Max<T>> Op;
+  constexpr int lanes = kLanes<T>;
+  int64_t r = 0;
+  for (; n <= kVectors * lanes && r + lanes <= rows; r += lanes) {
+    const S* from = x + r * n;
+    arg_across<T, Op>(
+        out + r, [&](int k) { return lanes_of<S, Op, Plain>(from + k * n, n, T(0)); },
+        [&](int k, T best) { return places_of<S, Op>(from + k * n, n, best, Places<T>{} + kNowhere<T>); });
+  }
+  for (; r < rows; ++r) out[r] = arg_run<S, Op, smallest>(x + r * n, n);
 }
 
 // Running totals along n; columns stand side by side.
@@ -334,8 +358,11 @@ static void arg(Reduce kind, const S* x, int64_t n, int64_t width, int64_t strid
 
 template <typename S>
 static void arg_runs(Reduce kind, const S* x, int64_t rows, int64_t n, int64_t* out) {
-  for (int64_t r = 0; r < rows; ++r)
-    out[r] = kind == Reduce::min ? arg_run<S, true>(x + r * n, n) : arg_run<S, false>(x + r * n, n);
+  if (n == 1) {
+    for (int64_t r = 0; r < rows; ++r) out[r] = 0;
+    return;
+  }
+  kind == Reduce::min ? arg_runs_of<S, true>(x, rows, n, out) : arg_runs_of<S, false>(x, rows, n, out);
 }
 
 template <typename S, typename T = Wide<S>>

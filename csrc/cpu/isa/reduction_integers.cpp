@@ -197,10 +197,46 @@ static int64_t arg_run(const S* x, int64_t n) {
   return i;
 }
 
+template <typename S, template <typename> class Op>
+static void arg_runs_of(const S* x, int64_t rows, int64_t n, int64_t* out) {
+  using L = typename Lane<S, Op>::type;
+  constexpr int lanes = kLanes<L>;
+  constexpr auto none = std::numeric_limits<std::conditional_t<sizeof(L) == 4, int32_t, int64_t>>::max();
+  const S* end = x + rows * n;
+  Places<L> lane;
+#pragma GCC unroll 16
+  for (int l = 0; l < lanes; ++l) lane[l] = l;
+  int64_t r = 0;
+  for (; n <= kMostVectors * lanes && r + lanes <= rows; r += lanes) {
+    const auto value = [&](int k, int64_t i) {
+      return load_as<L>(x + (r + k) * n + i, end, n - i < lanes ? n - i : lanes, Op<L>::start);
+    };
+    arg_across<L, Op<L>>(
+        out + r,
+        [&](int k) {
+          Vec<L> v = value(k, 0);
+          for (int64_t i = lanes; i < n; i += lanes) v = Op<L>::join(v, value(k, i));
+          return v;
+        },
+        [&](int k, L best) {
+          Places<L> where = Places<L>{} + none;
+          for (int64_t i = 0; i < n; i += lanes) {
+            const Places<L> hit = (value(k, i) == best) & (where == none);
+            where = hit ? lane + static_cast<decltype(lane[0] + 0)>(i) : where;
+          }
+          return where;
+        });
+  }
+  for (; r < rows; ++r) out[r] = arg_run<S, Op>(x + r * n, n);
+}
+
 template <typename S>
 static void arg_runs(Count kind, const S* x, int64_t rows, int64_t n, int64_t* out) {
-  for (int64_t r = 0; r < rows; ++r)
-    out[r] = kind == Count::min ? arg_run<S, Min>(x + r * n, n) : arg_run<S, Max>(x + r * n, n);
+  if (n == 1) {
+    for (int64_t r = 0; r < rows; ++r) out[r] = 0;
+    return;
+  }
+  kind == Count::min ? arg_runs_of<S, Min>(x, rows, n, out) : arg_runs_of<S, Max>(x, rows, n, out);
 }
 
 template <typename S>
