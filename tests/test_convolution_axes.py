@@ -105,8 +105,17 @@ def test_same_and_valid_keep_what_they_say() -> None:
         assert ug.conv1d(x, w, padding="same", dilation=apart).shape == (1, 3, 9)
         valid = ug.conv1d(x, w, padding="valid", dilation=apart)
         np.testing.assert_array_equal(valid.detach().numpy(), ug.conv1d(x, w, dilation=apart).detach().numpy())
-    with pytest.raises(ArgumentError, match="needs stride 1"):
-        ug.conv1d(x, tensor(3, 2, 3), stride=2, padding="same")
+    volume, w = tensor(1, 2, 3, 4, 5), tensor(3, 2, 2, 3, 4)
+    for apart in (1, 2):
+        around = [(apart * (k - 1) // 2, apart * (k - 1) - apart * (k - 1) // 2) for k in w.shape[2:]]
+        padded = ug.asarray(np.pad(volume.detach().numpy(), [(0, 0), (0, 0), *around]))
+        same, valid = ug.conv3d(volume, w, None, 1, "same", apart), ug.conv3d(padded, w, None, 1, "valid", apart)
+        assert same.shape == (1, 3, 3, 4, 5)
+        np.testing.assert_allclose(same.detach().numpy(), valid.detach().numpy(), rtol=1e-12, atol=1e-12)
+    for call in (lambda: ug.conv1d(x, tensor(3, 2, 3), stride=2, padding="same"),
+                 lambda: ug.conv3d(volume, w, stride=(2, 1, 1), padding="same")):  # fmt: skip
+        with pytest.raises(ArgumentError, match="needs stride 1"):
+            call()
 
 
 def test_kernels_are_those_of_images() -> None:
@@ -124,8 +133,9 @@ X1, X2, X3 = (np.zeros((1, 2, *size)) for size in ((5,), (4, 4), (3, 4, 4)))
         (lambda: ug.conv1d(X2, X1), ShapeError, r"conv1d: x has shape \(1, 2, 4, 4\): expected 3 axes"),
         (lambda: ug.conv1d(X1, X1, stride=0), ArgumentError, "conv1d: stride must be an integer of at least 1, got 0"),
         (lambda: ug.conv1d(X1, X1, padding=(1, 2)), ArgumentError, r"conv1d: padding must .* got \(1, 2\)"),
+        (lambda: ug.conv3d(X3, X3, padding="all"), ArgumentError, "conv3d: padding must .* got 'all'"),
         (lambda: ug.conv3d(X3, X2), ShapeError, "conv3d: w has shape .*: expected 5 axes"),
-        (lambda: ug.conv3d(X3, np.zeros((1, 2, 4, 1, 1))), ShapeError, "a kernel that spans 4 on the padded 3"),
+        (lambda: ug.conv3d(X3, np.zeros((1, 2, 4, 1, 1))), ShapeError, r"a kernel that spans 4 on the padded 0 \+ 3 \+ 0"),
         (lambda: ug.conv3d(X3, np.zeros((1, 1, 2, 1, 1))), ShapeError, "channels differ"),
         (lambda: ug.conv_transpose2d(X2, np.zeros((2, 1, 3, 3)), output_padding=1), ArgumentError, "less than stride=1"),
         (lambda: ug.conv_transpose2d(X2, np.zeros((2, 1, 1, 1)), padding=2), ShapeError, "leaves nothing of x"),

@@ -234,6 +234,29 @@ def test_layers_are_their_functions(index: int) -> None:
     np.testing.assert_allclose(got.detach().numpy(), function(layer, IMAGE).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
+SIGNAL, VOLUME = IMAGE.reshape(2, 4, 36), IMAGE.reshape(2, 4, 3, 2, 6)
+AXES: dict[nn.Module, Callable[[Any], tuple[ug.Tensor, ug.Tensor]]] = {
+    nn.Conv1d(4, 6, 5, 2, 1, 2, groups=2): lambda m: (m(SIGNAL), ug.conv1d(SIGNAL, m.weight, m.bias, 2, 1, 2, 2)),
+    nn.Conv3d(4, 2, (2, 1, 3), bias=False): lambda m: (m(VOLUME), ug.conv3d(VOLUME, m.weight)),
+    nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, 2): lambda m: (
+        m(IMAGE), ug.conv_transpose2d(IMAGE, m.weight, m.bias, 2, 1, 1, 2)),
+    nn.ConvTranspose1d(4, 3, 4, 3, dilation=2): lambda m: (
+        m(SIGNAL), ug.conv_transpose1d(SIGNAL, m.weight, m.bias, 3, dilation=2)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("index", range(len(AXES)))
+def test_convolutions_of_other_axes_are_their_functions(index: int) -> None:
+    """Weights lie as torch's do, and begin within the bound of their fan in: in / groups, or of transposed ones out / groups."""
+    layer, both = list(AXES.items())[index]
+    got, expected = both(layer)
+    np.testing.assert_array_equal(got.detach().numpy(), expected.detach().numpy())
+    weight = layer.state_dict()["weight"].numpy()
+    bound = 1 / np.sqrt(np.prod(weight.shape[1:]))
+    assert 0.6 * bound < np.abs(weight).max() <= bound
+    assert "kernel_size=" in repr(layer)
+
+
 def test_losses_and_embedding_are_their_functions() -> None:
     logits, target, weight = IMAGE.reshape(-1, 6)[:5], ug.asarray([0, 2, 5, 1, 2]), ug.asarray([1.0, 2, 1, 1, 3, 1])
     pairs = [
@@ -281,6 +304,8 @@ def test_layers_explain_wrong_shapes(call: Callable[[], Any], words: str) -> Non
 def test_layers_explain_wrong_settings() -> None:
     with pytest.raises(ArgumentError, match="groups"):
         nn.Conv2d(3, 4, 3, groups=2)
+    with pytest.raises(ArgumentError, match="Conv3d: kernel_size must be an integer of at least 1 or 3 of them, got"):
+        nn.Conv3d(3, 4, (3, 3))
     with pytest.raises(ArgumentError, match="probability"):
         nn.Dropout(1.5)
 

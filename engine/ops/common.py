@@ -152,13 +152,20 @@ def broadcast_shapes(name: str, *shapes: Sequence[int]) -> tuple[int, ...]:
         raise ShapeError(f"{name}: shapes {listed} do not broadcast: {differ} on axis {axis}") from None
 
 
+def whole(name: str, what: str, value: Any, axes: int, least: int) -> tuple[int, ...]:
+    """One number for each axis, from one for all or a sequence of them."""
+    given = tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
+    if len(given) != axes or not all(isinstance(v, (int, np.integer)) and v >= least for v in given):
+        several = "" if axes == 1 else " or a pair of them" if axes == 2 else f" or {axes} of them"
+        raise ArgumentError(f"{name}: {what} must be an integer of at least {least}{several}, got {value!r}")
+    return tuple(map(int, given))
+
+
 def pair(name: str, what: str, value: Any, least: int = 0) -> tuple[int, int]:
     """(vertical, horizontal) from one integer or two."""
-    given = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(given) != 2 or not all(isinstance(v, (int, np.integer)) and v >= least for v in given):
-        raise ArgumentError(f"{name}: {what} must be an integer of at least {least} or a pair of them, got {value!r}")
-    return int(given[0]), int(given[1])
+    down, across = whole(name, what, value, 2, least)
+    return down, across
 
 
 __all__ = ["LARGEST", "Array", "Axis", "as_tensor", "beside", "broadcast_shapes", "checked_shape", "normalize_axes",
-           "normalize_axis", "normalize_shape", "operands", "pair", "scalar", "weak_format"]  # fmt: skip
+           "normalize_axis", "normalize_shape", "operands", "pair", "scalar", "weak_format", "whole"]  # fmt: skip

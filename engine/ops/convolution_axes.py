@@ -6,26 +6,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from ulpgrad.device import elsewhere
 from ulpgrad.errors import ArgumentError, ShapeError
-from ulpgrad.ops.common import as_tensor
+from ulpgrad.ops.common import as_tensor, whole
 from ulpgrad.ops.convolution import conv2d, input_gradient
 from ulpgrad.ops.creation import zeros
 from ulpgrad.ops.manipulation import concat, permute_dims, reshape, stack
 from ulpgrad.tensor import Tensor
 
 __all__ = ["conv1d", "conv3d", "conv_transpose1d", "conv_transpose2d"]
-
-
-def _whole(name: str, what: str, value: Any, axes: int, least: int) -> tuple[int, ...]:
-    """One number for each axis, from one for all or a sequence of them."""
-    given = tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
-    if len(given) != axes or not all(isinstance(v, (int, np.integer)) and v >= least for v in given):
-        ones = "an integer" if axes == 1 else f"an integer or {axes} of them"
-        raise ArgumentError(f"{name}: {what} must be {ones} of at least {least}, got {value!r}")
-    return tuple(map(int, given))
 
 
 def _check(name: str, x: Tensor, w: Tensor, bias: Tensor | None, axes: Sequence[str], turned: bool = False) -> None:
@@ -54,8 +43,8 @@ def conv1d(
     """Slide filters over signals: x (n, c, l), w (o, c / groups, k), bias (o,) -> (n, o, ol). `padding`: as in `conv2d`."""
     x, w, bias = as_tensor(x), as_tensor(w), None if bias is None else as_tensor(bias)
     _check("conv1d", x, w, bias, ("length",))
-    (step,), (apart,) = _whole("conv1d", "stride", stride, 1, 1), _whole("conv1d", "dilation", dilation, 1, 1)
-    around: Any = padding if isinstance(padding, str) else (0, *_whole("conv1d", "padding", padding, 1, 0))
+    (step,), (apart,) = whole("conv1d", "stride", stride, 1, 1), whole("conv1d", "dilation", dilation, 1, 1)
+    around: Any = padding if isinstance(padding, str) else (0, *whole("conv1d", "padding", padding, 1, 0))
     steps = (1, step) if step > 1 else 1
     y = conv2d(_row(x), _row(w), bias, steps, around, (1, apart), groups)
     return reshape(y, (*y.shape[:2], y.shape[3]))
@@ -71,33 +60,50 @@ def conv3d(
     w: Any,
     bias: Any = None,
     stride: int | tuple[int, int, int] = 1,
-    padding: int | tuple[int, int, int] = 0,
+    padding: int | tuple[int, int, int] | str = 0,
     dilation: int | tuple[int, int, int] = 1,
     groups: int = 1,
 ) -> Tensor:
     """Slide filters over volumes: x (n, c, d, h, w), w (o, c / groups, kd, kh, kw), bias (o,) -> (n, o, od, oh, ow).
+    `padding`: as in `conv2d`.
 
     What a filter's taps in depth see is copied side by side as channels, so that one convolution of images adds up all.
     """
     x, w, bias = as_tensor(x), as_tensor(w), None if bias is None else as_tensor(bias)
     _check("conv3d", x, w, bias, ("depth", "height", "width"))
-    steps, around = _whole("conv3d", "stride", stride, 3, 1), _whole("conv3d", "padding", padding, 3, 0)
-    apart = _whole("conv3d", "dilation", dilation, 3, 1)
+    steps, apart = whole("conv3d", "stride", stride, 3, 1), whole("conv3d", "dilation", dilation, 3, 1)
     (n, channels, depth), (taps, *kernel) = x.shape[:3], w.shape[2:]
     span = apart[0] * (taps - 1) + 1
-    if span > depth + 2 * around[0] or not taps:
-        raise ShapeError(f"conv3d: depth: a kernel that spans {span} on the padded {depth} + 2 * {around[0]}")
-    rows = (depth + 2 * around[0] - span) // steps[0] + 1
-    if around[0]:
-        rim = zeros((n, channels, around[0], *x.shape[3:]), dtype=x.dtype, device=elsewhere(x.storage))
-        x = concat([rim, x, rim], axis=2)
+    (before, behind), plane = _around(padding, steps[0], span)
+    if span > before + depth + behind or not taps:
+        raise ShapeError(f"conv3d: depth: a kernel that spans {span} on the padded {before} + {depth} + {behind}")
+    rows = (before + depth + behind - span) // steps[0] + 1
+    if before or behind:
+        rims = [
+            zeros((n, channels, d, *x.shape[3:]), dtype=x.dtype, device=elsewhere(x.storage)) for d in (before, behind)
+        ]
+        x = concat([rims[0], x, rims[1]], axis=2)
     firsts = [t * apart[0] for t in range(taps)]
     seen = stack([x[:, :, f : f + (rows - 1) * steps[0] + 1 : steps[0]] for f in firsts], axis=2)
     images = reshape(permute_dims(seen, (0, 3, 1, 2, 4, 5)), (n * rows, channels * taps, *x.shape[3:]))
     filters = reshape(w, (w.shape[0], w.shape[1] * taps, *kernel))
-    across: dict[str, Any] = {"stride": steps[1:], "padding": around[1:], "dilation": apart[1:]}
+    across: dict[str, Any] = {"stride": steps[1:], "padding": plane, "dilation": apart[1:]}
     y = conv2d(images, filters, bias, groups=groups, **across)
     return permute_dims(reshape(y, (n, rows, *y.shape[1:])), (0, 2, 1, 3, 4))
+
+
+def _around(padding: Any, step: int, span: int) -> tuple[tuple[int, int], Any]:
+    """conv3d's padding: what it adds before and behind in depth, and what is left to conv2d."""
+    if padding == "same":
+        if step != 1:
+            raise ArgumentError(
+                f"conv3d: padding='same' needs stride 1, got {step} in depth; give the padding as numbers"
+            )
+        return ((span - 1) // 2, span // 2), padding
+    if padding == "valid":
+        return (0, 0), padding
+    depth, *plane = whole("conv3d", "padding", padding, 3, 0)
+    return (depth, depth), tuple(plane)
 
 
 def conv_transpose2d(
@@ -142,10 +148,10 @@ def _transposed(
     x, w, bias = as_tensor(x), as_tensor(w), None if bias is None else as_tensor(bias)
     _check(name, x, w, bias, axes, turned=True)
     count = len(axes)
-    steps, around = _whole(name, "stride", stride, count, 1), _whole(name, "padding", padding, count, 0)
+    steps, around = whole(name, "stride", stride, count, 1), whole(name, "padding", padding, count, 0)
     apart, behind = (
-        _whole(name, "dilation", dilation, count, 1),
-        _whole(name, "output_padding", output_padding, count, 0),
+        whole(name, "dilation", dilation, count, 1),
+        whole(name, "output_padding", output_padding, count, 0),
     )
     if any(b >= s for b, s in zip(behind, steps, strict=True)):
         raise ArgumentError(f"{name}: output_padding={output_padding!r}: expected less than stride={stride!r}")
