@@ -73,9 +73,8 @@ def sort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool
     if x.requires_grad:
         return along_axis(x, Tensor(_order(x, where, descending, stable), int64), axis=where)
     with beside(x.storage):
-        keys = _keys(x, descending)
+        keys = copied(_keys(x, descending))
         kind: Any = "stable" if stable and _has_both_zeros(keys) else None  # no other equal values can be told apart
-        keys = copied(keys)
         keys.sort(axis=where, kind=kind)
         values = _turned(keys) if descending else keys
     if x.dtype.routed or x.dtype.is_native:
