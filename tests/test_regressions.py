@@ -435,3 +435,13 @@ def test_a_triangle_of_a_view_that_no_memory_could_hold_is_refused_at_once() -> 
     for triangle in (ug.tril, ug.triu):
         with pytest.raises(MemoryError):
             triangle(wide)
+
+
+def test_triangles_say_what_they_cannot_take() -> None:
+    """A tensor in blocks was looked for on a GPU, and half a diagonal had an error of Python's in large matrices only."""
+    for triangle in (ug.tril, ug.triu):
+        with pytest.raises(FormatError, match="scales along an axis"):
+            triangle(ug.ones((4, 32)).to("mxfp8_e4m3"))
+        for size in (4, 400):
+            with pytest.raises(ArgumentError, match=r"k=1\.5: expected the number of a diagonal"):
+                triangle(ug.ones((size, size)), k=1.5)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import operator
 
 import numpy as np
 
 from ulpgrad.device import current, module_of
-from ulpgrad.differentiable import made, moved
-from ulpgrad.errors import ShapeError
+from ulpgrad.differentiable import check_movable, made, moved
+from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats import bool_
 from ulpgrad.kernels.copy import triangle
 from ulpgrad.ops.creation import zeros
@@ -36,6 +37,12 @@ def triu(x: Tensor, /, *, k: int = 0) -> Tensor:
 def _triangle(name: str, x: Tensor, k: int, lower: bool) -> Tensor:
     if x.ndim < 2:
         raise ShapeError(f"{name}: expected at least two dimensions, got shape {x.shape}")
+    try:
+        k = operator.index(k)
+    except TypeError:
+        raise ArgumentError(f"{name}: k={k!r}: expected the number of a diagonal, an integer") from None
+    if x.dtype.kind == "block":
+        check_movable(name, x.dtype, [x])
     m, n = x.shape[-2:]
     if m * n > MASKED and x.storage.__class__ is np.ndarray and not x.dtype.routed:
         run = functools.partial(triangle, k=k, lower=lower)
