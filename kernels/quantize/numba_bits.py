@@ -10,21 +10,16 @@ import numpy as np
 
 from ulpgrad.formats import Array, Fixed, Float, float32, float64
 from ulpgrad.kernels.numba_jit import jit, prange
-from ulpgrad.kernels.numba_math import BITS, LAST_BIT, SIZE, T
 from ulpgrad.kernels.quantize import spec
 from ulpgrad.kernels.quantize.grid import as_stored, has_nan, refusal
 from ulpgrad.kernels.quantize.numba_round import (
     MODES,
     WHOLE,
     constants,
-    drawn,
     drawn_whole,
-    field_of,
-    finished,
-    rounded,
+    encoded,
+    encoded_by,
     rounded_whole,
-    shift_of,
-    significand_of,
 )
 from ulpgrad.kernels.random.numba_blocks import random_bits as random_words
 from ulpgrad.kernels.registry import Request, kernel
@@ -33,21 +28,13 @@ from ulpgrad.kernels.registry import Request, kernel
 @jit(parallel=True)
 def _encode(x: Any, out: Any, first: Any, mode: Any, limits: Any, table: Any) -> None:
     for i in prange(x.size):
-        bits = T(x[i]).view(BITS)
-        sign, size = BITS(bits >> LAST_BIT), BITS(bits & SIZE)
-        field = field_of(size)
-        whole = rounded(significand_of(size, field), shift_of(field, first, limits[0]), sign, mode)
-        out[i] = finished(whole, size, sign, field, first, limits, table)
+        out[i] = encoded(x[i], first, mode, limits, table)
 
 
 @jit(parallel=True)
 def _encode_drawn(x: Any, out: Any, words: Any, random_bits: int, first: Any, limits: Any, table: Any) -> None:
     for i in prange(x.size):
-        bits = T(x[i]).view(BITS)
-        sign, size = BITS(bits >> LAST_BIT), BITS(bits & SIZE)
-        field = field_of(size)
-        whole = drawn(significand_of(size, field), shift_of(field, first, limits[0]), words[i], random_bits)
-        out[i] = finished(whole, size, sign, field, first, limits, table)
+        out[i] = encoded_by(words[i], random_bits, x[i], first, limits, table)
 
 
 @jit(forceinline=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ulpgrad.formats import Array, Block, Float, float32, float64, int8, uint8
 from ulpgrad.kernels.numba_jit import jit, prange
-from ulpgrad.kernels.numba_math import BITS, LAST_BIT, SIZE, T
+from ulpgrad.kernels.numba_math import BITS, SIZE, T
 from ulpgrad.kernels.quantize import spec
 from ulpgrad.kernels.quantize.grid import back, block_refusal, carry_from, rows, table
 from ulpgrad.kernels.quantize.numba_round import (
@@ -17,14 +17,10 @@ from ulpgrad.kernels.quantize.numba_round import (
     WHOLE,
     ZERO,
     constants,
-    drawn,
     drawn_whole,
-    field_of,
-    finished,
-    rounded,
+    encoded,
+    encoded_by,
     rounded_whole,
-    shift_of,
-    significand_of,
 )
 from ulpgrad.kernels.random.numba_blocks import random_bits as random_words
 from ulpgrad.kernels.registry import Request, kernel
@@ -72,19 +68,10 @@ def _floats(x: Any, codes: Any, scales: Any, size: int, largest: int, carry_from
         elif random_bits:
             drawn_here = words[row * length + begin : row * length + end]
             for i in range(len(line)):
-                bits = T(line[i] * factor).view(BITS)
-                sign, magnitude = BITS(bits >> LAST_BIT), BITS(bits & SIZE)
-                field = field_of(magnitude)
-                shift = shift_of(field, first, limits[0])
-                whole = drawn(significand_of(magnitude, field), shift, drawn_here[i], random_bits)
-                out[i] = finished(whole, magnitude, sign, field, first, limits, table)
+                out[i] = encoded_by(drawn_here[i], random_bits, line[i] * factor, first, limits, table)
         else:
             for i in range(len(line)):
-                bits = T(line[i] * factor).view(BITS)
-                sign, magnitude = BITS(bits >> LAST_BIT), BITS(bits & SIZE)
-                field = field_of(magnitude)
-                whole = rounded(significand_of(magnitude, field), shift_of(field, first, limits[0]), sign, mode)
-                out[i] = finished(whole, magnitude, sign, field, first, limits, table)
+                out[i] = encoded(line[i] * factor, first, mode, limits, table)
 
 
 @jit(parallel=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ulpgrad.formats import Float
 from ulpgrad.kernels.numba_jit import PerFormat, jit
-from ulpgrad.kernels.numba_math import BITS, LAST_BIT, MANTISSA
+from ulpgrad.kernels.numba_math import BITS, LAST_BIT, MANTISSA, SIZE, T
 from ulpgrad.kernels.quantize.grid import grid
 
 ONE, ZERO = (PerFormat(np.int32(v), np.int64(v)) for v in (1, 0))
@@ -81,6 +81,26 @@ def finished(whole: Any, size: Any, sign: Any, field: Any, first: Any, limits: A
     full = BITS(infinity ^ BITS(sign & infinity_too)) if size >= INFINITY else full
     full = BITS(beyond ^ beyond_too) if BITS(sign & refused) & min(size, ONE) else full
     return BITS(nan ^ BITS(sign & nan_too)) if size > INFINITY else full
+
+
+@jit(forceinline=True)
+def encoded(value: Any, first: Any, mode: Any, limits: Any, table: Any) -> Any:
+    """The code of a value, rounded by a mode."""
+    bits = T(value).view(BITS)
+    sign, size = BITS(bits >> LAST_BIT), BITS(bits & SIZE)
+    field = field_of(size)
+    whole = rounded(significand_of(size, field), shift_of(field, first, limits[0]), sign, mode)
+    return finished(whole, size, sign, field, first, limits, table)
+
+
+@jit(forceinline=True)
+def encoded_by(word: Any, random_bits: Any, value: Any, first: Any, limits: Any, table: Any) -> Any:
+    """The code of a value, rounded by a random word."""
+    bits = T(value).view(BITS)
+    sign, size = BITS(bits >> LAST_BIT), BITS(bits & SIZE)
+    field = field_of(size)
+    whole = drawn(significand_of(size, field), shift_of(field, first, limits[0]), word, random_bits)
+    return finished(whole, size, sign, field, first, limits, table)
 
 
 @cache
