@@ -186,6 +186,13 @@ def pooled(rng: np.random.Generator, n: int, op: Op) -> Sample:
     return Sample((x,), window) if op.name == "avg_pool2d" else Sample((g,), {"size": (64, 64), **window})
 
 
+def pooled_to(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    """Images of 30 x 30 to 7 x 7: windows of five, which overlap."""
+    if op.name == "adaptive_avg_pool2d_gradient":
+        return Sample((rng.standard_normal((n, 64, 7, 7)),), {"size": (30, 30)})
+    return Sample((rng.standard_normal((n, 64, 30, 30)),), {"output_size": (7, 7)})
+
+
 def heads(rng: np.random.Generator, n: int, op: Op) -> Sample:
     q, k, v, g = (rng.standard_normal((2, 4, n, 64)) for _ in range(4))
     params = {"is_causal": True, "scale": 0.125}
@@ -295,6 +302,8 @@ def sums(rng: np.random.Generator, n: int, op: Op) -> Sample:
 
 
 def pooled_codes(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    if op.name == "integer_adaptive_avg_pool2d":
+        return Sample((rng.integers(0, 128, (n, 16, 64, 64)).astype(np.int8),), {"output_size": (32, 32), "ties": "up"})
     window: dict[str, Any] = {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0)}
     mean: dict[str, Any] = {"count_include_pad": True, "padding_value": 0, "ties": "up"}
     more = {"dilation": (1, 1)} if op.name == "integer_max_pool2d" else mean
@@ -354,6 +363,7 @@ SHAPES: dict[str, Shape] = {
     "linear": Shape(layer, 64, "rows through a layer 784-512 with bias and ReLU"),
     "conv": Shape(images, 8, "images of 16 channels, 32 x 32, through 32 filters 3 x 3"),
     "pool": Shape(pooled, 8, "images of 16 channels, 64 x 64, in windows 2 x 2"),
+    "adaptive_pool": Shape(pooled_to, 8, "images of 64 channels, 30 x 30, to 7 x 7"),
     "integer_pool": Shape(pooled_codes, 8, "images of 16 channels of codes, 64 x 64, in windows 2 x 2"),
     "quantize": Shape(rounded, MILLION, "elements, to float8_e4m3fn"),
     "requantize": Shape(sums, 1024, "rows of 1024 sums, or of 1024 codes through a layer of 1024, to int8"),

@@ -95,6 +95,27 @@ void check_pooling(const Window& w) {
          w.padding, w.dilation, seen.size(), over.size(), wanted.size());
 }
 
+// Parts of an axis in a given number: floor and ceiling of fractions, values seen by those parts, and 64-bit products.
+void parts_cover_an_axis() {
+  for (int size = 1; size <= 40; ++size)
+    for (int count = 1; count <= 40; ++count) {
+      std::set<std::pair<long long, long long>> seen, over;
+      for (int i = 0; i < count; ++i) {
+        const Span span = part_of(size, count, i);
+        const double first = std::floor(double(i) * size / count), end = std::ceil(double(i + 1) * size / count);
+        EXPECT(span.first == first && span.end == end, "part %d of %d in %d", i, size, count);
+        for (long long value = span.first; value < span.end; ++value) seen.insert({i, value});
+      }
+      for (int value = 0; value < size; ++value) {
+        const Span span = part_of(count, size, value);
+        for (long long i = span.first; i < span.end; ++i) over.insert({i, value});
+      }
+      EXPECT(seen == over, "size %d in %d: %zu and %zu", size, count, seen.size(), over.size());
+    }
+  const Span last = part_of(2147483647, 2147483646, 2147483645);
+  EXPECT(last.first == 2147483645 && last.end == 2147483647, "%lld to %lld", last.first, last.end);
+}
+
 void every_position_reads_its_pixels_once() {
   int checked = 0;
   for (int size = 1; size <= 7; ++size)
@@ -342,6 +363,7 @@ void parts_hold_a_float32() {
 
 int main() {
   every_position_reads_its_pixels_once();
+  parts_cover_an_axis();
   long_axes_do_not_overflow();
   divisors_divide();
   rows_and_columns_count_up();

@@ -42,7 +42,7 @@ def test_kernels_are_built_for_callers(tmp_path: Path) -> None:
     found = subprocess.run([sys.executable, "-c", ASK, tmp_path / "ulpgrad"], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     kernels, few, launched, short, word, unknown = found.stdout.splitlines()
-    for family in ("matmul", "conv", "integer", "pool"):
+    for family in ("matmul", "conv", "integer", "pool", "adaptive_pool"):
         registry.scan(family, "cuda")
     built = ast.literal_eval(kernels)
     assert set(built) == {k.name for k in cuda_compile.declared()}

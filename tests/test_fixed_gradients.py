@@ -53,6 +53,8 @@ FUNCTIONS: dict[str, tuple[Callable[..., ug.Tensor], tuple[Any, ...]]] = {
     "conv2d": (lambda a, b, c: ug.conv2d(a, b, c, 2, 1), (IMAGES, FILTERS, B[0])),
     "max_pool2d": (lambda a: ug.max_pool2d(a, 2), (IMAGES,)),
     "avg_pool2d": (lambda a: ug.avg_pool2d(a, 3, 1, 1), (IMAGES,)),
+    "adaptive_max_pool2d": (lambda a: ug.adaptive_max_pool2d(a, 3), (IMAGES,)),
+    "adaptive_avg_pool2d": (lambda a: ug.adaptive_avg_pool2d(a, (3, 2)), (IMAGES,)),
     "sigmoid": (lambda a: ug.sigmoid(a), (A,)),
     "tanh": (lambda a: ug.tanh(a), (A,)),
     "exp": (lambda a: ug.exp(a), (A,)),

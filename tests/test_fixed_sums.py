@@ -165,6 +165,21 @@ def test_pooling(form: Fixed, rule: dict[str, Any], seed: int, count_include_pad
     same(fixed.avg_pool2d(x, 3, 2, 1, count_include_pad, **rule), means, rule)
 
 
+@given(form=forms(), rule=rules(), seed=st.integers(0, 99), output=st.sampled_from([(2, 3), (1, 1), (5, 2), (7, 4)]))
+def test_pooling_to_a_size(form: Fixed, rule: dict[str, Any], seed: int, output: tuple[int, int]) -> None:
+    x = drawn(form, (2, 3, 5, 4), seed)
+    values = exact(x)
+    means, tops = (np.full((2, 3, *output), Fraction(0), object) for _ in range(2))
+    for i, j, r, s in product(range(2), range(3), *map(range, output)):
+        rows, columns = (
+            range(k * n // m, -(-(k + 1) * n // m)) for k, n, m in zip((r, s), (5, 4), output, strict=True)
+        )
+        seen = [values[i, j, p, q] for p, q in product(rows, columns)]
+        means[i, j, r, s], tops[i, j, r, s] = sum(seen) / len(seen), max(seen)
+    same(fixed.adaptive_max_pool2d(x, output, **rule), tops, rule)
+    same(fixed.adaptive_avg_pool2d(x, output, **rule), means, rule)
+
+
 # Chosen accumulators
 
 

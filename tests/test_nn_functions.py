@@ -114,6 +114,21 @@ def test_avg_pool2d(kernel: Any, options: dict[str, Any]) -> None:
     gradcheck(lambda x: ug.square(ug.avg_pool2d(x, kernel, **options)), [x], order=2)
 
 
+@pytest.mark.parametrize("output", [1, 3, (2, 4), (None, 3), (4, None), None, (7, 5)], ids=str)
+def test_adaptive_pooling(output: Any) -> None:
+    x = tensor(2, 2, 5, 6)
+    rows, columns = output if isinstance(output, tuple) else (output, output)
+    at = [[slice(i * s // n, -(-(i + 1) * s // n)) for i in range(n)] for s, n in ((5, rows or 5), (6, columns or 6))]
+    seen = [[x.storage[:, :, r, c] for c in at[1]] for r in at[0]]
+    for function, of in ((ug.adaptive_avg_pool2d, np.mean), (ug.adaptive_max_pool2d, np.max)):
+        want = np.stack([np.stack([of(s, axis=(-2, -1)) for s in line], -1) for line in seen], -2)
+        close(function(x, output), want)
+        gradcheck(lambda x, f=function: ug.square(f(x, output)), [x], order=2)
+    y, indices = ug.adaptive_max_pool2d(x, output, return_indices=True)
+    assert indices.dtype is ug.int64
+    close(ug.take_along_axis(x.reshape(2, 2, -1), indices.reshape(2, 2, -1), axis=2).reshape(y.shape), y.storage)
+
+
 # Softmax and normalization
 
 
@@ -387,6 +402,12 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: ug.max_pool2d(ug.ones((3, 4)), 2), ShapeError, "max_pool2d"),
     (lambda: ug.max_pool2d(ONES, 9), ShapeError, "max_pool2d"),
     (lambda: ug.avg_pool2d(ONES, (2, 2, 2)), ArgumentError, "kernel_size"),
+    (lambda: ug.adaptive_avg_pool2d(ug.ones((3, 4)), 2), ShapeError, "adaptive_avg_pool2d.*4 axes"),
+    (lambda: ug.adaptive_avg_pool2d(ug.ones((1, 2, 0, 4)), 2), ShapeError, "height.*no values"),
+    (lambda: ug.adaptive_avg_pool2d(ONES, (2, 2, 2)), ArgumentError, "output_size.*None keeps"),
+    (lambda: ug.adaptive_avg_pool2d(ONES, (0, 2)), ArgumentError, "output_size"),
+    (lambda: ug.adaptive_max_pool2d(ONES, 2.5), ArgumentError, "output_size"),
+    (lambda: ug.adaptive_max_pool2d(ONES.to(ug.Q(7, 8)), 2, True), FormatError, r"return_indices.*q7\.8"),
     (lambda: ug.softmax(ONES, axis=4), AxisError, "axis 4"),
     (lambda: ug.softmax(ug.asarray([1, 2])), FormatError, "int64"),
     (lambda: ug.log_softmax(ug.asarray(1.0)), AxisError, "0-d"),

@@ -49,6 +49,7 @@ FOLLOWS: dict[str, Callable[..., ug.Tensor]] = {
     "add": lambda x: x + x,
     "max": lambda x: x.max(axis=1),
     "max_pool2d": lambda x: ug.max_pool2d(x, 2),
+    "adaptive_max_pool2d": lambda x: ug.adaptive_max_pool2d(x, 3),
     "dropout": ug.dropout,
     "reshape": lambda x: x.reshape(-1),
 }

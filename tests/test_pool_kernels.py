@@ -10,6 +10,7 @@ import pytest
 
 from ulpgrad.formats import Array, Format, bfloat16, float16, float32, float64
 from ulpgrad.kernels import native
+from ulpgrad.kernels.adaptive_pool import spec as adaptive
 from ulpgrad.kernels.pool import spec
 
 pytestmark = pytest.mark.skipif(native.missing() is not None, reason="needs the C++ extension")
@@ -103,3 +104,65 @@ def test_gradient_and_places_may_lie_apart(lay: Any) -> None:
         np.testing.assert_array_equal(native.module().max_pool2d_gradient(g, places, size=(6, 6)), want)
     with pytest.raises(IndexError, match="outside"):
         native.module().max_pool2d_gradient(y, places, size=(5, 5))
+
+
+#  images             to
+TO = (
+    ((2, 3, 7, 6), (3, 4)),
+    ((2, 70, 9, 11), (4, 11)),
+    ((3, 17, 13, 37), (5, 19)),
+    ((1, 33, 3, 2), (5, 7)),  # more windows than values
+    ((2, 2, 6, 8), (3, 2)),  # windows alike
+)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize(("shape", "output"), TO)
+def test_to_a_size(shape: Any, output: Any, form: Format, lay: Any, isa: str) -> None:
+    x = eighths(0, shape)
+    x[0, 0, 1, 1], x[-1, -1, 2, 1], x[0, 1, :2] = np.nan, np.inf, -np.inf
+    codes = lay(np.asarray(form.encode(x)))
+    want, want_places = adaptive.adaptive_max_pool2d.reference(x, output_size=output)
+    y, places = native.module().adaptive_max_pool2d(codes, output_size=output, isa=isa)
+    np.testing.assert_array_equal(form.exact(first(y)), want)
+    np.testing.assert_array_equal(places, want_places)
+    unit = {float32: 2.0**-24, float64: 2.0**-53, bfloat16: 2.0**-8, float16: 2.0**-11}[form]
+    mean = native.module().adaptive_avg_pool2d(codes, output_size=output, isa=isa)
+    np.testing.assert_allclose(
+        form.exact(first(mean)), adaptive.adaptive_avg_pool2d.reference(x, output_size=output), rtol=2 * unit
+    )
+    g = eighths(1, want.shape)
+    dx = native.module().adaptive_avg_pool2d_gradient(lay(np.asarray(form.encode(g))), size=shape[2:], isa=isa)
+    wanted = adaptive.adaptive_avg_pool2d_gradient.reference(g, size=shape[2:])
+    np.testing.assert_allclose(
+        form.exact(first(dx)), wanted, rtol=2 * unit, atol=16 * max(2.0**-53, min(unit, 2.0**-24))
+    )
+    if lay is last:
+        for found in (y, places, mean, dx):
+            assert found.strides[1] == found.itemsize
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize(("shape", "output"), TO[:4])
+def test_sums_of_windows_to_a_size_have_one_order(shape: Any, output: Any, form: Format, isa: str) -> None:
+    """Row by row, from left to right, in float32 or float64: the bits are the same in either layout and instruction set."""
+    wide = np.float64 if form is float64 else np.float32
+    codes = np.asarray(form.encode(np.random.default_rng(0).normal(size=shape)))
+    values = form.exact(codes).astype(wide)
+    want = np.empty((*shape[:2], *output), wide)
+    for i, rows in enumerate(adaptive.spans(shape[2], output[0])):
+        for j, columns in enumerate(adaptive.spans(shape[3], output[1])):
+            total = np.zeros(shape[:2], wide)
+            for at in np.ndindex(rows[1] - rows[0], columns[1] - columns[0]):
+                total += values[:, :, rows[0] + at[0], columns[0] + at[1]]
+            want[:, :, i, j] = total / wide((rows[1] - rows[0]) * (columns[1] - columns[0]))
+    for lay in (first, last):
+        found = native.module().adaptive_avg_pool2d(lay(codes), output_size=output, isa=isa)
+        np.testing.assert_array_equal(first(found), np.asarray(form.encode(want.astype(np.float64))))
+
+
+def test_adaptive_pooling_refuses_sizes_of_nothing() -> None:
+    x = np.ones((1, 1, 4, 4), np.float32)
+    for output in ((0, 2), (2, -1)):
+        with pytest.raises(ValueError, match="1 to 2"):
+            native.module().adaptive_avg_pool2d(x, output_size=output)

@@ -299,6 +299,8 @@ def test_any_end_and_any_number_of_axes() -> None:
         (nn.Sequential(nn.ReLU(), nn.Linear(4, 3), nn.Flatten()), rows),
         (nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.MaxPool2d(2)), images),
         (nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(1, 8, 1), nn.AvgPool2d(2), nn.ReLU()), images),
+        (nn.Sequential(nn.Conv2d(1, 8, 3), nn.AdaptiveAvgPool2d(1), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)), images),
+        (nn.Sequential(nn.AdaptiveAvgPool2d((None, 3)), nn.Conv2d(1, 2, 1)), images),
     ]
     for model, x in ends:
         wanted = model(x).detach().storage

@@ -41,7 +41,7 @@ def cnn(rng: np.random.Generator) -> tuple[nn.Module, np.ndarray]:
         nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.MaxPool2d(2, stride=1, padding=1), nn.ReLU(),
         nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(2, 0), dilation=(2, 1), groups=2), nn.AvgPool2d(3, stride=2, padding=1),
         nn.ReLU(), nn.Sequential(nn.Conv2d(6, 3, 1, padding=1), nn.AvgPool2d((2, 3), padding=(0, 1), count_include_pad=False)),
-        nn.Flatten(), nn.Linear(12, 4),
+        nn.AdaptiveAvgPool2d((3, 2)), nn.Flatten(), nn.Linear(18, 4),
     )  # fmt: skip
     norm = model[1]
     norm.running_mean.storage[...] = rng.normal(size=4)
@@ -92,6 +92,8 @@ def product_of_python(layer: Product, given: np.ndarray) -> np.ndarray:
 
 def pool_of_python(layer: Any, given: np.ndarray) -> np.ndarray:
     s = layer.settings
+    if layer.label == "adaptive_avg_pool2d":
+        return pool_to_a_size_of_python(layer, given)
     (n, c, height, width), (kh, kw) = given.shape, s["kernel_size"]
     rows = (height + 2 * s["padding"][0] - kh) // s["stride"][0] + 1
     columns = (width + 2 * s["padding"][1] - kw) // s["stride"][1] + 1
@@ -106,6 +108,19 @@ def pool_of_python(layer: Any, given: np.ndarray) -> np.ndarray:
                 seen.append(zero_code(layer.source))
         ties = "up" if isinstance(layer.source, Affine) else "even"
         out[at] = max(seen) if layer.label == "max_pool2d" else rounded(Fraction(sum(seen), len(seen)), ties)
+    return out
+
+
+def pool_to_a_size_of_python(layer: Any, given: np.ndarray) -> np.ndarray:
+    (n, c, height, width), (rows, columns) = given.shape, layer.settings["output_size"]
+    out = np.zeros((n, c, rows, columns), object)
+    for at in np.ndindex(*out.shape):
+        down, across = (
+            range(i * s // m, -(-(i + 1) * s // m))
+            for i, s, m in zip(at[2:], (height, width), (rows, columns), strict=True)
+        )
+        seen = [int(given[at[0], at[1], i, j]) for i, j in itertools.product(down, across)]
+        out[at] = rounded(Fraction(sum(seen), len(seen)), "up" if isinstance(layer.source, Affine) else "even")
     return out
 
 

@@ -16,7 +16,8 @@ from ulpgrad.errors import KernelError
 from ulpgrad.kernels import registry
 
 TABLES = (functions.NUMPY, functions.TORCH, functions.JAX, functions.ONNX, peers.TORCH, peers.JAX, drawn.NUMPY)
-SIZES = {"elementwise": 500, "random": 5000, "optimizer": 300, "recurrent": 3, "conv": 1, "pool": 1, "integer_pool": 1}
+SIZES = {"elementwise": 500, "random": 5000, "optimizer": 300, "recurrent": 3, "conv": 1, "pool": 1, "adaptive_pool": 1,
+         "integer_pool": 1}  # fmt: skip
 PREPARED = {"numpy": drawn.NUMPY, "torch": peers.TORCH, "jax": peers.JAX}
 
 

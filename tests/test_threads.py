@@ -58,6 +58,9 @@ BIG: dict[str, Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "conv2d_input_gradient": lambda: ((f32(8, 12, 20, 20), f32(12, 6, 3, 3)), {**CONV, "size": (20, 20)}),
     "conv2d_weight_gradient": lambda: ((f32(8, 12, 20, 20), f32(8, 6, 20, 20)), {**CONV, "size": (3, 3)}),
     "max_pool2d": lambda: ((f32(32, 16, 20, 20),), {**POOL, "dilation": (1, 1)}),
+    "adaptive_avg_pool2d": lambda: ((f32(32, 16, 20, 20),), {"output_size": (7, 6)}),
+    "adaptive_avg_pool2d_gradient": lambda: ((f32(32, 16, 7, 6),), {"size": (20, 20)}),
+    "adaptive_max_pool2d": lambda: ((f32(32, 16, 20, 20),), {"output_size": (7, 6)}),
     "integer_matmul": lambda: ((codes(130, 257), codes(257, 301)), {"accumulator": Accumulator(16, 4, chunk=20)}),
     "integer_conv2d": lambda: ((codes(2, 6, 20, 20), codes(12, 6, 3, 3)), {**CONV, "accumulator": "int64"}),
     "attention": lambda: ((f32(2, 4, 150, 32), f32(2, 4, 150, 32), f32(2, 4, 150, 32), None), {"is_causal": True, "scale": 0.2}),
@@ -71,6 +74,7 @@ BIG: dict[str, Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "integer_max_pool2d": lambda: ((ints(99, 32, 16, 20, 20).astype(np.int8),), {**POOL, "dilation": (1, 1)}),
     "integer_avg_pool2d": lambda: ((ints(99, 32, 16, 20, 20).astype(np.int8),),
                                    {**POOL, "count_include_pad": True, "padding_value": 0, "ties": "even"}),
+    "integer_adaptive_avg_pool2d": lambda: ((ints(99, 32, 16, 20, 20).astype(np.int8),), {"output_size": (5, 4), "ties": "even"}),
     "random_normal": lambda: ((), {"key": 7, "counter": 3, "size": 200_001, "dtype": ug.float32}),
 }  # fmt: skip
 

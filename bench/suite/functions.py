@@ -186,6 +186,9 @@ TORCH: Table = {
         x, kernel_size, stride, padding, dilation, return_indices=True),
     "avg_pool2d": lambda t: lambda x, kernel_size, stride, padding, count_include_pad: t.nn.functional.avg_pool2d(
         x, kernel_size, stride, padding, count_include_pad=count_include_pad),
+    "adaptive_avg_pool2d": lambda t: t.nn.functional.adaptive_avg_pool2d,
+    "adaptive_max_pool2d": lambda t: lambda x, output_size: t.nn.functional.adaptive_max_pool2d(
+        x, output_size, return_indices=True),
     "cross_entropy": lambda t: lambda x, y, ignore_index, label_smoothing: t.nn.functional.cross_entropy(
         x, y, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction="none"),
     "layer_norm": lambda t: lambda x, w, b, eps: t.nn.functional.layer_norm(x, w.shape, w, b, eps),

@@ -16,6 +16,7 @@ from ulpgrad.kernels import registry
 
 # Gradients of all operands that stand there, in the order in which our kernel gives them.
 BACKWARD: dict[str, tuple[str, tuple[int, ...]]] = {
+    "adaptive_avg_pool2d_gradient": ("adaptive_avg_pool2d", (0,)),
     "attention_gradient": ("attention", (0, 1, 2)),
     "avg_pool2d_gradient": ("avg_pool2d", (0,)),
     "batch_norm_gradient": ("batch_norm", (0, 1, 2)),

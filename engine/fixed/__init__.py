@@ -59,6 +59,8 @@ def _ruled(name: str) -> Callable[..., Tensor]:
 
 
 abs = _ruled("abs")
+adaptive_avg_pool2d = _ruled("adaptive_avg_pool2d")
+adaptive_max_pool2d = _ruled("adaptive_max_pool2d")
 add = _ruled("add")
 argmax = _ruled("argmax")
 argmin = _ruled("argmin")
@@ -107,6 +109,8 @@ __all__ = [
     "arithmetic",
     "current",
     "abs",
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
     "add",
     "argmax",
     "argmin",

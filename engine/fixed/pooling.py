@@ -13,6 +13,7 @@ from ulpgrad.fixed.routing import implements, operands
 from ulpgrad.fixed.rules import Rule, added_bits
 from ulpgrad.fixed.run import Outcome
 from ulpgrad.formats import Array
+from ulpgrad.kernels.adaptive_pool.spec import spans
 from ulpgrad.kernels.conv.geometry import Pair, output_size
 from ulpgrad.tensor import Tensor
 
@@ -59,3 +60,36 @@ def avg_pool2d(
         ones = np.ones((1, 1, *x.shape[2:]), np.int64)
         counts = np.sum(list(taps(ones, 0, kernel_size, stride, padding, ONE)), axis=0)
     return shared(name, rule, form, sums, counts, sum_bounds(form, terms))
+
+
+def _edges(size: int, count: int) -> tuple[Array, Array]:
+    first, end = np.array(spans(size, count)).T
+    return first, end
+
+
+@implements("adaptive_max_pool2d")
+def adaptive_max_pool2d(name: str, rule: Rule, x: Tensor, *, output_size: Pair) -> Outcome:
+    """The largest of each window's rows, then of its columns."""
+    (form,) = operands(name, x)
+    out = x.storage
+    for axis, count in zip((2, 3), output_size, strict=True):
+        first, end = _edges(out.shape[axis], count)
+        ends = np.take(out, [out.shape[axis] - 1], axis)  # so that a window may end behind the last value
+        both = np.stack((first, end), 1).reshape(-1)
+        out = np.take(np.maximum.reduceat(np.concatenate((out, ends), axis), both, axis), range(0, 2 * count, 2), axis)
+    return chosen(name, rule, Tensor(out, form))
+
+
+@implements("adaptive_avg_pool2d")
+def adaptive_avg_pool2d(name: str, rule: Rule, x: Tensor, *, output_size: Pair) -> Outcome:
+    """The exact sum over the count, rounded once: windows are differences of running sums."""
+    (form,) = operands(name, x)
+    wide = np.int64 if form.bits + added_bits(prod(x.shape[2:])) <= 63 else object
+    sums, counts = x.storage.astype(wide), np.ones((1, 1), np.int64)
+    for axis, count in zip((2, 3), output_size, strict=True):
+        first, end = _edges(sums.shape[axis], count)
+        before = np.zeros((*sums.shape[:axis], 1, *sums.shape[axis + 1 :]), wide)
+        running = np.concatenate((before, np.cumsum(sums, axis, wide)), axis)
+        sums = np.take(running, end, axis) - np.take(running, first, axis)
+        counts = counts * (end - first).reshape(-1, *[1] * (3 - axis))
+    return shared(name, rule, form, sums, counts, sum_bounds(form, int(counts.max())))

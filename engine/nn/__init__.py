@@ -3,7 +3,17 @@
 from ulpgrad.nn import init
 from ulpgrad.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from ulpgrad.nn.container import ModuleList, Sequential
-from ulpgrad.nn.convolution import AvgPool2d, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, MaxPool2d
+from ulpgrad.nn.convolution import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    MaxPool2d,
+)
 from ulpgrad.nn.linear import Embedding, Flatten, Linear, PackedLinear
 from ulpgrad.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, NLLLoss
 from ulpgrad.nn.module import Module, load, save
@@ -16,6 +26,8 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool2d",
     "AvgPool2d",
     "BCEWithLogitsLoss",
     "BatchNorm1d",

@@ -12,6 +12,8 @@ from ulpgrad.nn.linear import fan_in_uniform
 from ulpgrad.nn.module import Module
 from ulpgrad.nn.parameter import Parameter
 from ulpgrad.ops import (
+    adaptive_avg_pool2d,
+    adaptive_max_pool2d,
     avg_pool2d,
     conv1d,
     conv2d,
@@ -25,6 +27,7 @@ from ulpgrad.ops.common import whole
 from ulpgrad.tensor import Tensor
 
 Size = int | tuple[int, int]
+OutputSize = int | tuple[int | None, int | None] | None
 Sizes = Any  # one number for all axes, or one for each
 
 
@@ -178,3 +181,31 @@ class AvgPool2d(Module):
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AdaptiveAvgPool2d(Module):
+    """The mean of each of `output_size` windows (a number, or two of which None keeps the image's own size). See
+    `ulpgrad.adaptive_avg_pool2d`."""
+
+    def __init__(self, output_size: OutputSize) -> None:
+        self.output_size = output_size
+
+    def forward(self, x: Any) -> Tensor:
+        return adaptive_avg_pool2d(x, self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class AdaptiveMaxPool2d(Module):
+    """The largest value of each of `output_size` windows, and with `return_indices` its place. See
+    `ulpgrad.adaptive_max_pool2d`."""
+
+    def __init__(self, output_size: OutputSize, return_indices: bool = False) -> None:
+        self.output_size, self.return_indices = output_size, return_indices
+
+    def forward(self, x: Any) -> Any:
+        return adaptive_max_pool2d(x, self.output_size, self.return_indices)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"

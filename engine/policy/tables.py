@@ -14,7 +14,9 @@ LOSSES = frozenset({"cross_entropy", "nll_loss", "mse_loss", "bce_with_logits"})
 # what is no arithmetic.
 KEPT = LOSSES | {"sum", "prod", "mean", "var", "cumulative_sum", "cumulative_prod", "log_softmax", "cast"}
 # Results that are values of the operands: on the grid if those are.
-SELECTS = frozenset({"relu", "maximum", "minimum", "where", "max", "min", "max_pool2d", "positive"})
+SELECTS = frozenset({
+    "relu", "maximum", "minimum", "where", "max", "min", "max_pool2d", "adaptive_max_pool2d", "positive",
+})  # fmt: skip
 # The axis along which blocks lie, which is the one a product sums over. Per product: its operands, then for the gradient
 # of each operand the incoming gradient and the other operand.
 BLOCK_AXES = {

@@ -75,7 +75,8 @@ def quantize(
 ) -> QuantizedModel:
     """A network that computes in integers alone, from the first quantisation to the last dequantisation.
 
-    - `model`: Sequentials of Linear, Conv2d, BatchNorm (behind one of these two, folded into it), ReLU, MaxPool2d, AvgPool2d,
+    - `model`: Sequentials of Linear, Conv2d, BatchNorm (behind one of these two, folded into it), ReLU, MaxPool2d,
+      AvgPool2d, AdaptiveAvgPool2d,
       Flatten and Dropout (left out). It stays as it is.
     - `data`: inputs to calibrate activations on, a few hundred: a tensor or array [n, ...], or batches of them or of tuples
       that begin with them (a DataLoader). All are looked at together.

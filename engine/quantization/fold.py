@@ -13,6 +13,7 @@ import numpy as np
 from ulpgrad.errors import ArgumentError
 from ulpgrad.formats import Array, float32
 from ulpgrad.nn import (
+    AdaptiveAvgPool2d,
     AvgPool2d,
     BatchNorm1d,
     BatchNorm2d,
@@ -25,19 +26,21 @@ from ulpgrad.nn import (
     ReLU,
     Sequential,
 )
-from ulpgrad.ops import avg_pool2d, conv2d, flatten, linear, max_pool2d, relu
+from ulpgrad.ops import adaptive_avg_pool2d, avg_pool2d, conv2d, flatten, linear, max_pool2d, relu
 from ulpgrad.ops.common import pair
 from ulpgrad.tensor import Tensor
 
 EXPECTED = (
-    "Linear, Conv2d, ReLU, MaxPool2d, AvgPool2d, Flatten, BatchNorm1d, BatchNorm2d, Dropout, or a Sequential of these"
+    "Linear, Conv2d, ReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Flatten, BatchNorm1d, BatchNorm2d, Dropout, or a "
+    "Sequential of these"
 )
 
 
 @dataclass
 class Step:
-    """One step of inference. `kind` is "linear", "conv2d", "relu", "max_pool2d", "avg_pool2d" or "flatten"; the first two have
-    a weight and a bias (float64, batch norm folded in) and may end with a ReLU. `settings` are those of the function."""
+    """One step of inference. `kind` is "linear", "conv2d", "relu", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d" or
+    "flatten"; the first two have a weight and a bias (float64, batch norm folded in) and may end with a ReLU. `settings` are
+    those of the function."""
 
     name: str
     kind: str
@@ -63,6 +66,8 @@ class Step:
                 return flatten(x, **self.settings)
             case "max_pool2d":
                 return max_pool2d(x, **self.settings)
+            case "adaptive_avg_pool2d":
+                return adaptive_avg_pool2d(x, **self.settings)
             case _:
                 return avg_pool2d(x, **self.settings)
         return relu(y) if self.relu else y
@@ -133,6 +138,9 @@ def _step(name: str, layer: Module) -> Step:
                 name, "max_pool2d", settings={**settings, "dilation": pair(name, "dilation", layer.dilation, 1)}
             )
         return Step(name, "avg_pool2d", settings={**settings, "count_include_pad": layer.count_include_pad})
+    if kind is AdaptiveAvgPool2d:
+        assert isinstance(layer, AdaptiveAvgPool2d)
+        return Step(name, "adaptive_avg_pool2d", settings={"output_size": layer.output_size})
     if kind is Flatten:
         assert isinstance(layer, Flatten)
         return Step(name, "flatten", settings={"start": layer.start_dim, "end": layer.end_dim})
@@ -187,7 +195,7 @@ def _join_relu(steps: list[Step], name: str) -> None:
             return
         if step.kind == "relu":
             return
-        if step.kind == "avg_pool2d":
+        if step.kind in ("avg_pool2d", "adaptive_avg_pool2d"):
             break
     steps.append(Step(name, "relu"))
 

@@ -20,6 +20,7 @@ from ulpgrad.kernels.integer_pool import spec as pool
 from ulpgrad.kernels.requantize.spec import integer_linear, requantize
 from ulpgrad.nn import Module
 from ulpgrad.ops import flatten
+from ulpgrad.ops.pooling import to_output_size
 from ulpgrad.quantization.calls import padded, run
 from ulpgrad.quantization.scale import fixed_multiplier
 from ulpgrad.tensor import Tensor
@@ -250,7 +251,19 @@ class IntegerAvgPool2d(Passing):
         return out
 
 
+class IntegerAdaptiveAvgPool2d(Passing):
+    """The mean code of each of `output_size` windows, rounded to the nearest."""
+
+    label = "adaptive_avg_pool2d"
+
+    def forward(self, codes: Array) -> Array:
+        ties = "up" if isinstance(self.source, Affine) else "even"
+        size = to_output_size(self.label, codes.shape, self.settings["output_size"])
+        out: Array = run(pool.integer_adaptive_avg_pool2d, codes, output_size=size, ties=ties)
+        return out
+
+
 PASSING: dict[str, type[Passing]] = {
-    c.label: c for c in (IntegerReLU, IntegerFlatten, IntegerMaxPool2d, IntegerAvgPool2d)
+    c.label: c for c in (IntegerReLU, IntegerFlatten, IntegerMaxPool2d, IntegerAvgPool2d, IntegerAdaptiveAvgPool2d)
 }
 PRODUCTS: dict[str, type[Product]] = {c.label: c for c in (IntegerLinear, IntegerConv2d)}

@@ -11,6 +11,7 @@ from math import prod
 import numpy as np
 
 from ulpgrad.formats import Array
+from ulpgrad.kernels.adaptive_pool.spec import spans
 from ulpgrad.kernels.conv.geometry import Pair, output_size
 from ulpgrad.kernels.integer_pool import spec
 from ulpgrad.kernels.registry import kernel
@@ -48,7 +49,22 @@ def integer_avg_pool2d(
     counts: Array = np.asarray(prod(kernel_size), np.int32)
     if not count_include_pad and padding != (0, 0):
         counts = sum(_taps(np.ones((1, 1, *x.shape[2:]), np.int32), *geometry, 0), start=np.zeros((), np.int32))
-    mean, rest = np.divmod(2 * sums + counts, 2 * counts)
-    if ties == "even":
-        mean -= (rest == 0) & (mean & 1 == 1)
-    return mean.astype(x.dtype)
+    return spec.rounded_mean(sums, counts, ties).astype(x.dtype)
+
+
+@kernel(
+    spec.integer_adaptive_avg_pool2d,
+    "cpu/numpy-running",
+    rank=10,
+    formats=spec.CODES,
+    idea="Running sums along both axes, of which a window is a difference: every code is added twice, however windows overlap.",
+)
+def integer_adaptive_avg_pool2d(x: Array, *, output_size: Pair, ties: str) -> Array:
+    sums, counts = x, np.ones((), np.int64)
+    for axis, count in zip((2, 3), output_size, strict=True):
+        first, end = np.asarray(spans(x.shape[axis], count)).T
+        before = np.zeros((*sums.shape[:axis], 1, *sums.shape[axis + 1 :]), np.int64)
+        running = np.concatenate((before, np.cumsum(sums, axis, np.int64)), axis)
+        sums = np.take(running, end, axis) - np.take(running, first, axis)
+        counts = counts[..., None] * (end - first)
+    return spec.rounded_mean(sums, counts, ties).astype(x.dtype)

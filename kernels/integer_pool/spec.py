@@ -10,6 +10,7 @@ import numpy as np
 
 from ulpgrad.errors import ArgumentError
 from ulpgrad.formats import Array, int8, int16, uint8
+from ulpgrad.kernels.adaptive_pool.spec import CASES as TO_A_SIZE, adaptive_avg_pool2d, spans
 from ulpgrad.kernels.conv.geometry import Pair, output_size
 from ulpgrad.kernels.conv.spec import windows
 from ulpgrad.kernels.pool import spec as pool
@@ -40,8 +41,22 @@ def _avg(
     padded = padding_value if count_include_pad else 0
     sums = np.where(real, windows(x.astype(np.int64), *geometry), padded).sum((-2, -1))
     counts = np.full((), prod(kernel_size)) if count_include_pad else real.sum((-2, -1))
+    return rounded_mean(sums, counts, ties)
+
+
+def rounded_mean(sums: Array, counts: Array, ties: str) -> Array:
+    """sums / counts to the nearest integer."""
     mean, rest = np.divmod(2 * sums + counts, 2 * counts)
     return np.asarray(mean - ((rest == 0) & (mean % 2 == 1)) if ties == "even" else mean)
+
+
+def _adaptive_avg(x: Array, *, output_size: Pair, ties: str) -> Array:
+    y = np.empty((*x.shape[:2], *output_size), np.int64)
+    for i, rows in enumerate(spans(x.shape[2], output_size[0])):
+        for j, columns in enumerate(spans(x.shape[3], output_size[1])):
+            seen = x[:, :, slice(*rows), slice(*columns)].astype(np.int64)
+            y[:, :, i, j] = rounded_mean(seen.sum((-2, -1)), np.asarray(prod(seen.shape[2:])), ties)
+    return y
 
 
 def _check_max(x: Array, *, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> None:
@@ -65,6 +80,13 @@ def _check_avg(
         raise ArgumentError(f"integer_avg_pool2d: padding_value {padding_value} is no code of {x.dtype}")
 
 
+def _check_adaptive_avg(x: Array, *, output_size: Pair, ties: str) -> None:
+    assert adaptive_avg_pool2d.check is not None
+    adaptive_avg_pool2d.check(x, output_size=output_size)
+    if ties not in TIES:
+        raise ArgumentError(f"integer_adaptive_avg_pool2d: ties={ties!r}: expected one of {', '.join(TIES)}")
+
+
 def _codes(shape: tuple[int, ...], seed: int) -> Array:
     """Values that every format holds, which are many enough to tie and few enough to differ."""
     return np.random.default_rng(seed).integers(0, 128, shape)
@@ -85,6 +107,15 @@ def _avg_samples() -> Iterator[Sample]:
                           "count_include_pad": count_include_pad, "ties": ties}  # fmt: skip
                 yield Sample((_codes(shape, 0),), params, f"{name}, ties {ties}")
                 yield Sample((_codes(shape, 1) % 3 - 128,), params, f"{name}, ties {ties}, few codes")
+
+
+def _adaptive_samples() -> Iterator[Sample]:
+    for shape, size, name in TO_A_SIZE:
+        for ties in TIES:
+            yield Sample((_codes(shape, 0),), {"output_size": size, "ties": ties}, f"{name}, ties {ties}")
+            yield Sample(
+                (_codes(shape, 1) % 3 - 128,), {"output_size": size, "ties": ties}, f"{name}, ties {ties}, few codes"
+            )
 
 
 integer_max_pool2d = Op(
@@ -111,4 +142,16 @@ integer_avg_pool2d = Op(
     samples=_avg_samples,
 )
 
-__all__ = ["CODES", "ONE", "integer_avg_pool2d", "integer_max_pool2d"]
+integer_adaptive_avg_pool2d = Op(
+    "integer_adaptive_avg_pool2d",
+    "(x: [n, c, h, w], *, output_size, ties) -> [n, c, oh, ow]",
+    _adaptive_avg,
+    doc="The mean of each of oh x ow windows, as adaptive_avg_pool2d has them, rounded to the nearest code (`ties`: up or even).",
+    check=_check_adaptive_avg,
+    formats=CODES,
+    flops=lambda x, **_: float(x.size),
+    samples=_adaptive_samples,
+    key=lambda x, *, output_size, ties: (x.shape[2:], output_size),
+)
+
+__all__ = ["CODES", "ONE", "integer_adaptive_avg_pool2d", "integer_avg_pool2d", "integer_max_pool2d", "rounded_mean"]

@@ -142,7 +142,7 @@ def _sum(x: Array, *, axis: spec.Axes, keepdims: bool) -> Array:
 
 
 @kernel(spec.mean, "cpu/numba-chunks", rank=20, formats=FORMATS, contiguous=True, where=spec.beside)
-def _mean(x: Array, *, axis: spec.Axes, keepdims: bool) -> Array:
+def mean(x: Array, *, axis: spec.Axes, keepdims: bool) -> Array:
     with np.errstate(all="ignore"):
         means = _sums(x, axis) / x.dtype.type(spec.count(x, axis))
     return means.reshape(result_shape(x.shape, axis, keepdims))

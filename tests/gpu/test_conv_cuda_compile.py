@@ -17,15 +17,19 @@ compiled = pytest.mark.skipif(cuda_compile.nvrtc_missing() is not None, reason=s
 built = pytest.mark.skipif(cuda_host.missing() is not None, reason=str(cuda_host.missing()))
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a")
-for family in ("conv", "integer", "pool"):
+for family in ("conv", "integer", "pool", "adaptive_pool"):
     registry.scan(family, "cuda")
 KERNELS = [k for k in cuda_compile.declared() if k.source.startswith(("conv_", "pool_"))]
 # Registers of a thread and bytes of static shared memory, at most, on every architecture; no kernel spills. By the name
 # of a kernel, or of its first instances. With 128 registers a processor holds two blocks of 256 threads; a table of the
 # block's geometry is what takes a kilobyte beside dynamic shared memory.
 LIMITS = {
+    "adaptive_avg_pool": (64, 64),
+    "adaptive_avg_pool_gradient": (96, 64),
+    "adaptive_max_pool": (64, 64),
     "avg_pool": (64, 64),
     "avg_pool_gradient": (80, 64),
+    "avg_pool_runs": (48, 3072),
     "conv_finish": (64, 64),
     "conv_forward_direct": (56, 64),
     "conv_input_gradient_direct": (80, 64),

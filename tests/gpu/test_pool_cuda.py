@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from ulpgrad import dispatch
-from ulpgrad.formats import Format, bfloat16, float32, int64
-from ulpgrad.kernels import gpu
+from ulpgrad.formats import Format, bfloat16, float16, float32, float64, int64
+from ulpgrad.kernels import gpu, native, registry
+from ulpgrad.kernels.adaptive_pool import spec as adaptive
 from ulpgrad.kernels.pool import spec
 from ulpgrad.kernels.spec import Op
 
@@ -68,3 +69,28 @@ def test_indices_outside_the_image_are_passed_over() -> None:
     g, indices = np.ones((1, 1, 1, 4), "f"), np.array([[[[0, 6, -1, 5]]]])
     found = run(spec.max_pool2d_gradient, (float32, int64), (g, indices), size=(2, 3))
     np.testing.assert_array_equal(gpu.to_host(found), [[[[1, 0, 0], [0, 0, 1]]]])
+
+
+FORMS = (float32, float64, float16, bfloat16)
+TO = [((2, 3, 7, 9), (3, 4)), ((1, 5, 11, 6), (4, 6)), ((1, 2, 3, 2), (5, 7)), ((2, 3, 13, 9), (1, 1)),
+      ((5, 1, 90, 110), (1, 1)), ((2, 3, 6, 50), (2, 1)), ((2, 3, 6, 8), (3, 4))]  # fmt: skip
+
+
+@pytest.mark.skipif(native.missing() is not None, reason="needs the C++ extension")
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize(("shape", "output"), TO)
+def test_pooling_to_a_size_has_the_bits_of_the_cpu(shape: Any, output: Any, form: Format, last: bool) -> None:
+    """Windows that differ, whole rows in the tree of reductions, and the gradient."""
+    random, lay = np.random.default_rng(0), channels_last if last else np.ascontiguousarray
+    calls: tuple[tuple[Op, Any, dict[str, Any]], ...] = (
+        (adaptive.adaptive_avg_pool2d, random.normal(size=shape), {"output_size": output}),
+        (adaptive.adaptive_max_pool2d, random.normal(size=shape), {"output_size": output}),
+        (adaptive.adaptive_avg_pool2d_gradient, random.normal(size=(*shape[:2], *output)), {"size": shape[2:]}),
+    )
+    for op, values, params in calls:
+        codes = lay(np.asarray(form.encode(values)))
+        rung = next(r for r in registry.ladder(op) if r.name == "cpu/native-windows")
+        found, want = run(op, (form,), (codes,), **params), rung.run(codes, **params)
+        for mine, its in zip(*(r if isinstance(r, tuple) else (r,) for r in (found, want)), strict=True):
+            np.testing.assert_array_equal(np.ascontiguousarray(gpu.to_host(mine)), np.ascontiguousarray(its))

@@ -144,6 +144,8 @@ CASES = [
          floats(3, 2, 3, 3), exact=False),
     case("max_pool2d", lambda x: ug.max_pool2d(x, 2), IMAGE),
     case("avg_pool2d", lambda x: ug.avg_pool2d(x, 3, 2, 1), IMAGE, exact=False),
+    case("adaptive_avg_pool2d", lambda x: ug.adaptive_avg_pool2d(x, (3, 2)), IMAGE),
+    case("adaptive_max_pool2d", lambda x: ug.adaptive_max_pool2d(x, (3, 2)), IMAGE),
     case("lstm", lambda x, wi, wh: ug.ops.lstm(x, wi, wh)[0], floats(3, 2, 4), floats(8, 4), floats(8, 2), exact=False),
     case("cross_entropy", lambda x, t: ug.cross_entropy(x, t), floats(4, 3), WHOLE, exact=False),
     case("cross_entropy ignoring", lambda x, t: ug.cross_entropy(x, t, ignore_index=2), floats(4, 3), WHOLE, exact=False),

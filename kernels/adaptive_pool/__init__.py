@@ -1,0 +1,1 @@
+"""Maximum and average pooling to a given size, whose windows follow from it."""
