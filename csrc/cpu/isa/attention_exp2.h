@@ -82,7 +82,8 @@ ULPGRAD_TILE Vec<T> exp2(Vec<T> s, Vec<T> factor, Vec<T> shift, Vec<T> rest = Ve
   constexpr T low = sizeof(T) == 4 ? -126 : -1022, high = 127;
   const Vec<T> x = s * factor - shift;
   const Vec<T> n = nearest(ULPGRAD_ISA_LEVEL == 2 ? x : (x > broadcast(high) ? broadcast(high) : x));
-  const Vec<T> r = exact ? (s * factor - (shift + n)) - rest : x - n;
+  Vec<T> r = exact ? (s * factor - (shift + n)) - rest : x - n;
+  if (ULPGRAD_ISA_LEVEL != 2) r = r > broadcast(T(0.75)) ? broadcast(T(0.75)) : r;  // else the exponent may run over
   return scaled(exp2_rest<T, exact>(r), n, x, low);
 }
 

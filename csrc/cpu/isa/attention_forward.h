@@ -69,13 +69,15 @@ struct Largest {
   }
 };
 
-// A row of y from the sums. Nothing seen: zeros.
+// A row of y from the sums. Nothing seen: zeros. What a quotient by way of the reciprocal leaves is divided once more:
+// where few keys are seen, a second rounding is a good part of the error of the whole.
 template <class Stored, typename Real>
 static void finish_row(Real* sums, int64_t size, Real total, Stored* y) {
   constexpr int64_t lanes = kLanes<Real>;
-  const Vec<Real> share = broadcast(1 / (total == 0 ? Real(1) : total));
+  const Vec<Real> whole = broadcast(total == 0 ? Real(1) : total), share = broadcast(Real(1)) / whole;
   for (int64_t e = 0; e < size; e += lanes) {
-    const Vec<Real> values = load(sums + e) * share;
+    const Vec<Real> sum = load(sums + e), quotient = sum * share, left = sum - quotient * whole;
+    const Vec<Real> values = left == left ? quotient + left * share : quotient;  // not a number: beside infinity
     if constexpr (std::is_same_v<Stored, Real>) {
       store_some(y + e, values, least(lanes, size - e));
     } else {
@@ -105,6 +107,7 @@ struct Forward {
   static constexpr int64_t lanes = kLanes<Real>;
   static constexpr Real kInfinity = __builtin_inff();
   static constexpr Real kHigher = Unit::exact ? 8 : 0;     // how far scores may exceed the shift, in units of log2
+  static constexpr Real kFar = 0x1p20;                     // scores whose own rounding is felt in their exponents
   static constexpr Real kLeast = 0x1p-24, kMost = 0x1p24;  // sums of weights made without a look
 
   const AttentionHead& head;
@@ -144,27 +147,39 @@ struct Forward {
     bool good = true;
     for (int64_t i = 0; i < columns; ++i) good &= shift[i] - shift[i] == 0, block_total[i] = 0;
     if (!good) return false;
-    multiply(product, Weigh<Unit>{factor, shift, block_total, weights, columns});
+    multiply<Unit, Unit::exact>(product, Weigh<Unit>{factor, shift, block_total, weights, columns});
     for (int64_t i = 0; i < columns; ++i) good &= block_total[i] <= kMost && total[i] + block_total[i] >= kLeast;
     if (!good) return false;
     for (int64_t i = 0; i < columns; ++i) total[i] += block_total[i];
     return true;
   }
 
-  // Weights in two steps: scores, then their exponentials after the shift has been moved to where they are.
+  // Weights in two steps: scores, then their exponentials after the shift has been moved to where they are. The factor
+  // is applied inside the exponents, without a rounding of its own, unless a mask is added to scores, or they are so
+  // large that what the shift lost of the largest might overflow.
   ULPGRAD_TARGET void weigh_with_care(const Multiply<Unit>& product, int64_t key, bool is_masked) const {
     const int64_t keys = product.m;
     for (int64_t i = 0; i < columns; ++i) moved[i] = -kInfinity;
+    bool later = Unit::exact && !head.mask.data && factor > 0;
+    const Real now = later ? Real(1) : factor;
     if (is_masked) {
-      multiply(product, Scale<Real>{factor, scores, columns});
+      multiply<Unit, Unit::exact>(product, Scale<Real>{now, scores, columns});
       apply_mask<Real>(head, first, key, {scores, queries, keys, 1, columns});
       for (int64_t j = 0; j < keys; ++j) {
         const Real* const row = scores + j * columns;
         for (int64_t i = 0; i < columns; ++i) moved[i] = row[i] > moved[i] ? row[i] : moved[i];
       }
     } else {
-      multiply(product, Largest<Real>{factor, scores, moved, columns});
+      multiply<Unit, Unit::exact>(product, Largest<Real>{now, scores, moved, columns});
     }
+    if (later) {
+      for (int64_t i = 0; i < columns; ++i) {
+        moved[i] *= factor;
+        later &= !(moved[i] > kFar || (moved[i] < -kFar && moved[i] != -kInfinity));
+      }
+      for (int64_t i = 0; !later && i < keys * columns; ++i) scores[i] *= factor;
+    }
+    const Real rest = later ? factor : Real(1);
     bool grew = false;
     for (int64_t i = 0; i < columns; ++i) grew |= moved[i] > shift[i] + kHigher;
     if (grew) {
@@ -184,28 +199,28 @@ struct Forward {
       }
     }
     for (int64_t i = 0; i < columns; ++i) moved[i] = shift[i] == -kInfinity ? Real(0) : shift[i];
-    for (int64_t i = 0; i < columns; i += lanes) weigh_scores<kTileRows>(0, keys, i);
+    for (int64_t i = 0; i < columns; i += lanes) weigh_scores<kTileRows>(0, keys, i, rest);
   }
 
-  // Weights of a column of vectors of scores, `rows` at a time, and their sums.
+  // Weights of a column of vectors of scores times a factor, `rows` at a time, and their sums.
   template <int rows>
-  ULPGRAD_TARGET void weigh_scores(int64_t j, int64_t keys, int64_t i) const {
-    const Vec<Real> low = load(moved + i), one = broadcast(Real(1));
+  ULPGRAD_TARGET void weigh_scores(int64_t j, int64_t keys, int64_t i, Real by) const {
+    const Vec<Real> low = load(moved + i), factors = broadcast(by);
     Vec<Real> sum = load(total + i);
     for (; j + rows <= keys; j += rows) {
       Vec<Real> tile[rows][1];
 #pragma GCC unroll 8
       for (int r = 0; r < rows; ++r) {
-        tile[r][0] = exp2<Real, Unit::exact>(load(scores + (j + r) * columns + i), one, low);
+        tile[r][0] = exp2<Real, Unit::exact>(load(scores + (j + r) * columns + i), factors, low);
         sum += tile[r][0];
       }
       Unit::put(tile, weights + j / Unit::count * columns + i, columns);
     }
     store(total + i, sum);
     if constexpr (rows > Unit::count) {
-      if (j < keys) weigh_scores<rows - Unit::count>(j, keys, i);
+      if (j < keys) weigh_scores<rows - Unit::count>(j, keys, i, by);
     } else if constexpr (rows > 1) {
-      if (j < keys) weigh_scores<1>(j, keys, i);
+      if (j < keys) weigh_scores<1>(j, keys, i, by);
     }
   }
 

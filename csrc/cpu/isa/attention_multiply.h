@@ -51,22 +51,15 @@ struct Multiply {
   int64_t b_row;
 };
 
-// By value, here and in multiply_rows: what a reference leads to would be read again after every store.
-template <class Unit, int rows, int vectors, class Finish>
-ULPGRAD_TILE void multiply_tile(const Multiply<Unit> x, int64_t i0, int64_t j0, const Finish finish) {
-  using Real = typename Unit::Real;
+// sums += items p of the rows times rows p of B, for begin <= p < end; p counts bytes of a row of A.
+template <class Unit, int rows, int vectors>
+ULPGRAD_TILE void add_products(const Multiply<Unit>& x, const char* const (&a)[rows], const typename Unit::Item*& b,
+                               int64_t begin, int64_t end, Vec<typename Unit::Real> (&sums)[rows][vectors]) {
   using Item = typename Unit::Item;
-  constexpr int64_t lanes = kLanes<Real>;
-  Vec<Real> sums[rows][vectors] = {};
-  const char* a[rows];
-#pragma GCC unroll 8
-  for (int i = 0; i < rows; ++i) a[i] = static_cast<const char*>(x.a) + (i0 + i) * x.a_row;
-  const Item* b = x.b + j0;
-  const int64_t end = x.k * x.a_column;
-  for (int64_t p = 0; p < end; p += x.a_column, b += x.b_row) {
+  for (int64_t p = begin; p < end; p += x.a_column, b += x.b_row) {
     Vec<Item> row[vectors];
 #pragma GCC unroll 4
-    for (int j = 0; j < vectors; ++j) row[j] = load(b + j * lanes);
+    for (int j = 0; j < vectors; ++j) row[j] = load(b + j * kLanes<Item>);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
       Item value;
@@ -75,23 +68,55 @@ ULPGRAD_TILE void multiply_tile(const Multiply<Unit> x, int64_t i0, int64_t j0, 
       for (int j = 0; j < vectors; ++j) sums[i][j] = Unit::multiply_add(value, row[j], sums[i][j]);
     }
   }
+}
+
+// By value, here and in multiply_rows: what a reference leads to would be read again after every store. `halved`: the
+// sum of each half of k by itself, then both; the error of a chain grows with its length.
+template <class Unit, int rows, int vectors, bool halved, class Finish>
+ULPGRAD_TILE void multiply_tile(const Multiply<Unit> x, int64_t i0, int64_t j0, const Finish finish) {
+  using Real = typename Unit::Real;
+  constexpr int64_t lanes = kLanes<Real>;
+  const char* a[rows];
+#pragma GCC unroll 8
+  for (int i = 0; i < rows; ++i) a[i] = static_cast<const char*>(x.a) + (i0 + i) * x.a_row;
+  const typename Unit::Item* b = x.b + j0;
+  const int64_t middle = halved ? x.k / 2 * x.a_column : 0;
+  alignas(kVectorBytes) Real first[halved ? rows * vectors * lanes : 1];
+  if constexpr (halved) {
+    Vec<Real> sums[rows][vectors] = {};
+    add_products<Unit>(x, a, b, 0, middle, sums);
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < vectors; ++j) store(first + (i * vectors + j) * lanes, sums[i][j]);
+    }
+  }
+  Vec<Real> sums[rows][vectors] = {};
+  add_products<Unit>(x, a, b, middle, x.k * x.a_column, sums);
+  if constexpr (halved) {
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < vectors; ++j) sums[i][j] += load(first + (i * vectors + j) * lanes);
+    }
+  }
   finish(i0, j0, sums);
 }
 
-template <class Unit, int vectors, int rows, class Finish>
+template <class Unit, int vectors, int rows, bool halved = false, class Finish>
 static ULPGRAD_TARGET void multiply_rows(const Multiply<Unit> x, int64_t i, int64_t j, const Finish finish) {
-  for (; i + rows <= x.m; i += rows) multiply_tile<Unit, rows, vectors>(x, i, j, finish);
+  for (; i + rows <= x.m; i += rows) multiply_tile<Unit, rows, vectors, halved>(x, i, j, finish);
   if constexpr (rows > 1) {
-    if (i < x.m) multiply_rows<Unit, vectors, rows - 1>(x, i, j, finish);
+    if (i < x.m) multiply_rows<Unit, vectors, rows - 1, halved>(x, i, j, finish);
   }
 }
 
-template <class Unit, class Finish>
+template <class Unit, bool halved = false, class Finish>
 static ULPGRAD_TARGET void multiply(const Multiply<Unit>& x, const Finish& finish) {
   constexpr int64_t lanes = kLanes<typename Unit::Real>, wide = kTileVectors * lanes;
   int64_t j = 0;
-  for (; j + wide <= x.n; j += wide) multiply_rows<Unit, kTileVectors, kTileRows>(x, 0, j, finish);
-  for (; j < x.n; j += lanes) multiply_rows<Unit, 1, kTileRows>(x, 0, j, finish);
+  for (; j + wide <= x.n; j += wide) multiply_rows<Unit, kTileVectors, kTileRows, halved>(x, 0, j, finish);
+  for (; j < x.n; j += lanes) multiply_rows<Unit, 1, kTileRows, halved>(x, 0, j, finish);
 }
 
 // c += the sums
