@@ -175,7 +175,7 @@ def _defaults(op: Op, like: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
 def _as_kernels_take_it(op: Op, name: str, value: Any, like: Sequence[Any], ndim: int) -> Any:
     if isinstance(like[0], Format):
         return as_format(value)
-    several = isinstance(like[0], tuple)
+    several = type(like[0]) is tuple  # and not one with names
     if name == "axis":
         return normalize_axes(op.name, value, ndim) if several else value if value is None else normalize_axis(
             op.name, value, ndim)  # fmt: skip

@@ -2,8 +2,12 @@
 // few, ranges of keys whose contributions to dq are added up in order.
 #include "attention.h"
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
 #include <memory>
+#include <optional>
+#include <tuple>
 
 #include "bind.h"
 #include "scratch.h"
@@ -85,16 +89,20 @@ struct Operand {
   AttentionRows rows(int64_t head) const { return {data + start[head], row}; }
 };
 
-// All operands, checked.
+// As Python gives it: key, the counter's halves, the limit and the share of AttentionDropout.
+using Dropout = std::tuple<uint64_t, uint64_t, uint64_t, uint64_t, double>;
+
+// All operands, checked. Heads point into it.
 struct Problem {
   Form form;
   int64_t heads = 1, share = 1, queries, keys, size, value_size;
   std::vector<AttentionHead> all;
   std::vector<Operand> kept;
   py::array mask_kept;
+  AttentionDropout dropout;
 
   Problem(const py::array& q, const py::array& k, const py::array& v, const py::object& mask, bool is_causal,
-          double scale)
+          double scale, const std::optional<Dropout>& drop)
       : form(form_of(q)) {
     const int64_t axes = q.ndim();
     if (axes < 2) throw py::value_error("attention: expected q of [..., length, size], got shape " + shape_text(q));
@@ -123,6 +131,14 @@ struct Problem {
       if (!mask.is_none()) own.data = static_cast<const char*>(mask_kept.data()) + mask_start[head];
       all.push_back({queries, keys, size, value_size, is_causal, scale, kept[0].rows(head), kept[1].rows(head),
                      kept[2].rows(head), own});
+    }
+    if (drop) {
+      const auto [key, low, high, limit, share] = *drop;
+      if (limit > uint64_t{1} << 32 || !(share > 0 && share <= 1))
+        throw py::value_error("attention: expected a dropout of (key, low, high, limit up to 2^32, share above 0)");
+      dropout = {key, low, high, limit, share};
+      for (int64_t head = 0; head < heads; ++head)
+        all[head].dropout = &dropout, all[head].first_weight = static_cast<uint64_t>(head * queries * keys);
     }
   }
 
@@ -192,9 +208,9 @@ std::vector<py::ssize_t> like(const py::array& q, int64_t last) {
 std::vector<py::ssize_t> shape_of(const py::array& a) { return {a.shape(), a.shape() + a.ndim()}; }
 
 py::tuple attention(const py::array& q, const py::array& k, const py::array& v, const py::object& mask, bool is_causal,
-                    double scale, bool dots, const char* isa) {
+                    double scale, const std::optional<Dropout>& dropout, bool dots, const char* isa) {
   const AttentionTable& table = ulpgrad::table<AttentionTable>(isa_named(isa));
-  Problem p(q, k, v, mask, is_causal, scale);
+  Problem p(q, k, v, mask, is_causal, scale, dropout);
   py::array y = empty(p.form.stored, like(q, p.value_size)), lse = empty(p.form.real, like(q, -1));
   char *const to = static_cast<char*>(y.mutable_data()), *const lse_to = static_cast<char*>(lse.mutable_data());
   const int64_t y_row = p.value_size * y.itemsize(), lse_row = lse.itemsize();
@@ -218,9 +234,9 @@ py::tuple attention(const py::array& q, const py::array& k, const py::array& v, 
 
 py::tuple attention_gradient(const py::array& g, const py::array& q, const py::array& k, const py::array& v,
                              const py::object& mask, const py::array& y, const py::array& lse, bool is_causal,
-                             double scale, bool dots, const char* isa) {
+                             double scale, const std::optional<Dropout>& dropout, bool dots, const char* isa) {
   const AttentionTable& table = ulpgrad::table<AttentionTable>(isa_named(isa));
-  const Problem p(q, k, v, mask, is_causal, scale);
+  const Problem p(q, k, v, mask, is_causal, scale, dropout);
   expect_like(g, q, p.queries, p.value_size, 1, "g");
   expect_like(y, q, p.queries, p.value_size, 1, "y");
   const std::vector<Operand> more = {Operand(g, p.form.stored, p.heads, 1, "g"),
@@ -286,14 +302,18 @@ py::tuple attention_gradient(const py::array& g, const py::array& q, const py::a
 }
 
 void bind_attention(py::module_& m) {
-  m.def("attention", &attention,
-        "(y, lse) of heads of one format; operands of any strides with equal leading axes, of which the last may be "
-        "longer in q than in k and v. `dots`: bfloat16 by the CPU's dot products where it has them.",
-        py::arg("q"), py::arg("k"), py::arg("v"), py::arg("mask").none(true), py::kw_only(), py::arg("is_causal"),
-        py::arg("scale"), py::arg("dots") = true, py::arg("isa") = "");
+  m.def(
+      "attention", &attention,
+      "(y, lse) of heads of one format; operands of any strides with equal leading axes, of which the last may be "
+      "longer in q than in k and v. `dropout`: (key, low half of the counter, high half, limit, share): weights whose "
+      "word is below the limit are dropped, others divided by the share. `dots`: bfloat16 by the CPU's dot products "
+      "where it has them.",
+      py::arg("q"), py::arg("k"), py::arg("v"), py::arg("mask").none(true), py::kw_only(), py::arg("is_causal"),
+      py::arg("scale"), py::arg("dropout") = py::none(), py::arg("dots") = true, py::arg("isa") = "");
   m.def("attention_gradient", &attention_gradient, "(dq, dk, dv) of attention.", py::arg("g"), py::arg("q"),
         py::arg("k"), py::arg("v"), py::arg("mask").none(true), py::arg("y"), py::arg("lse"), py::kw_only(),
-        py::arg("is_causal"), py::arg("scale"), py::arg("dots") = true, py::arg("isa") = "");
+        py::arg("is_causal"), py::arg("scale"), py::arg("dropout") = py::none(), py::arg("dots") = true,
+        py::arg("isa") = "");
 }
 
 const Binder binder(bind_attention);

@@ -26,6 +26,13 @@ struct AttentionMask {
   int64_t row = 0, column = 0;
 };
 
+// Which weights are dropped: those whose word of the Philox stream is below `limit`, of which 2^32 drops all. What is
+// kept is divided by `share`.
+struct AttentionDropout {
+  uint64_t key, counter_low, counter_high, limit;
+  double share;
+};
+
 // One head of one batch entry.
 struct AttentionHead {
   int64_t queries, keys, size, value_size;
@@ -34,6 +41,8 @@ struct AttentionHead {
   AttentionRows q, k, v;
   AttentionMask mask;
   const void* values = nullptr;  // V as forward's product wants it, if it has been packed
+  const AttentionDropout* dropout = nullptr;
+  uint64_t first_weight = 0;  // index of the head's first weight among those of all heads
 };
 
 // What one call of backward takes and gives, for one head of keys: it overwrites the rows of dk and dv of the keys

@@ -14,12 +14,14 @@ from ulpgrad.differentiable import Primitive, plain_calls
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats import bool_
 from ulpgrad.kernels.attention import spec
-from ulpgrad.kernels.attention.spec import Window
+from ulpgrad.kernels.attention.spec import Dropout, Window
 from ulpgrad.ops import elementwise as ew
 from ulpgrad.ops.common import as_tensor, broadcast_shapes
+from ulpgrad.ops.dropout import dropped
 from ulpgrad.ops.linalg import matmul
 from ulpgrad.ops.manipulation import broadcast_to, matrix_transpose, reshape
 from ulpgrad.ops.reduction import max as largest, sum as total
+from ulpgrad.random import Generator, generator_or_default
 from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
@@ -44,7 +46,14 @@ def _near(q: Tensor, k: Tensor, window: tuple[int, int]) -> Tensor:
 
 
 def _composite(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float, window: Window = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    is_causal: bool,
+    scale: float,
+    window: Window = None,
+    dropout: Dropout | None = None,
 ) -> Tensor:
     """The same, step by step. A row that attends to nothing gives zeros."""
     k, v = _for_every_head(k, q), _for_every_head(v, q)
@@ -59,6 +68,8 @@ def _composite(
     top = largest(scores.detach(), axis=-1, keepdims=True)
     weights = ew.exp(scores - ew.where(ew.isinf(top), 0.0, top))
     norm = total(weights, axis=-1, keepdims=True)
+    if dropout is not None:
+        weights = dropped(weights, **dropout._asdict())
     return matmul(weights, v) / ew.where(norm == 0.0, 1.0, norm)
 
 
@@ -103,10 +114,18 @@ def _window(name: str, given: Any) -> Window:
     return None if left == right == -1 else (left, right)
 
 
+def _dropout(name: str, p: float, generator: Generator | None, q: Tensor, k: Tensor) -> Dropout:
+    """The next words of a generator, one for every weight."""
+    plain_calls.varies()  # the next call takes others
+    key, counter = generator_or_default(name, generator).reserve(math.prod(q.shape[:-1]) * k.shape[-2])
+    return Dropout(float(p), key, counter)
+
+
 @remembered
 def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_causal: bool = False,
                                  scale: float | None = None, enable_gqa: bool = False,
-                                 window_size: tuple[int, int] | None = None) -> Tensor:  # fmt: skip
+                                 window_size: tuple[int, int] | None = None, dropout_p: float = 0.0, training: bool = True,
+                                 generator: Generator | None = None) -> Tensor:  # fmt: skip
     """softmax(scale q kᵀ + mask) v over the last two axes (Vaswani et al. 2017).
 
     q (..., l, d), k (..., s, d), v (..., s, e) -> (..., l, e), usually with (batch, heads) in front; leading axes
@@ -114,8 +133,13 @@ def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_ca
     row i attend to columns 0 to i. `scale` is 1 / sqrt(d) unless given. A row that may attend to nothing gives zeros.
     With `enable_gqa` (Ainslie et al. 2023), k and v may have fewer heads (axis -3) than q, each for as many heads of q
     in a row. With `window_size` = (left, right) (Beltagy et al. 2020), row i attends to columns i - left to i + right, -1
-    for all on that side: time and memory of a GPU grow with the window; on the CPU it becomes a mask. Raises ShapeError
-    where shapes do not fit, ArgumentError for a window that is none.
+    for all on that side: time and memory of a GPU grow with the window; on the CPU it becomes a mask.
+
+    In training, each weight of the softmax is dropped with probability `dropout_p`, or divided by 1 - dropout_p, by the
+    next words of `generator` (or of ulpgrad.random's default one): those that `dropout` of all weights, (..., l, s),
+    would take. They are never all in memory, and backward draws them again.
+
+    Raises ShapeError where shapes do not fit, ArgumentError for a window that is none and for dropout_p outside [0, 1).
     """
     q, k, v = as_tensor(q), as_tensor(k), as_tensor(v)
     mask = None if mask is None else as_tensor(mask)
@@ -123,6 +147,8 @@ def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_ca
     for what, t in (("q", q), ("k", k), ("v", v)):
         if t.ndim < 2:
             raise ShapeError(f"{name}: {what} has shape {t.shape}: expected at least (length, size)")
+    if not 0 <= dropout_p < 1:
+        raise ArgumentError(f"{name}: dropout_p={dropout_p!r}: expected a probability of at least 0 and below 1")
     own = 3 if enable_gqa else 2  # axes at the end that are not broadcast
     if enable_gqa:
         _check_heads(name, q, k, v)
@@ -132,6 +158,8 @@ def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_ca
     if scale is None:
         scale = 1.0 / math.sqrt(q.shape[-1]) if q.shape[-1] else 1.0
     params: dict[str, Any] = {"is_causal": bool(is_causal), "scale": float(scale)}
+    if dropout_p and training:
+        params["dropout"] = _dropout(name, dropout_p, generator, q, k)
     window = _window(name, window_size)
     if window is not None and q.device != CPU:
         params["window"] = window

@@ -14,8 +14,8 @@ from ulpgrad.tensor import Tensor
 
 __all__ = ["dropout"]
 
-_dropout: Primitive = Primitive(
-    spec.dropout, "x", gradients={"x": lambda g, p, key, counter: _dropout(g, p=p, key=key, counter=counter)}
+dropped: Primitive = Primitive(
+    spec.dropout, "x", gradients={"x": lambda g, p, key, counter: dropped(g, p=p, key=key, counter=counter)}
 )
 
 
@@ -30,5 +30,5 @@ def dropout(x: Any, /, p: float = 0.5, training: bool = True, generator: Generat
     if not training or p == 0:
         return values
     key, counter = generator_or_default("dropout", generator).reserve(values.size)
-    out: Tensor = _dropout(values, p=float(p), key=key, counter=counter)
+    out: Tensor = dropped(values, p=float(p), key=key, counter=counter)
     return out

@@ -1,7 +1,8 @@
 """Blocks of queries x keys with a running softmax: the scores never leave the cache, and memory grows with the length alone.
 
 Weights are made from scores while these are in registers. Backward computes them again from the kept lse instead of
-reading them. Operands may have any strides as long as rows are contiguous (others are copied).
+reading them. Operands may have any strides as long as rows are contiguous (others are copied). What dropout keeps is a bit
+for each weight of a block, made from its index and made again by backward.
 
 bfloat16 is multiplied by AVX-512 BF16 where the CPU has it, both products in pairs of values; weights are rounded to it for
 the second. That instruction takes subnormal values for zero, so calls with values below 2^-100 are computed like those of
@@ -18,6 +19,7 @@ from ulpgrad.formats import Array, Format, as_format, bfloat16, bool_, compute_f
 from ulpgrad.kernels import native
 from ulpgrad.kernels.attention import spec
 from ulpgrad.kernels.cast import convert
+from ulpgrad.kernels.random.philox import LOW64, threshold
 from ulpgrad.kernels.registry import kernel
 
 FORMATS = (float32, float64, bfloat16, float16, bool_)
@@ -41,16 +43,45 @@ def _prepared(mask: Array | None, q: Array, k: Array) -> Array | None:
     return np.broadcast_to(mask if mask.dtype == bool else _computed(mask, q), (*q.shape[:-1], k.shape[-2]))
 
 
+def _stream(dropout: spec.Dropout | None) -> tuple[int, int, int, int, float] | None:
+    """Dropout as C++ takes it: the stream, the words that are dropped, and the share of what is kept."""
+    if dropout is None:
+        return None
+    p, key, counter = dropout
+    return key, counter & LOW64, counter >> 64, threshold(p), 1 - p
+
+
 @kernel(spec.attention, "cpu/native-fused", rank=60, formats=FORMATS, where=spec.unwindowed)
-def attention(q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float) -> Any:
-    return native.module().attention(q, k, v, _prepared(mask, q, k), is_causal=is_causal, scale=scale)
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    *,
+    is_causal: bool,
+    scale: float,
+    dropout: spec.Dropout | None = None,
+) -> Any:
+    return native.module().attention(
+        q, k, v, _prepared(mask, q, k), is_causal=is_causal, scale=scale, dropout=_stream(dropout)
+    )
 
 
 @kernel(spec.attention_gradient, "cpu/native-fused", rank=60, formats=FORMATS, where=spec.unwindowed)
 def attention_gradient(
-    g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, *, is_causal: bool, scale: float
+    g: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    y: Array,
+    lse: Array,
+    *,
+    is_causal: bool,
+    scale: float,
+    dropout: spec.Dropout | None = None,
 ) -> Any:
     lse = _computed(lse, q)
     return native.module().attention_gradient(
-        g, q, k, v, _prepared(mask, q, k), y, lse, is_causal=is_causal, scale=scale
+        g, q, k, v, _prepared(mask, q, k), y, lse, is_causal=is_causal, scale=scale, dropout=_stream(dropout)
     )

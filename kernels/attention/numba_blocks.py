@@ -3,8 +3,8 @@ length alone.
 
 Forward has queries in lanes: scores are keys x queries, so that maxima and sums run down a block without crossing vectors.
 Backward has keys in lanes, where four of its five products make rows as long as a block. Products are matmul's loops for
-eight rows, operands of which are read transposed instead of being turned. Next limit: these loops load and store sums that
-C++ keeps in registers.
+eight rows, operands of which are read transposed instead of being turned. Dropout's words are drawn for a row of a block at a
+time, and again in backward. Next limit: these loops load and store sums that C++ keeps in registers.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from ulpgrad.kernels.attention import spec
 from ulpgrad.kernels.matmul.numba_parallel import add_product
 from ulpgrad.kernels.numba_jit import jit, prange
 from ulpgrad.kernels.numba_math import EXACT, INFINITY, ONE, ZERO, exp_of_shifted, log
+from ulpgrad.kernels.random.numba_blocks import draw_lanes
+from ulpgrad.kernels.random.philox import LOW64, threshold
 from ulpgrad.kernels.registry import kernel
 
 FORMATS = (float32, float64, bool_)
@@ -89,9 +91,20 @@ def _soften(s, out, top, total, factor, begin):  # type: ignore[no-untyped-def]
             row[j] *= factor[j]
 
 
+@jit()
+def _draw(lanes, words, stream, first, count):  # type: ignore[no-untyped-def]
+    """words[:count] are those of the stream from `first` on; `lanes` is room for their blocks."""
+    low, high, key, _ = stream
+    begin, behind = first // 4, first % 4
+    draw_lanes(lanes[:, : (behind + count + 3) // 4], low, high, key, begin)
+    for j in range(count):
+        words[j] = lanes[(behind + j) % 4, (behind + j) // 4]
+
+
 @jit(fastmath=EXACT)
-def _attend(q, k, v, mask, y, lse, i0, scale, is_causal, how):  # type: ignore[no-untyped-def]
-    """The results of queries from i0 on, one block of them."""
+def _attend(q, k, v, mask, y, lse, i0, scale, is_causal, how, drops, stream, share, weight):  # type: ignore[no-untyped-def]
+    """The results of queries from i0 on, one block of them. `weight` is the index of the first one's first weight."""
+    lanes_of, words = np.empty((4, ROWS // 4 + 1), np.uint32), np.empty(ROWS, np.uint32)
     lanes, end = len(q), min(len(k), i0 + len(q)) if is_causal else len(k)
     turned, s, out = _turned(q), np.empty((ROWS, lanes), q.dtype), np.zeros((v.shape[1], lanes), q.dtype)
     top, total, factor = np.full(lanes, -INFINITY), np.zeros(lanes, q.dtype), np.empty(lanes, q.dtype)
@@ -103,16 +116,21 @@ def _attend(q, k, v, mask, y, lse, i0, scale, is_causal, how):  # type: ignore[n
             for j in range(max(j0, i0 + begin), j1):
                 s[j - j0, begin : j - i0] = -INFINITY
         _soften(s[: j1 - j0], out, top, total, factor, begin)
+        if drops:
+            for i in range(begin, lanes):
+                _draw(lanes_of, words, stream, weight + i * len(k) + j0, j1 - j0)
+                for j in range(j1 - j0):
+                    s[j, i] = s[j, i] if words[j] >= stream[3] else ZERO
         add_product(v[j0:j1].T, s, out, 0, j1 - j0, begin, lanes)
     for i in range(lanes):
-        share = ONE / (ONE if total[i] == ZERO else total[i])
+        each = ONE / (ONE if total[i] == ZERO else total[i] * share)
         for c in range(len(out)):
-            y[i, c] = out[c, i] * share
+            y[i, c] = out[c, i] * each
         lse[i] = top[i] + log(total[i])
 
 
 @jit(parallel=True)
-def _forward(q, k, v, mask, of_head, y, lse, scale, is_causal, how):  # type: ignore[no-untyped-def]
+def _forward(q, k, v, mask, of_head, y, lse, scale, is_causal, how, drops, stream, share):  # type: ignore[no-untyped-def]
     heads, length = q.shape[:2]
     shared, blocks = heads // max(1, len(k)), (length + LANES - 1) // LANES
     for task in prange(heads * blocks):
@@ -121,13 +139,18 @@ def _forward(q, k, v, mask, of_head, y, lse, scale, is_causal, how):  # type: ig
         i0 = block * LANES
         i1 = min(length, i0 + LANES)
         own = h // shared
-        _attend(q[h, i0:i1], k[own], v[own], mask[of_head[h]], y[h, i0:i1], lse[h, i0:i1], i0, scale, is_causal, how)
+        weight = (h * length + i0) * k.shape[1]
+        _attend(q[h, i0:i1], k[own], v[own], mask[of_head[h]], y[h, i0:i1], lse[h, i0:i1], i0, scale, is_causal, how, drops,
+                stream, share, weight)  # fmt: skip
 
 
 @jit(fastmath=EXACT)
-def _go_back(g, q, k, keys, values, mask, middle, lse, dq, dk, dv, j0, scale, is_causal, how):  # type: ignore[no-untyped-def]
+def _go_back(  # type: ignore[no-untyped-def]
+    g, q, k, keys, values, mask, middle, lse, dq, dk, dv, j0, scale, is_causal, how, drops, stream, share, weight, step
+):  # fmt: skip
     """What one head of queries adds to the gradients by way of a block of keys from j0 on; `keys` and `values` are the block
-    transposed, as dk and dv are."""
+    transposed, as dk and dv are. `weight` is the index of the head's first weight, `step` how many there are of a query."""
+    lanes_of, words = np.empty((4, LANES // 4 + 1), np.uint32), np.empty(LANES, np.uint32)
     lanes, features = k.shape
     for i0 in range(j0 // ROWS * ROWS if is_causal else 0, len(q), ROWS):
         i1 = min(len(q), i0 + ROWS)
@@ -142,16 +165,23 @@ def _go_back(g, q, k, keys, values, mask, middle, lse, dq, dk, dv, j0, scale, is
             shift = INFINITY if shift == -INFINITY else shift
             if is_causal:
                 row[max(0, i0 + i - j0 + 1) :] = -INFINITY
+            if drops:
+                _draw(lanes_of, words, stream, weight + (i0 + i) * step + j0, end)
+                for j in range(end):
+                    slopes[j] = slopes[j] / share if words[j] >= stream[3] else ZERO
             for j in range(end):
                 row[j] = exp_of_shifted(row[j] - shift)
                 slopes[j] = row[j] * (slopes[j] - about) * scale
+            if drops:
+                for j in range(end):
+                    row[j] = row[j] / share if words[j] >= stream[3] else ZERO
         add_product(g[i0:i1].T, weights, dv, 0, i1 - i0, 0, end)
         add_product(q[i0:i1].T, wanted, dk, 0, i1 - i0, 0, end)
         add_product(wanted, k, dq[i0:i1], 0, end, 0, features)
 
 
 @jit(parallel=True)
-def _backward(g, q, k, v, mask, of_head, middle, lse, dq, dk, dv, scale, is_causal, how):  # type: ignore[no-untyped-def]
+def _backward(g, q, k, v, mask, of_head, middle, lse, dq, dk, dv, scale, is_causal, how, drops, stream, share):  # type: ignore[no-untyped-def]
     """dq has a sum for each part of the keys; a part takes its blocks in turn with the others."""
     heads, parts, shared = len(k), len(dq), len(q) // max(1, len(k))
     for task in prange(heads * parts):
@@ -162,7 +192,8 @@ def _backward(g, q, k, v, mask, of_head, middle, lse, dq, dk, dv, scale, is_caus
             dk_block, dv_block = np.zeros_like(keys), np.zeros_like(values)
             for h in range(own * shared, (own + 1) * shared):
                 _go_back(g[h], q[h], k[own, j0:j1], keys, values, mask[of_head[h]], middle[h], lse[h], dq[part, h], dk_block,
-                         dv_block, j0, scale, is_causal, how)  # fmt: skip
+                         dv_block, j0, scale, is_causal, how, drops, stream, share, h * q.shape[1] * k.shape[1],
+                         k.shape[1])  # fmt: skip
             dk[own, j0:j1], dv[own, j0:j1] = dk_block.T, dv_block.T
 
 
@@ -188,20 +219,45 @@ def _masks(mask: Array | None, q: Array) -> tuple[Array, Array, int]:
     return _heads(values)[0], np.broadcast_to(numbers, q.shape[:-2]).reshape(-1).copy(), how
 
 
+def _dropping(dropout: spec.Dropout | None, q: Array) -> tuple[Any, ...]:
+    """Whether weights are dropped, the stream with the words below which they are, and the share of what is kept."""
+    p, key, counter = spec.Dropout(0.0, 0, 0) if dropout is None else dropout
+    stream = tuple(map(np.uint64, (counter & LOW64, counter >> 64, key, threshold(p))))
+    return dropout is not None, stream, q.dtype.type(1 - p)
+
+
 @kernel(spec.attention, "cpu/numba-blocks", rank=40, formats=FORMATS, where=spec.unwindowed)
 def attention(
-    q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    *,
+    is_causal: bool,
+    scale: float,
+    dropout: spec.Dropout | None = None,
 ) -> tuple[Array, Array]:
     y, lse = np.empty((*q.shape[:-1], v.shape[-1]), q.dtype), np.empty(q.shape[:-1], q.dtype)
     masks, of_head, how = _masks(mask, q)
     turned = np.ascontiguousarray(masks.swapaxes(1, 2))
-    _forward(*_heads(q, k, v), turned, of_head, *_heads(y), _rows(lse), q.dtype.type(scale), is_causal, how)
+    _forward(*_heads(q, k, v), turned, of_head, *_heads(y), _rows(lse), q.dtype.type(scale), is_causal, how,
+             *_dropping(dropout, q))  # fmt: skip
     return y, lse
 
 
 @kernel(spec.attention_gradient, "cpu/numba-blocks", rank=40, formats=FORMATS, where=spec.unwindowed)
 def attention_gradient(
-    g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, *, is_causal: bool, scale: float
+    g: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    y: Array,
+    lse: Array,
+    *,
+    is_causal: bool,
+    scale: float,
+    dropout: spec.Dropout | None = None,
 ) -> Any:
     parts = max(1, min(-(-PARTS // max(1, prod(k.shape[:-2]))), -(-k.shape[-2] // LANES)))
     dq, dk, dv = np.zeros((parts, *q.shape), q.dtype), np.empty(k.shape, q.dtype), np.empty(v.shape, q.dtype)
@@ -209,7 +265,7 @@ def attention_gradient(
     middle, kept = _rows(np.einsum("...i,...i->...", g, y)), _rows(lse.astype(q.dtype))
     by_part = dq.reshape(parts, prod(q.shape[:-2]), *q.shape[-2:])
     _backward(*_heads(g, q, k, v), masks, of_head, middle, kept, by_part, *_heads(dk, dv), q.dtype.type(scale), is_causal,
-              how)  # fmt: skip
+              how, *_dropping(dropout, q))  # fmt: skip
     return dq.sum(axis=0) if parts > 1 else dq[0], dk, dv
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ulpgrad.formats import Array, bool_, float32, float64
 from ulpgrad.kernels.attention import spec
-from ulpgrad.kernels.attention.spec import Window
+from ulpgrad.kernels.attention.spec import Dropout, Window
 from ulpgrad.kernels.registry import kernel
 
 FORMATS = (float32, float64, bool_)
@@ -17,10 +17,19 @@ FORMATS = (float32, float64, bool_)
 
 @kernel(spec.attention, "cpu/numpy-unfused", rank=10, formats=FORMATS)
 def attention(
-    q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float, window: Window = None
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    *,
+    is_causal: bool,
+    scale: float,
+    window: Window = None,
+    dropout: Dropout | None = None,
 ) -> tuple[Array, Array]:
     with np.errstate(all="ignore"):
         weights, lse = spec.softmax(spec.scores(q, spec.shared(k, q), mask, is_causal, scale, window))
+    weights = spec.dropped(weights, dropout)
     return (weights @ spec.shared(v, q)).astype(q.dtype, copy=False), lse.astype(q.dtype, copy=False)
 
 
@@ -37,12 +46,14 @@ def attention_gradient(
     is_causal: bool,
     scale: float,
     window: Window = None,
+    dropout: Dropout | None = None,
 ) -> tuple[Array, Array, Array]:
     keys, values = spec.shared(k, q), spec.shared(v, q)
     with np.errstate(all="ignore"):
         weights = spec.weights_again(spec.scores(q, keys, mask, is_causal, scale, window), lse).astype(
             q.dtype, copy=False
         )
-    wanted = weights * (g @ values.swapaxes(-1, -2) - (g * y).sum(axis=-1, keepdims=True)) * q.dtype.type(scale)
+    change = spec.dropped(g @ values.swapaxes(-1, -2), dropout) - (g * y).sum(axis=-1, keepdims=True)
+    wanted, weights = weights * change * q.dtype.type(scale), spec.dropped(weights, dropout)
     dk, dv = wanted.swapaxes(-1, -2) @ q, weights.swapaxes(-1, -2) @ g
     return wanted @ keys, spec.gathered(dk, k), spec.gathered(dv, v)

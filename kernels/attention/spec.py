@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod, sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import FLOATS, Array, Format, bool_, compute_format, float32, float64
 from ulpgrad.formats.promotion import result_format
+from ulpgrad.kernels.random import philox, spec as random_spec
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op, Sample
 
 LARGEST_HEAD = 256  # features that blocks of a GPU hold
 Window = tuple[int, int] | None
+
+
+class Dropout(NamedTuple):
+    """Which weights are dropped: those that the op `dropout` drops from all of them, [..., l, s], with these parameters."""
+
+    p: float
+    key: int
+    counter: int
+
 
 LEAST_WEIGHT = 2.0**-100  # weights far below this are subnormal in float32, or flushed to zero
 
@@ -46,6 +56,11 @@ def unwindowed(request: Request) -> str | None:
     return None if request.params.get("window") is None else "knows no window"
 
 
+def undropped(request: Request) -> str | None:
+    """Why a rung without dropout does not take a call, or None."""
+    return None if request.params.get("dropout") is None else "knows no dropout"
+
+
 def scores(q: Array, k: Array, mask: Array | None, is_causal: bool, scale: float, window: Window = None) -> Array:
     """How much each query wants each key: [..., l, s], minus infinity where it may not attend."""
     out: Array = q @ k.swapaxes(-1, -2) * q.dtype.type(scale)
@@ -71,11 +86,28 @@ def weights_again(s: Array, lse: Array) -> Array:
     return np.exp(s - np.where(lse == -np.inf, np.inf, lse)[..., None])
 
 
+def dropped(weights: Array, dropout: Dropout | None) -> Array:
+    """What is left of weights, or of a gradient of them: kept values are divided by their share, others are zero."""
+    if dropout is None:
+        return weights
+    kept = philox.kept(weights.shape, *dropout)
+    out: Array = np.where(kept, weights * weights.dtype.type(random_spec.scale(dropout.p)), weights.dtype.type(0))
+    return out
+
+
 def _attention(
-    q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float, window: Window = None
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    *,
+    is_causal: bool,
+    scale: float,
+    window: Window = None,
+    dropout: Dropout | None = None,
 ) -> tuple[Array, Array]:
     weights, lse = softmax(scores(q, shared(k, q), mask, is_causal, scale, window))
-    return weights @ shared(v, q), lse
+    return dropped(weights, dropout) @ shared(v, q), lse
 
 
 def _attention_gradient(
@@ -90,11 +122,13 @@ def _attention_gradient(
     is_causal: bool,
     scale: float,
     window: Window = None,
+    dropout: Dropout | None = None,
 ) -> tuple[Array, Array, Array]:
     every_k, every_v = shared(k, q), shared(v, q)
     weights = weights_again(scores(q, every_k, mask, is_causal, scale, window), lse)
-    wanted = weights * (g @ every_v.swapaxes(-1, -2) - (g * y).sum(axis=-1, keepdims=True)) * scale
-    return wanted @ every_k, gathered(wanted.swapaxes(-1, -2) @ q, k), gathered(weights.swapaxes(-1, -2) @ g, v)
+    wanted = weights * (dropped(g @ every_v.swapaxes(-1, -2), dropout) - (g * y).sum(axis=-1, keepdims=True)) * scale
+    used = dropped(weights, dropout)
+    return wanted @ every_k, gathered(wanted.swapaxes(-1, -2) @ q, k), gathered(used.swapaxes(-1, -2) @ g, v)
 
 
 def _conditioning(q: Array, k: Array, mask: Array | None, scale: float) -> Array:
@@ -106,12 +140,22 @@ def _conditioning(q: Array, k: Array, mask: Array | None, scale: float) -> Array
 
 
 def _magnitude(
-    q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float, window: Window = None
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    *,
+    is_causal: bool,
+    scale: float,
+    window: Window = None,
+    dropout: Dropout | None = None,
 ) -> tuple[Array, Array]:
     k, v = shared(k, q), shared(v, q)
     weights, lse = softmax(scores(q, k, mask, is_causal, scale, window))
     size = _conditioning(q, k, mask, scale)
-    return weights @ np.abs(v) * size, np.maximum(np.abs(np.where(np.isfinite(lse), lse, 0)), size[..., 0])
+    return dropped(weights, dropout) @ np.abs(v) * size, np.maximum(
+        np.abs(np.where(np.isfinite(lse), lse, 0)), size[..., 0]
+    )
 
 
 def _gradient_magnitude(
@@ -126,13 +170,17 @@ def _gradient_magnitude(
     is_causal: bool,
     scale: float,
     window: Window = None,
+    dropout: Dropout | None = None,
 ) -> tuple[Array, Array, Array]:
     every_k, every_v = shared(k, q), shared(v, q)
     size = _conditioning(q, every_k, mask, scale)
     weights = np.maximum(weights_again(scores(q, every_k, mask, is_causal, scale, window), lse) * size, LEAST_WEIGHT)
     g, q, every_k, every_v, y = (np.abs(a) for a in (g, q, every_k, every_v, y))
-    wanted = weights * (g @ every_v.swapaxes(-1, -2) + (g * y).sum(axis=-1, keepdims=True)) * abs(scale)
-    return wanted @ every_k, gathered(wanted.swapaxes(-1, -2) @ q, k), gathered(weights.swapaxes(-1, -2) @ g, v)
+    wanted = (
+        weights * (dropped(g @ every_v.swapaxes(-1, -2), dropout) + (g * y).sum(axis=-1, keepdims=True)) * abs(scale)
+    )
+    used = dropped(weights, dropout)
+    return wanted @ every_k, gathered(wanted.swapaxes(-1, -2) @ q, k), gathered(used.swapaxes(-1, -2) @ g, v)
 
 
 def _shares(a: Array, q: Array) -> bool:
@@ -172,11 +220,29 @@ def _check_window(op: str, window: Window) -> None:
         )
 
 
+def _check_dropout(op: str, dropout: Dropout | None) -> None:
+    if dropout is None:
+        return
+    p, key, counter = dropout
+    random_spec.check_stream(op, key, counter)
+    if not 0 <= p < 1:
+        raise ArgumentError(f"{op}: dropout of p={p!r}: expected a probability of at least 0 and below 1")
+
+
 def _check_attention(
-    q: Array, k: Array, v: Array, mask: Array | None, *, is_causal: bool, scale: float, window: Window = None
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    *,
+    is_causal: bool,
+    scale: float,
+    window: Window = None,
+    dropout: Dropout | None = None,
 ) -> None:
     _check("attention", q, k, v, mask)
     _check_window("attention", window)
+    _check_dropout("attention", dropout)
 
 
 def _check_gradient(
@@ -191,10 +257,12 @@ def _check_gradient(
     is_causal: bool,
     scale: float,
     window: Window = None,
+    dropout: Dropout | None = None,
 ) -> None:
     op = "attention_gradient"
     _check(op, q, k, v, mask)
     _check_window(op, window)
+    _check_dropout(op, dropout)
     for name, a, wanted in (("g", g, (*q.shape[:-1], v.shape[-1])), ("y", y, (*q.shape[:-1], v.shape[-1])),
                             ("lse", lse, q.shape[:-1])):  # fmt: skip
         if a.shape != wanted:
@@ -269,6 +337,25 @@ def _attention_samples() -> Iterator[Sample]:
     yield Sample((q, k[:, :, :30], v[:, :, :30], None), {"is_causal": False, "scale": 0.4, "window": (8, 8)},
                  "window, queries that see nothing")  # fmt: skip
     yield Sample((q[:, :, :2], k, v, None), {"is_causal": False, "scale": 0.4}, "two heads of keys, few queries")
+    yield from _dropout_samples(q, k, v, seen)
+
+
+def _dropout_samples(q: Array, k: Array, v: Array, seen: Array) -> Iterator[Sample]:
+    """Rows of weights that begin within a block of words and with one, counters that carry, and all but none or all dropped."""
+    plain: dict[str, Any] = {"is_causal": False, "scale": 0.4}
+    some = Dropout(0.3, 0x299F31D0A4093822, 2**64 - 700)
+    for keys in (80, 79, 78, 77):
+        yield Sample((q, k[:, :, :keys], v[:, :, :keys], None), {**plain, "dropout": some}, f"dropout, {keys} keys")
+    yield Sample((q, k, v, seen), {**plain, "dropout": some}, "dropout and mask")
+    yield Sample((q, k, v, None), {**plain, "is_causal": True, "dropout": some}, "dropout, causal")
+    yield Sample((q, k, v, None), {**plain, "window": (9, 4), "dropout": some}, "dropout and window")
+    yield Sample((q[:, :, :3], k, v, None), {**plain, "dropout": some}, "dropout, few queries")
+    for p in (0.0, 1 - 2.0**-30, 1 - 2.0**-40):
+        yield Sample((q[:1], k[:1], v[:1], None), {**plain, "dropout": Dropout(p, 7, 2**128 - 99)}, f"dropout of {p}")
+    random = np.random.default_rng(2)
+    q, k, v = (random.normal(size=(2, length, 33)) for length in (139, 401, 401))
+    yield Sample((q, k, v, None), {**plain, "dropout": some}, "dropout, several blocks")
+    yield Sample((q, k, v, None), {**plain, "is_causal": True, "dropout": some}, "dropout, several blocks, causal")
 
 
 def _gradient_samples() -> Iterator[Sample]:
@@ -297,21 +384,24 @@ def _pairs(q: Array, k: Array, is_causal: bool, window: Window = None) -> float:
     return float(prod(q.shape[:-2]) * in_rows)
 
 
-def _chosen_by(q: Array, v: Array, *, scale: float, window: Window = None, **_: Any) -> tuple[bool, bool, bool]:
-    """What rungs ask about a call: whether heads are too wide for blocks, the sign of the scale, and a window."""
-    return max(q.shape[-1], v.shape[-1]) > LARGEST_HEAD, scale > 0, window is None
+def _chosen_by(
+    q: Array, v: Array, *, scale: float, window: Window = None, dropout: Dropout | None = None, **_: Any
+) -> tuple[bool, ...]:
+    """What rungs ask about a call: whether heads are too wide for blocks, the sign of the scale, a window, and dropout."""
+    return max(q.shape[-1], v.shape[-1]) > LARGEST_HEAD, scale > 0, window is None, dropout is None
 
 
 attention = Op(
     "attention",
     "(q: [..., l, d], k: [..., s, d], v: [..., s, e], mask: [..., l, s] | None, *, is_causal, scale, "
-    "window=None) -> ([..., l, e], lse: [..., l])",
+    "window=None, dropout=None) -> ([..., l, e], lse: [..., l])",
     _attention,
     doc="softmax(q k^T * scale + mask) v, and the logarithm of each row's sum of exponentials. A bool mask says where a "
     "query attends, a float mask is added; with is_causal, query i sees keys 0 to i, with a window (left, right) "
     "keys i - left to i + right (-1: all on that side). Rows that attend to nothing give "
     "zeros. Leading axes are equal, but k and v may have fewer heads (axis -3), each for as many heads of q in a row; the "
-    "mask's broadcast.",
+    "mask's broadcast. With dropout (p, key, counter), weights are dropped before they meet v as the op dropout drops them: "
+    "the weight with index i in C order of [..., l, s] where word i of the stream is below p 2^32.",
     check=_check_attention,
     result=_attention_result,
     promote=(0, 1, 2),
@@ -328,7 +418,7 @@ attention = Op(
 attention_gradient = Op(
     "attention_gradient",
     "(g: [..., l, e], q: [..., l, d], k: [..., s, d], v: [..., s, e], mask: [..., l, s] | None, y: [..., l, e], "
-    "lse: [..., l], *, is_causal, scale, window=None) -> (dq, dk, dv)",
+    "lse: [..., l], *, is_causal, scale, window=None, dropout=None) -> (dq, dk, dv)",
     _attention_gradient,
     doc="The gradients of attention with respect to q, k and v, from its results y and lse.",
     check=_check_gradient,
@@ -344,4 +434,4 @@ attention_gradient = Op(
     magnitude=_gradient_magnitude,
 )
 
-__all__ = ["attention", "attention_gradient", "scores", "softmax", "weights_again"]
+__all__ = ["Dropout", "attention", "attention_gradient", "dropped", "scores", "softmax", "weights_again"]

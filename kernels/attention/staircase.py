@@ -13,7 +13,9 @@ from ulpgrad.kernels.registry import Request
 
 def maskless(request: Request) -> str | None:
     """Why a rung that teaches does not take a call, or None."""
-    return "shows attention without a mask" if request.formats[3] is not None else spec.unwindowed(request)
+    if request.formats[3] is not None:
+        return "shows attention without a mask"
+    return spec.unwindowed(request) or spec.undropped(request)
 
 
 def attend(rung: str, q: Array, k: Array, v: Array, is_causal: bool, scale: float) -> Any:

@@ -39,7 +39,9 @@ def refusal(request: Request) -> str | None:
     """Heads whose blocks would not fit a program."""
     first = 1 if request.op is spec.attention_gradient else 0
     widest = max(a.shape[-1] for a in request.arrays[first : first + 3])
-    return f"takes heads of {LARGEST_HEAD} features at most, not {widest}" if widest > LARGEST_HEAD else None
+    if widest > LARGEST_HEAD:
+        return f"takes heads of {LARGEST_HEAD} features at most, not {widest}"
+    return spec.undropped(request)
 
 
 @triton.jit

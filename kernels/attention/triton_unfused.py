@@ -143,7 +143,7 @@ def _scores(q: Any, k: Any, scale: float) -> Any:
     return product(gpu.xp().empty((*q.shape[:3], k.shape[2]), q.dtype), q, k.swapaxes(2, 3), scale=scale)
 
 
-@kernel(spec.attention, "cuda/triton-unfused", rank=40, formats=FORMATS)
+@kernel(spec.attention, "cuda/triton-unfused", rank=40, formats=FORMATS, where=spec.undropped)
 def attention(
     q: Any, k: Any, v: Any, mask: Any, *, is_causal: bool, scale: float, window: Window = None
 ) -> tuple[Any, Any]:
@@ -160,7 +160,7 @@ def attention(
     return product(y, s, v).reshape(*shape, v.shape[3]), lse.reshape(shape)
 
 
-@kernel(spec.attention_gradient, "cuda/triton-unfused", rank=40, formats=FORMATS)
+@kernel(spec.attention_gradient, "cuda/triton-unfused", rank=40, formats=FORMATS, where=spec.undropped)
 def attention_gradient(
     g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, *, is_causal: bool, scale: float, window: Window = None
 ) -> tuple[Any, Any, Any]:

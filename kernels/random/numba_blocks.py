@@ -44,7 +44,7 @@ def _block(low: Any, high: Any, key: Any, j: Any) -> Any:
 
 
 @jit()
-def _lanes(lanes: Array, low: Any, high: Any, key: Any, first: Any) -> None:
+def draw_lanes(lanes: Array, low: Any, high: Any, key: Any, first: Any) -> None:
     """Words of blocks from `first` on: a row of first words, of second ones, and so on."""
     for j in range(lanes.shape[1]):
         w0, w1, w2, w3 = _block(low, high, key, first + j)
@@ -55,7 +55,7 @@ def _lanes(lanes: Array, low: Any, high: Any, key: Any, first: Any) -> None:
 def _draw(words: Array, low: Any, high: Any, key: Any, first: Any) -> None:
     """The same, a row for each block."""
     lanes = np.empty((4, len(words)), np.uint32)
-    _lanes(lanes, low, high, key, first)
+    draw_lanes(lanes, low, high, key, first)
     for j in range(len(words)):
         words[j, 0], words[j, 1], words[j, 2], words[j, 3] = lanes[0, j], lanes[1, j], lanes[2, j], lanes[3, j]
 
@@ -133,7 +133,7 @@ def _normal(out: Array, low: Any, high: Any, key: Any) -> None:
     for task in prange((len(out) + BLOCKS - 1) // BLOCKS):
         lanes, values = np.empty((4, BLOCKS), np.uint32), np.empty((4, BLOCKS), out.dtype)
         part = out[task * BLOCKS : (task + 1) * BLOCKS]
-        _lanes(lanes, low, high, key, task * BLOCKS)
+        draw_lanes(lanes, low, high, key, task * BLOCKS)
         for k in range(0, 4, 2):
             for j in range(BLOCKS):
                 turns = np.float64(lanes[k + 1, j]) * 2.0**-30
@@ -148,7 +148,7 @@ def _normal53(out: Array, low: Any, high: Any, key: Any) -> None:
     for task in prange((len(out) + BLOCKS - 1) // BLOCKS):
         lanes, values = np.empty((4, BLOCKS), np.uint32), np.empty((2, BLOCKS), out.dtype)
         part = out[task * BLOCKS : (task + 1) * BLOCKS]
-        _lanes(lanes, low, high, key, task * BLOCKS)
+        draw_lanes(lanes, low, high, key, task * BLOCKS)
         for j in range(BLOCKS):
             turns = _integer53(lanes[2, j], lanes[3, j]) * 2.0**-51
             values[0, j], values[1, j] = _pair(_integer53(lanes[0, j], lanes[1, j]) + 1.0, 53, turns)

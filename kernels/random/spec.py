@@ -15,7 +15,7 @@ from ulpgrad.kernels.spec import Op, Sample, first
 OPERATIONS_PER_BLOCK = 100  # ten rounds: two products, four exclusive ors, two halves taken, two key additions
 
 
-def _check_stream(op: str, key: Any, counter: Any) -> None:
+def check_stream(op: str, key: Any, counter: Any) -> None:
     for name, value, bits in (("key", key, 64), ("counter", counter, 128)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < 2**bits:
             raise ArgumentError(f"{op}: {name}={value!r}: expected a whole number from 0 to 2^{bits} - 1")
@@ -27,24 +27,24 @@ def _check_size(op: str, size: Any) -> None:
 
 
 def _check_bits(*, key: int, counter: int, size: int) -> None:
-    _check_stream("random_bits", key, counter)
+    check_stream("random_bits", key, counter)
     _check_size("random_bits", size)
 
 
 def _check_permutation(*, key: int, counter: int, size: int) -> None:
-    _check_stream("random_permutation", key, counter)
+    check_stream("random_permutation", key, counter)
     _check_size("random_permutation", size)
 
 
 def _check_values(op: str, key: int, counter: int, size: int, dtype: Any) -> None:
-    _check_stream(op, key, counter)
+    check_stream(op, key, counter)
     _check_size(op, size)
     if dtype not in FLOATS:
         raise FormatError(f"{op}: dtype={dtype}: expected one of {', '.join(f.name for f in FLOATS)}")
 
 
 def _check_dropout(x: Array, *, p: float, key: int, counter: int) -> None:
-    _check_stream("dropout", key, counter)
+    check_stream("dropout", key, counter)
     if not 0 <= p <= 1:
         raise ArgumentError(f"dropout: p={p!r}: expected a probability from 0 to 1")
 

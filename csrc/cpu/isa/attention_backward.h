@@ -3,6 +3,7 @@
 #pragma once
 
 #include "attention_blocks.h"
+#include "attention_dropout.h"
 #include "attention_exp2.h"
 #include "attention_mask.h"
 
@@ -34,8 +35,9 @@ struct WeighAgain {
   }
 };
 
-// What the scores want: weights * (sums - the row's mean) * scale.
-template <class Unit>
+// What the scores want: weights * (sums - the row's mean) * scale. With dropout, the sums are gradients of kept weights
+// only, and of these `factor` times.
+template <class Unit, bool dropped>
 struct Want {
   using Real = typename Unit::Real;
   Real scale;
@@ -43,6 +45,8 @@ struct Want {
   const Real* weights;
   typename Unit::Item *wanted, *along;  // as items of neighbouring rows, and of neighbouring columns
   int64_t columns;
+  const uint32_t* bits;
+  Real factor;
   template <int rows, int vectors>
   ULPGRAD_FINISH void operator()(int64_t i0, int64_t j0, Vec<Real> (&sums)[rows][vectors]) const {
 #pragma GCC unroll 8
@@ -51,6 +55,10 @@ struct Want {
 #pragma GCC unroll 4
       for (int j = 0; j < vectors; ++j) {
         const Vec<Real> weight = load(weights + (i0 + i) * columns + j0 + j * kLanes<Real>);
+        if constexpr (dropped) {
+          const int64_t at = j0 + j * kLanes<Real>;
+          sums[i][j] = kept<Real>(sums[i][j] * broadcast(factor), bits_at(bits + (i0 + i) * kBitsRow, at));
+        }
         sums[i][j] = weight * (sums[i][j] - middle) * broadcast(scale);
       }
     }
@@ -72,6 +80,7 @@ struct Backward {
   const int64_t size, value_size, width, value_width, size_items, value_items;
   Item *k_columns, *v_columns, *k_panel, *q_panel, *g_panel, *items, *wanted, *wanted_along, *q_rows, *g_rows;
   Real *weights, *dk, *dv, *mean, *shift, *rest, *row;
+  uint32_t* bits;  // of what dropout keeps
 
   Backward(const AttentionGradient& x, Pieces& pieces)
       : x(x),
@@ -98,6 +107,7 @@ struct Backward {
     mean = pieces.take<Real>(x.count * x.heads->queries);
     shift = pieces.take<Real>(x.count * x.heads->queries);
     rest = pieces.take<Real>(x.count * x.heads->queries);
+    bits = pieces.take<uint32_t>(x.heads->dropout ? kGradQ * kBitsRow : 0);
   }
 
   // For each query, the product of its rows of g and y, and the lse in units of log2.
@@ -146,8 +156,16 @@ struct Backward {
     } else {
       multiply(scores, WeighAgain<Unit>{factor, shift + at, rest + at, weights, items, columns});
     }
-    multiply<Unit>({queries, columns, value_items, g.data, g.row, sizeof(Item), v_columns, columns},
-                   Want<Unit>{static_cast<Real>(head.scale), mean + at, weights, wanted, wanted_along, columns});
+    const Multiply<Unit> changes{queries, columns, value_items, g.data, g.row, sizeof(Item), v_columns, columns};
+    const Real scale = static_cast<Real>(head.scale);
+    if (head.dropout) {
+      kept_rows(head, query, queries, key, keys, bits);
+      multiply(changes, Want<Unit, true>{scale, mean + at, weights, wanted, wanted_along, columns, bits,
+                                         static_cast<Real>(1 / head.dropout->share)});
+      drop<Unit>(items, queries, columns, bits, kBitsRow);
+    } else {
+      multiply(changes, Want<Unit, false>{scale, mean + at, weights, wanted, wanted_along, columns, nullptr, 1});
+    }
     const Panel<Item> qs = Block::across(head.q, query, queries, size, width, q_panel);
     const Panel<Item> gs = Block::across(x.g[h], query, queries, value_size, value_width, g_panel);
     const int64_t query_items = (queries + Unit::count - 1) / Unit::count;
@@ -172,6 +190,10 @@ struct Backward {
       for (int64_t h = 0; h < x.count; ++h) {
         const int64_t begin = first.is_causal ? key / kGradQ * kGradQ : 0;
         for (int64_t query = begin; query < first.queries; query += kGradQ) block(h, query, key, keys, columns, k);
+      }
+      if (first.dropout) {  // dv's weights were dropped, and not divided by what is kept
+        const Real factor = static_cast<Real>(1 / first.dropout->share);
+        for (int64_t i = 0; i < keys * value_width; ++i) dv[i] *= factor;
       }
       for (int64_t j = 0; j < keys; ++j) {
         narrow(dk + j * width, static_cast<Stored*>(x.dk) + (key + j) * size, size);

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "attention_blocks.h"
+#include "attention_dropout.h"
 #include "attention_exp2.h"
 #include "attention_mask.h"
 #include "vector_math.h"
@@ -115,6 +116,7 @@ struct Forward {
   Real factor;
   Item *q, *k, *v, *weights;
   Real *scores, *sums, *shift, *total, *block_total, *moved;
+  uint32_t *bits, *turned;  // of what dropout keeps
 
   Forward(const AttentionHead& head, int64_t first, Pieces& pieces)
       : head(head),
@@ -134,6 +136,8 @@ struct Forward {
     total = pieces.take<Real>(kQ);
     block_total = pieces.take<Real>(kQ);
     moved = pieces.take<Real>(kQ);
+    bits = pieces.take<uint32_t>(head.dropout ? kQ * kBitsRow : 0);
+    turned = pieces.take<uint32_t>(head.dropout ? kK * (kQ / 32) : 0);
   }
 
   // Shifts are whole numbers, so that exponents can be taken from them without rounding, which only exact weights need.
@@ -241,6 +245,11 @@ struct Forward {
         for (int64_t i = 0; key == 0 && i < columns; ++i) shift[i] = -kInfinity;
         weigh_with_care(product, key, !plain);
       }
+      if (head.dropout) {
+        kept_rows(head, first, queries, key, keys, bits);
+        turn_bits(bits, queries, keys, turned);
+        drop<Unit>(weights, keys, columns, turned, kQ / 32);
+      }
       const Panel<Item> values =
           head.values ? Panel<Item>{static_cast<const Item*>(head.values) + key / Unit::count * width, width}
                       : Block::across(head.v, key, keys, head.value_size, width, v);
@@ -248,8 +257,9 @@ struct Forward {
                       columns * static_cast<int64_t>(sizeof(Item)), values.data, values.row},
                      Add<Real>{sums, width});
     }
+    const Real share = static_cast<Real>(head.dropout ? head.dropout->share : 1);  // what is kept is divided by it
     for (int64_t i = 0; i < queries; ++i)
-      finish_row(sums + i * width, head.value_size, total[i], y + i * head.value_size);
+      finish_row(sums + i * width, head.value_size, total[i] * share, y + i * head.value_size);
     write_lse(shift, total, queries, lse);
   }
 };
@@ -265,6 +275,7 @@ struct FewQueries {
   const AttentionHead& head;
   int64_t first, queries, width;
   Real *q, *k, *v, *weights, *sums;
+  uint32_t* bits;
 
   FewQueries(const AttentionHead& head, int64_t first, Pieces& pieces)
       : head(head), first(first), queries(least(kQ, head.queries - first)), width(attention_width(head.value_size)) {
@@ -273,6 +284,7 @@ struct FewQueries {
     v = pieces.take<Real>(kK * width);
     weights = pieces.take<Real>(kFew * kK);
     sums = pieces.take<Real>(kFew * width);
+    bits = pieces.take<uint32_t>(head.dropout ? kFew * kBitsRow : 0);
   }
 
   static Real dot(const Real* x, const Real* y, int64_t size) {
@@ -322,12 +334,17 @@ struct FewQueries {
       }
       apply_mask<Real>(head, first, key, {weights, queries, keys, kK, 1});
       for (int64_t i = 0; i < queries; ++i) weigh(weights + i * kK, keys, sums + i * width, shift[i], total[i]);
+      if (head.dropout) {
+        kept_rows(head, first, queries, key, keys, bits);
+        drop<Numbers<Real>>(weights, queries, kK, bits, kBitsRow);
+      }
       const Panel<Real> values = Block::across(head.v, key, keys, head.value_size, width, v);
       multiply<Numbers<Real>>({queries, width, keys, weights, kK * sizeof(Real), sizeof(Real), values.data, values.row},
                               Add<Real>{sums, width});
     }
+    const Real share = static_cast<Real>(head.dropout ? head.dropout->share : 1);  // what is kept is divided by it
     for (int64_t i = 0; i < queries; ++i)
-      finish_row(sums + i * width, head.value_size, total[i], y + i * head.value_size);
+      finish_row(sums + i * width, head.value_size, total[i] * share, y + i * head.value_size);
     write_lse(shift, total, queries, lse);
   }
 };
