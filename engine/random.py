@@ -18,7 +18,7 @@ import numpy as np
 
 from ulpgrad import dispatch
 from ulpgrad.device import CPU, Device, as_device, beside, current, moved_to
-from ulpgrad.differentiable import made, plain_calls
+from ulpgrad.differentiable import made, moved, plain_calls
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import (
     Array,
@@ -196,11 +196,7 @@ class Generator:
     def bernoulli(self, p: Any, size: int, device: Any = None) -> Array:
         """bool[size], True with probability p: a number, or float64[size] on the device; p is taken to the next multiple of
         2^-32."""
-        words = self.words(size, device)
-        with beside(words):
-            limits = np.ceil((p if gpu.is_array(p) else np.asarray(p, dtype=np.float64)) * 2.0**32)
-            out: Array = words < limits
-            return out
+        return _hits(self.words(size, device), p)
 
 
 default_generator = Generator()
@@ -325,6 +321,7 @@ def randperm(n: int, *, device: Any = None, generator: Generator | None = None) 
     return _finish(generator_or_default("randperm", generator).permutation(size, device), int64, (size,), False)
 
 
+@remembered
 def bernoulli(
     p: Any, shape: Shape | None = None, *, dtype: Any = None, device: Any = None, generator: Generator | None = None
 ) -> Tensor:
@@ -335,9 +332,13 @@ def bernoulli(
     [0, 1], for which the host waits for a Tensor p of a GPU. The result lies where a Tensor p does, or on `device`.
     """
     place = p.device if device is None and isinstance(p, Tensor) else as_device(device)
+    source = generator_or_default("bernoulli", generator)
     if isinstance(p, Tensor):
-        chances = _chances(p, place)
         form = p.dtype if dtype is None else as_format(dtype)
+        if place == CPU == p.device and form is p.dtype and not form.routed:
+            return moved("bernoulli", [p], _hitting(source, p.shape, shape, form), None)
+        plain_calls.varies()
+        chances = _chances(p, place)
     else:
         try:
             chances = np.asarray(p, dtype=np.float64)
@@ -347,17 +348,64 @@ def bernoulli(
             chances = moved_to(chances, place)
         form = get_default_dtype() if dtype is None else as_format(dtype)
     sizes = chances.shape if shape is None else _shape("bernoulli", (shape,))
+    spread = _spread(chances, sizes)
+    if place == CPU:
+        out = Tensor(_as_ones(source.bernoulli(spread, math.prod(sizes), place), form).reshape(sizes), form)
+        if chances.ndim or form.routed or not plain_calls.listeners:
+            plain_calls.varies()
+            return out
+        draw, chance = source._drawing(spec.random_bits, math.prod(sizes), sizes), float(chances)
+        return made(out, lambda: _as_ones(_hits(draw(), chance), form))
+    plain_calls.varies()
+    hits = source.bernoulli(spread, math.prod(sizes), place)
+    return _finish(dispatch.convert(hits, bool_, form), form, sizes, False)
+
+
+def _hitting(source: Generator, given: tuple[int, ...], shape: Shape | None, form: Format) -> Callable[[Array], Array]:
+    """What draws ones and zeros of a format by probabilities of it, on the host."""
+    sizes = given if shape is None else _shape("bernoulli", (shape,))
+    draw = source._drawing(spec.random_bits, math.prod(sizes), sizes)
+
+    def run(storage: Array) -> Array:
+        chances = form.exact(storage)
+        _check_chances(chances)
+        if chances.shape != sizes:
+            chances = _spread(chances, sizes).reshape(sizes)
+        return _as_ones(draw() < np.ceil(chances * 2.0**32), form)
+
+    return run
+
+
+def _check_chances(chances: Array) -> None:
+    if chances.size and not (chances.min() >= 0 and chances.max() <= 1):
+        raise ArgumentError("bernoulli: expected probabilities from 0 to 1, got one outside or NaN")
+
+
+def _spread(chances: Array, sizes: tuple[int, ...]) -> Array:
+    """A probability, or one for each element of a shape; all of them from 0 to 1."""
     with beside(chances):
-        if not ((chances >= 0) & (chances <= 1)).all():
-            raise ArgumentError("bernoulli: expected probabilities from 0 to 1, got one outside or NaN")
+        _check_chances(chances)
         try:
-            spread = np.broadcast_to(chances, sizes).reshape(-1) if chances.ndim else chances
+            return np.broadcast_to(chances, sizes).reshape(-1) if chances.ndim else chances
         except ValueError:
             raise ShapeError(f"bernoulli: p of shape {chances.shape} does not broadcast to {sizes}") from None
-    hits = generator_or_default("bernoulli", generator).bernoulli(spread, math.prod(sizes), place)
-    if place == CPU:
-        return _finish(form.encode(hits.astype(np.float32) if form.kind == "float" else hits), form, sizes, False)
-    return _finish(dispatch.convert(hits, bool_, form), form, sizes, False)
+
+
+def _hits(words: Array, p: Any) -> Array:
+    """Which words are below p of 2^32: p is a number, or has one for each word."""
+    if isinstance(words, np.ndarray) and not getattr(p, "ndim", 0):
+        return words < math.ceil(float(p) * 2.0**32)  # type: ignore[no-any-return]
+    with beside(words):
+        limits = np.ceil((p if gpu.is_array(p) else np.asarray(p, dtype=np.float64)) * 2.0**32)
+        out: Array = words < limits
+        return out
+
+
+def _as_ones(hits: Array, form: Format) -> Array:
+    """Bools of the host as 0 and 1 of a format."""
+    if form.kind != "float":
+        return form.encode(hits)
+    return hits.astype(form.storage) if form.is_native else form.encode(hits.astype(np.float32))
 
 
 def _chances(p: Tensor, place: Device) -> Array:

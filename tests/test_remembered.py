@@ -45,6 +45,8 @@ CALLS: dict[str, Callable[..., ug.Tensor]] = {
     "broadcast_to": lambda x, y: ug.broadcast_to(x[0], (3, 4)),
     "a row": lambda x, y: x[2],
     "a part": lambda x, y: x[1:, None, ..., ::-2],
+    "rows by positions": lambda x, y: x[ug.argsort(y[0].detach())],
+    "values by positions": lambda x, y: x[0][ug.argsort(y[0].detach())],
     "concat": lambda x, y: ug.concat([x, y, x], axis=1),
     "stack": lambda x, y: ug.stack((x, y), axis=-1),
     "stack first": lambda x, y: ug.stack([x[0], y[0]]),
@@ -381,3 +383,40 @@ def test_a_call_that_comes_again_does_not_enter_the_function() -> None:
     product(x, weight).sum().backward()
     assert weight.grad is not None
     assert weight.grad.tolist() == (x.T @ ug.ones_like(x @ y)).tolist()
+
+
+@pytest.mark.parametrize("dtype", [None, ug.bfloat16, ug.int32, ug.bool], ids=str)
+def test_ones_by_chance_are_drawn_from_the_generator(dtype: Any) -> None:
+    """Remembered or not, `bernoulli` takes the next words of the default generator, for a number as for a tensor of chances;
+    a chance outside is refused every time."""
+    for chances in (0.25, ug.asarray(np.full(40, 0.25, np.float32))):
+        drawn = []
+        for seed in (3, 3, 3, 4, 3, 3):
+            ug.manual_seed(seed)
+            first, second = (ug.bernoulli(chances, (40,), dtype=dtype) for _ in range(2))
+            drawn.append((first.dtype, bits(first), bits(second)))
+            assert bits(first) != bits(second)
+            assert set(np.asarray(first.numpy(), np.float64).tolist()) == {0.0, 1.0}
+        assert drawn[0] == drawn[1] == drawn[2] == drawn[4] == drawn[5] != drawn[3]
+    for chance in (0.5, 1.5, 0.5, float("nan"), -0.5):
+        given = ug.asarray(np.array([0.5, chance], np.float32))
+        for _ in range(3):
+            if chance == 0.5:
+                assert ug.bernoulli(given, dtype=dtype).shape == (2,)
+                continue
+            with pytest.raises(ArgumentError, match="from 0 to 1"):
+                ug.bernoulli(given, dtype=dtype)
+            with pytest.raises(ArgumentError, match="from 0 to 1"):
+                ug.bernoulli(chance, (2,), dtype=dtype)
+
+
+def test_positions_outside_are_named_however_often() -> None:
+    for grad in (False, True):
+        x = ug.asarray([2.0, 3.0, 5.0], requires_grad=grad)
+        for position in (-1, -3, 2, 2, 3, -4, 0):
+            at = ug.asarray(np.array([position, 0]))
+            if -3 <= position < 3:
+                assert x[at].tolist() == [x.tolist()[position], 2.0]
+            else:
+                with pytest.raises(AxisError, match=f"getitem: index {position} is out of bounds"):
+                    x[at]

@@ -50,10 +50,33 @@ def getitem(x: Tensor, index: Any, /) -> Tensor:
     kind = index.__class__
     if kind in BASIC or (kind is tuple and BASIC.issuperset(map(type, index))):
         return _picked("getitem", x, index, True)
+    if kind is Tensor and (found := _at_positions(x, index)) is not None:
+        return found
     plain_calls.varies()
     items = _prepared("getitem", index, x)
     basic = BASIC.issuperset(map(type, items))
     return _picked("getitem", x, items if basic or not x.requires_grad else _own(items), basic)
+
+
+def _at_positions(x: Tensor, positions: Tensor) -> Tensor | None:
+    """x[positions] for int64 positions on the host, in steps that can be remembered. None where `_picked` is needed: for other
+    indices, for gradients of more than lines, and to say which position is outside."""
+    values, at = x.storage, positions.storage
+    if (
+        positions.dtype is not int64
+        or not (values.__class__ is at.__class__ is np.ndarray)
+        or x.dtype.routed
+        or x.ndim == 0
+    ):
+        return None
+    try:
+        if not x.requires_grad:
+            return moved("getitem", [x, positions], lambda a, i: _taken(a, (i,)), None)
+        if x.ndim == at.ndim == 1 and x.dtype.is_native:
+            return along_axis(x, copy(positions), axis=0)  # type: ignore[no-any-return]
+    except (AxisError, IndexError):
+        pass
+    return None
 
 
 def _picked(name: str, x: Tensor, index: Any, basic: bool) -> Tensor:

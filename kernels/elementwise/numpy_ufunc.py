@@ -52,6 +52,33 @@ def erf(x: Array) -> Array:
 FUNCTIONS = {**reference.FUNCTIONS, "erf": erf, "normal_cdf": normal_cdf}
 
 
+def _cube(x: Array) -> Any:
+    out = np.square(x)
+    out *= x
+    return out
+
+
+def _root(x: Array) -> Any:
+    """sqrt, but for what powers say of -0 and -inf."""
+    out = x + x.dtype.type(0)  # -0 + 0 is 0
+    np.sqrt(out, out=out)
+    if np.isnan(out).any():
+        out[x == -np.inf] = np.inf
+    return out
+
+
+# By a single exponent for all values: products, a quotient and a root, in a tenth of the time of powers.
+_EASY_POWERS: dict[float, Callable[[Array], Any]] = {
+    1.0: np.positive, 2.0: np.square, 3.0: _cube, 0.5: _root, -1.0: np.reciprocal,
+}  # fmt: skip
+
+
+def _power(x: Array, y: Array) -> Any:
+    if y.ndim == 0 and x.ndim and (easy := _EASY_POWERS.get(y.item())):
+        return easy(x)
+    return np.power(x, y)
+
+
 def _integer_power(x: Array, y: Array) -> Any:
     try:
         return np.power(x, y)
@@ -73,6 +100,8 @@ def function_of(row: Row, request: Request) -> Callable[..., Any]:
         return np.nextafter if is_numpys else lambda x, y: spec.next_code(x, y, form)
     if row.name == "clip":
         return _clip
+    if row.name == "pow" and form.is_floating:
+        return _power
     if row.ufunc:
         if form.is_floating:
             function: Callable[..., Any] = getattr(np, row.ufunc)

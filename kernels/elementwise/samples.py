@@ -67,6 +67,9 @@ def samples(row: Row) -> Iterator[Sample]:
                 yield call([np.asarray(rng.random(s) < 0.5) for s in shapes], params, f"bools {first} {second}")
         if row.is_fused:
             yield call([rng.normal(size=40_000) * 3 for _ in range(operands)], params, "large")
+    if row.name == "pow":
+        for exponent in (-1.0, 0.0, 0.5, 1.0, 1.7, 2.0, 3.0):
+            yield Sample((SPECIAL, np.array(exponent)), name=f"special values to the power of {exponent}")
     if row.name == "clip":
         x = np.linspace(-2, 2, 9)
         yield Sample((x, None, np.array(0.5)), name="no lower bound")
