@@ -386,10 +386,15 @@ def made(out: Tensor, again: Callable[[], Any] | None = None) -> Tensor:
 
 
 def moved(
-    name: str, inputs: Sequence[Tensor], run: Callable[..., Any], back: Callable[[Tensor], Any], *, storage: Any = None
+    name: str,
+    inputs: Sequence[Tensor],
+    run: Callable[..., Any],
+    back: Callable[[Tensor], Any] | None,
+    *,
+    storage: Any = None,
 ) -> Tensor:
-    """The result of moving data: what `run` makes of the storages of the inputs (`storage`, where that is at hand), in their
-    format, with `back` from its gradient to theirs. Neither function may hold an input."""
+    """The result of moving data: what `run` makes of the storages of the inputs (`storage`, where that is at hand), in the format
+    of the first, with `back` from its gradient to theirs; None leaves it out of the graph. Neither function may hold an input."""
     form = inputs[0].dtype
     if form.routed and name != "copy":
         check_movable(name, form, inputs)

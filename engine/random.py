@@ -394,7 +394,8 @@ def _spread(chances: Array, sizes: tuple[int, ...]) -> Array:
 def _hits(words: Array, p: Any) -> Array:
     """Which words are below p of 2^32: p is a number, or has one for each word."""
     if isinstance(words, np.ndarray) and not getattr(p, "ndim", 0):
-        return words < math.ceil(float(p) * 2.0**32)  # type: ignore[no-any-return]
+        below: Array = words < math.ceil(float(p) * 2.0**32)
+        return below
     with beside(words):
         limits = np.ceil((p if gpu.is_array(p) else np.asarray(p, dtype=np.float64)) * 2.0**32)
         out: Array = words < limits
@@ -403,9 +404,9 @@ def _hits(words: Array, p: Any) -> Array:
 
 def _as_ones(hits: Array, form: Format) -> Array:
     """Bools of the host as 0 and 1 of a format."""
-    if form.kind != "float":
-        return form.encode(hits)
-    return hits.astype(form.storage) if form.is_native else form.encode(hits.astype(np.float32))
+    numbers = hits.astype(np.float32) if form.kind == "float" else hits
+    ones: Array = hits.astype(form.storage) if form.kind == "float" and form.is_native else form.encode(numbers)
+    return ones
 
 
 def _chances(p: Tensor, place: Device) -> Array:

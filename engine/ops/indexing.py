@@ -73,7 +73,7 @@ def _at_positions(x: Tensor, positions: Tensor) -> Tensor | None:
         if not x.requires_grad:
             return moved("getitem", [x, positions], lambda a, i: _taken(a, (i,)), None)
         if x.ndim == at.ndim == 1 and x.dtype.is_native:
-            return along_axis(x, copy(positions), axis=0)  # type: ignore[no-any-return]
+            return along_axis(x, copy(positions), axis=0)
     except (AxisError, IndexError):
         pass
     return None
