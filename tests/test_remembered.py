@@ -63,6 +63,7 @@ CALLS: dict[str, Callable[..., ug.Tensor]] = {
     "einsum": lambda x, y: ug.einsum("ij,kj->ik", x, y),
     "vecdot": lambda x, y: ug.vecdot(x, y),
     "topk": lambda x, y: ug.topk(x, 2)[0],
+    "argsort": lambda x, y: ug.argsort(x, axis=0, descending=True),
     "mse_loss": lambda x, y: ug.mse_loss(x, y),
     "batch_norm": lambda x, y: ug.batch_norm(x, None, None, y[0], None, training=True),
 }

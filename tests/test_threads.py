@@ -67,6 +67,7 @@ BIG: dict[str, Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "embedding_gradient": lambda: ((f32(5000, 40), ints(50, 5000)), {"rows": 50}),
     "take_along_axis": lambda: ((f32(300, 700), ints(300, 400, 700)), {"axis": 0}),
     "scatter_add": lambda: ((f32(300, 700), ints(50, 300, 700)), {"axis": 0, "size": 50}),
+    "argsort": lambda: ((f32(300, 700),), {"axis": 1, "descending": False}),
     "topk": lambda: ((f32(300, 700),), {"k": 20, "axis": 1, "largest": True}),
     "searchsorted": lambda: ((np.sort(f32(1000)), f32(300, 700)), {"side": "left"}),
     "requantize": lambda: ((ints(10**6, 500, 300).astype(np.int32), ints(2**31, 300).astype(np.int32), np.full(300, 45, np.int32),

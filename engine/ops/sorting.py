@@ -10,7 +10,7 @@ from ulpgrad.autograd import is_grad_enabled
 from ulpgrad.device import beside
 from ulpgrad.differentiable import Primitive, check_movable
 from ulpgrad.errors import GradientError, ShapeError
-from ulpgrad.formats import Array, as_format, int64
+from ulpgrad.formats import Array, as_format
 from ulpgrad.kernels.copy import copied
 from ulpgrad.kernels.order import spec
 from ulpgrad.ops.common import as_tensor, normalize_axis, operands
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 
+_argsort: Primitive = Primitive(spec.argsort, "x", "positions")
 _topk: Primitive = Primitive(spec.topk, "x", "positions")
 _searchsorted: Primitive = Primitive(spec.searchsorted, "sorted values", "positions")
 _unique: Primitive = Primitive(spec.unique, "x", "values first inverse counts")
@@ -49,10 +50,11 @@ def _turned(values: Array) -> Array:
     return np.negative(values) if values.dtype.kind == "f" else np.invert(values)
 
 
-def _order(x: Tensor, axis: int, descending: bool, stable: bool) -> Array:
-    with beside(x.storage):
-        kind: Any = "stable" if stable else None
-        return np.argsort(_keys(x, descending), axis=axis, kind=kind).astype(np.int64, copy=False)
+def _order(x: Tensor, axis: int, descending: bool) -> Tensor:
+    if x.dtype.routed:
+        check_movable("sort", x.dtype, [x])
+        x = Tensor(x.storage, as_format(x.storage.dtype))  # codes of one scale are in their values' order
+    return _argsort(x, axis=axis, descending=descending)
 
 
 def _has_both_zeros(values: Array) -> bool:
@@ -71,7 +73,7 @@ def sort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool
     x = as_tensor(x)
     where = normalize_axis("sort", axis, x.ndim)
     if x.requires_grad:
-        return along_axis(x, Tensor(_order(x, where, descending, stable), int64), axis=where)
+        return along_axis(x, _order(x, where, descending), axis=where)
     with beside(x.storage):
         keys = copied(_keys(x, descending))
         kind: Any = "stable" if stable and _has_both_zeros(keys) else None  # no other equal values can be told apart
@@ -82,10 +84,11 @@ def sort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool
     return astype(Tensor(values, as_format(values.dtype)), x.dtype)
 
 
+@remembered
 def argsort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
-    """The positions (int64) that sort x along an axis; equal values keep their order if `stable`."""
+    """The positions (int64) that sort x along an axis; equal values keep their order, whether `stable` asks for it or not."""
     x = as_tensor(x)
-    return Tensor(_order(x, normalize_axis("argsort", axis, x.ndim), descending, stable), int64)
+    return _order(x, normalize_axis("argsort", axis, x.ndim), descending)
 
 
 @remembered

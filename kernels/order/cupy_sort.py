@@ -29,6 +29,15 @@ def _keys(x: Any) -> Any:
     return xp.where(codes < 0, codes ^ np.iinfo(signed).max, codes)  # negative codes rise with the magnitude
 
 
+@kernel(spec.argsort, "cuda/cupy-sort", rank=20, formats=NATIVE)
+def argsort(x: Any, *, axis: int, descending: bool) -> Any:
+    xp = gpu.xp()
+    if x.size == 0:
+        return xp.empty(x.shape, np.int64)
+    keys = _keys(x) if not descending else _keys(-x) if x.dtype.kind == "f" else ~_keys(x)
+    return xp.argsort(keys, axis=axis, kind="stable").astype(np.int64)
+
+
 @kernel(spec.topk, "cuda/cupy-sort", rank=20, formats=NATIVE)
 def topk(x: Any, *, k: int, axis: int, largest: bool) -> Any:
     xp = gpu.xp()

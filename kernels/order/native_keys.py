@@ -1,7 +1,7 @@
 """C++: values become unsigned keys of the same order. topk is one pass that keeps candidates, searches go in step so that
-their loads overlap, and unique is a radix sort. 16-bit floats are widened.
+their loads overlap, argsort and unique are radix sorts of keys with their positions. 16-bit floats are widened.
 
-Next limit: unique runs on one thread, in passes over memory.
+Next limit: a line is sorted by one thread, in passes over memory.
 """
 
 from __future__ import annotations
@@ -12,6 +12,12 @@ from ulpgrad.kernels.order import spec
 from ulpgrad.kernels.registry import kernel
 
 TAKEN = [float32, float64, *INTEGERS, bool_]
+
+
+@kernel(spec.argsort, "cpu/native-radix", rank=50, formats=TAKEN)
+def argsort(x: Array, *, axis: int, descending: bool) -> Array:
+    positions: Array = native.module().argsort(x, axis, descending)
+    return positions
 
 
 @kernel(spec.topk, "cpu/native-candidates", rank=50, formats=TAKEN)

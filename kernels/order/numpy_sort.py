@@ -23,6 +23,12 @@ def _below_the_kth(keys: Array, k: int) -> Array | None:
     return positions
 
 
+@kernel(spec.argsort, "cpu/numpy-sort", rank=10, formats=NATIVE)
+def argsort(x: Array, *, axis: int, descending: bool) -> Array:
+    keys = x if not descending else np.negative(x) if x.dtype.kind == "f" else np.invert(x)
+    return np.argsort(keys, axis=axis, kind="stable").astype(np.int64, copy=False)
+
+
 @kernel(spec.topk, "cpu/numpy-partition", rank=10, formats=NATIVE)
 def topk(x: Array, *, k: int, axis: int, largest: bool) -> Array:
     floats = x.dtype.kind == "f"

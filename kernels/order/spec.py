@@ -1,4 +1,4 @@
-"""topk, searchsorted and unique. The order is that of a stable sort with NaN as the largest and equal zeros."""
+"""argsort, topk, searchsorted and unique. The order is that of a stable sort with NaN as the largest and equal zeros."""
 
 from __future__ import annotations
 
@@ -10,6 +10,31 @@ import numpy as np
 from ulpgrad.errors import ArgumentError, AxisError, ShapeError
 from ulpgrad.formats import ALL, Array, Format, int64
 from ulpgrad.kernels.spec import Op, Sample
+
+
+def _argsort(x: Array, *, axis: int, descending: bool) -> Array:
+    values = x if x.dtype.kind == "f" else x.astype(object)  # so that the opposite of every integer exists
+    return np.lexsort((-values if descending else values, np.isnan(x)), axis=axis)
+
+
+def _check_argsort(x: Array, *, axis: int, descending: bool) -> None:
+    if not 0 <= axis < x.ndim:
+        raise AxisError(f"argsort: axis {axis} is outside a tensor of {x.ndim} dimensions")
+
+
+def _argsort_samples() -> Iterator[Sample]:
+    rng = np.random.default_rng(0)
+    special = np.array([[0.0, np.nan, -0.0, np.inf, 1, 1, -np.inf, np.nan, 1, -1, 0.0]])
+    near = 1 + rng.integers(0, 3, 400) * 2.0**-50
+    arrays = [rng.standard_normal((3, 500)) * 9, rng.integers(-3, 4, (2, 90, 3)), special, np.tile(special, 9),
+              np.full((2, 70), 7.0), rng.permutation(np.geomspace(1e-9, 1e9, 2000)), np.append(near, [1e9, -1e9]),
+              rng.integers(-(2**62), 2**62, (2, 300)), np.append(rng.integers(0, 9, 400), 2**62), np.zeros((2, 0)),
+              np.zeros((0, 3)), np.ones(1), rng.standard_normal((40, 24)), rng.standard_normal((9, 25))]  # fmt: skip
+    for x in arrays:
+        for axis in sorted({0, x.ndim - 1}):
+            for descending in (False, True):
+                params = {"axis": axis, "descending": descending}
+                yield Sample((x,), params, f"{x.dtype}{x.shape} {params}")
 
 
 def _topk(x: Array, *, k: int, axis: int, largest: bool) -> Array:
@@ -92,6 +117,17 @@ def _unique_samples() -> Iterator[Sample]:
 def _positions(*_: Format, **__: Any) -> Format:
     return int64
 
+
+argsort = Op(
+    "argsort",
+    signature="(x: [..., n, ...], *, axis, descending) -> int64[..., n, ...]",
+    doc="Positions that sort the values along an axis, equal ones in order and NaN last.",
+    reference=_argsort,
+    check=_check_argsort,
+    result=_positions,
+    formats=ALL,
+    samples=_argsort_samples,
+)
 
 topk = Op(
     "topk",
