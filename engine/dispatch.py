@@ -85,6 +85,11 @@ class _State:
 state = _State()
 
 
+def is_pinned(name: str) -> bool:
+    """Whether a rung of the op is pinned."""
+    return state.pinned > 0 and name in _pins.get()
+
+
 def convert(array: Any, source: Format, target: Format) -> Any:
     """Stored values of one format as those of another, where the array lies: `ulpgrad.kernels.cast.convert` for any device."""
     from ulpgrad.kernels import cast

@@ -139,3 +139,91 @@ def test_errors_say_what_was_expected() -> None:
         ug.conv2d(x, w, b, max_pool=0)
     with pytest.raises(ShapeError, match=r"windows of \(20, 20\) are larger than the convolution's result, \(7, 6\)"):
         ug.conv2d(x, w, b, max_pool=20)
+
+
+def finished(x: Any, w: Any, b: Any, s: Any, r: Any, activation: Any, first: bool) -> np.ndarray:
+    """In float64: scale, bias, residual before or behind the activation."""
+    y = ug.conv2d(*(t.to(ug.float64) for t in (x, w)), padding=1)
+    y = y if s is None else y * s.to(ug.float64).reshape(-1, 1, 1)
+    y = y if b is None else y + b.to(ug.float64).reshape(-1, 1, 1)
+    y = y if r is None or not first else y + r.to(ug.float64)
+    y = y if activation is None else getattr(ug, activation)(y)
+    return (y if r is None or first else y + r.to(ug.float64)).numpy()
+
+
+UNIT = {ug.float32: 2.0**-24, ug.float64: 2.0**-53, ug.bfloat16: 2.0**-8, ug.float16: 2.0**-11}
+
+
+@pytest.mark.parametrize("dtype", [ug.float32, ug.float64, ug.bfloat16], ids=str)
+@pytest.mark.parametrize("out", [None, ug.float32, ug.float16, ug.bfloat16, ug.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize(("activation", "first"), [(None, False), ("relu", True), ("silu", False)])
+def test_scale_residual_and_format_are_rounded_once(dtype: Any, out: Any, activation: Any, first: bool) -> None:
+    x, w, b = operands(dtype)
+    s, r = values(5, seed=3, dtype=dtype), values(2, 5, 9, 8, seed=4, dtype=dtype)
+    for given in ((b, s, r), (None, s, None), (b, None, r), (b, None, None)):
+        bias, scale, residual = given
+        options: dict[str, Any] = {"scale": scale, "residual": residual, "dtype": out, "activation": activation}
+        got = ug.conv2d(x, w, bias, padding=1, residual_first=first, **options)
+        want = finished(x, w, bias, scale, residual, activation, first)
+        form = dtype if out is None else out
+        assert got.dtype is form
+        if form is ug.float8_e4m3fn:
+            exact = ug.asarray(want).to(form)
+            assert (
+                exact.storage == got.storage
+            ).mean() > 0.99  # sums of float32 may lie on the other side of a midpoint
+            continue
+        least = 2.0**-25 if form is ug.float16 else 0.0  # half of its smallest number
+        sums = UNIT[ug.float64 if dtype is ug.float64 else ug.float32]
+        np.testing.assert_allclose(
+            got.to(ug.float64).numpy(), want, rtol=UNIT[form] * 1.01 + 32 * sums, atol=64 * sums + least
+        )
+
+
+def test_finished_convolution_is_one_kernel_in_inference_and_steps_under_gradients() -> None:
+    x, w, b = operands(ug.float64)
+    s, r = values(5, seed=3, dtype=ug.float64), values(2, 5, 9, 8, seed=4, dtype=ug.float64)
+
+    def call(x: Any, w: Any, b: Any, s: Any, r: Any) -> Any:
+        return ug.conv2d(x, w, b, padding=1, scale=s, residual=r, residual_first=True, activation="silu")
+
+    assert ops_of(lambda: call(x, w, b, s, r)) == ["conv2d_finished"]
+    with ug.use(conv2d="cpu/reference"):
+        assert ops_of(lambda: call(x, w, b, s, r))[0] == "conv2d"
+    gradcheck(call, [t.requires_grad_() for t in (x, w, b, s, r)], order=2)
+    fixed = [t.detach().to(ug.Q(7, 8)) for t in (x, w, b, s, r)]
+    got = ug.conv2d(*fixed[:3], padding=1, scale=fixed[3], residual=fixed[4], residual_first=True, activation="relu")
+    assert got.dtype is ug.Q(7, 8)
+    same = ug.conv2d(x, w, b, padding="same", scale=s, residual=r, residual_first=True, activation="silu")
+    np.testing.assert_allclose(same.detach().numpy(), call(x, w, b, s, r).detach().numpy(), rtol=1e-12, atol=1e-12)
+
+
+def test_finished_convolution_refuses() -> None:
+    x, w, b = operands()
+    for padding in (1, "same"):
+        with pytest.raises(ShapeError, match=r"scale has shape \(4,\): expected \(5,\)"):
+            ug.conv2d(x, w, b, padding=padding, scale=ug.ones(4))  # type: ignore[arg-type]
+        with pytest.raises(
+            ShapeError, match=r"residual has shape \(2, 5, 9, 9\): expected the result's, \(2, 5, 9, 8\)"
+        ):
+            ug.conv2d(x, w, b, padding=padding, residual=ug.ones((2, 5, 9, 9)))  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="max_pool= goes with activation= alone"):
+        ug.conv2d(x, w, b, max_pool=2, scale=ug.ones(5))
+
+
+def test_batch_norm_in_inference_is_a_scale_and_a_shift() -> None:
+    ug.manual_seed(0)
+    conv, norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean[...], norm.running_var[...] = values(4), values(4, seed=1) ** 2 + 0.5
+    norm.eval()
+    x = values(2, 3, 9, 8)
+    with ug.no_grad():
+        r = values(2, 4, 7, 6, seed=5)
+        want = ug.relu(norm(conv(x)) + r)
+        got = conv.normalized(x, norm, "relu", residual=r, residual_first=True)
+        assert ops_of(lambda: conv.normalized(x, norm, "relu"))[-1] == "conv2d_finished"
+    np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ArgumentError, match="running statistics"):
+        nn.BatchNorm2d(4, track_running_stats=False).scale_and_shift()

@@ -1,17 +1,21 @@
 // Convolution by its definition: a thread sums one result, and reads all that this needs from memory.
+#include "conv_epilogue.cuh"
 #include "conv_sums.cuh"
 #include "element.cuh"
 
 namespace ulpgrad {
 
 template <class T>
-__global__ void conv_forward_direct(T* y, const T* x, const T* w, const T* bias, Convolution c, Strides xs, Strides ws,
-                                    Strides ys, int activation) {
+__global__ void conv_forward_direct(T* y, const T* x, const T* w, const T* bias, const T* scale, const T* residual,
+                                    Convolution c, Strides xs, Strides ws, Strides ys, After after) {
+  __shared__ Epilogue<T> epilogue;
+  if (threadIdx.x == 0) epilogue = {bias, scale, residual, after};  // seen once for_each_element() has waited
   const bool channels_last = ys.channel == 1;
   for_each_element(c.images, c.groups * c.outputs, c.y.positions, c.x.positions, channels_last, [&](const Element& e) {
-    Wide<T> sum = forward_sum(c, x, xs, w, ws, e.image, e.channel, e.y, e.x);
-    if (bias) sum += widen(bias[e.channel]);
-    y[offset_of(ys, e.image, e.channel, e.y, e.x)] = narrow<T>(activated(sum, activation));
+    const auto offset = [&] { return offset_of(after.residual, e.image, e.channel, e.y, e.x); };
+    const Wide<T> sum = forward_sum(c, x, xs, w, ws, e.image, e.channel, e.y, e.x);
+    store_as(y, offset_of(ys, e.image, e.channel, e.y, e.x), with_epilogue(epilogue, e.channel, offset, sum),
+             after.stored);
   });
 }
 

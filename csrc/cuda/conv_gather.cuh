@@ -5,6 +5,7 @@
 // forward pass reads x, and filters from the side of their inputs.
 #pragma once
 
+#include "conv_epilogue.cuh"
 #include "conv_sums.cuh"
 
 namespace ulpgrad {
@@ -110,16 +111,15 @@ __device__ __attribute__((noinline)) Wide<T> forward_again(const Convolution& c,
   return forward_sum(c, x, xs, w, ws, place.image, g.write_channel + write, place.y, place.x);
 }
 
-// A sum with what is left to do before it is rounded: bias (if any) and activation, or what is said above.
+// A sum with what is left to do before it is rounded: its epilogue, or what is said above.
 template <bool GRADIENT, class T>
 __device__ inline Wide<T> finished(const Convolution& c, const Gather& g, const T* x, const Strides& xs, const T* w,
-                                   const Strides& ws, const T* bias, int activation, unsigned row, int write,
-                                   Wide<T> sum) {
+                                   const Strides& ws, const Epilogue<T>& e, unsigned row, int write, Wide<T> sum) {
   if constexpr (GRADIENT) {
     return is_finite(sum) ? sum : summed_again(c, g, x, xs, w, ws, row, write);
   } else {
-    if (bias) sum += widen(bias[g.write_channel + write]);
-    return activated(sum, activation);
+    const auto offset = [&] { return result_offset(g, e.after.residual, row, write); };
+    return with_epilogue(e, g.write_channel + write, offset, sum);
   }
 }
 

@@ -7,13 +7,14 @@ namespace ulpgrad {
 
 template <class T, bool GRADIENT, int COLUMNS>
 __global__ void __launch_bounds__(COLUMNS * 2, BLOCKS<T, COLUMNS>)
-    conv_matrix(T* y, const T* x, const T* w, const T* bias, Convolution c, Strides xs, Strides ws, Strides ys,
-                int activation) {
+    conv_matrix(T* y, const T* x, const T* w, const T* bias, const T* scale, const T* residual, Convolution c,
+                Strides xs, Strides ws, Strides ys, After after) {
   using Tile = MatrixTile<T, COLUMNS, false>;
   constexpr int CHUNK = Tile::CHUNK;
   ULPGRAD_DYNAMIC_SHARED(memory);
   __shared__ Gather g;
-  if (threadIdx.x == 0) g = gather_of<GRADIENT>(c, blockIdx.z);
+  __shared__ Epilogue<T> e;
+  if (threadIdx.x == 0) g = gather_of<GRADIENT>(c, blockIdx.z), e = {bias, scale, residual, after};
   __syncthreads();
   // Blocks that read the same rows are neighbours in time: what one has read, the next finds in the cache.
   const unsigned across = cdiv(g.writes, COLUMNS);
@@ -37,21 +38,24 @@ __global__ void __launch_bounds__(COLUMNS * 2, BLOCKS<T, COLUMNS>)
     return first_row + row < static_cast<unsigned>(g.count) && first_write + column < g.writes;
   };
   constexpr bool IN_PARTS = sizeof(T) == 4;  // see Tf32Pair
-  if (GRADIENT || IN_PARTS || bias || activation) {
+  if (GRADIENT || IN_PARTS || !e.is_nothing()) {
+    const bool by_channels =
+        GRADIENT || !residual || after.residual.channel == 1;  // neighbouring threads read neighbours
 #pragma unroll 1
     for (int i = thread; i < Tile::ROWS * COLUMNS; i += Tile::THREADS) {
-      const int row = i / COLUMNS, column = i % COLUMNS;
+      const int row = by_channels ? i / COLUMNS : i % Tile::ROWS, column = by_channels ? i % COLUMNS : i / Tile::ROWS;
       if (!is_result(row, column)) continue;
       float& sum = results[row * WIDTH + column];
       if constexpr (IN_PARTS && !GRADIENT) {
         if (!is_finite(sum)) sum = forward_again(c, g, x, xs, w, ws, first_row + row, first_write + column);
       }
-      sum = finished<GRADIENT>(c, g, x, xs, w, ws, bias, activation, first_row + row, first_write + column, sum);
+      sum = finished<GRADIENT>(c, g, x, xs, w, ws, e, first_row + row, first_write + column, sum);
     }
     __syncthreads();
   }
   const bool channels_last = ys.channel == 1;
-  if (channels_last && g.writes % CHUNK == 0 && ys.x % CHUNK == 0) {
+  const int stored = GRADIENT ? OWN : after.stored;
+  if (stored == OWN && channels_last && g.writes % CHUNK == 0 && ys.x % CHUNK == 0) {
     constexpr int CHUNKS = COLUMNS / CHUNK;
     for (int i = thread; i < Tile::ROWS * CHUNKS; i += Tile::THREADS) {
       const int row = i / CHUNKS, column = i % CHUNKS * CHUNK;
@@ -67,7 +71,7 @@ __global__ void __launch_bounds__(COLUMNS * 2, BLOCKS<T, COLUMNS>)
   for (int i = thread; i < Tile::ROWS * COLUMNS; i += Tile::THREADS) {
     const int row = channels_last ? i / COLUMNS : i % Tile::ROWS, column = channels_last ? i % COLUMNS : i / Tile::ROWS;
     if (!is_result(row, column)) continue;
-    y[result_offset(g, ys, first_row + row, first_write + column)] = narrow<T>(results[row * WIDTH + column]);
+    store_as(y, result_offset(g, ys, first_row + row, first_write + column), results[row * WIDTH + column], stored);
   }
 }
 

@@ -8,13 +8,14 @@ namespace ulpgrad {
 // `packets`: channels lie side by side in x and w, in fours and aligned.
 template <class T, bool GRADIENT>
 __global__ void __launch_bounds__(256, sizeof(Wide<T>) < 8 ? 2 : 1)
-    conv_registers(T* y, const T* x, const T* w, const T* bias, Convolution c, Strides xs, Strides ws, Strides ys,
-                   int activation, int packets) {
+    conv_registers(T* y, const T* x, const T* w, const T* bias, const T* scale, const T* residual, Convolution c,
+                   Strides xs, Strides ws, Strides ys, After after, int packets) {
   using S = Wide<T>;
   using Tile = RegisterTile<S>;
   __shared__ typename Tile::Memory memory;
   __shared__ Gather g;  // one for the block: a thread's registers are for sums
-  if (threadIdx.x == 0) g = gather_of<GRADIENT>(c, blockIdx.z);
+  __shared__ Epilogue<T> e;
+  if (threadIdx.x == 0) g = gather_of<GRADIENT>(c, blockIdx.z), e = {bias, scale, residual, after};
   __syncthreads();
   // Blocks that read the same rows are neighbours in time: what one has read, the next finds in the cache.
   const unsigned across = cdiv(g.writes, Tile::COLUMNS);
@@ -78,8 +79,8 @@ __global__ void __launch_bounds__(256, sizeof(Wide<T>) < 8 ? 2 : 1)
     for (int j = 0; j < Tile::OWN_COLUMNS; ++j) {
       const int own_write = first_write + Tile::own_column(thread) + j;
       if (own_row < static_cast<unsigned>(g.count) && own_write < g.writes) {
-        const S result = finished<GRADIENT>(c, g, x, xs, w, ws, bias, activation, own_row, own_write, tile.sums[i][j]);
-        y[result_offset(g, ys, own_row, own_write)] = narrow<T>(result);
+        const S result = finished<GRADIENT>(c, g, x, xs, w, ws, e, own_row, own_write, tile.sums[i][j]);
+        store_as(y, result_offset(g, ys, own_row, own_write), result, GRADIENT ? OWN : after.stored);
       }
     }
   }

@@ -4,12 +4,14 @@
 namespace ulpgrad {
 
 template <class T, bool GRADIENT>
-__global__ void __launch_bounds__(256) conv_tiles(T* y, const T* x, const T* w, const T* bias, Convolution c,
-                                                  Strides xs, Strides ws, Strides ys, int activation) {
+__global__ void __launch_bounds__(256)
+    conv_tiles(T* y, const T* x, const T* w, const T* bias, const T* scale, const T* residual, Convolution c,
+               Strides xs, Strides ws, Strides ys, After after) {
   constexpr int SIDE = 16;
   __shared__ Wide<T> pixels[SIDE][SIDE + 1], weights[SIDE][SIDE + 1];  // [depth][row], [depth][channel]; + 1: own banks
   __shared__ Gather g;                                                 // the same for all threads
-  if (threadIdx.x == 0) g = gather_of<GRADIENT>(c, blockIdx.z);
+  __shared__ Epilogue<T> e;
+  if (threadIdx.x == 0) g = gather_of<GRADIENT>(c, blockIdx.z), e = {bias, scale, residual, after};
   __syncthreads();
   const unsigned first_row = blockIdx.x * SIDE;
   const int first_write = blockIdx.y * SIDE;
@@ -40,9 +42,8 @@ __global__ void __launch_bounds__(256) conv_tiles(T* y, const T* x, const T* w, 
     for (int k = 0; k < SIDE; ++k) sum += pixels[k][fast] * weights[k][slow];
   }
   if (first_row + fast < static_cast<unsigned>(g.count) && first_write + slow < g.writes) {
-    const Wide<T> result =
-        finished<GRADIENT>(c, g, x, xs, w, ws, bias, activation, first_row + fast, first_write + slow, sum);
-    y[result_offset(g, ys, first_row + fast, first_write + slow)] = narrow<T>(result);
+    const Wide<T> result = finished<GRADIENT>(c, g, x, xs, w, ws, e, first_row + fast, first_write + slow, sum);
+    store_as(y, result_offset(g, ys, first_row + fast, first_write + slow), result, GRADIENT ? OWN : after.stored);
   }
 }
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
+from ulpgrad import dispatch
 from ulpgrad.autograd import is_grad_enabled
 from ulpgrad.errors import ArgumentError
 from ulpgrad.nn.activation import GELU, ReLU, Sigmoid, SiLU, Tanh
 from ulpgrad.nn.convolution import Conv2d, MaxPool2d
 from ulpgrad.nn.linear import Linear
 from ulpgrad.nn.module import Module
+from ulpgrad.nn.normalization import BatchNorm2d
+from ulpgrad.tensor import Tensor
 
 FUSED = {ReLU: "relu", GELU: "gelu", SiLU: "silu", Tanh: "tanh", Sigmoid: "sigmoid"}
 
@@ -47,7 +50,8 @@ class Sequential(ModuleList):
     """Modules called one after the other: `Sequential(Linear(64, 32), ReLU(), Linear(32, 10))`.
 
     A Conv2d, the activation behind it and the pooling behind that run as one kernel where they can (see `ulpgrad.conv2d`),
-    and so do a Linear and its activation while no gradient is recorded.
+    and so do a Linear and its activation while no gradient is recorded; on a GPU also a Conv2d, the BatchNorm2d behind it and an
+    activation, in evaluation mode while no gradient is recorded.
     """
 
     def __init__(self, *modules: Module) -> None:
@@ -62,11 +66,27 @@ class Sequential(ModuleList):
         recorded, i = is_grad_enabled(), 0
         while i < len(modules):
             module, fused = modules[i], {}
+            if not recorded and i + 1 < len(modules) and _in_one(module, modules[i + 1], x):
+                fused = _fused([module, *modules[i + 2 : i + 3]])
+                x = cast(Conv2d, module).normalized(x, cast(BatchNorm2d, modules[i + 1]), **fused)
+                i += 2 + len(fused)
+                continue
             if type(module) is Conv2d or (type(module) is Linear and not recorded):
                 fused = _fused(modules[i : i + 3])
             x = module(x, **fused)
             i += 1 + len(fused)
         return x
+
+
+def _in_one(first: Module, norm: Module, x: Any) -> bool:
+    """Whether a convolution and the batch normalization behind it are one kernel: on a GPU, in one format, and where nobody asks
+    for the steps."""
+    if type(first) is not Conv2d or type(norm) is not BatchNorm2d or norm.training or norm.running_mean is None:
+        return False
+    if not isinstance(x, Tensor) or x.device.type == "cpu" or dispatch.state.policies or dispatch.state.pinned:
+        return False
+    parts = (x, first.weight, first.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    return first.out_channels == norm.num_features and {t.dtype for t in parts if t is not None} == {x.dtype}
 
 
 def _fused(modules: list[Module]) -> dict[str, Any]:

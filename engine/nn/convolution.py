@@ -10,6 +10,7 @@ from ulpgrad.errors import ArgumentError
 from ulpgrad.nn import init
 from ulpgrad.nn.linear import fan_in_uniform
 from ulpgrad.nn.module import Module
+from ulpgrad.nn.normalization import BatchNorm2d
 from ulpgrad.nn.parameter import Parameter
 from ulpgrad.ops import (
     adaptive_avg_pool2d,
@@ -77,13 +78,37 @@ class Convolution(Module):
 class Conv2d(Convolution):
     """`ulpgrad.conv2d` with weight (out, in / groups, kh, kw) and bias (out,): (n, in, h, w) -> (n, out, oh, ow).
 
-    Called with an activation and a size of windows for max pooling too, it applies these in the same kernel.
+    Called with an activation and a size of windows for max pooling too, it applies these in the same kernel; and in inference a
+    residual.
     """
 
-    def forward(self, x: Any, activation: str | None = None, max_pool: Size | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Any,
+        activation: str | None = None,
+        max_pool: Size | None = None,
+        residual: Tensor | None = None,
+        residual_first: bool = False,
+    ) -> Tensor:
         return conv2d(
             x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups,
-            activation=activation, max_pool=max_pool,
+            activation=activation, max_pool=max_pool, residual=residual, residual_first=residual_first,
+        )  # fmt: skip
+
+    def normalized(
+        self,
+        x: Any,
+        norm: BatchNorm2d,
+        activation: str | None = None,
+        residual: Tensor | None = None,
+        residual_first: bool = False,
+    ) -> Tensor:
+        """The layer, batch normalization in inference, activation and residual, as one call of `conv2d`."""
+        scale, shift = norm.scale_and_shift()
+        shift = shift if self.bias is None else shift + self.bias * scale
+        return conv2d(
+            x, self.weight, shift, self.stride, self.padding, self.dilation, self.groups,
+            activation=activation, scale=scale, residual=residual, residual_first=residual_first,
         )  # fmt: skip
 
 

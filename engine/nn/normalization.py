@@ -11,6 +11,7 @@ from ulpgrad.nn.module import Module
 from ulpgrad.nn.parameter import Parameter
 from ulpgrad.ops import batch_norm, dropout, layer_norm, ones, rms_norm, zeros
 from ulpgrad.ops.common import normalize_shape
+from ulpgrad.ops.normalization import scale_and_shift
 from ulpgrad.tensor import Tensor
 
 
@@ -54,6 +55,15 @@ class _BatchNorm(Module):
         return batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, on_batch, momentum, self.eps
         )  # fmt: skip
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """What inference multiplies each channel by, and what it adds: (num_features,) each. ArgumentError without running
+        statistics."""
+        if self.running_mean is None or self.running_var is None:
+            raise ArgumentError(
+                f"{type(self).__name__}({self.num_features}) keeps no running statistics: expected track_running_stats=True"
+            )
+        return scale_and_shift(self.running_mean, self.running_var, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"

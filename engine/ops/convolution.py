@@ -8,10 +8,13 @@ from ulpgrad import dispatch
 from ulpgrad.autograd import is_grad_enabled
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, ShapeError
+from ulpgrad.formats import Format, as_format, float32, float64
 from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.conv.geometry import output_size
+from ulpgrad.kernels.matmul.spec import RESULTS
 from ulpgrad.ops import accumulate as acc, elementwise as ew
 from ulpgrad.ops.common import as_tensor, pair
+from ulpgrad.ops.creation import astype
 from ulpgrad.ops.linalg import ACTIVATIONS
 from ulpgrad.ops.manipulation import permute_dims, reshape
 from ulpgrad.ops.pooling import max_pool2d, max_pool2d_gradient
@@ -115,6 +118,7 @@ def _pooled_steps(x: Tensor, weight: Tensor, bias: Tensor | None, *, window: tup
 
 
 _activated: Primitive = Primitive(spec.conv2d, "x weight bias", joint=_through_relu, composite=_steps)
+_finished: Primitive = Primitive(spec.conv2d_finished, "x weight bias scale residual")  # while no gradient is recorded
 _pooled: Primitive = Primitive(
     spec.conv2d_max_pool, "x weight bias", "y places", joint=_through_pool, composite=_pooled_steps
 )
@@ -132,6 +136,10 @@ def conv2d(
     *,
     activation: str | None = None,
     max_pool: int | tuple[int, int] | None = None,
+    scale: Tensor | None = None,
+    residual: Tensor | None = None,
+    residual_first: bool = False,
+    dtype: Any = None,
     accumulate: Any = None,
     accumulate_backward: Any = None,
 ) -> Tensor:
@@ -146,6 +154,11 @@ def conv2d(
     the same gradient: "relu" always, other activations while no gradient is recorded, pooling with "relu" or no activation
     and without groups. Elsewhere they are steps of their own.
 
+    `scale` (o,): a factor of each output, before the bias, as batch normalization's in inference; `residual`: a tensor of the
+    result's shape, added behind the activation, or before it with `residual_first`, as in ResNet; `dtype`: the result's
+    format. While no gradient is recorded, activation(sums * scale + bias) + residual is one kernel on floats, rounded once (on
+    the CPU the convolution's, and steps on its result); elsewhere each is a step of its own. Not together with `max_pool`.
+
     `accumulate` and `accumulate_backward`: as in `matmul`, for sums over (c, kh, kw) in that order
     and, in the gradients, over the outputs and over (n, oh, ow); overlapping windows add up plainly. Raises ShapeError and
     ArgumentError for what does not fit.
@@ -157,22 +170,43 @@ def conv2d(
             f"conv2d: unknown activation {activation!r}; expected None or one of {', '.join(ACTIVATIONS)}"
         )
     window = None if max_pool is None else pair("conv2d", "max_pool", max_pool, 1)
+    out = None if dtype is None else as_format(dtype)
+    scale, residual = (None if t is None else as_tensor(t) for t in (scale, residual))
+    is_finished = scale is not None or residual is not None or out is not None
+    if is_finished and window is not None:
+        raise ArgumentError(
+            "conv2d: max_pool= goes with activation= alone: pool the result of scale=, residual= or dtype="
+        )
     steps, spread = pair("conv2d", "stride", stride, 1), pair("conv2d", "dilation", dilation, 1)
 
     def run(around: tuple[int, int]) -> Tensor:
         geometry = {"stride": steps, "padding": around, "dilation": spread, "groups": groups}
+        first = None if is_finished else bias  # else it comes behind the scale
         if accumulate is None:
             if accumulate_backward is not None:
                 raise ArgumentError(f"conv2d: accumulate_backward={accumulate_backward!r} needs accumulate=")
-            return _conv2d(x, w, bias, **geometry)
-        return _accumulated(x, w, bias, accumulate, accumulate_backward, **geometry)
+            return _conv2d(x, w, first, **geometry)
+        return _accumulated(x, w, first, accumulate, accumulate_backward, **geometry)
 
-    def finished(out: Tensor) -> Tensor:
-        out = out if activation is None else ACTIVATIONS[activation](out)
-        return out if window is None else max_pool2d(out, window)
+    def finished(y: Tensor) -> Tensor:
+        if is_finished:
+            _check_finish(y, scale, residual)
+            y = y if scale is None else y * reshape(scale, (-1, 1, 1))
+            y = y if bias is None else y + reshape(bias, (-1, 1, 1))
+            y = y + residual if residual is not None and residual_first else y
+        y = y if activation is None else ACTIVATIONS[activation](y)
+        y = y + residual if residual is not None and not residual_first else y
+        y = y if window is None else max_pool2d(y, window)
+        return y if out is None else astype(y, out, copy=False)
 
     if not isinstance(padding, str) or padding == "valid":
         around = (0, 0) if isinstance(padding, str) else pair("conv2d", "padding", padding)
+        if is_finished:
+            whole = _in_one(
+                (x, w, bias, scale, residual), out, accumulate, stride=steps, padding=around, dilation=spread,
+                groups=groups, activation=activation, residual_first=residual_first and residual is not None,
+            )  # fmt: skip
+            return finished(run(around)) if whole is None else whole
         if activation is None and window is None:
             return run(around)
         fused = _fused(x, w, bias, activation, window, groups, accumulate, (steps, around, spread))
@@ -184,9 +218,35 @@ def conv2d(
     if w.ndim != 4:
         raise ShapeError(f"conv2d: weight has shape {w.shape}: expected 4 axes (out, in / groups, height, width)")
     needed = [d * (k - 1) for d, k in zip(spread, w.shape[2:], strict=True)]
-    out = run((needed[0] - needed[0] // 2, needed[1] - needed[1] // 2))
+    y = run((needed[0] - needed[0] // 2, needed[1] - needed[1] // 2))
     surplus = [n % 2 for n in needed]
-    return finished(out[:, :, surplus[0] :, surplus[1] :] if any(surplus) else out)
+    return finished(y[:, :, surplus[0] :, surplus[1] :] if any(surplus) else y)
+
+
+def _check_finish(y: Tensor, scale: Tensor | None, residual: Tensor | None) -> None:
+    if scale is not None and scale.shape != y.shape[1:2]:
+        raise ShapeError(f"conv2d: scale has shape {scale.shape}: expected {y.shape[1:2]}, one value per output")
+    if residual is not None and residual.shape != y.shape:
+        raise ShapeError(f"conv2d: residual has shape {residual.shape}: expected the result's, {y.shape}")
+
+
+def _in_one(operands: tuple[Tensor | None, ...], out: Format | None, accumulate: Any, **how: Any) -> Tensor | None:
+    """The convolution and what follows it in one kernel, or None where that is no kernel's work: as in `_fused`, and while a
+    gradient is recorded."""
+    given = [t for t in operands if t is not None]
+    if (
+        accumulate is not None
+        or dispatch.state.policies
+        or any(t.dtype.routed or t.dtype.kind != "float" for t in given)
+    ):
+        return None
+    if dispatch.is_pinned("conv2d") or (is_grad_enabled() and any(t.requires_grad for t in given)):
+        return None
+    # No narrower than the sums, so that these are rounded once.
+    own = out is None or out is float64 or any(t.dtype is float64 for t in given)
+    x = astype(given[0], float64, copy=False) if out is float64 else given[0]
+    y = _finished(x, *operands[1:], dtype=out if out in RESULTS and not own else None if own else float32, **how)
+    return y if out is None else astype(y, out, copy=False)
 
 
 def _fused(

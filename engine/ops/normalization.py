@@ -199,6 +199,15 @@ def _move_on_gpu(running: Tensor, towards: Tensor, momentum: float) -> None:
     running[...] = moved
 
 
+def scale_and_shift(
+    mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """What batch normalization in inference multiplies each channel by, and adds to it."""
+    scale = ew.reciprocal(ew.sqrt(variance + eps))
+    scale = scale if weight is None else scale * weight
+    return scale, -mean * scale if bias is None else bias - mean * scale
+
+
 @remembered
 def _with_running_statistics(
     x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
@@ -206,9 +215,7 @@ def _with_running_statistics(
     """One multiplication and one addition per value."""
     x, mean, variance, weight, bias = prepared("batch_norm", x, mean, variance, weight, bias)
     form = result_format(*(t.dtype for t in (x, weight, bias) if t is not None))
-    scale = ew.reciprocal(ew.sqrt(variance + eps))
-    scale = scale if weight is None else scale * weight
-    shift = -mean * scale if bias is None else bias - mean * scale
+    scale, shift = scale_and_shift(mean, variance, weight, bias, eps)
     wide = (-1, *(1,) * (x.ndim - 2))
     y = x * reshape(scale, wide) + reshape(shift, wide)
     return astype(y, form, copy=False)

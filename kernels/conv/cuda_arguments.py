@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,49 @@ CONVOLUTION = np.dtype(
 )
 STRIDES = np.dtype([(n, np.int64) for n in ("image", "channel", "y", "x")], align=True)
 
+AFTER = np.dtype(
+    [("residual", STRIDES), *((n, np.int32) for n in ("activation", "residual_first", "stored"))], align=True
+)
+STORED: tuple[Format, ...] = (float32, float16, bfloat16)  # as `enum Stored` numbers them, from 1 on
+
+
+class After(NamedTuple):
+    """What follows the sums, as the kernels take it; any of the arrays may be None."""
+
+    bias: Any
+    scale: Any
+    residual: Any
+    argument: Any  # the kernels' `After`
+    activation: Any  # its number
+
+    @property
+    def operands(self) -> tuple[Any, Any, Any]:
+        return self.bias, self.scale, self.residual
+
+
+def after(
+    bias: Any = None,
+    scale: Any = None,
+    residual: Any = None,
+    activation: str | None = None,
+    residual_first: bool = False,
+    dtype: Format | None = None,
+    own: Any = None,
+) -> After:
+    """`dtype`: the format of the result, None for the operands' own, whose storage `own` is."""
+    stored = 0 if dtype is None or dtype.storage == own else 1 + STORED.index(dtype)
+    apart = (0, 0, 0, 0) if residual is None else tuple(s // residual.itemsize for s in residual.strides)
+    number = activation_number(activation)
+    bias, scale = (None if a is None else gpu.contiguous(a) for a in (bias, scale))
+    return After(bias, scale, residual, np.array((apart, number, residual_first, stored), AFTER), number)
+
+
+def rounds_doubles(request: Request) -> str | None:
+    """Why the format of a result cannot be chosen; None if it can, or is not."""
+    if request.formats[0] is float64 and request.params.get("dtype") is not None:
+        return "rounds sums of float32 to other formats, not those of float64"
+    return None
+
 
 def cdiv(a: int, b: int) -> int:
     return -(-a // b)
@@ -39,7 +82,7 @@ class Shape:
         self.op, self.params = op, params
         first, second = arrays[0].shape, arrays[1].shape
         self.images, self.groups = first[0], params["groups"]
-        if op is spec.conv2d:
+        if op in spec.FORWARD:
             self.size, self.kernel, (outputs, self.inputs) = first[2:], second[2:], second[:2]
         elif op is spec.conv2d_input_gradient:
             self.size, self.kernel, (outputs, self.inputs) = params["size"], second[2:], second[:2]
@@ -103,10 +146,15 @@ def too_large(request: Request) -> str | None:
 def sparse_or_too_large(request: Request) -> str | None:
     """Why a tile is no good for the call: as `too_large`, or because groups of a few channels would fill little of it."""
     shape = shape_of(request)
-    columns = shape.outputs if request.op is spec.conv2d else shape.inputs
+    columns = shape.outputs if request.op in spec.FORWARD else shape.inputs
     if shape.groups > 1 and columns < FEWEST:
         return f"takes groups of at least {FEWEST} channels of the result, not {columns}"
     return too_large(request)
+
+
+def finishing(request: Request) -> str | None:
+    """As `sparse_or_too_large`, for a convolution and what follows it."""
+    return rounds_doubles(request) or sparse_or_too_large(request)
 
 
 def strides(array: Any) -> Any:
@@ -138,16 +186,23 @@ def activation_number(name: str | None) -> np.int32:
     return np.int32(0 if name is None else 1 + ACTIVATIONS.index(name))
 
 
+NOTHING = after().argument
+
 __all__ = [
     "FORMATS",
     "MOST_BLOCKS",
+    "NOTHING",
+    "After",
     "Shape",
     "activation_number",
+    "after",
     "cdiv",
     "channels_last",
+    "finishing",
     "images_like",
     "is_channels_last",
     "kernels",
+    "rounds_doubles",
     "shape_of",
     "sparse_or_too_large",
     "strides",

@@ -12,9 +12,11 @@ from ulpgrad.kernels import gpu
 from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.conv.cuda_arguments import (
     FORMATS,
+    After,
     Shape,
     cdiv,
     kernels,
+    rounds_doubles,
     strides,
     too_long,
 )
@@ -29,6 +31,10 @@ INPUT_GRADIENT = kernels("conv_direct.cu", "conv_input_gradient_direct")
 WEIGHT_GRADIENT = kernels("conv_direct.cu", "conv_weight_gradient_direct")
 
 
+def refusal(request: Request) -> str | None:
+    return rounds_doubles(request) or too_long(request)
+
+
 def launch(chosen: Kernel, out: Any, *arguments: Any) -> Any:
     """A thread for each result; beyond 2^39 results, several for a thread."""
     if out.size:
@@ -36,13 +42,14 @@ def launch(chosen: Kernel, out: Any, *arguments: Any) -> Any:
     return out
 
 
+@kernel(spec.conv2d_finished, "cuda/cuda-direct", rank=30, formats=FORMATS, where=refusal, build=True)
 @kernel(spec.conv2d, "cuda/cuda-direct", rank=30, formats=FORMATS, where=too_long, build=True)
 def conv2d(request: Request) -> Callable[..., Any]:
     chosen = FORWARD[request.formats[0]]
 
-    def fill(shape: Shape, y: Any, x: Any, weight: Any, bias: Any, activation: Any) -> None:
+    def fill(shape: Shape, y: Any, x: Any, weight: Any, after: After) -> None:
         places = (shape.argument, strides(x), strides(weight), strides(y))
-        launch(chosen, y, x, weight, bias, *places, activation)
+        launch(chosen, y, x, weight, *after.operands, *places, after.argument)
 
     return forward(fill)
 

@@ -6,20 +6,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ulpgrad.kernels import gpu
+from ulpgrad.formats import Format
 from ulpgrad.kernels.conv import spec
-from ulpgrad.kernels.conv.cuda_arguments import Shape, activation_number, images_like
+from ulpgrad.kernels.conv.cuda_arguments import Shape, after, images_like
 
 
 def forward(fill: Callable[..., None]) -> Callable[..., Any]:
-    """conv2d, whose result `fill(shape, y, x, weight, bias, activation)` writes."""
+    """conv2d and conv2d_finished, whose result `fill(shape, y, x, weight, after)` writes."""
 
-    def run(x: Any, weight: Any, bias: Any, *, activation: str | None = None, **geometry: Any) -> Any:
+    def run(
+        x: Any, weight: Any, bias: Any, scale: Any = None, residual: Any = None, *, activation: str | None = None,
+        residual_first: bool = False, dtype: Format | None = None, **geometry: Any,
+    ) -> Any:  # fmt: skip
         shape = Shape(spec.conv2d, (x, weight), geometry)
-        y = images_like(x, shape.images, weight.shape[0], *shape.positions)
+        y = images_like(
+            x, shape.images, weight.shape[0], *shape.positions, dtype=None if dtype is None else dtype.storage
+        )
         if y.size:
-            bias = None if bias is None else gpu.contiguous(bias)
-            fill(shape, y, x, weight, bias, activation_number(activation))
+            fill(shape, y, x, weight, after(bias, scale, residual, activation, residual_first, dtype, x.dtype))
         return y
 
     return run

@@ -16,10 +16,12 @@ from ulpgrad.kernels import gpu
 from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.conv.cuda_arguments import (
     FORMATS,
+    NOTHING,
+    After,
     Shape,
-    activation_number,
     cdiv,
     channels_last,
+    finishing,
     is_channels_last,
     kernels,
     sparse_or_too_large,
@@ -44,16 +46,17 @@ def packets(images: Any, weight: Any, channels: int) -> np.int32:
     return np.int32(is_channels_last(images) and channels % PACKET == 0 and aligned)
 
 
+@kernel(spec.conv2d_finished, "cuda/cuda-registers", rank=70, formats=FORMATS, where=finishing, build=True)
 @kernel(spec.conv2d, "cuda/cuda-registers", rank=70, formats=FORMATS, where=sparse_or_too_large, build=True)
 def conv2d(request: Request) -> Callable[..., Any]:
     chosen = FORWARD[request.formats[0]]
 
-    def fill(shape: Shape, y: Any, x: Any, weight: Any, bias: Any, activation: Any) -> None:
+    def fill(shape: Shape, y: Any, x: Any, weight: Any, after: After) -> None:
         weight = channels_last(weight, 1)
         grid = (cdiv(shape.rows, ROWS) * cdiv(shape.outputs, COLUMNS), 1, shape.groups)
         places = (shape.argument, strides(x), strides(weight), strides(y))
-        how = (activation, packets(x, weight, shape.inputs))
-        chosen.launch(grid, (THREADS, 1, 1), y, x, weight, bias, *places, *how)
+        how = (after.argument, packets(x, weight, shape.inputs))
+        chosen.launch(grid, (THREADS, 1, 1), y, x, weight, *after.operands, *places, *how)
 
     return forward(fill)
 
@@ -67,8 +70,8 @@ def input_gradient(request: Request) -> Callable[..., Any]:
         weight = channels_last(weight, 0)
         grid = (cdiv(shape.phase_rows, ROWS) * cdiv(shape.inputs, COLUMNS), 1, shape.groups * shape.phases)
         places = (shape.argument, strides(g), strides(weight), strides(dx))
-        how = (activation_number(None), packets(g, weight, shape.outputs))
-        chosen.launch(grid, (THREADS, 1, 1), dx, g, weight, None, *places, *how)
+        how = (NOTHING, packets(g, weight, shape.outputs))
+        chosen.launch(grid, (THREADS, 1, 1), dx, g, weight, None, None, None, *places, *how)
 
     return backward(fill)
 

@@ -28,6 +28,7 @@ def refusal(request: Request) -> str | None:
     return units.refusal(request, FORWARD[64])
 
 
+@kernel(spec.conv2d_finished, "cuda/cuda-tf32", rank=80, formats=(float32,), where=refusal, build=True)
 @kernel(spec.conv2d, "cuda/cuda-tf32", rank=80, formats=(float32,), where=refusal, build=True)
 def conv2d(_: Request) -> Callable[..., Any]:
     return units.conv2d(FORWARD)

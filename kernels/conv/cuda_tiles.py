@@ -12,9 +12,11 @@ from typing import Any
 from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.conv.cuda_arguments import (
     FORMATS,
+    NOTHING,
+    After,
     Shape,
-    activation_number,
     cdiv,
+    finishing,
     kernels,
     sparse_or_too_large,
     strides,
@@ -28,14 +30,15 @@ FORWARD = kernels("conv_tiles.cu", "conv_tiles", "false")
 INPUT_GRADIENT = kernels("conv_tiles.cu", "conv_tiles", "true")
 
 
+@kernel(spec.conv2d_finished, "cuda/cuda-tiles", rank=50, formats=FORMATS, where=finishing, build=True)
 @kernel(spec.conv2d, "cuda/cuda-tiles", rank=50, formats=FORMATS, where=sparse_or_too_large, build=True)
 def conv2d(request: Request) -> Callable[..., Any]:
     chosen = FORWARD[request.formats[0]]
 
-    def fill(shape: Shape, y: Any, x: Any, weight: Any, bias: Any, activation: Any) -> None:
+    def fill(shape: Shape, y: Any, x: Any, weight: Any, after: After) -> None:
         grid = (cdiv(shape.rows, SIDE), cdiv(shape.outputs, SIDE), shape.groups)
         places = (shape.argument, strides(x), strides(weight), strides(y))
-        chosen.launch(grid, (THREADS, 1, 1), y, x, weight, bias, *places, activation)
+        chosen.launch(grid, (THREADS, 1, 1), y, x, weight, *after.operands, *places, after.argument)
 
     return forward(fill)
 
@@ -47,6 +50,6 @@ def input_gradient(request: Request) -> Callable[..., Any]:
     def fill(shape: Shape, dx: Any, g: Any, weight: Any) -> None:
         grid = (cdiv(shape.phase_rows, SIDE), cdiv(shape.inputs, SIDE), shape.groups * shape.phases)
         places = (shape.argument, strides(g), strides(weight), strides(dx))
-        chosen.launch(grid, (THREADS, 1, 1), dx, g, weight, None, *places, activation_number(None))
+        chosen.launch(grid, (THREADS, 1, 1), dx, g, weight, None, None, None, *places, NOTHING)
 
     return backward(fill)

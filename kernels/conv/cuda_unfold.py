@@ -12,7 +12,7 @@ from typing import Any
 from ulpgrad.formats import Format, float32, float64
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.conv import spec
-from ulpgrad.kernels.conv.cuda_arguments import Shape, cdiv, shape_of, sparse_or_too_large, strides
+from ulpgrad.kernels.conv.cuda_arguments import After, Shape, cdiv, shape_of, sparse_or_too_large, strides
 from ulpgrad.kernels.conv.cuda_frames import forward
 from ulpgrad.kernels.conv.geometry import LARGEST
 from ulpgrad.kernels.cuda_compile import Kernel, c_type
@@ -51,12 +51,12 @@ def conv2d(request: Request) -> Callable[..., Any]:
     assert form is not None
     multiply = product(form)
 
-    def fill(shape: Shape, y: Any, x: Any, weight: Any, bias: Any, activation: Any) -> None:
+    def fill(shape: Shape, y: Any, x: Any, weight: Any, after: After) -> None:
         positions = shape.rows // shape.images
         patches = gpu.xp().empty((shape.images, shape.groups, positions, shape.depth), x.dtype)
         launch(UNFOLD[form], patches, patches.size, x, shape.argument, strides(x))
         filters = gpu.contiguous(weight).reshape(1, shape.groups, shape.outputs, shape.depth)
         sums = multiply(filters, patches.swapaxes(2, 3)).reshape(y.shape)
-        launch(FINISH[form], y, y.size, sums, bias, shape.argument, strides(sums), strides(y), activation)
+        launch(FINISH[form], y, y.size, sums, after.bias, shape.argument, strides(sums), strides(y), after.activation)
 
     return forward(fill)

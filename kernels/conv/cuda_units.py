@@ -11,8 +11,9 @@ from ulpgrad.formats import Format
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.conv.cuda_arguments import (
+    NOTHING,
+    After,
     Shape,
-    activation_number,
     cdiv,
     channels_last,
     is_channels_last,
@@ -81,7 +82,7 @@ def refusal(request: Request, units: Kernel) -> str | None:
     """Why matrix units are no good for the call, or None."""
     shape, chunk = shape_of(request), PACKET // request.arrays[0].itemsize
     read = (shape.outputs, shape.inputs) if request.op is spec.conv2d_weight_gradient else (
-        (shape.inputs,) if request.op is spec.conv2d else (shape.outputs,)
+        (shape.inputs,) if request.op in spec.FORWARD else (shape.outputs,)
     )  # fmt: skip
     if shape.groups > 1 and any(channels % chunk for channels in read):
         return f"takes groups of a multiple of {chunk} channels, not {' and '.join(map(str, read))}"
@@ -92,14 +93,14 @@ def refusal(request: Request, units: Kernel) -> str | None:
 
 
 def conv2d(kernels: Kernels) -> Callable[..., Any]:
-    def fill(shape: Shape, y: Any, x: Any, weight: Any, bias: Any, activation: Any) -> None:
+    def fill(shape: Shape, y: Any, x: Any, weight: Any, after: After) -> None:
         x, weight = laid(x), channels_last(padded(weight, 1), 1)
         shape = shape.of(x, weight)
         columns = width(shape.rows, shape.outputs, shape.groups)
         grid = (cdiv(shape.rows, ROWS) * cdiv(shape.outputs, columns), 1, shape.groups)
         places = (shape.argument, strides(x), strides(weight), strides(y))
         kernels[columns].launch(
-            grid, threads(columns), y, x, weight, bias, *places, activation, shared=shared_bytes(columns)
+            grid, threads(columns), y, x, weight, *after.operands, *places, after.argument, shared=shared_bytes(columns)
         )
 
     return forward(fill)
@@ -113,7 +114,7 @@ def input_gradient(kernels: Kernels) -> Callable[..., Any]:
         grid = (cdiv(shape.phase_rows, ROWS) * cdiv(shape.inputs, columns), 1, shape.groups * shape.phases)
         places = (shape.argument, strides(g), strides(weight), strides(dx))
         kernels[columns].launch(
-            grid, threads(columns), dx, g, weight, None, *places, activation_number(None), shared=shared_bytes(columns)
+            grid, threads(columns), dx, g, weight, None, None, None, *places, NOTHING, shared=shared_bytes(columns)
         )
 
     return backward(fill)

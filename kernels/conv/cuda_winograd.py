@@ -16,7 +16,7 @@ from typing import Any
 from ulpgrad.formats import float32
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.conv import spec
-from ulpgrad.kernels.conv.cuda_arguments import Shape, cdiv, shape_of, strides, too_large
+from ulpgrad.kernels.conv.cuda_arguments import After, Shape, cdiv, shape_of, strides, too_large
 from ulpgrad.kernels.conv.cuda_frames import forward
 from ulpgrad.kernels.conv.cuda_unfold import launch, product
 from ulpgrad.kernels.cuda_compile import Kernel
@@ -42,7 +42,7 @@ def refusal(request: Request) -> str | None:
 def conv2d(_: Request) -> Callable[..., Any]:
     multiply = product(float32)
 
-    def fill(shape: Shape, y: Any, x: Any, weight: Any, bias: Any, activation: Any) -> None:
+    def fill(shape: Shape, y: Any, x: Any, weight: Any, after: After) -> None:
         xp, tiles = gpu.xp(), shape.images * prod(cdiv(n, 2) for n in shape.positions)
         pixels = xp.empty((PRODUCTS, shape.inputs, tiles), x.dtype)
         filters = xp.empty((PRODUCTS, shape.outputs, shape.inputs), x.dtype)
@@ -50,6 +50,6 @@ def conv2d(_: Request) -> Callable[..., Any]:
         launch(FILTERS, filters, shape.outputs * shape.inputs, weight, shape.argument, strides(weight))
         sums = multiply(filters, pixels)
         places = (shape.argument, strides(x), strides(weight), strides(y))
-        launch(RESULTS, y, shape.outputs * tiles, sums, x, weight, bias, *places, activation)
+        launch(RESULTS, y, shape.outputs * tiles, sums, x, weight, after.bias, *places, after.activation)
 
     return forward(fill)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.errors import ArgumentError, ShapeError
-from ulpgrad.formats import FLOATS, Array, Format, float32, float64, int64
+from ulpgrad.errors import ArgumentError, FormatError, ShapeError
+from ulpgrad.formats import FLOATS, Array, Format, bfloat16, float16, float32, float64, int64
 from ulpgrad.kernels.conv.geometry import Pair, check_image, check_pairs, check_windows, output_size
-from ulpgrad.kernels.matmul.spec import ACTIVATIONS, activate
-from ulpgrad.kernels.spec import Op, Sample
+from ulpgrad.kernels.matmul.spec import ACTIVATIONS, RESULTS, activate
+from ulpgrad.kernels.spec import Op, Sample, promoted
 
 ULPS: dict[Format, float] = {float32: 8, float64: 8}
 
@@ -59,6 +59,24 @@ def _conv2d_max_pool(
     first = np.where(np.isnan(largest), np.isnan(seen), seen == largest).argmax(-1)
     top, left = np.arange(seen.shape[2])[:, None] * rows, np.arange(seen.shape[3]) * columns
     return activate(largest[..., 0], activation), (top + first // columns) * size[1] + left + first % columns
+
+
+def _conv2d_finished(
+    x: Array, weight: Array, bias: Array | None, scale: Array | None, residual: Array | None, *,
+    activation: str | None = None, residual_first: bool = False, dtype: Format | None = None, **geometry: Any,
+) -> Array:  # fmt: skip
+    y = _conv2d(x, weight, None, **geometry)
+    y = y if scale is None else y * scale[:, None, None]
+    y = y if bias is None else y + bias[:, None, None]
+    other = 0 if residual is None else residual
+    return activate(y + other, activation) if residual_first else activate(y, activation) + other
+
+
+def _finished_magnitude(*arrays: Array | None, **params: Any) -> Array:
+    """The terms' sizes; and the result's, which may be larger (sigmoid(0) = 0.5)."""
+    return _of_absolutes(_conv2d_finished)(*arrays, **{**params, "activation": None}) + abs(
+        _conv2d_finished(*arrays, **params)  # type: ignore[arg-type]
+    )
 
 
 def _input_gradient(
@@ -144,6 +162,21 @@ def _check_conv2d(
     if activation is not None and activation not in ACTIVATIONS:
         raise ArgumentError(f"conv2d: activation={activation!r}: expected None or one of {', '.join(ACTIVATIONS)}")
     check_windows("conv2d", x.shape[2:], weight.shape[2:], stride, padding, dilation)
+
+
+def _check_conv2d_finished(
+    x: Array, weight: Array, bias: Array | None, scale: Array | None, residual: Array | None, *,
+    activation: str | None = None, residual_first: bool = False, dtype: Format | None = None, **geometry: Any,
+) -> None:  # fmt: skip
+    _check_conv2d(x, weight, bias, activation=activation, **geometry)
+    if scale is not None and scale.shape != weight.shape[:1]:
+        raise ShapeError(f"conv2d: scale has shape {scale.shape}: expected {weight.shape[:1]}, one value per output")
+    how = {name: geometry[name] for name in ("stride", "padding", "dilation")}
+    expected = (x.shape[0], weight.shape[0], *output_size(x.shape[2:], weight.shape[2:], *how.values()))
+    if residual is not None and residual.shape != expected:
+        raise ShapeError(f"conv2d: residual has shape {residual.shape}: expected the result's, {expected}")
+    if dtype is not None and dtype not in RESULTS:
+        raise FormatError(f"conv2d: dtype={dtype}: expected one of {', '.join(f.name for f in RESULTS)}")
 
 
 def _check_conv2d_max_pool(
@@ -265,6 +298,33 @@ def _conv2d_max_pool_samples() -> Iterator[Sample]:
     yield Sample((x, one, None), {**geometry, "padding": (0, 0), "window": (2, 2)}, "infinities and NaN")
 
 
+Shape = tuple[int, int, int, int]
+
+
+def _conv2d_finished_samples() -> Iterator[Sample]:
+    random = np.random.default_rng(3)
+
+    def sample(x: Shape, weight: Shape, names: str, name: str, **params: Any) -> Sample:
+        params = {**SAME, **params}
+        size = output_size(x[2:], weight[2:], params["stride"], params["padding"], params["dilation"])
+        shapes = {"bias": weight[:1], "scale": weight[:1], "residual": (x[0], weight[0], *size)}
+        rest = (random.normal(size=shape) if n in names.split() else None for n, shape in shapes.items())
+        filters = random.normal(size=weight) / max(1, prod(weight[1:])) ** 0.5
+        return Sample((random.normal(size=x), filters, *rest), params, name)
+
+    image, filters = (2, 16, 7, 6), (24, 16, 3, 3)
+    yield sample(image, filters, "bias scale residual", "residual, then relu", activation="relu", residual_first=True)
+    yield sample(image, filters, "bias scale residual", "silu, then residual", activation="silu")
+    yield sample(image, filters, "scale", "scale alone", dtype=float32)
+    yield sample(image, filters, "residual", "residual alone", dtype=float16)
+    yield sample(image, filters, "bias residual", "tanh", activation="tanh", residual_first=True, dtype=bfloat16)
+    yield sample((2, 32, 9, 8), (16, 16, 3, 2), "bias scale residual", "groups, strides", groups=2, stride=(2, 3),
+                 padding=(1, 2), activation="gelu", residual_first=True, dtype=bfloat16)  # fmt: skip
+    yield sample((1, 5, 6, 6), (5, 1, 3, 3), "bias scale", "depthwise", groups=5, activation="sigmoid")
+    yield sample((2, 3, 8, 7), (5, 3, 2, 3), "bias scale residual", "odd channels", activation="relu", dtype=float16)
+    yield sample((0, 3, 5, 5), (4, 3, 3, 3), "bias scale residual", "empty batch", activation="relu")
+
+
 def _input_gradient_samples() -> Iterator[Sample]:
     for x, weight, _, g, params, name in _cases():
         yield Sample((g, weight), {"size": x.shape[2:], **params}, name)
@@ -295,6 +355,23 @@ conv2d = Op(
     key=_key,
     ulps=ULPS,
     magnitude=_magnitude,
+)
+
+conv2d_finished = Op(
+    "conv2d_finished",
+    "(x: [n, c, h, w], weight: [o, c/groups, kh, kw], bias: [o] | None, scale: [o] | None, residual: [n, o, oh, ow] | None, *, "
+    "stride, padding, dilation, groups, activation=None, residual_first=False, dtype=None) -> [n, o, oh, ow]",
+    _conv2d_finished,
+    doc="activation(conv2d(x, weight) * scale + bias) + residual in one pass, or activation(... + residual) with residual_first, "
+    "rounded once to dtype.",
+    check=_check_conv2d_finished,
+    result=lambda *formats, dtype=None, **_: promoted(*formats) if dtype is None else dtype,
+    formats=FLOATS,
+    flops=lambda x, weight, bias, *_, **params: _flops(x, weight, bias, **params),
+    samples=_conv2d_finished_samples,
+    key=lambda *arrays, dtype=None, **params: (dtype, _key(*arrays, **params)),
+    ulps=ULPS,
+    magnitude=_finished_magnitude,
 )
 
 conv2d_max_pool = Op(
@@ -342,4 +419,14 @@ conv2d_weight_gradient = Op(
     magnitude=_of_absolutes(_weight_gradient),
 )
 
-__all__ = ["conv2d", "conv2d_max_pool", "conv2d_input_gradient", "conv2d_weight_gradient", "windows"]
+FORWARD = (conv2d, conv2d_finished)
+
+__all__ = [
+    "FORWARD",
+    "conv2d",
+    "conv2d_finished",
+    "conv2d_input_gradient",
+    "conv2d_max_pool",
+    "conv2d_weight_gradient",
+    "windows",
+]

@@ -49,7 +49,7 @@ constexpr Strides X = {C * H * W, 1, W * C, C}, G = {O * OH * OW, 1, OW * O, O};
 constexpr Strides BY_OUTPUT = {K * K * C, 1, K * C, C}, BY_INPUT = {1, K * K * O, K * O, O};  // what is summed is last
 constexpr Strides FILTERS = {C * K * K, K * K, K, 1};
 constexpr unsigned ROWS = 2 * OH * OW, PHASE_ROWS = 2 * OH * OW;  // 9 x 10 pixels in phases of 5 x 5, or fewer
-constexpr int NONE = 0;
+constexpr After NONE = {};
 
 template <class T>
 void check() {
@@ -59,21 +59,22 @@ void check() {
   const T *xs = x.data(), *gs = g.data(), *wo = by_output.data(), *wi = by_input.data();
 
   std::vector<T> y(g.size()), same_y(g.size());
-  launch(conv_forward_direct<T>, {2, 1, 1}, 256, 0, y.data(), xs, wo, no_bias, CONVOLUTION, X, BY_OUTPUT, G, NONE);
-  launch(conv_tiles<T, false>, {cdiv(ROWS, 16u), 2, 1}, 256, 0, same_y.data(), xs, wo, no_bias, CONVOLUTION, X,
+  launch(conv_forward_direct<T>, {2, 1, 1}, 256, 0, y.data(), xs, wo, no_bias, no_bias, no_bias, CONVOLUTION, X,
          BY_OUTPUT, G, NONE);
+  launch(conv_tiles<T, false>, {cdiv(ROWS, 16u), 2, 1}, 256, 0, same_y.data(), xs, wo, no_bias, no_bias, no_bias,
+         CONVOLUTION, X, BY_OUTPUT, G, NONE);
   expect_same("forward, tiles", same_y, y);
-  launch(conv_registers<T, false>, {1, 1, 1}, 256, 0, same_y.data(), xs, wo, no_bias, CONVOLUTION, X, BY_OUTPUT, G,
-         NONE, 1);
+  launch(conv_registers<T, false>, {1, 1, 1}, 256, 0, same_y.data(), xs, wo, no_bias, no_bias, no_bias, CONVOLUTION, X,
+         BY_OUTPUT, G, NONE, 1);
   expect_same("forward, registers", same_y, y);
 
   std::vector<T> dx(x.size()), same_dx(x.size());
   launch(conv_input_gradient_direct<T>, {2, 1, 1}, 256, 0, dx.data(), gs, wi, CONVOLUTION, G, BY_INPUT, X);
-  launch(conv_tiles<T, true>, {cdiv(PHASE_ROWS, 16u), 1, 4}, 256, 0, same_dx.data(), gs, wi, no_bias, CONVOLUTION, G,
-         BY_INPUT, X, NONE);
+  launch(conv_tiles<T, true>, {cdiv(PHASE_ROWS, 16u), 1, 4}, 256, 0, same_dx.data(), gs, wi, no_bias, no_bias, no_bias,
+         CONVOLUTION, G, BY_INPUT, X, NONE);
   expect_same("input gradient, tiles", same_dx, dx);
-  launch(conv_registers<T, true>, {1, 1, 4}, 256, 0, same_dx.data(), gs, wi, no_bias, CONVOLUTION, G, BY_INPUT, X, NONE,
-         1);
+  launch(conv_registers<T, true>, {1, 1, 4}, 256, 0, same_dx.data(), gs, wi, no_bias, no_bias, no_bias, CONVOLUTION, G,
+         BY_INPUT, X, NONE, 1);
   expect_same("input gradient, registers", same_dx, dx);
 
   std::vector<T> dw(by_output.size()), same_dw(by_output.size());
@@ -85,16 +86,32 @@ void check() {
   expect_same("weight gradient, registers", same_dw, dw);
 
   constexpr size_t SHARED = 4 * 32 * (128 + 64) * 2;
-  launch(conv_matrix<T, false, 64>, {1, 1, 1}, 128, SHARED, same_y.data(), xs, wo, no_bias, CONVOLUTION, X, BY_OUTPUT,
-         G, NONE);
+  launch(conv_matrix<T, false, 64>, {1, 1, 1}, 128, SHARED, same_y.data(), xs, wo, no_bias, no_bias, no_bias,
+         CONVOLUTION, X, BY_OUTPUT, G, NONE);
   expect_same("forward, matrix units", same_y, y);
-  launch(conv_matrix<T, true, 64>, {1, 1, 4}, 128, SHARED, same_dx.data(), gs, wi, no_bias, CONVOLUTION, G, BY_INPUT, X,
-         NONE);
+  launch(conv_matrix<T, true, 64>, {1, 1, 4}, 128, SHARED, same_dx.data(), gs, wi, no_bias, no_bias, no_bias,
+         CONVOLUTION, G, BY_INPUT, X, NONE);
   expect_same("input gradient, matrix units", same_dx, dx);
   launch(conv_weight_matrix<T, 64>, {1, 3, 3}, 128, SHARED, parts.data(), gs, xs, CONVOLUTION, G, X, 3);
   launch(conv_weight_sum<T>, {4, 1, 1}, 256, 0, same_dw.data(), static_cast<const Wide<T>*>(parts.data()), CONVOLUTION,
          FILTERS, 3, no_bias, no_bias, G, X);
   expect_same("weight gradient, matrix units", same_dw, dw);
+
+  // Scale, bias and residual in whole numbers, and results in float32: an epilogue's own road through memory.
+  const auto bias = whole_numbers<T>(O, 5), scale = whole_numbers<T>(O, 6), residual = whole_numbers<T>(g.size(), 7);
+  const T *bs = bias.data(), *ss = scale.data(), *rs = residual.data();
+  const After after = {{O * OH * OW, OH * OW, OW, 1}, RELU, 1, FLOAT32};  // the residual's channels come first
+  std::vector<float> wide(g.size()), same_wide(g.size());
+  T* const to = reinterpret_cast<T*>(wide.data());
+  T* const same_to = reinterpret_cast<T*>(same_wide.data());
+  launch(conv_forward_direct<T>, {2, 1, 1}, 256, 0, to, xs, wo, bs, ss, rs, CONVOLUTION, X, BY_OUTPUT, G, after);
+  launch(conv_registers<T, false>, {1, 1, 1}, 256, 0, same_to, xs, wo, bs, ss, rs, CONVOLUTION, X, BY_OUTPUT, G, after,
+         1);
+  expect_same("epilogue, registers", same_wide, wide);
+  std::fill(same_wide.begin(), same_wide.end(), -1.f);
+  launch(conv_matrix<T, false, 64>, {1, 1, 1}, 128, SHARED, same_to, xs, wo, bs, ss, rs, CONVOLUTION, X, BY_OUTPUT, G,
+         after);
+  expect_same("epilogue, matrix units", same_wide, wide);
 }
 
 // Operands of 16 bits in planes of bytes, against their sums modulo 2^32.

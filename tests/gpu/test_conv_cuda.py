@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ulpgrad import dispatch
+import ulpgrad as ug
+from ulpgrad import dispatch, nn
 from ulpgrad.errors import KernelError
 from ulpgrad.formats import Format, bfloat16, float16, float32, float64
 from ulpgrad.kernels import gpu, registry
@@ -219,3 +220,97 @@ ONES = np.ones((1, 4, 3, 3), "f")
 def test_a_rung_says_what_it_cannot_take(op: Op, rung: str, arrays: Any, given: Any, reason: str) -> None:
     with pytest.raises(KernelError, match=reason):
         run(op, f"cuda/cuda-{rung}", float32, arrays, {**SAME, **given})
+
+
+FINISHED = [r.name for r in registry.ladder(spec.conv2d_finished, "cuda") if r.name.startswith("cuda/cuda")]
+FINISHES: list[tuple[str, dict[str, Any]]] = [
+    ("scale", {}),
+    ("residual", {}),
+    ("bias scale residual", {"activation": "relu", "residual_first": True}),
+    ("bias scale residual", {"activation": "silu"}),
+    ("bias residual", {"activation": "gelu", "residual_first": True}),
+    ("bias scale", {"activation": "tanh"}),
+    ("bias", {"activation": "sigmoid"}),
+    ("", {}),
+]
+
+
+@pytest.mark.parametrize("rung", FINISHED)
+@pytest.mark.parametrize("form", [float32, float16, bfloat16], ids=str)
+@pytest.mark.parametrize("stored", [None, float32, float16, bfloat16], ids=str)
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+def test_what_follows_a_convolution(rung: str, form: Format, stored: Format | None, last: bool) -> None:
+    """Every part by itself and with others, rounded once to every format, residuals in either layout."""
+    random = np.random.default_rng(0)
+    x, weight = random.normal(size=(2, 16, 6, 5)), random.normal(size=(24, 16, 3, 3)) / 12
+    shapes = {"bias": (24,), "scale": (24,), "residual": (2, 24, 6, 5)}
+    rest = {name: random.normal(size=shape) for name, shape in shapes.items()}
+    for number, (names, finish) in enumerate(FINISHES):
+        wanted = [rest[name] if name in names.split() else None for name in shapes]
+        arrays = [None if a is None else np.asarray(form.encode(a)) for a in (x, weight, *wanted)]
+        params = {**SAME, **finish, "dtype": stored}
+        if not can_finish(rung, form, arrays, params):
+            pytest.skip(f"{rung} takes no {form}")
+        exact = [None if a is None else form.exact(a) for a in arrays]
+        want = spec.conv2d_finished.reference(*exact, **params)
+        size = spec.conv2d_finished.magnitude(*exact, **params)  # type: ignore[misc]
+        laid = [a if a is None or a.ndim < 4 or not last else channels_last(a) for a in arrays]
+        if laid[4] is not None and number % 2:
+            laid[4] = np.ascontiguousarray(laid[4]) if last else channels_last(laid[4])  # the residual lies otherwise
+        found = run(spec.conv2d_finished, rung, form, tuple(laid), params)
+        out = form if stored is None else stored
+        assert found.dtype == out.storage
+        assert (found.strides[1] == found.itemsize) == last
+        error = np.abs(out.exact(gpu.to_host(found)) - want)
+        assert (error <= 8 * UNIT[float32] * size + UNIT[out] * np.abs(want)).all(), (names, finish)
+
+
+def can_finish(rung: str, form: Format, arrays: list[Any], params: dict[str, Any]) -> bool:
+    given = tuple(None if a is None else gpu.xp().asarray(a) for a in arrays)
+    entry = next(r for r in registry.ladder(spec.conv2d_finished, "cuda") if r.name == rung)
+    formats = tuple(None if a is None else form for a in arrays)
+    return entry.refusal(Request(spec.conv2d_finished, "cuda", formats, given, params)) is None
+
+
+def test_nothing_that_follows_leaves_the_bits_of_the_convolution() -> None:
+    random = np.random.default_rng(0)
+    x, weight, bias = random.normal(size=(2, 16, 6, 5)), random.normal(size=(24, 16, 3, 3)) / 12, random.normal(size=24)
+    for rung, form in (("matrix", bfloat16), ("tf32", float32), ("registers", float32), ("direct", float64)):
+        codes = tuple(np.asarray(form.encode(a)) for a in (x, weight, bias))
+        plain = run(spec.conv2d, f"cuda/cuda-{rung}", form, codes, {**SAME, "activation": "relu"})
+        found = run(
+            spec.conv2d_finished, f"cuda/cuda-{rung}", form, (*codes, None, None), {**SAME, "activation": "relu"}
+        )
+        assert gpu.to_host(found).tobytes() == gpu.to_host(plain).tobytes()
+
+
+def test_doubles_are_not_rounded_to_other_formats() -> None:
+    arrays = (np.ones((1, 8, 4, 4)), np.ones((8, 8, 1, 1)), None, None, None)
+    for rung in ("direct", "tiles", "registers"):
+        with pytest.raises(KernelError, match="sums of float32"):
+            run(spec.conv2d_finished, f"cuda/cuda-{rung}", float64, arrays, {**SAME, "dtype": float16})
+
+
+def test_sequential_joins_batch_norm_on_a_gpu() -> None:
+    ug.manual_seed(0)
+    conv, norm = nn.Conv2d(8, 16, 3), nn.BatchNorm2d(16)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    random = np.random.default_rng(0)
+    norm.running_mean[...] = ug.asarray(random.normal(size=16).astype("f4"))
+    norm.running_var[...] = ug.asarray(random.uniform(0.5, 2, 16).astype("f4"))
+    net, x = (
+        nn.Sequential(conv, norm, nn.SiLU(), nn.Conv2d(16, 4, 1)),
+        ug.asarray(random.normal(size=(2, 8, 6, 5)).astype("f4")),
+    )
+    net.eval()
+    with ug.no_grad():
+        want = net(x).numpy()
+        net.to("cuda")
+        on_gpu = x.to("cuda")
+        ops = [op.name for op, *_ in dispatch.calls_of(lambda: net(on_gpu))]
+        assert "conv2d_finished" in ops
+        assert "silu" not in ops
+        np.testing.assert_allclose(net(on_gpu).to("cpu").numpy(), want, rtol=2e-5, atol=2e-5)
+        net.train()
+        assert "conv2d_finished" not in [op.name for op, *_ in dispatch.calls_of(lambda: net(on_gpu))]

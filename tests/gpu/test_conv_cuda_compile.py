@@ -31,7 +31,7 @@ LIMITS = {
     "avg_pool_gradient": (80, 64),
     "avg_pool_runs": (48, 3072),
     "conv_finish": (64, 64),
-    "conv_forward_direct": (56, 64),
+    "conv_forward_direct": (56, 192),
     "conv_input_gradient_direct": (80, 64),
     "conv_integer": (160, 1024),
     "conv_matrix": (160, 1024),

@@ -1,0 +1,58 @@
+"""The machine's best convolution, then what follows it in steps on its result: scale, bias, residual and activation, in place.
+
+Narrower floats are widened before and rounded once behind. Next limit: every step reads and writes the whole result again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ulpgrad.formats import Array, Format, float32, float64
+from ulpgrad.kernels import registry
+from ulpgrad.kernels.cast import convert
+from ulpgrad.kernels.conv import spec
+from ulpgrad.kernels.registry import Request, kernel
+
+
+def best(name: str, form: Format, *arrays: Array | None, **params: Any) -> Callable[..., Any]:
+    """The highest rung of an op that takes a call as it is."""
+    formats = tuple(None if a is None else form for a in arrays)
+    request = Request(registry.find(name), "cpu", formats, arrays, params)
+    rung, _ = registry.select(request)
+    run: Callable[..., Any] = rung.run(request) if rung.build else rung.run
+    return run if not rung.contiguous else lambda *given, **how: run(*map(_contiguous, given), **how)
+
+
+def _contiguous(a: Array | None) -> Array | None:
+    return a if a is None or a.flags.c_contiguous else a.copy()
+
+
+@kernel(spec.conv2d_finished, "cpu/numpy-steps", rank=20, formats=(float32, float64), build=True)
+def conv2d_finished(request: Request) -> Callable[..., Any]:
+    form = request.formats[0]
+    assert form is not None
+
+    def run(
+        x: Array, weight: Array, bias: Array | None, scale: Array | None, residual: Array | None, *,
+        activation: str | None = None, residual_first: bool = False, dtype: Format | None = None, **geometry: Any,
+    ) -> Array:  # fmt: skip
+        apart = scale is not None or (residual is not None and residual_first)
+        inner = {**geometry, "activation": None if apart else activation}
+        given = (x, weight, None if apart else bias)
+        y: Array = best("conv2d", form, *given, **inner)(*given, **inner)
+        if apart:
+            if scale is not None:
+                y *= scale[:, None, None]
+            if bias is not None:
+                y += bias[:, None, None]
+            if residual is not None and residual_first:
+                y += residual
+            if activation is not None:
+                how = {"approximate": "none"} if activation == "gelu" else {}
+                y = best(activation, form, y, **how)(y, **how)
+        if residual is not None and not residual_first:
+            y += residual
+        return y if dtype is None else convert(y, form, dtype)
+
+    return run
