@@ -24,6 +24,10 @@ class ArgumentError(UlpgradError, ValueError):
     """An argument outside its domain."""
 
 
+class CapacityError(UlpgradError, IndexError):
+    """Memory of a fixed size that has no room for what is to be written."""
+
+
 class DeviceError(UlpgradError, RuntimeError):
     """A device that is not there, or tensors on different devices."""
 

@@ -160,6 +160,41 @@ def attention(
                 exact=exact, within=3e-2 if backward else WITHIN[form])  # fmt: skip
 
 
+def decoding(form: str, keys: int, *targets: Target, heads: int = 32, groups: int = 8, size: int = 128) -> Work:
+    """One query of each head on many keys, as where a token is generated; bytes of keys and values are counted."""
+    keys, size, t = small(keys, 128), small(size), torch()
+    heads, groups = small(heads, 4), small(groups, 2)
+    share = heads // groups
+    sets = [
+        tuple(draw.tensor((1, n, length, size), form, 3 * s + i) for i, (n, length) in
+              enumerate(((heads, 1), (groups, keys), (groups, keys)))) for s in range(SETS)
+    ]  # fmt: skip
+
+    def ours(s: int) -> Callable[[], Any]:
+        q, k, v = sets[s]
+        return lambda: ug.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+
+    def theirs(s: int) -> Callable[[], Any]:
+        q, k, v = (draw.to_torch(t, x) for x in sets[s])
+        return lambda: t.nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+
+    def exact() -> Any:
+        """The heads that share the first head of keys, by the definition."""
+        q, k, v = (draw.exact(x)[0] for x in sets[0])
+        scores = q[:share, 0] @ k[0].T / math.sqrt(size)
+        e = gpu.xp().exp(scores - scores.max(-1, keepdims=True))
+        return draw.host(e / e.sum(-1, keepdims=True) @ v[0])
+
+    def values(out: Any) -> Any:
+        return draw.host(draw.result(out)[0, :share, 0])
+
+    amount = 2.0 * groups * keys * size * as_format(form).itemsize
+    peers = [] if t is None else [Contender("torch", in_turn(theirs), amount, values)]
+    return Work(f"attention {form} decoding, {heads} heads on {groups}x{keys}x{size}",
+                Contender(OURS, in_turn(ours), amount, values), peers, "GB/s", GIGA,
+                lambda: ceilings.copy_bandwidth() / GIGA, targets, exact=exact, within=WITHIN[form])  # fmt: skip
+
+
 def _row_function(op: str) -> tuple[Callable[..., Any], Callable[..., Any], Callable[[Any], Any], Callable[..., Any]]:
     """Ours, torch's, and on float64 arrays the definition and its gradient, from g and x."""
     xp, t = gpu.xp(), torch()
@@ -309,6 +344,9 @@ def works() -> Iterator[Callable[[], Work]]:
         yield partial(attention, "bfloat16", 16384, 128, *forward, causal=causal)
         yield partial(attention, "bfloat16", 4096, 128, Target(1, "FlashAttention"), causal=causal, backward=True)
     yield lambda: attention("float16", 4096, 64, Target(1.1, "FlashAttention"))
+    for keys in (4096, 16384, 65536):
+        yield partial(decoding, "bfloat16", keys, Target(1, "torch"))
+    yield partial(decoding, "float32", 16384, Target(1, "torch"))
     for n, c, side, o in ((32, 64, 56, 64), (32, 256, 14, 256), (8, 256, 112, 512)):
         yield partial(convolution, n, c, side, o, Target(0.5, "cuDNN channels last"))
     for op, form in itertools.product(("softmax", "layer_norm", "rms_norm"), ("bfloat16", "float32")):

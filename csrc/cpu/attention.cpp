@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <optional>
 #include <tuple>
@@ -92,7 +93,27 @@ struct Operand {
 // As Python gives it: key, the counter's halves, the limit and the share of AttentionDropout.
 using Dropout = std::tuple<uint64_t, uint64_t, uint64_t, uint64_t, double>;
 
-// All operands, checked. Heads point into it.
+// How many queries, or keys, each batch entry has: all, unless it is given.
+struct Lengths {
+  py::array_t<int64_t> kept;
+  int64_t all;
+
+  Lengths(const py::object& given, int64_t batches, int64_t all, const char* name) : all(all) {
+    if (given.is_none()) return;
+    kept = py::cast<py::array_t<int64_t, py::array::c_style>>(given);
+    if (kept.size() != batches)
+      throw py::value_error(std::string("attention: ") + name + " has shape " + shape_text(kept) +
+                            ", expected one value for each of " + std::to_string(batches) + " batch entries");
+    for (int64_t i = 0; i < batches; ++i) {
+      if (kept.data()[i] < 0 || kept.data()[i] > all)
+        throw py::value_error(std::string("attention: ") + name + " of " + std::to_string(kept.data()[i]) +
+                              ", expected 0 to " + std::to_string(all));
+    }
+  }
+  int64_t operator[](int64_t batch) const { return kept.size() ? kept.data()[batch] : all; }
+};
+
+// All operands, checked. `queries` and `keys` are the most that a batch entry has. Heads point into it.
 struct Problem {
   Form form;
   int64_t heads = 1, share = 1, queries, keys, size, value_size;
@@ -102,7 +123,8 @@ struct Problem {
   AttentionDropout dropout;
 
   Problem(const py::array& q, const py::array& k, const py::array& v, const py::object& mask, bool is_causal,
-          double scale, const std::optional<Dropout>& drop)
+          double scale, const py::object& query_lengths, const py::object& key_lengths, bool lower_right,
+          const std::optional<Dropout>& drop)
       : form(form_of(q)) {
     const int64_t axes = q.ndim();
     if (axes < 2) throw py::value_error("attention: expected q of [..., length, size], got shape " + shape_text(q));
@@ -126,20 +148,33 @@ struct Problem {
       common.column = mask_kept.strides(axes - 1) / mask_kept.itemsize();
       mask_start = starts(mask_kept, heads);
     }
+    const int64_t together = axes > 2 ? std::max<int64_t>(1, q.shape(axes - 3)) : 1;  // heads of a batch entry
+    const Lengths own_queries(query_lengths, heads / together, queries, "query_lengths");
+    const Lengths own_keys(key_lengths, heads / together, keys, "key_lengths");
     for (int64_t head = 0; head < heads; ++head) {
       AttentionMask own = common;
       if (!mask.is_none()) own.data = static_cast<const char*>(mask_kept.data()) + mask_start[head];
-      all.push_back({queries, keys, size, value_size, is_causal, scale, kept[0].rows(head), kept[1].rows(head),
-                     kept[2].rows(head), own});
+      const int64_t rows = own_queries[head / together], columns = own_keys[head / together];
+      all.push_back({rows, columns, size, value_size, is_causal, scale, kept[0].rows(head), kept[1].rows(head),
+                     kept[2].rows(head), own, lower_right ? columns - rows : 0});
     }
     if (drop) {
       const auto [key, low, high, limit, share] = *drop;
       if (limit > uint64_t{1} << 32 || !(share > 0 && share <= 1))
         throw py::value_error("attention: expected a dropout of (key, low, high, limit up to 2^32, share above 0)");
       dropout = {key, low, high, limit, share};
-      for (int64_t head = 0; head < heads; ++head)
+      for (int64_t head = 0; head < heads; ++head) {
         all[head].dropout = &dropout, all[head].first_weight = static_cast<uint64_t>(head * queries * keys);
+        all[head].row_of_weights = keys;
+      }
     }
+  }
+
+  // A head with as many queries and keys as any has.
+  AttentionHead largest() const {
+    AttentionHead head = all[0];
+    head.queries = queries, head.keys = keys;
+    return head;
   }
 
   int threads(int64_t tasks) const {
@@ -154,20 +189,21 @@ struct Problem {
     if (!dots || !has_avx512_bf16() || !table.bf16_dots || form.kernels != &AttentionTable::bf16)
       return *(table.*form.kernels);
     bool tiny = false;
-    const auto look = [&](const Operand& a, int64_t every, int64_t rows, int64_t columns) {
-      parallel_for(heads / every, 1 + (1 << 18) / (1 + rows * columns), [&](int64_t begin, int64_t end) {
+    const auto look = [&](const Operand& a, int64_t every, int64_t AttentionHead::* rows, int64_t columns) {
+      const int64_t most = rows == &AttentionHead::keys ? keys : queries;
+      parallel_for(heads / every, 1 + (1 << 18) / (1 + most * columns), [&](int64_t begin, int64_t end) {
         for (int64_t head = begin; head < end; ++head) {
-          if (table.has_tiny(a.rows(head * every), rows, columns)) {
+          if (table.has_tiny(a.rows(head * every), all[head * every].*rows, columns)) {
 #pragma omp atomic write
             tiny = true;
           }
         }
       });
     };
-    look(kept[0], 1, queries, size);
-    look(kept[1], share, keys, size);
-    look(kept[2], share, keys, value_size);
-    for (const Operand& a : more) look(a, 1, queries, value_size);
+    look(kept[0], 1, &AttentionHead::queries, size);
+    look(kept[1], share, &AttentionHead::keys, size);
+    look(kept[2], share, &AttentionHead::keys, value_size);
+    for (const Operand& a : more) look(a, 1, &AttentionHead::queries, value_size);
     return *(tiny ? table.bf16 : table.bf16_dots);
   }
 };
@@ -186,13 +222,14 @@ class Memories {
 
 // V as forward's product wants it, once for all blocks of queries that it meets.
 void pack_values(Problem& p, const AttentionKernels& run) {
-  const int64_t bytes = ceil_div(run.values_memory(p.all[0]), 64) * 64, groups = p.heads / p.share;
+  const int64_t bytes = ceil_div(run.values_memory(p.largest()), 64) * 64, groups = p.heads / p.share;
   const int64_t blocks = ceil_div(p.keys, kAttentionKeys), grain = 1 + (1 << 16) / (1 + kAttentionKeys * p.value_size);
   char* const to = static_cast<char*>(scratch(Slot::weights, groups * bytes));
   parallel_for(groups * blocks, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t group = i / blocks, key = i % blocks * kAttentionKeys;
-      run.pack_values(p.all[group * p.share], key, std::min(key + kAttentionKeys, p.keys), to + group * bytes);
+      const AttentionHead& head = p.all[group * p.share];
+      if (key < head.keys) run.pack_values(head, key, std::min(key + kAttentionKeys, head.keys), to + group * bytes);
     }
   });
   for (int64_t head = 0; head < p.heads; ++head) p.all[head].values = to + head / p.share * bytes;
@@ -207,10 +244,22 @@ std::vector<py::ssize_t> like(const py::array& q, int64_t last) {
 
 std::vector<py::ssize_t> shape_of(const py::array& a) { return {a.shape(), a.shape() + a.ndim()}; }
 
+// Rows of results that attend to nothing: y of zeros, and logarithms of a sum of nothing.
+void write_nothing(const Problem& p, int64_t rows, char* y, int64_t y_row, char* lse) {
+  if (rows <= 0) return;
+  memset(y, 0, rows * y_row);
+  if (p.form.real.itemsize() == sizeof(double)) {
+    std::fill_n(reinterpret_cast<double*>(lse), rows, -HUGE_VAL);
+  } else {
+    std::fill_n(reinterpret_cast<float*>(lse), rows, -HUGE_VALF);
+  }
+}
+
 py::tuple attention(const py::array& q, const py::array& k, const py::array& v, const py::object& mask, bool is_causal,
-                    double scale, const std::optional<Dropout>& dropout, bool dots, const char* isa) {
+                    double scale, const py::object& query_lengths, const py::object& key_lengths, bool lower_right,
+                    const std::optional<Dropout>& dropout, bool dots, const char* isa) {
   const AttentionTable& table = ulpgrad::table<AttentionTable>(isa_named(isa));
-  Problem p(q, k, v, mask, is_causal, scale, dropout);
+  Problem p(q, k, v, mask, is_causal, scale, query_lengths, key_lengths, lower_right, dropout);
   py::array y = empty(p.form.stored, like(q, p.value_size)), lse = empty(p.form.real, like(q, -1));
   char *const to = static_cast<char*>(y.mutable_data()), *const lse_to = static_cast<char*>(lse.mutable_data());
   const int64_t y_row = p.value_size * y.itemsize(), lse_row = lse.itemsize();
@@ -219,13 +268,15 @@ py::tuple attention(const py::array& q, const py::array& k, const py::array& v, 
     if (p.heads * p.queries > 0) {
       const AttentionKernels& run = p.kernels(table, dots);
       const int64_t blocks = ceil_div(p.queries, kAttentionQueries), tasks = p.heads * blocks;
-      if (p.queries > kAttentionFew && p.share * blocks > 1 && run.values_memory(p.all[0]) > 0) pack_values(p, run);
+      if (p.queries > kAttentionFew && p.share * blocks > 1 && run.values_memory(p.largest()) > 0) pack_values(p, run);
       const int threads = p.threads(tasks);
       const Memories memory(threads, run.forward_memory(p.all[0]));
       parallel_tasks(tasks, threads, [&](int64_t task) {
         const int64_t head = task / blocks, first = (blocks - 1 - task % blocks) * kAttentionQueries;  // longest first
-        const int64_t row = head * p.queries + first;
-        run.forward(p.all[head], first, to + row * y_row, lse_to + row * lse_row, memory.mine());
+        const int64_t row = head * p.queries + first, own = p.all[head].queries;
+        if (first < own) run.forward(p.all[head], first, to + row * y_row, lse_to + row * lse_row, memory.mine());
+        const int64_t from = std::max(first, own), end = std::min(first + kAttentionQueries, p.queries);
+        write_nothing(p, end - from, to + (row + from - first) * y_row, y_row, lse_to + (row + from - first) * lse_row);
       });
     }
   }
@@ -234,9 +285,10 @@ py::tuple attention(const py::array& q, const py::array& k, const py::array& v, 
 
 py::tuple attention_gradient(const py::array& g, const py::array& q, const py::array& k, const py::array& v,
                              const py::object& mask, const py::array& y, const py::array& lse, bool is_causal,
-                             double scale, const std::optional<Dropout>& dropout, bool dots, const char* isa) {
+                             double scale, const py::object& query_lengths, const py::object& key_lengths,
+                             bool lower_right, const std::optional<Dropout>& dropout, bool dots, const char* isa) {
   const AttentionTable& table = ulpgrad::table<AttentionTable>(isa_named(isa));
-  const Problem p(q, k, v, mask, is_causal, scale, dropout);
+  const Problem p(q, k, v, mask, is_causal, scale, query_lengths, key_lengths, lower_right, dropout);
   expect_like(g, q, p.queries, p.value_size, 1, "g");
   expect_like(y, q, p.queries, p.value_size, 1, "y");
   const std::vector<Operand> more = {Operand(g, p.form.stored, p.heads, 1, "g"),
@@ -278,18 +330,25 @@ py::tuple attention_gradient(const py::array& g, const py::array& q, const py::a
               &dq_rows[at * p.heads + head],
               p.share,
               at * blocks / parts * kGradientKeys,
-              std::min((at + 1) * blocks / parts * kGradientKeys, p.keys),
+              std::min((at + 1) * blocks / parts * kGradientKeys, p.all[head].keys),
               dk_to + group * p.keys * p.size * item,
               dv_to + group * p.keys * p.value_size * item};
     };
     const int64_t tasks = groups * parts;
     if (tasks > 0) {
       const int threads = p.threads(tasks);
-      const Memories memory(threads, run.backward_memory(task(0)));
+      AttentionGradient most = task(0);
+      const AttentionHead largest = p.largest();
+      most.heads = &largest;
+      const Memories memory(threads, run.backward_memory(most));
       parallel_tasks(tasks, threads, [&](int64_t i) {
         const AttentionGradient x = task(i);
         for (int64_t h = 0; h < p.share; ++h) memset(x.dq[h], 0, p.queries * width * real);
-        run.backward(x, memory.mine());
+        if (x.begin < x.end) run.backward(x, memory.mine());
+        const int64_t end = std::min((i % parts + 1) * blocks / parts * kGradientKeys, p.keys);
+        const int64_t from = std::min(end, std::max(x.begin, x.end));  // keys that are none
+        memset(static_cast<char*>(x.dk) + from * p.size * item, 0, (end - from) * p.size * item);
+        memset(static_cast<char*>(x.dv) + from * p.value_size * item, 0, (end - from) * p.value_size * item);
       });
     }
     if (!direct) {
@@ -302,18 +361,20 @@ py::tuple attention_gradient(const py::array& g, const py::array& q, const py::a
 }
 
 void bind_attention(py::module_& m) {
-  m.def(
-      "attention", &attention,
-      "(y, lse) of heads of one format; operands of any strides with equal leading axes, of which the last may be "
-      "longer in q than in k and v. `dropout`: (key, low half of the counter, high half, limit, share): weights whose "
-      "word is below the limit are dropped, others divided by the share. `dots`: bfloat16 by the CPU's dot products "
-      "where it has them.",
-      py::arg("q"), py::arg("k"), py::arg("v"), py::arg("mask").none(true), py::kw_only(), py::arg("is_causal"),
-      py::arg("scale"), py::arg("dropout") = py::none(), py::arg("dots") = true, py::arg("isa") = "");
+  m.def("attention", &attention,
+        "(y, lse) of heads of one format; operands of any strides with equal leading axes, of which the last may be "
+        "longer in q than in k and v. Lengths (int64, one for each batch entry): how many queries and keys there are; "
+        "what lies behind is not read. `lower_right`: where causal, the last query sees the last key. `dropout`: (key, "
+        "low half of the counter, high half, limit, share): weights whose word is below the limit are dropped, others "
+        "divided by the share. `dots`: bfloat16 by the CPU's dot products where it has them.",
+        py::arg("q"), py::arg("k"), py::arg("v"), py::arg("mask").none(true), py::kw_only(), py::arg("is_causal"),
+        py::arg("scale"), py::arg("query_lengths") = py::none(), py::arg("key_lengths") = py::none(),
+        py::arg("lower_right") = false, py::arg("dropout") = py::none(), py::arg("dots") = true, py::arg("isa") = "");
   m.def("attention_gradient", &attention_gradient, "(dq, dk, dv) of attention.", py::arg("g"), py::arg("q"),
         py::arg("k"), py::arg("v"), py::arg("mask").none(true), py::arg("y"), py::arg("lse"), py::kw_only(),
-        py::arg("is_causal"), py::arg("scale"), py::arg("dropout") = py::none(), py::arg("dots") = true,
-        py::arg("isa") = "");
+        py::arg("is_causal"), py::arg("scale"), py::arg("query_lengths") = py::none(),
+        py::arg("key_lengths") = py::none(), py::arg("lower_right") = false, py::arg("dropout") = py::none(),
+        py::arg("dots") = true, py::arg("isa") = "");
 }
 
 const Binder binder(bind_attention);

@@ -40,9 +40,18 @@ struct AttentionHead {
   double scale;
   AttentionRows q, k, v;
   AttentionMask mask;
+  int64_t place = 0;  // of the first query among the keys: where causal, query i sees the keys up to place + i
   const void* values = nullptr;  // V as forward's product wants it, if it has been packed
   const AttentionDropout* dropout = nullptr;
-  uint64_t first_weight = 0;  // index of the head's first weight among those of all heads
+  uint64_t first_weight = 0;   // index of the head's first weight among those of all heads
+  int64_t row_of_weights = 0;  // from those of one query to those of the next
+
+  // How many of the keys the queries before `query` see together.
+  int64_t seen(int64_t query) const {
+    if (!is_causal) return keys;
+    const int64_t last = place + query;
+    return last < 0 ? 0 : last < keys ? last : keys;
+  }
 };
 
 // What one call of backward takes and gives, for one head of keys: it overwrites the rows of dk and dv of the keys

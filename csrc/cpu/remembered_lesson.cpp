@@ -38,7 +38,8 @@ py::dict saved_of(const Step& step, PyObject* const* operands, const py::object*
   const Slots& tensor = known().tensor;
   py::dict saved;
   for (const auto& [name, i] : step.saved_operands) {
-    if (operands[i] != Py_None) {
+    const bool given = static_cast<size_t>(i) < step.operands.size();  // the last ones may be left out
+    if (given && operands[i] != Py_None) {
       save(saved, name, operands[i]);
     } else if (PyDict_SetItem(saved.ptr(), name.ptr(), Py_None) < 0) {
       throw py::error_already_set();

@@ -2,6 +2,7 @@
 
 from ulpgrad.nn import init
 from ulpgrad.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from ulpgrad.nn.cache import KeyValueCache
 from ulpgrad.nn.container import ModuleList, Sequential
 from ulpgrad.nn.convolution import (
     AdaptiveAvgPool2d,
@@ -42,6 +43,7 @@ __all__ = [
     "Embedding",
     "Flatten",
     "GRUCell",
+    "KeyValueCache",
     "LSTMCell",
     "LayerNorm",
     "LeakyReLU",

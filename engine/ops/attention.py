@@ -11,12 +11,13 @@ import numpy as np
 from ulpgrad.autograd import is_grad_enabled
 from ulpgrad.device import CPU
 from ulpgrad.differentiable import Primitive, plain_calls
-from ulpgrad.errors import ArgumentError, ShapeError
+from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import bool_
 from ulpgrad.kernels.attention import spec
-from ulpgrad.kernels.attention.spec import Dropout, Window
+from ulpgrad.kernels.attention.spec import Dropout
+from ulpgrad.kernels.attention.visible import Window, check_lengths, local, visible
 from ulpgrad.ops import elementwise as ew
-from ulpgrad.ops.common import as_tensor, broadcast_shapes
+from ulpgrad.ops.common import as_tensor, beside, broadcast_shapes
 from ulpgrad.ops.dropout import dropped
 from ulpgrad.ops.linalg import matmul
 from ulpgrad.ops.manipulation import broadcast_to, matrix_transpose, reshape
@@ -41,28 +42,43 @@ def _for_every_head(a: Tensor, q: Tensor) -> Tensor:
 def _near(q: Tensor, k: Tensor, window: tuple[int, int]) -> Tensor:
     """Which keys lie within a window of each query, as a mask beside them."""
     plain_calls.varies()  # a tensor that no operand is
-    near: Tensor = Tensor(spec.local(q.shape[-2], k.shape[-2], window), bool_).to(q.device)
+    near: Tensor = Tensor(local(q.shape[-2], k.shape[-2], window), bool_).to(q.device)
     return near
 
 
+def _visible(
+    q: Tensor, k: Tensor, query_lengths: Tensor | None, key_lengths: Tensor | None, *, is_causal: bool, window: Window,
+    lower_right: bool,
+) -> Tensor | None:  # fmt: skip
+    """Which keys each query sees by its place among them, beside the scores; None where it is all."""
+    plain_calls.varies()
+    lengths = [None if n is None else n.numpy() for n in (query_lengths, key_lengths)]
+    seen = visible(
+        q.storage, k.storage, lengths[0], lengths[1], is_causal=is_causal, window=window, lower_right=lower_right
+    )
+    return None if seen is None else Tensor(seen, bool_).to(q.device)
+
+
+def _only(a: Tensor, lengths: Tensor | None) -> Tensor:
+    """Zeros behind the length of each batch entry, and no gradient there."""
+    if lengths is None:
+        return a
+    there = np.arange(a.shape[-2])[:, None] < lengths.numpy().reshape(*lengths.shape, *[1] * min(3, a.ndim))
+    return ew.where(Tensor(there, bool_).to(a.device), a, 0.0)
+
+
 def _composite(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    is_causal: bool,
-    scale: float,
-    window: Window = None,
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, query_lengths: Tensor | None = None,
+    key_lengths: Tensor | None = None, *, is_causal: bool, scale: float, window: Window = None, lower_right: bool = False,
     dropout: Dropout | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """The same, step by step. A row that attends to nothing gives zeros."""
+    seen = _visible(q, k, query_lengths, key_lengths, is_causal=is_causal, window=window, lower_right=lower_right)
+    q, k, v = _only(q, query_lengths), _only(k, key_lengths), _only(v, key_lengths)
     k, v = _for_every_head(k, q), _for_every_head(v, q)
     scores = matmul(q, matrix_transpose(k)) * scale
-    if is_causal:
-        seen = Tensor(np.tri(*scores.shape[-2:], dtype=np.bool_), bool_).to(scores.device)
+    if seen is not None:
         scores = ew.where(seen, scores, -math.inf)
-    if window is not None:
-        scores = ew.where(_near(q, k, window), scores, -math.inf)
     if mask is not None:
         scores = ew.where(mask, scores, -math.inf) if mask.dtype is bool_ else scores + mask
     top = largest(scores.detach(), axis=-1, keepdims=True)
@@ -79,15 +95,21 @@ def _joint(
     k: Tensor,
     v: Tensor,
     mask: Tensor | None,
+    query_lengths: Tensor | None,
+    key_lengths: Tensor | None,
     y: Tensor,
     lse: Tensor,
+    needed: tuple[bool, ...],
     params: dict[str, Any],
 ) -> tuple[Tensor | None, ...]:
-    return (*_attention_gradient.every(g, q, k, v, mask, y, lse, **params), None)
+    lengths = (query_lengths, key_lengths)[: len(needed) - 4]
+    return (*_attention_gradient.every(g, q, k, v, mask, y, lse, *lengths, **params), *[None] * (len(needed) - 3))
 
 
-_attention = Primitive(spec.attention, "q k v mask", "y lse", joint=_joint, composite=_composite)
-_attention_gradient = Primitive(spec.attention_gradient, "g0 q k v mask y lse", "dq dk dv")
+_attention = Primitive(
+    spec.attention, "q k v mask query_lengths key_lengths", "y lse", joint=_joint, composite=_composite
+)
+_attention_gradient = Primitive(spec.attention_gradient, "g0 q k v mask y lse query_lengths key_lengths", "dq dk dv")
 
 
 def _check_heads(name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -121,11 +143,23 @@ def _dropout(name: str, p: float, generator: Generator | None, q: Tensor, k: Ten
     return Dropout(float(p), key, counter)
 
 
+def _lengths(name: str, what: str, given: Any, q: Tensor) -> Tensor | None:
+    """Lengths as kernels take them, which look at their values."""
+    if given is None:
+        return None
+    lengths = beside(q, as_tensor(given), given)
+    if lengths.dtype not in spec.INTEGERS:
+        raise FormatError(f"{name}: {what} are {lengths.dtype.name}: expected int32 or int64")
+    check_lengths(name, q.storage, **{what: lengths.storage})
+    return lengths
+
+
 @remembered
-def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_causal: bool = False,
+def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_causal: bool | str = False,
                                  scale: float | None = None, enable_gqa: bool = False,
                                  window_size: tuple[int, int] | None = None, dropout_p: float = 0.0, training: bool = True,
-                                 generator: Generator | None = None) -> Tensor:  # fmt: skip
+                                 generator: Generator | None = None, query_lengths: Any = None,
+                                 key_lengths: Any = None) -> Tensor:  # fmt: skip
     """softmax(scale q kᵀ + mask) v over the last two axes (Vaswani et al. 2017).
 
     q (..., l, d), k (..., s, d), v (..., s, e) -> (..., l, e), usually with (batch, heads) in front; leading axes
@@ -135,11 +169,18 @@ def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_ca
     in a row. With `window_size` = (left, right) (Beltagy et al. 2020), row i attends to columns i - left to i + right, -1
     for all on that side: time and memory of a GPU grow with the window; on the CPU it becomes a mask.
 
+    `query_lengths` and `key_lengths`, int32 or int64 of q's shape without its last three axes (heads, l, d), say how many of
+    the l and s there are in each batch entry: what lies behind is not read, gives zeros, and has a gradient of zero.
+    `is_causal="lower_right"` counts rows from the end, as where queries are the last tokens of what the keys hold: row i
+    stands where row i + s - l does otherwise, with lengths in place of s and l; a window moves with it.
+
     In training, each weight of the softmax is dropped with probability `dropout_p`, or divided by 1 - dropout_p, by the
     next words of `generator` (or of ulpgrad.random's default one): those that `dropout` of all weights, (..., l, s),
     would take. They are never all in memory, and backward draws them again.
 
-    Raises ShapeError where shapes do not fit, ArgumentError for a window that is none and for dropout_p outside [0, 1).
+    Raises ShapeError where shapes do not fit, FormatError for lengths that are no integers, ArgumentError for a window that
+    is none, for dropout_p outside [0, 1) and, on the CPU, for lengths below 0 or beyond l or s; on a GPU, which would have to
+    be waited for, they count as 0 and as all.
     """
     q, k, v = as_tensor(q), as_tensor(k), as_tensor(v)
     mask = None if mask is None else as_tensor(mask)
@@ -147,8 +188,6 @@ def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_ca
     for what, t in (("q", q), ("k", k), ("v", v)):
         if t.ndim < 2:
             raise ShapeError(f"{name}: {what} has shape {t.shape}: expected at least (length, size)")
-    if not 0 <= dropout_p < 1:
-        raise ArgumentError(f"{name}: dropout_p={dropout_p!r}: expected a probability of at least 0 and below 1")
     own = 3 if enable_gqa else 2  # axes at the end that are not broadcast
     if enable_gqa:
         _check_heads(name, q, k, v)
@@ -157,15 +196,23 @@ def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_ca
         q, k, v = (broadcast_to(t, (*lead, *t.shape[-own:])) for t in (q, k, v))
     if scale is None:
         scale = 1.0 / math.sqrt(q.shape[-1]) if q.shape[-1] else 1.0
+    if isinstance(is_causal, str) and is_causal != "lower_right":
+        raise ArgumentError(f"{name}: is_causal={is_causal!r}: expected True, False or 'lower_right'")
     params: dict[str, Any] = {"is_causal": bool(is_causal), "scale": float(scale)}
     if dropout_p and training:
         params["dropout"] = _dropout(name, dropout_p, generator, q, k)
+    lengths: tuple[Tensor | None, ...] = ()
+    if query_lengths is not None or key_lengths is not None:
+        lengths = (_lengths(name, "query_lengths", query_lengths, q),
+                   _lengths(name, "key_lengths", key_lengths, q))  # fmt: skip
+    if is_causal == "lower_right":
+        params["lower_right"] = True
     window = _window(name, window_size)
-    if window is not None and q.device != CPU:
+    if window is not None and (q.device != CPU or lengths or is_causal == "lower_right"):
         params["window"] = window
-    elif window is not None:  # the CPU's kernels know none
+    elif window is not None:  # the CPU's fast kernels know none
         near = _near(q, k, window)
         mask = near if mask is None else mask & near if mask.dtype is bool_ else ew.where(near, mask, -math.inf)
     if mask is not None and mask.requires_grad and is_grad_enabled():  # the fused gradient gives none for the mask
-        return _composite(q, k, v, mask, **params)
-    return _attention(q, k, v, mask, **params)
+        return _composite(q, k, v, mask, *lengths, **params)
+    return _attention(q, k, v, mask, *lengths, **params)

@@ -1,8 +1,9 @@
 """Blocks of queries x keys with a running softmax: the scores never leave the cache, and memory grows with the length alone.
 
 Weights are made from scores while these are in registers. Backward computes them again from the kept lse instead of
-reading them. Operands may have any strides as long as rows are contiguous (others are copied). What dropout keeps is a bit
-for each weight of a block, made from its index and made again by backward.
+reading them. Operands may have any strides as long as rows are contiguous (others are copied). Lengths
+bound the loops of a head: what lies behind them is not read. What dropout keeps is a bit for each weight of a block, made from
+its index and made again by backward.
 
 bfloat16 is multiplied by AVX-512 BF16 where the CPU has it, both products in pairs of values; weights are rounded to it for
 the second. That instruction takes subnormal values for zero, so calls with values below 2^-100 are computed like those of
@@ -18,11 +19,12 @@ import numpy as np
 from ulpgrad.formats import Array, Format, as_format, bfloat16, bool_, compute_format, float16, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.attention import spec
+from ulpgrad.kernels.attention.visible import counted
 from ulpgrad.kernels.cast import convert
 from ulpgrad.kernels.random.philox import LOW64, threshold
 from ulpgrad.kernels.registry import kernel
 
-FORMATS = (float32, float64, bfloat16, float16, bool_)
+FORMATS = (float32, float64, bfloat16, float16, bool_, *spec.INTEGERS)
 
 
 def _computed(a: Array, q: Array) -> Array:
@@ -57,14 +59,20 @@ def attention(
     k: Array,
     v: Array,
     mask: Array | None,
+    query_lengths: Array | None = None,
+    key_lengths: Array | None = None,
     *,
     is_causal: bool,
     scale: float,
+    lower_right: bool = False,
     dropout: spec.Dropout | None = None,
 ) -> Any:
     return native.module().attention(
-        q, k, v, _prepared(mask, q, k), is_causal=is_causal, scale=scale, dropout=_stream(dropout)
-    )
+        q, k, v, _prepared(mask, q, k), is_causal=is_causal, scale=scale, lower_right=lower_right,
+        dropout=_stream(dropout),
+        query_lengths=counted("attention", "query_lengths", query_lengths, q.shape[-2]),
+        key_lengths=counted("attention", "key_lengths", key_lengths, k.shape[-2]),
+    )  # fmt: skip
 
 
 @kernel(spec.attention_gradient, "cpu/native-fused", rank=60, formats=FORMATS, where=spec.unwindowed)
@@ -76,12 +84,17 @@ def attention_gradient(
     mask: Array | None,
     y: Array,
     lse: Array,
+    query_lengths: Array | None = None,
+    key_lengths: Array | None = None,
     *,
     is_causal: bool,
     scale: float,
+    lower_right: bool = False,
     dropout: spec.Dropout | None = None,
 ) -> Any:
-    lse = _computed(lse, q)
     return native.module().attention_gradient(
-        g, q, k, v, _prepared(mask, q, k), y, lse, is_causal=is_causal, scale=scale, dropout=_stream(dropout)
-    )
+        g, q, k, v, _prepared(mask, q, k), y, _computed(lse, q), is_causal=is_causal, scale=scale, lower_right=lower_right,
+        dropout=_stream(dropout),
+        query_lengths=counted("attention_gradient", "query_lengths", query_lengths, q.shape[-2]),
+        key_lengths=counted("attention_gradient", "key_lengths", key_lengths, k.shape[-2]),
+    )  # fmt: skip

@@ -13,5 +13,5 @@ from ulpgrad.kernels.registry import kernel
 
 
 @kernel(spec.attention, "cpu/native-lanes", rank=52, formats=[float32], where=staircase.maskless, contiguous=True)
-def attention(q: Array, k: Array, v: Array, mask: None, *, is_causal: bool, scale: float) -> Any:
+def attention(q: Array, k: Array, v: Array, mask: None, *_: None, is_causal: bool, scale: float) -> Any:
     return staircase.attend("lanes", q, k, v, is_causal, scale)

@@ -14,5 +14,5 @@ from ulpgrad.kernels.registry import kernel
 
 
 @kernel(spec.attention, "cpu/native-rows", rank=4, formats=[float32], where=staircase.maskless, contiguous=True)
-def attention(q: Array, k: Array, v: Array, mask: None, *, is_causal: bool, scale: float) -> Any:
+def attention(q: Array, k: Array, v: Array, mask: None, *_: None, is_causal: bool, scale: float) -> Any:
     return staircase.attend("rows", q, k, v, is_causal, scale)

@@ -9,10 +9,10 @@ import numpy as np
 
 from ulpgrad.formats import Array, bool_, float32, float64
 from ulpgrad.kernels.attention import spec
-from ulpgrad.kernels.attention.spec import Dropout, Window
+from ulpgrad.kernels.attention.visible import Window, counted, only, visible
 from ulpgrad.kernels.registry import kernel
 
-FORMATS = (float32, float64, bool_)
+FORMATS = (float32, float64, bool_, *spec.INTEGERS)
 
 
 @kernel(spec.attention, "cpu/numpy-unfused", rank=10, formats=FORMATS)
@@ -21,16 +21,24 @@ def attention(
     k: Array,
     v: Array,
     mask: Array | None,
+    query_lengths: Array | None = None,
+    key_lengths: Array | None = None,
     *,
     is_causal: bool,
     scale: float,
     window: Window = None,
-    dropout: Dropout | None = None,
+    lower_right: bool = False,
+    dropout: spec.Dropout | None = None,
 ) -> tuple[Array, Array]:
+    query_lengths = counted("attention", "query_lengths", query_lengths, q.shape[-2])
+    key_lengths = counted("attention", "key_lengths", key_lengths, k.shape[-2])
+    q, k, v = only(q, query_lengths), only(k, key_lengths), only(v, key_lengths)
+    seen = visible(q, k, query_lengths, key_lengths, is_causal=is_causal, window=window, lower_right=lower_right)
     with np.errstate(all="ignore"):
-        weights, lse = spec.softmax(spec.scores(q, spec.shared(k, q), mask, is_causal, scale, window))
-    weights = spec.dropped(weights, dropout)
-    return (weights @ spec.shared(v, q)).astype(q.dtype, copy=False), lse.astype(q.dtype, copy=False)
+        weights, lse = spec.softmax(spec.scores(q, spec.shared(k, q), mask, seen, scale))
+    return (spec.dropped(weights, dropout) @ spec.shared(v, q)).astype(q.dtype, copy=False), lse.astype(
+        q.dtype, copy=False
+    )
 
 
 @kernel(spec.attention_gradient, "cpu/numpy-unfused", rank=10, formats=FORMATS)
@@ -42,17 +50,23 @@ def attention_gradient(
     mask: Array | None,
     y: Array,
     lse: Array,
+    query_lengths: Array | None = None,
+    key_lengths: Array | None = None,
     *,
     is_causal: bool,
     scale: float,
     window: Window = None,
-    dropout: Dropout | None = None,
+    lower_right: bool = False,
+    dropout: spec.Dropout | None = None,
 ) -> tuple[Array, Array, Array]:
+    query_lengths = counted("attention_gradient", "query_lengths", query_lengths, q.shape[-2])
+    key_lengths = counted("attention_gradient", "key_lengths", key_lengths, k.shape[-2])
+    g, q, y = only(g, query_lengths), only(q, query_lengths), only(y, query_lengths)
+    k, v = only(k, key_lengths), only(v, key_lengths)
+    seen = visible(q, k, query_lengths, key_lengths, is_causal=is_causal, window=window, lower_right=lower_right)
     keys, values = spec.shared(k, q), spec.shared(v, q)
     with np.errstate(all="ignore"):
-        weights = spec.weights_again(spec.scores(q, keys, mask, is_causal, scale, window), lse).astype(
-            q.dtype, copy=False
-        )
+        weights = spec.weights_again(spec.scores(q, keys, mask, seen, scale), lse).astype(q.dtype, copy=False)
     change = spec.dropped(g @ values.swapaxes(-1, -2), dropout) - (g * y).sum(axis=-1, keepdims=True)
     wanted, weights = weights * change * q.dtype.type(scale), spec.dropped(weights, dropout)
     dk, dv = wanted.swapaxes(-1, -2) @ q, weights.swapaxes(-1, -2) @ g

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod, sqrt
+from math import sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
-from ulpgrad.formats import FLOATS, Array, Format, bool_, compute_format, float32, float64
+from ulpgrad.formats import FLOATS, Array, Format, bool_, compute_format, float32, float64, int32, int64
 from ulpgrad.formats.promotion import result_format
+from ulpgrad.kernels.attention.visible import Window, check_lengths, counted, is_decoding, only, pairs, visible
 from ulpgrad.kernels.random import philox, spec as random_spec
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op, Sample
 
 LARGEST_HEAD = 256  # features that blocks of a GPU hold
-Window = tuple[int, int] | None
+Lengths = tuple[Array | None, Array | None]  # of queries and keys
+INTEGERS = (int32, int64)  # formats of lengths
 
 
 class Dropout(NamedTuple):
@@ -43,12 +45,11 @@ def gathered(gradient: Array, a: Array) -> Array:
     return total
 
 
-def local(length: int, keys: int, window: tuple[int, int]) -> Array:
-    """Which keys each query sees: key j of query i with i - left <= j <= i + right, where -1 is no bound."""
-    left, right = (length + keys if side < 0 else side for side in window)
-    behind = np.arange(keys) - np.arange(length)[:, None]
-    out: Array = (behind >= -left) & (behind <= right)
-    return out
+def plain_only(request: Request) -> str | None:
+    """Why a rung without windows and lengths does not take a call, or None."""
+    if request.params.get("window") is not None:
+        return "knows no window"
+    return "knows no other place of queries than the first" if request.params.get("lower_right") else None
 
 
 def unwindowed(request: Request) -> str | None:
@@ -61,13 +62,11 @@ def undropped(request: Request) -> str | None:
     return None if request.params.get("dropout") is None else "knows no dropout"
 
 
-def scores(q: Array, k: Array, mask: Array | None, is_causal: bool, scale: float, window: Window = None) -> Array:
+def scores(q: Array, k: Array, mask: Array | None, seen: Array | None, scale: float) -> Array:
     """How much each query wants each key: [..., l, s], minus infinity where it may not attend."""
     out: Array = q @ k.swapaxes(-1, -2) * q.dtype.type(scale)
-    if is_causal:
-        out = np.where(np.tri(*out.shape[-2:]) > 0, out, -np.inf)
-    if window is not None:
-        out = np.where(local(q.shape[-2], k.shape[-2], window), out, -np.inf)
+    if seen is not None:
+        out = np.where(seen, out, -np.inf)
     if mask is not None:
         out = np.where(mask, out, -np.inf) if mask.dtype == bool else out + mask
     return out
@@ -95,37 +94,35 @@ def dropped(weights: Array, dropout: Dropout | None) -> Array:
     return out
 
 
+def _lengths(op: str, q: Array, k: Array, query_lengths: Array | None, key_lengths: Array | None) -> Lengths:
+    return counted(op, "query_lengths", query_lengths, q.shape[-2]), counted(
+        op, "key_lengths", key_lengths, k.shape[-2]
+    )
+
+
 def _attention(
-    q: Array,
-    k: Array,
-    v: Array,
-    mask: Array | None,
-    *,
-    is_causal: bool,
-    scale: float,
-    window: Window = None,
+    q: Array, k: Array, v: Array, mask: Array | None, query_lengths: Array | None = None, key_lengths: Array | None = None,
+    *, is_causal: bool, scale: float, window: Window = None, lower_right: bool = False,
     dropout: Dropout | None = None,
-) -> tuple[Array, Array]:
-    weights, lse = softmax(scores(q, shared(k, q), mask, is_causal, scale, window))
+) -> tuple[Array, Array]:  # fmt: skip
+    lengths = _lengths("attention", q, k, query_lengths, key_lengths)
+    q, k, v = only(q, lengths[0]), only(k, lengths[1]), only(v, lengths[1])
+    seen = visible(q, k, *lengths, is_causal=is_causal, window=window, lower_right=lower_right)
+    weights, lse = softmax(scores(q, shared(k, q), mask, seen, scale))
     return dropped(weights, dropout) @ shared(v, q), lse
 
 
 def _attention_gradient(
-    g: Array,
-    q: Array,
-    k: Array,
-    v: Array,
-    mask: Array | None,
-    y: Array,
-    lse: Array,
-    *,
-    is_causal: bool,
-    scale: float,
-    window: Window = None,
+    g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, query_lengths: Array | None = None,
+    key_lengths: Array | None = None, *, is_causal: bool, scale: float, window: Window = None, lower_right: bool = False,
     dropout: Dropout | None = None,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    lengths = _lengths("attention_gradient", q, k, query_lengths, key_lengths)
+    seen = visible(q, k, *lengths, is_causal=is_causal, window=window, lower_right=lower_right)
+    g, q, y = (only(a, lengths[0]) for a in (g, q, y))
+    k, v = only(k, lengths[1]), only(v, lengths[1])
     every_k, every_v = shared(k, q), shared(v, q)
-    weights = weights_again(scores(q, every_k, mask, is_causal, scale, window), lse)
+    weights = weights_again(scores(q, every_k, mask, seen, scale), lse)
     wanted = weights * (dropped(g @ every_v.swapaxes(-1, -2), dropout) - (g * y).sum(axis=-1, keepdims=True)) * scale
     used = dropped(weights, dropout)
     return wanted @ every_k, gathered(wanted.swapaxes(-1, -2) @ q, k), gathered(used.swapaxes(-1, -2) @ g, v)
@@ -140,46 +137,30 @@ def _conditioning(q: Array, k: Array, mask: Array | None, scale: float) -> Array
 
 
 def _magnitude(
-    q: Array,
-    k: Array,
-    v: Array,
-    mask: Array | None,
-    *,
-    is_causal: bool,
-    scale: float,
-    window: Window = None,
+    q: Array, k: Array, v: Array, mask: Array | None, query_lengths: Array | None = None, key_lengths: Array | None = None,
+    *, is_causal: bool, scale: float, window: Window = None, lower_right: bool = False,
     dropout: Dropout | None = None,
-) -> tuple[Array, Array]:
-    k, v = shared(k, q), shared(v, q)
-    weights, lse = softmax(scores(q, k, mask, is_causal, scale, window))
+) -> tuple[Array, Array]:  # fmt: skip
+    seen = visible(q, k, query_lengths, key_lengths, is_causal=is_causal, window=window, lower_right=lower_right)
+    q, k, v = only(q, query_lengths), shared(only(k, key_lengths), q), shared(only(v, key_lengths), q)
+    weights, lse = softmax(scores(q, k, mask, seen, scale))
     size = _conditioning(q, k, mask, scale)
-    return dropped(weights, dropout) @ np.abs(v) * size, np.maximum(
-        np.abs(np.where(np.isfinite(lse), lse, 0)), size[..., 0]
-    )
+    sizes = np.maximum(np.abs(np.where(np.isfinite(lse), lse, 0)), size[..., 0])
+    return dropped(weights, dropout) @ np.abs(v) * size, sizes
 
 
 def _gradient_magnitude(
-    g: Array,
-    q: Array,
-    k: Array,
-    v: Array,
-    mask: Array | None,
-    y: Array,
-    lse: Array,
-    *,
-    is_causal: bool,
-    scale: float,
-    window: Window = None,
+    g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, query_lengths: Array | None = None,
+    key_lengths: Array | None = None, *, is_causal: bool, scale: float, window: Window = None, lower_right: bool = False,
     dropout: Dropout | None = None,
-) -> tuple[Array, Array, Array]:
-    every_k, every_v = shared(k, q), shared(v, q)
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    seen = visible(q, k, query_lengths, key_lengths, is_causal=is_causal, window=window, lower_right=lower_right)
+    q, every_k, every_v = only(q, query_lengths), shared(only(k, key_lengths), q), shared(only(v, key_lengths), q)
     size = _conditioning(q, every_k, mask, scale)
-    weights = np.maximum(weights_again(scores(q, every_k, mask, is_causal, scale, window), lse) * size, LEAST_WEIGHT)
+    weights = np.maximum(weights_again(scores(q, every_k, mask, seen, scale), lse) * size, LEAST_WEIGHT)
     g, q, every_k, every_v, y = (np.abs(a) for a in (g, q, every_k, every_v, y))
-    wanted = (
-        weights * (dropped(g @ every_v.swapaxes(-1, -2), dropout) + (g * y).sum(axis=-1, keepdims=True)) * abs(scale)
-    )
-    used = dropped(weights, dropout)
+    change = dropped(g @ every_v.swapaxes(-1, -2), dropout) + (g * y).sum(axis=-1, keepdims=True)
+    wanted, used = weights * change * abs(scale), dropped(weights, dropout)
     return wanted @ every_k, gathered(wanted.swapaxes(-1, -2) @ q, k), gathered(used.swapaxes(-1, -2) @ g, v)
 
 
@@ -230,39 +211,26 @@ def _check_dropout(op: str, dropout: Dropout | None) -> None:
 
 
 def _check_attention(
-    q: Array,
-    k: Array,
-    v: Array,
-    mask: Array | None,
-    *,
-    is_causal: bool,
-    scale: float,
-    window: Window = None,
+    q: Array, k: Array, v: Array, mask: Array | None, query_lengths: Array | None = None, key_lengths: Array | None = None,
+    *, is_causal: bool, scale: float, window: Window = None, lower_right: bool = False,
     dropout: Dropout | None = None,
-) -> None:
+) -> None:  # fmt: skip
     _check("attention", q, k, v, mask)
     _check_window("attention", window)
     _check_dropout("attention", dropout)
+    check_lengths("attention", q, query_lengths=query_lengths, key_lengths=key_lengths)
 
 
 def _check_gradient(
-    g: Array,
-    q: Array,
-    k: Array,
-    v: Array,
-    mask: Array | None,
-    y: Array,
-    lse: Array,
-    *,
-    is_causal: bool,
-    scale: float,
-    window: Window = None,
+    g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, lse: Array, query_lengths: Array | None = None,
+    key_lengths: Array | None = None, *, is_causal: bool, scale: float, window: Window = None, lower_right: bool = False,
     dropout: Dropout | None = None,
-) -> None:
+) -> None:  # fmt: skip
     op = "attention_gradient"
     _check(op, q, k, v, mask)
     _check_window(op, window)
     _check_dropout(op, dropout)
+    check_lengths(op, q, query_lengths=query_lengths, key_lengths=key_lengths)
     for name, a, wanted in (("g", g, (*q.shape[:-1], v.shape[-1])), ("y", y, (*q.shape[:-1], v.shape[-1])),
                             ("lse", lse, q.shape[:-1])):  # fmt: skip
         if a.shape != wanted:
@@ -276,16 +244,30 @@ def _floats(op: str, **formats: Format) -> Format:
     return result_format(*formats.values())
 
 
-def _attention_result(q: Format, k: Format, v: Format, _: Format | None, **__: Any) -> tuple[Format, Format]:
+def _integers(op: str, mask: Format | None, **lengths: Format | None) -> None:
+    if mask is not None and mask.kind == "integer":
+        raise FormatError(f"{op}: mask is {mask.name}: expected bool, or a float that is added")
+    for name, f in lengths.items():
+        if f is not None and f.kind != "integer":
+            raise FormatError(f"{op}: {name} are {f.name}: expected int32 or int64")
+
+
+def _attention_result(
+    q: Format, k: Format, v: Format, mask: Format | None, query_lengths: Format | None = None,
+    key_lengths: Format | None = None, **__: Any,
+) -> tuple[Format, Format]:  # fmt: skip
     y = _floats("attention", q=q, k=k, v=v)
+    _integers("attention", mask, query_lengths=query_lengths, key_lengths=key_lengths)
     return y, compute_format(y)
 
 
 def _gradient_result(
-    g: Format, q: Format, k: Format, v: Format, _: Format | None, y: Format, lse: Format, **__: Any
-) -> tuple[Format, Format, Format]:
+    g: Format, q: Format, k: Format, v: Format, mask: Format | None, y: Format, lse: Format,
+    query_lengths: Format | None = None, key_lengths: Format | None = None, **__: Any,
+) -> tuple[Format, Format, Format]:  # fmt: skip
     form = _floats("attention_gradient", g=g, q=q, k=k, v=v, y=y)
     _floats("attention_gradient", lse=lse)
+    _integers("attention_gradient", mask, query_lengths=query_lengths, key_lengths=key_lengths)
     return form, form, form
 
 
@@ -337,7 +319,39 @@ def _attention_samples() -> Iterator[Sample]:
     yield Sample((q, k[:, :, :30], v[:, :, :30], None), {"is_causal": False, "scale": 0.4, "window": (8, 8)},
                  "window, queries that see nothing")  # fmt: skip
     yield Sample((q[:, :, :2], k, v, None), {"is_causal": False, "scale": 0.4}, "two heads of keys, few queries")
+    yield from _placed_samples(q, k, v, seen)
     yield from _dropout_samples(q, k, v, seen)
+
+
+def _placed_samples(q: Array, k: Array, v: Array, seen: Array) -> Iterator[Sample]:
+    """Of lengths, and of queries that stand behind the first keys; what lies behind a length is infinite."""
+    late: dict[str, Any] = {"is_causal": True, "scale": 0.4, "lower_right": True}
+    near: dict[str, Any] = {"is_causal": False, "scale": 0.4}
+    queries, keys = np.array([75, 33]), np.array([41, 80], np.int32)
+    behind_q, behind_k = (
+        np.arange(a.shape[-2])[:, None] >= n[:, None, None, None] for a, n in ((q, queries), (k, keys))
+    )
+    ragged = np.where(behind_q, np.inf, q)
+    k_of, v_of = np.where(behind_k, np.inf, k), np.where(behind_k, np.inf, v)
+    yield Sample((q, k, v, None), late, "causal to the last key")
+    yield Sample(
+        (q, k[:, :, :70], v[:, :, :70], None), late, "causal to the last key, the first queries before all of them"
+    )
+    yield Sample((q, k_of, v_of, None, None, keys), near, "lengths of keys")
+    yield Sample((ragged, k_of, v_of, None, queries, keys), {**near, "is_causal": True}, "lengths, causal")
+    yield Sample((ragged, k_of, v_of, seen, queries, keys), late, "lengths, causal to the last key, bool mask")
+    yield Sample(
+        (ragged, k, v, None, queries, None), {**late, "window": (9, 4)}, "lengths of queries, window at the last key"
+    )
+    yield Sample((q[:, :, :1], k_of, v_of, None, None, keys), near, "one query, lengths")
+    yield Sample((q[:, :, :2], k_of, v_of, None, None, keys), late, "few queries at the last key, lengths")
+    yield Sample((q, k, v, None, np.array([0, 3]), np.array([5, 0])), late, "lengths of zero")
+    dropping = Dropout(0.3, 7, 2**64 - 700)
+    yield Sample(
+        (ragged, k_of, v_of, None, queries, keys),
+        {**late, "dropout": dropping},
+        "dropout, lengths, causal to the last key",
+    )
 
 
 def _dropout_samples(q: Array, k: Array, v: Array, seen: Array) -> Iterator[Sample]:
@@ -361,55 +375,58 @@ def _dropout_samples(q: Array, k: Array, v: Array, seen: Array) -> Iterator[Samp
 def _gradient_samples() -> Iterator[Sample]:
     random = np.random.default_rng(1)
     for sample in _attention_samples():
-        q, k, v, mask = sample.arrays
+        q, k, v, mask, *lengths = sample.arrays
         assert q is not None
         assert k is not None
         assert v is not None
         with np.errstate(all="ignore"):
-            y, lse = _attention(q, k, v, mask, **sample.params)
+            y, lse = _attention(q, k, v, mask, *lengths, **sample.params)
         g = np.asarray(random.normal(size=y.shape))
-        yield Sample((g, q, k, v, mask, y, lse.astype(np.float32)), sample.params, sample.name)
-
-
-def _pairs(q: Array, k: Array, is_causal: bool, window: Window = None) -> float:
-    """How many (query, key) pairs there are to compute."""
-    length, keys = q.shape[-2], k.shape[-2]
-    if window is not None:
-        left, right = (length + keys if side < 0 else side for side in window)
-        place = np.arange(length)
-        last = np.minimum(place + (0 if is_causal else right), keys - 1)
-        return float(prod(q.shape[:-2]) * np.maximum(last - np.maximum(place - left, 0) + 1, 0).sum())
-    seen = min(length, keys)
-    in_rows = seen * (seen + 1) / 2 + (length - seen) * keys if is_causal else length * keys
-    return float(prod(q.shape[:-2]) * in_rows)
+        yield Sample((g, q, k, v, mask, y, lse.astype(np.float32), *lengths), sample.params, sample.name)
 
 
 def _chosen_by(
-    q: Array, v: Array, *, scale: float, window: Window = None, dropout: Dropout | None = None, **_: Any
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    scale: float,
+    window: Window = None,
+    lower_right: bool = False,
+    dropout: Dropout | None = None,
+    **_: Any,
 ) -> tuple[bool, ...]:
-    """What rungs ask about a call: whether heads are too wide for blocks, the sign of the scale, a window, and dropout."""
-    return max(q.shape[-1], v.shape[-1]) > LARGEST_HEAD, scale > 0, window is None, dropout is None
+    """What rungs ask about a call: whether heads are too wide for blocks, the sign of the scale, a window, another place of
+    queries, dropout, and whether these are few."""
+    wide = max(q.shape[-1], v.shape[-1]) > LARGEST_HEAD
+    return wide, scale > 0, window is None, lower_right, dropout is None, is_decoding(q, k)
+
+
+def _cost(q: Array, k: Array, query_lengths: Any = None, key_lengths: Any = None, **params: Any) -> float:
+    near = {name: params[name] for name in ("is_causal", "window", "lower_right") if name in params}
+    return 2 * pairs(q, k, query_lengths, key_lengths, **near)
 
 
 attention = Op(
     "attention",
-    "(q: [..., l, d], k: [..., s, d], v: [..., s, e], mask: [..., l, s] | None, *, is_causal, scale, "
-    "window=None, dropout=None) -> ([..., l, e], lse: [..., l])",
+    "(q: [..., l, d], k: [..., s, d], v: [..., s, e], mask: [..., l, s] | None, query_lengths: [...] | None = None, "
+    "key_lengths: [...] | None = None, *, is_causal, scale, window=None, lower_right=False, dropout=None) -> "
+    "([..., l, e], lse: [..., l])",
     _attention,
     doc="softmax(q k^T * scale + mask) v, and the logarithm of each row's sum of exponentials. A bool mask says where a "
     "query attends, a float mask is added; with is_causal, query i sees keys 0 to i, with a window (left, right) "
-    "keys i - left to i + right (-1: all on that side). Rows that attend to nothing give "
+    "keys i - left to i + right (-1: all on that side); with lower_right it stands as much further behind as there are more "
+    "keys than queries. Lengths, one for each batch entry (all axes in front of heads), say how many queries and keys there are; "
+    "what lies behind them is not read. Rows that attend to nothing give "
     "zeros. Leading axes are equal, but k and v may have fewer heads (axis -3), each for as many heads of q in a row; the "
     "mask's broadcast. With dropout (p, key, counter), weights are dropped before they meet v as the op dropout drops them: "
     "the weight with index i in C order of [..., l, s] where word i of the stream is below p 2^32.",
     check=_check_attention,
     result=_attention_result,
     promote=(0, 1, 2),
-    formats=FLOATS.plus(bool_),
-    key=lambda q, k, v, *_, **params: _chosen_by(q, v, **params),
-    flops=lambda q, k, v, _, *, is_causal, window=None, **__: (
-        2 * _pairs(q, k, is_causal, window) * (q.shape[-1] + v.shape[-1])
-    ),
+    formats=FLOATS.plus(bool_, int32, int64),
+    key=lambda q, k, v, *_, **params: _chosen_by(q, k, v, **params),
+    flops=lambda q, k, v, _, *lengths, **params: _cost(q, k, *lengths, **params) * (q.shape[-1] + v.shape[-1]),
     samples=_attention_samples,
     ulps={float32: 16, float64: 16},
     magnitude=_magnitude,
@@ -418,20 +435,31 @@ attention = Op(
 attention_gradient = Op(
     "attention_gradient",
     "(g: [..., l, e], q: [..., l, d], k: [..., s, d], v: [..., s, e], mask: [..., l, s] | None, y: [..., l, e], "
-    "lse: [..., l], *, is_causal, scale, window=None, dropout=None) -> (dq, dk, dv)",
+    "lse: [..., l], query_lengths: [...] | None = None, key_lengths: [...] | None = None, *, is_causal, scale, window=None, "
+    "lower_right=False, dropout=None) -> (dq, dk, dv)",
     _attention_gradient,
     doc="The gradients of attention with respect to q, k and v, from its results y and lse.",
     check=_check_gradient,
     result=_gradient_result,
     promote=(0, 1, 2, 3, 5),
-    formats=FLOATS.plus(bool_),
-    key=lambda g, q, k, v, *_, **params: _chosen_by(q, v, **params),
-    flops=lambda g, q, k, v, *_, is_causal, window=None, **__: (
-        2 * _pairs(q, k, is_causal, window) * (3 * q.shape[-1] + 2 * v.shape[-1])
+    formats=FLOATS.plus(bool_, int32, int64),
+    key=lambda g, q, k, v, *_, **params: _chosen_by(q, k, v, **params),
+    flops=lambda g, q, k, v, mask, y, lse, *lengths, **params: (
+        _cost(q, k, *lengths, **params) * (3 * q.shape[-1] + 2 * v.shape[-1])
     ),
     samples=_gradient_samples,
     ulps={float32: 16, float64: 16},
     magnitude=_gradient_magnitude,
 )
 
-__all__ = ["Dropout", "attention", "attention_gradient", "dropped", "scores", "softmax", "weights_again"]
+__all__ = [
+    "INTEGERS",
+    "Dropout",
+    "Lengths",
+    "attention",
+    "attention_gradient",
+    "dropped",
+    "scores",
+    "softmax",
+    "weights_again",
+]

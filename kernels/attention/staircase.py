@@ -15,7 +15,7 @@ def maskless(request: Request) -> str | None:
     """Why a rung that teaches does not take a call, or None."""
     if request.formats[3] is not None:
         return "shows attention without a mask"
-    return spec.unwindowed(request) or spec.undropped(request)
+    return spec.plain_only(request) or spec.undropped(request)
 
 
 def attend(rung: str, q: Array, k: Array, v: Array, is_causal: bool, scale: float) -> Any:

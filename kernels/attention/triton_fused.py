@@ -15,13 +15,14 @@ from typing import Any
 
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.attention import spec
-from ulpgrad.kernels.attention.spec import LARGEST_HEAD, Window
+from ulpgrad.kernels.attention.spec import LARGEST_HEAD
 from ulpgrad.kernels.attention.triton_operands import (
     FORMATS,
     block_of,
     four,
     given,
     keys_seen,
+    lengths_of,
     mask_of,
     masked,
     precision,
@@ -29,8 +30,10 @@ from ulpgrad.kernels.attention.triton_operands import (
     reach,
     stacked,
     steps,
+    there,
     weighted,
 )
+from ulpgrad.kernels.attention.visible import Window
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
 
@@ -46,14 +49,17 @@ def refusal(request: Request) -> str | None:
 
 @triton.jit
 def attention_forward(
-    y, lse, q, k, v, mask, heads, share, length, keys, left, right, d, e, q_batch, q_head, q_row, k_batch, k_head, k_row,
+    y, lse, q, k, v, mask, query_lengths, key_lengths,
+    heads, share, length, keys, left, right, d, e, q_batch, q_head, q_row, k_batch, k_head, k_row,
     v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
+    LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr,
     IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
     E: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     blocks = tl.cdiv(length, M)
     block, which = tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
     batch, head = which // heads, which % heads
+    rows_there, keys_there, place = there(query_lengths, key_lengths, batch, length, keys, LENGTHS, LOWER_RIGHT)
     rows = block * M + tl.arange(0, M)
     columns = tl.arange(0, N)
     in_d, in_e = tl.arange(0, D) < d, tl.arange(0, E) < e
@@ -62,35 +68,22 @@ def attention_forward(
     v += batch * v_batch + head // share * v_head + tl.arange(0, E)[None, :]
     mask += batch * mask_batch + head * mask_head
     own = tl.load(q + rows.to(tl.int64)[:, None] * q_row + tl.arange(0, D)[None, :],
-                  mask=(rows < length)[:, None] & in_d[None, :], other=0)  # fmt: skip
+                  mask=(rows < rows_there)[:, None] & in_d[None, :], other=0)  # fmt: skip
     top = tl.full((M,), -float("inf"), tl.float32)
     total = tl.zeros((M,), tl.float32)
     result = tl.zeros((M, E), tl.float32)
-    begin, end = keys_seen(block * M, keys, left, right, IS_CAUSAL, WINDOW, M, N)
+    begin, end = keys_seen(block * M + place, keys_there, left, right, IS_CAUSAL, WINDOW, M, N)
     for start in range(begin, end, N):
         at = start + columns
-        key = tl.load(k + at.to(tl.int64)[None, :] * k_row, mask=in_d[:, None] & (at < keys)[None, :], other=0)
+        key = tl.load(k + at.to(tl.int64)[None, :] * k_row, mask=in_d[:, None] & (at < keys_there)[None, :], other=0)
         s = tl.dot(own, key, input_precision=PRECISION) * scale
-        s = masked(
-            s,
-            mask,
-            rows[:, None],
-            at[None, :],
-            length,
-            keys,
-            left,
-            right,
-            mask_row,
-            mask_column,
-            IS_CAUSAL,
-            WINDOW,
-            MASK,
-        )
+        s = masked(s, mask, rows[:, None], at[None, :], rows_there, keys_there, left, right, place, mask_row, mask_column,
+                   IS_CAUSAL, WINDOW, MASK)  # fmt: skip
         higher = tl.maximum(top, tl.max(s, 1))
         base = tl.where(higher == -float("inf"), 0, higher)
         weights = tl.exp(s - base[:, None])
         shrink = tl.exp(top - base)
-        value = tl.load(v + at.to(tl.int64)[:, None] * v_row, mask=(at < keys)[:, None] & in_e[None, :], other=0)
+        value = tl.load(v + at.to(tl.int64)[:, None] * v_row, mask=(at < keys_there)[:, None] & in_e[None, :], other=0)
         total = total * shrink + tl.sum(weights, 1)
         result = tl.dot(weights.to(value.dtype), value, result * shrink[:, None], input_precision=PRECISION)
         top = higher
@@ -119,8 +112,10 @@ def attention_delta(
 
 @triton.jit
 def attention_keys_gradient(
-    dk, dv, g, q, k, v, mask, lse, delta, heads, share, length, keys, left, right, d, e, g_batch, g_head, g_row, q_batch,
+    dk, dv, g, q, k, v, mask, query_lengths, key_lengths,
+    lse, delta, heads, share, length, keys, left, right, d, e, g_batch, g_head, g_row, q_batch,
     q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
+    LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr,
     IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
     E: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -128,22 +123,23 @@ def attention_keys_gradient(
     blocks = tl.cdiv(keys, N)
     block, which = tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
     batch, shared = which // (heads // share), which % (heads // share)
+    rows_there, keys_there, place = there(query_lengths, key_lengths, batch, length, keys, LENGTHS, LOWER_RIGHT)
     at = block * N + tl.arange(0, N)
     i, j = tl.arange(0, D), tl.arange(0, E)
     key_here, value_here = (at < keys)[:, None] & (i < d)[None, :], (at < keys)[:, None] & (j < e)[None, :]
     key = tl.load(k + batch * k_batch + shared * k_head + at.to(tl.int64)[:, None] * k_row + i[None, :],
-                  mask=key_here, other=0)  # fmt: skip
+                  mask=key_here & (at < keys_there)[:, None], other=0)  # fmt: skip
     value = tl.load(v + batch * v_batch + shared * v_head + at.to(tl.int64)[:, None] * v_row + j[None, :],
-                    mask=value_here, other=0)  # fmt: skip
+                    mask=value_here & (at < keys_there)[:, None], other=0)  # fmt: skip
     to_key = tl.zeros((N, D), tl.float32)
     to_value = tl.zeros((N, E), tl.float32)
-    begin, end = queries_that_see(block * N, length, left, right, IS_CAUSAL, WINDOW, M, N)
+    begin, end = queries_that_see(block * N - place, rows_there, left, right, IS_CAUSAL, WINDOW, M, N)
     for head in range(shared * share, shared * share + share):
         row_of_all = (batch * heads + head) * length
         for start in range(begin, end, M):
             rows = start + tl.arange(0, M)
             row = rows.to(tl.int64)
-            here = rows < length
+            here = rows < rows_there
             query = tl.load(q + batch * q_batch + head * q_head + row[:, None] * q_row + i[None, :],
                             mask=here[:, None] & (i < d)[None, :], other=0)  # fmt: skip
             grad = tl.load(g + batch * g_batch + head * g_head + row[:, None] * g_row + j[None, :],
@@ -152,8 +148,8 @@ def attention_keys_gradient(
             base = tl.where(base == -float("inf"), float("inf"), base)
             own = tl.load(delta + row_of_all + rows, mask=here, other=0)
             s = tl.dot(key, tl.trans(query), input_precision=PRECISION) * scale
-            s = masked(s, mask + batch * mask_batch + head * mask_head, rows[None, :], at[:, None], length, keys,
-                       left, right, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK)  # fmt: skip
+            s = masked(s, mask + batch * mask_batch + head * mask_head, rows[None, :], at[:, None], rows_there, keys_there,
+                       left, right, place, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK)  # fmt: skip
             weights = tl.exp(s - base[None, :])
             to_value = weighted(weights, grad, to_value, PRECISION)
             wanted = weights * (tl.dot(value, tl.trans(grad), input_precision=PRECISION) - own[None, :])
@@ -165,8 +161,10 @@ def attention_keys_gradient(
 
 @triton.jit
 def attention_queries_gradient(
-    dq, g, q, k, v, mask, lse, delta, heads, share, length, keys, left, right, d, e, g_batch, g_head, g_row, q_batch,
+    dq, g, q, k, v, mask, query_lengths, key_lengths,
+    lse, delta, heads, share, length, keys, left, right, d, e, g_batch, g_head, g_row, q_batch,
     q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
+    LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr,
     IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
     E: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -174,8 +172,9 @@ def attention_queries_gradient(
     blocks = tl.cdiv(length, M)
     block, which = tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
     batch, head = which // heads, which % heads
+    rows_there, keys_there, place = there(query_lengths, key_lengths, batch, length, keys, LENGTHS, LOWER_RIGHT)
     rows, i, j = block * M + tl.arange(0, M), tl.arange(0, D), tl.arange(0, E)
-    row, here = rows.to(tl.int64), rows < length
+    row, here = rows.to(tl.int64), rows < rows_there
     query = tl.load(q + batch * q_batch + head * q_head + row[:, None] * q_row + i[None, :],
                     mask=here[:, None] & (i < d)[None, :], other=0)  # fmt: skip
     grad = tl.load(g + batch * g_batch + head * g_head + row[:, None] * g_row + j[None, :],
@@ -187,34 +186,21 @@ def attention_queries_gradient(
     k += batch * k_batch + head // share * k_head
     v += batch * v_batch + head // share * v_head
     result = tl.zeros((M, D), tl.float32)
-    begin, end = keys_seen(block * M, keys, left, right, IS_CAUSAL, WINDOW, M, N)
+    begin, end = keys_seen(block * M + place, keys_there, left, right, IS_CAUSAL, WINDOW, M, N)
     for start in range(begin, end, N):
         at = start + tl.arange(0, N)
         key = tl.load(k + at.to(tl.int64)[:, None] * k_row + i[None, :],
-                      mask=(at < keys)[:, None] & (i < d)[None, :], other=0)  # fmt: skip
+                      mask=(at < keys_there)[:, None] & (i < d)[None, :], other=0)  # fmt: skip
         value = tl.load(v + at.to(tl.int64)[:, None] * v_row + j[None, :],
-                        mask=(at < keys)[:, None] & (j < e)[None, :], other=0)  # fmt: skip
+                        mask=(at < keys_there)[:, None] & (j < e)[None, :], other=0)  # fmt: skip
         s = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
-        s = masked(
-            s,
-            mask,
-            rows[:, None],
-            at[None, :],
-            length,
-            keys,
-            left,
-            right,
-            mask_row,
-            mask_column,
-            IS_CAUSAL,
-            WINDOW,
-            MASK,
-        )
+        s = masked(s, mask, rows[:, None], at[None, :], rows_there, keys_there, left, right, place, mask_row, mask_column,
+                   IS_CAUSAL, WINDOW, MASK)  # fmt: skip
         weights = tl.exp(s - base[:, None])
         wanted = weights * (tl.dot(grad, tl.trans(value), input_precision=PRECISION) - own[:, None])
         result = weighted(wanted, key, result, PRECISION)
     tl.store(dq + (which * length + rows)[:, None] * d + i[None, :], (result * scale).to(dq.dtype.element_ty),
-             mask=here[:, None] & (i < d)[None, :])  # fmt: skip
+             mask=(rows < length)[:, None] & (i < d)[None, :])  # fmt: skip
 
 
 def _options(q: Any, widest: int) -> dict[str, int]:
@@ -237,8 +223,9 @@ def _gradient_options(q: Any, widest: int) -> dict[str, int]:
 
 @kernel(spec.attention, "cuda/triton-fused", rank=50, formats=FORMATS, where=refusal)
 def attention(
-    q: Any, k: Any, v: Any, mask: Any, *, is_causal: bool, scale: float, window: Window = None
-) -> tuple[Any, Any]:
+    q: Any, k: Any, v: Any, mask: Any, query_lengths: Any = None, key_lengths: Any = None, *, is_causal: bool, scale: float,
+    window: Window = None, lower_right: bool = False,
+) -> tuple[Any, Any]:  # fmt: skip
     xp, shape = gpu.xp(), q.shape[:-1]
     seen = mask_of(mask, q, k.shape[-2])
     q, k, v = (four(stacked(a)) for a in (q, k, v))
@@ -246,10 +233,12 @@ def attention(
     y, lse = xp.empty((batch, heads, length, e), q.dtype), xp.empty((batch, heads, length), "float32")
     near, seeing = reach(is_causal, window, length, keys)
     options = _options(q, max(block_of(d), block_of(e)))
+    lengths, known = lengths_of(query_lengths, key_lengths, lower_right, q)
     launch(
         attention_forward, (cdiv(length, options["M"]) * batch * heads,), given(y), lse, given(q), given(k), given(v),
-        seen.array, heads, heads // max(1, k.shape[1]), length, keys, *near, d, e, *steps(q), *steps(k), *steps(v),
-        *seen.steps, float(scale), **seeing, MASK=seen.kind, D=block_of(d), E=block_of(e), PRECISION=precision(q), **options,
+        seen.array, *lengths, heads, heads // max(1, k.shape[1]), length, keys, *near, d, e, *steps(q), *steps(k),
+        *steps(v), *seen.steps, float(scale), **known, **seeing, MASK=seen.kind, D=block_of(d), E=block_of(e),
+        PRECISION=precision(q), **options,
     )  # fmt: skip
     return y.reshape(*shape, e), lse.reshape(shape)
 
@@ -267,8 +256,9 @@ def deltas(g: Any, y: Any) -> Any:
 
 @kernel(spec.attention_gradient, "cuda/triton-fused", rank=50, formats=FORMATS, where=refusal)
 def attention_gradient(
-    g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, *, is_causal: bool, scale: float, window: Window = None
-) -> tuple[Any, Any, Any]:
+    g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, query_lengths: Any = None, key_lengths: Any = None, *,
+    is_causal: bool, scale: float, window: Window = None, lower_right: bool = False,
+) -> tuple[Any, Any, Any]:  # fmt: skip
     xp, shapes = gpu.xp(), (q.shape, k.shape, v.shape)
     seen = mask_of(mask, q, k.shape[-2])
     g, q, k, v, y = (four(stacked(a)) for a in (g, q, k, v, y))
@@ -277,9 +267,11 @@ def attention_gradient(
     dq, dk, dv = (xp.empty(a.shape, a.dtype) for a in (q, k, v))
     near, seeing = reach(is_causal, window, length, keys)
     blocks = _gradient_options(q, max(block_of(d), block_of(e)))
-    operands = (given(g), given(q), given(k), given(v), seen.array, given(lse), delta, heads, heads // max(1, k.shape[1]),
+    lengths, known = lengths_of(query_lengths, key_lengths, lower_right, q)
+    operands = (given(g), given(q), given(k), given(v), seen.array, *lengths, given(lse), delta, heads,
+                heads // max(1, k.shape[1]),
                 length, keys, *near, d, e, *steps(g), *steps(q), *steps(k), *steps(v), *seen.steps, float(scale))  # fmt: skip
-    options = {**seeing, "MASK": seen.kind, "D": block_of(d), "E": block_of(e), "PRECISION": precision(q),
+    options = {**known, **seeing, "MASK": seen.kind, "D": block_of(d), "E": block_of(e), "PRECISION": precision(q),
                **blocks}  # fmt: skip
     launch(
         attention_keys_gradient,

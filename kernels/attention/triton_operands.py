@@ -11,9 +11,10 @@ import numpy as np
 
 from ulpgrad.formats import Format, as_format, bfloat16, bool_, float16, float32
 from ulpgrad.kernels import gpu
+from ulpgrad.kernels.attention.spec import INTEGERS
 from ulpgrad.kernels.triton_launch import tl, triton, typed
 
-FORMATS = (float32, bfloat16, float16, bool_)
+FORMATS = (float32, bfloat16, float16, bool_, *INTEGERS)
 NO_MASK, BOOL_MASK, ADDED_MASK = 0, 1, 2
 
 
@@ -91,15 +92,39 @@ def reach(
     bound on its right."""
     if window is None:
         return (0, 0), {"IS_CAUSAL": is_causal, "WINDOW": False}
-    left, right = (most if side < 0 else min(side, most) for side, most in zip(window, (length, keys), strict=True))
+    left, right = (length + keys if side < 0 else min(side, length + keys) for side in window)
     return (left, 0 if is_causal else right), {"IS_CAUSAL": False, "WINDOW": True}
+
+
+def lengths_of(
+    query_lengths: Any, key_lengths: Any, lower_right: bool, q: Any
+) -> tuple[tuple[Any, Any], dict[str, int | bool]]:
+    """Lengths as kernels take them, and the constants that say which of them there are."""
+    arrays = tuple(
+        q if n is None else gpu.contiguous(n) for n in (query_lengths, key_lengths)
+    )  # q's memory is never read
+    which = (query_lengths is not None) + 2 * (key_lengths is not None)
+    return (arrays[0], arrays[1]), {"LENGTHS": which, "LOWER_RIGHT": lower_right}
+
+
+@triton.jit
+def there(query_lengths, key_lengths, batch, length, keys, LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr):
+    """How many queries and keys a batch entry has, and at which of its keys the first query stands."""
+    queries_there, keys_there, place = length, keys, 0
+    if LENGTHS % 2 == 1:
+        queries_there = tl.minimum(tl.maximum(tl.load(query_lengths + batch).to(tl.int32), 0), length)
+    if LENGTHS >= 2:
+        keys_there = tl.minimum(tl.maximum(tl.load(key_lengths + batch).to(tl.int32), 0), keys)
+    if LOWER_RIGHT:
+        place = keys_there - queries_there
+    return queries_there, keys_there, place
 
 
 @triton.jit
 def keys_seen(
     first, keys, left, right, IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, M: tl.constexpr, N: tl.constexpr
 ):
-    """The blocks of N keys that some of M queries from `first` on see, from and to."""
+    """The blocks of N keys that some of M queries from the place `first` on see, from and to."""
     begin, end = 0, keys
     if IS_CAUSAL:
         end = tl.minimum(keys, first + M)
@@ -112,28 +137,30 @@ def keys_seen(
 def queries_that_see(
     first, length, left, right, IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, M: tl.constexpr, N: tl.constexpr
 ):
-    """The blocks of M queries of which some see one of N keys from `first` on, from and to."""
+    """The blocks of M queries of which some see one of N keys, the first of which lies `first` behind their first place, from
+    and to."""
     begin, end = 0, length
     if IS_CAUSAL:
-        begin = first // M * M
+        begin = tl.maximum(first, 0) // M * M
     if WINDOW:
         begin, end = tl.maximum(first - right, 0) // M * M, tl.minimum(length, first + N + left)
     return begin, end
 
 
 @triton.jit
-def masked(s, mask, rows, columns, length, keys, left, right, row_step, column_step, IS_CAUSAL: tl.constexpr,
+def masked(s, mask, rows, columns, length, keys, left, right, place, row_step, column_step, IS_CAUSAL: tl.constexpr,
            WINDOW: tl.constexpr, MASK: tl.constexpr):  # fmt: skip
-    """Scores of these queries and keys (both shaped to broadcast to them), minus infinity where one may not attend."""
+    """Scores of these queries and keys (both shaped to broadcast to them), minus infinity where one may not attend; the first
+    query stands at `place` among the keys."""
     seen = (rows < length) & (columns < keys)
     if MASK == 1:
         seen = seen & (tl.load(mask + rows.to(tl.int64) * row_step + columns * column_step, mask=seen, other=0) != 0)
     if MASK == 2:
         s += tl.load(mask + rows.to(tl.int64) * row_step + columns * column_step, mask=seen, other=0).to(s.dtype)
     if IS_CAUSAL:
-        seen = seen & (rows >= columns)
+        seen = seen & (rows + place >= columns)
     if WINDOW:
-        seen = seen & (columns >= rows - left) & (columns <= rows + right)
+        seen = seen & (columns >= rows + place - left) & (columns <= rows + place + right)
     return tl.where(seen, s, -float("inf"))
 
 
@@ -149,5 +176,5 @@ def weighted(weights, x, total, PRECISION: tl.constexpr):
 
 
 __all__ = ["ADDED_MASK", "BOOL_MASK", "FORMATS", "NO_MASK", "Mask", "bits_of", "block_of", "format_of", "four", "given",
-           "keys_seen", "mask_of", "masked", "number", "precision", "queries_that_see", "reach", "stacked", "steps",
-           "weighted"]  # fmt: skip
+           "keys_seen", "lengths_of", "mask_of", "masked", "number", "precision", "queries_that_see", "reach", "stacked",
+           "steps", "there", "weighted"]  # fmt: skip

@@ -2,8 +2,8 @@
 
 The scale takes the logarithm of 2 with it, so that a weight is one multiply-add and one instruction for the power. Causal blocks
 left of the diagonal and whole blocks of keys skip every comparison; the longest rows begin first. From sm_90 on keys and values
-come by tensor memory access, which computes no addresses. Next limit: products wait for exponentials of their own program;
-warps that specialise would overlap the two.
+come by tensor memory access, which computes no addresses, unless there are lengths, behind which nothing may be read. Next limit:
+products wait for exponentials of their own program; warps that specialise would overlap the two.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.attention import spec
-from ulpgrad.kernels.attention.spec import Window
 from ulpgrad.kernels.attention.triton_fused import deltas, refusal as too_wide
 from ulpgrad.kernels.attention.triton_operands import (
     FORMATS,
@@ -24,6 +23,7 @@ from ulpgrad.kernels.attention.triton_operands import (
     four,
     given,
     keys_seen,
+    lengths_of,
     mask_of,
     masked,
     precision,
@@ -31,8 +31,10 @@ from ulpgrad.kernels.attention.triton_operands import (
     reach,
     stacked,
     steps,
+    there,
     weighted,
 )
+from ulpgrad.kernels.attention.visible import Window
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.triton_launch import cdiv, descriptor, launch, tl, triton
 
@@ -96,7 +98,7 @@ def _loaded(x, batch, head, start, row_step, size, width, ROWS: tl.constexpr, WI
 
 @triton.jit
 def _sweep(
-    top, total, result, own, k, v, mask, batch, shared, begin, end, rows, length, keys, left, right, d, e, k_row, v_row,
+    top, total, result, own, k, v, mask, batch, shared, begin, end, rows, length, keys, left, right, place, d, e, k_row, v_row,
     mask_row, mask_column, scale,
     EDGE: tl.constexpr, IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, N: tl.constexpr,
     D: tl.constexpr, E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
@@ -109,10 +111,10 @@ def _sweep(
         if EDGE:
             if MASK == 2:  # what is added takes the same factor as the scores
                 s = masked(s * (scale * 0.6931471805599453), mask, rows[:, None], at[None, :], length, keys, left,
-                           right, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK) * 1.4426950408889634  # fmt: skip
+                           right, place, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK) * 1.4426950408889634  # fmt: skip
             else:
-                s = masked(s * scale, mask, rows[:, None], at[None, :], length, keys, left, right, mask_row, mask_column,
-                           IS_CAUSAL, WINDOW, MASK)  # fmt: skip
+                s = masked(s * scale, mask, rows[:, None], at[None, :], length, keys, left, right, place, mask_row,
+                           mask_column, IS_CAUSAL, WINDOW, MASK)  # fmt: skip
             higher = tl.maximum(top, tl.max(s, 1))
             base = tl.where(higher == -float("inf"), 0, higher)
             weights = tl.exp2(s - base[:, None])
@@ -130,14 +132,17 @@ def _sweep(
 
 @triton.jit
 def attention_forward_tuned(
-    y, lse, q, k, v, mask, heads, share, length, keys, left, right, d, e, q_batch, q_head, q_row, k_batch, k_head, k_row,
-    v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
+    y, lse, q, k, v, mask, query_lengths, key_lengths, heads, share, length, keys, left, right, d, e, q_batch, q_head, q_row,
+    k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
+    LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr,
     IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
     E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     blocks = tl.cdiv(length, M)
     block, which = blocks - 1 - tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
     batch, head = which // heads, which % heads
+    all_rows = length  # in memory; from here on those that count
+    length, keys, place = there(query_lengths, key_lengths, batch, length, keys, LENGTHS, LOWER_RIGHT)
     rows = block * M + tl.arange(0, M)
     i, j = tl.arange(0, D)[None, :], tl.arange(0, E)[None, :]
     if not TMA:
@@ -149,31 +154,34 @@ def attention_forward_tuned(
     top = tl.full((M,), -float("inf"), tl.float32)
     total = tl.zeros((M,), tl.float32)
     result = tl.zeros((M, E), tl.float32)
-    begin, end = keys_seen(block * M, keys, left, right, IS_CAUSAL, WINDOW, M, N)
+    begin, end = keys_seen(block * M + place, keys, left, right, IS_CAUSAL, WINDOW, M, N)
     whole = keys // N * N
     if IS_CAUSAL:
-        whole = tl.minimum(whole, block * M // N * N)
+        whole = tl.minimum(whole, tl.maximum(block * M + place, 0) // N * N)
     if MASK == 0 and not WINDOW:
         top, total, result = _sweep(
-            top, total, result, own, k, v, mask, batch, head // share, 0, whole, rows, length, keys, left, right, d, e,
-            k_row, v_row, mask_row, mask_column, scale, False, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
+            top, total, result, own, k, v, mask, batch, head // share, 0, whole, rows, length, keys, left, right, place,
+            d, e, k_row, v_row, mask_row, mask_column, scale, False, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
         )  # fmt: skip
     else:
         whole = begin
     top, total, result = _sweep(
-        top, total, result, own, k, v, mask, batch, head // share, whole, end, rows, length, keys, left, right, d, e,
-        k_row, v_row, mask_row, mask_column, scale, True, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
+        top, total, result, own, k, v, mask, batch, head // share, whole, end, rows, length, keys, left, right, place,
+        d, e, k_row, v_row, mask_row, mask_column, scale, True, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
     )  # fmt: skip
     result /= tl.where(total == 0, 1, total)[:, None]
-    at = which * length + rows
-    tl.store(lse + at, (top + tl.log2(total)) * 0.6931471805599453, mask=rows < length)
-    tl.store(y + at[:, None] * e + j, result.to(y.dtype.element_ty), mask=(rows < length)[:, None] & (j < e))
+    sums = (top + tl.log2(total)) * 0.6931471805599453
+    if LENGTHS % 2 == 1:  # rows that are none
+        sums, result = tl.where(rows < length, sums, -float("inf")), tl.where((rows < length)[:, None], result, 0)
+    at = which * all_rows + rows
+    tl.store(lse + at, sums, mask=rows < all_rows)
+    tl.store(y + at[:, None] * e + j, result.to(y.dtype.element_ty), mask=(rows < all_rows)[:, None] & (j < e))
 
 
 @triton.jit
 def _keys_sweep(
-    to_key, to_value, key, value, g, q, mask, lse, delta, batch, head, begin, end, at, length, keys, left, right, d, e,
-    g_row, q_row, mask_row, mask_column, scale,
+    to_key, to_value, key, value, g, q, mask, lse, delta, batch, head, begin, end, at, length, keys, left, right, place,
+    d, e, g_row, q_row, mask_row, mask_column, scale,
     EDGE: tl.constexpr, IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr,
     D: tl.constexpr, E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -187,7 +195,7 @@ def _keys_sweep(
         own = tl.load(delta + rows, mask=rows < length, other=0)
         s = tl.dot(key, tl.trans(query), input_precision=PRECISION)
         if EDGE:
-            s = masked(s * scale, mask, rows[None, :], at[:, None], length, keys, left, right, mask_row, mask_column,
+            s = masked(s * scale, mask, rows[None, :], at[:, None], length, keys, left, right, place, mask_row, mask_column,
                        IS_CAUSAL, WINDOW, MASK)  # fmt: skip
             weights = tl.exp2(s * 1.4426950408889634 - base[None, :])
         else:
@@ -200,8 +208,10 @@ def _keys_sweep(
 
 @triton.jit
 def attention_keys_gradient_tuned(
-    dk, dv, g, q, k, v, mask, lse, delta, heads, share, length, keys, left, right, d, e, g_batch, g_head, g_row, q_batch,
-    q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
+    dk, dv, g, q, k, v, mask, query_lengths, key_lengths, lse, delta, heads, share, length, keys, left, right,
+    d, e, g_batch, g_head, g_row, q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch,
+    mask_head, mask_row, mask_column, scale,
+    LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr,
     IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
     E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -209,6 +219,8 @@ def attention_keys_gradient_tuned(
     blocks = tl.cdiv(keys, N)
     block, which = tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
     batch, shared = which // (heads // share), which % (heads // share)
+    all_rows, all_keys = length, keys  # in memory; from here on those that count
+    length, keys, place = there(query_lengths, key_lengths, batch, length, keys, LENGTHS, LOWER_RIGHT)
     at = block * N + tl.arange(0, N)
     i, j = tl.arange(0, D)[None, :], tl.arange(0, E)[None, :]
     key_here, value_here = (at < keys)[:, None] & (i < d), (at < keys)[:, None] & (j < e)
@@ -218,14 +230,14 @@ def attention_keys_gradient_tuned(
     )
     to_key = tl.zeros((N, D), tl.float32)
     to_value = tl.zeros((N, E), tl.float32)
-    first, end = queries_that_see(block * N, length, left, right, IS_CAUSAL, WINDOW, M, N)
+    first, end = queries_that_see(block * N - place, length, left, right, IS_CAUSAL, WINDOW, M, N)
     seen = 0
     if IS_CAUSAL:  # the queries of the diagonal's blocks, which see some of the keys, then those that see all
-        seen = tl.minimum(tl.cdiv(block * N + N, M) * M, length)
+        seen = tl.minimum(tl.cdiv(tl.maximum(block * N - place + N, 0), M) * M, length)
     if MASK != 0 or WINDOW:
         seen = end
     for head in range(shared * share, shared * share + share):
-        here = (batch * heads + head) * length
+        here = (batch * heads + head) * all_rows
         rows_of_q, rows_of_g = q, g
         if not TMA:
             rows_of_q, rows_of_g = q + batch * q_batch + head * q_head, g + batch * g_batch + head * g_head
@@ -233,24 +245,26 @@ def attention_keys_gradient_tuned(
         if IS_CAUSAL or WINDOW or MASK != 0:
             to_key, to_value = _keys_sweep(
                 to_key, to_value, key, value, rows_of_g, rows_of_q, of_head, lse + here, delta + here, batch,
-                shared * 0 + head, first, seen, at, length, keys, left, right, d, e, g_row, q_row, mask_row, mask_column,
-                scale, True, IS_CAUSAL, WINDOW, MASK, M, D, E, TMA, PRECISION,
+                shared * 0 + head, first, seen, at, length, keys, left, right, place, d, e, g_row, q_row, mask_row,
+                mask_column, scale, True, IS_CAUSAL, WINDOW, MASK, M, D, E, TMA, PRECISION,
             )  # fmt: skip
         if MASK == 0 and not WINDOW:
             to_key, to_value = _keys_sweep(
                 to_key, to_value, key, value, rows_of_g, rows_of_q, of_head, lse + here, delta + here, batch,
-                shared * 0 + head, seen, length, at, length, keys, left, right, d, e, g_row, q_row, mask_row,
-                mask_column, scale, False, IS_CAUSAL, WINDOW, MASK, M, D, E, TMA, PRECISION,
+                shared * 0 + head, seen, length, at, length, keys, left, right, place, d, e, g_row, q_row,
+                mask_row, mask_column, scale, False, IS_CAUSAL, WINDOW, MASK, M, D, E, TMA, PRECISION,
             )  # fmt: skip
-    out = which * keys + at[:, None]
-    tl.store(dk + out * d + i, (to_key * scale).to(dk.dtype.element_ty), mask=key_here)
-    tl.store(dv + out * e + j, to_value.to(dv.dtype.element_ty), mask=value_here)
+    if LENGTHS >= 2:  # keys that are none
+        to_key, to_value = tl.where((at < keys)[:, None], to_key, 0), tl.where((at < keys)[:, None], to_value, 0)
+    out = which * all_keys + at[:, None]
+    tl.store(dk + out * d + i, (to_key * scale).to(dk.dtype.element_ty), mask=(at < all_keys)[:, None] & (i < d))
+    tl.store(dv + out * e + j, to_value.to(dv.dtype.element_ty), mask=(at < all_keys)[:, None] & (j < e))
 
 
 @triton.jit
 def _queries_sweep(
-    result, query, grad, base, own, k, v, mask, batch, shared, begin, end, rows, length, keys, left, right, d, e, k_row,
-    v_row, mask_row, mask_column, scale,
+    result, query, grad, base, own, k, v, mask, batch, shared, begin, end, rows, length, keys, left, right, place, d, e,
+    k_row, v_row, mask_row, mask_column, scale,
     EDGE: tl.constexpr, IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, N: tl.constexpr,
     D: tl.constexpr, E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -261,7 +275,7 @@ def _queries_sweep(
         value = _loaded(v, batch, shared, start, v_row, keys, e, N, E, TMA, EDGE)
         s = tl.dot(query, tl.trans(key), input_precision=PRECISION)
         if EDGE:
-            s = masked(s * scale, mask, rows[:, None], at[None, :], length, keys, left, right, mask_row, mask_column,
+            s = masked(s * scale, mask, rows[:, None], at[None, :], length, keys, left, right, place, mask_row, mask_column,
                        IS_CAUSAL, WINDOW, MASK)  # fmt: skip
             weights = tl.exp2(s * 1.4426950408889634 - base[:, None])
         else:
@@ -273,8 +287,10 @@ def _queries_sweep(
 
 @triton.jit
 def attention_queries_gradient_tuned(
-    dq, g, q, k, v, mask, lse, delta, heads, share, length, keys, left, right, d, e, g_batch, g_head, g_row, q_batch,
-    q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
+    dq, g, q, k, v, mask, query_lengths, key_lengths, lse, delta, heads, share, length, keys, left, right,
+    d, e, g_batch, g_head, g_row, q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch,
+    mask_head, mask_row, mask_column, scale,
+    LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr,
     IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
     E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -282,35 +298,39 @@ def attention_queries_gradient_tuned(
     blocks = tl.cdiv(length, M)
     block, which = blocks - 1 - tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
     batch, head = which // heads, which % heads
+    all_rows = length  # in memory; from here on those that count
+    length, keys, place = there(query_lengths, key_lengths, batch, length, keys, LENGTHS, LOWER_RIGHT)
     rows, i, j = block * M + tl.arange(0, M), tl.arange(0, D)[None, :], tl.arange(0, E)[None, :]
     row, here = rows.to(tl.int64)[:, None], rows < length
     query = tl.load(q + batch * q_batch + head * q_head + row * q_row + i, mask=here[:, None] & (i < d), other=0)
     grad = tl.load(g + batch * g_batch + head * g_head + row * g_row + j, mask=here[:, None] & (j < e), other=0)
-    base = tl.load(lse + which * length + rows, mask=here, other=float("inf")).to(tl.float32)
+    base = tl.load(lse + which * all_rows + rows, mask=here, other=float("inf")).to(tl.float32)
     base = tl.where(base == -float("inf"), float("inf"), base) * 1.4426950408889634
-    own = tl.load(delta + which * length + rows, mask=here, other=0)
+    own = tl.load(delta + which * all_rows + rows, mask=here, other=0)
     mask += batch * mask_batch + head * mask_head
     if not TMA:
         k += batch * k_batch + head // share * k_head
         v += batch * v_batch + head // share * v_head
     result = tl.zeros((M, D), tl.float32)
-    begin, end = keys_seen(block * M, keys, left, right, IS_CAUSAL, WINDOW, M, N)
+    begin, end = keys_seen(block * M + place, keys, left, right, IS_CAUSAL, WINDOW, M, N)
     whole = keys // N * N
     if IS_CAUSAL:
-        whole = tl.minimum(whole, block * M // N * N)
+        whole = tl.minimum(whole, tl.maximum(block * M + place, 0) // N * N)
     if MASK == 0 and not WINDOW:
         result = _queries_sweep(
             result, query, grad, base, own, k, v, mask, batch, head // share, 0, whole, rows, length, keys, left, right,
-            d, e, k_row, v_row, mask_row, mask_column, scale, False, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
+            place, d, e, k_row, v_row, mask_row, mask_column, scale, False, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
         )  # fmt: skip
     else:
         whole = begin
     result = _queries_sweep(
-        result, query, grad, base, own, k, v, mask, batch, head // share, whole, end, rows, length, keys, left, right, d,
-        e, k_row, v_row, mask_row, mask_column, scale, True, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
+        result, query, grad, base, own, k, v, mask, batch, head // share, whole, end, rows, length, keys, left, right,
+        place, d, e, k_row, v_row, mask_row, mask_column, scale, True, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
     )  # fmt: skip
-    tl.store(dq + (which * length + rows)[:, None] * d + i, (result * scale).to(dq.dtype.element_ty),
-             mask=here[:, None] & (i < d))  # fmt: skip
+    if LENGTHS % 2 == 1:
+        result = tl.where(here[:, None], result, 0)
+    tl.store(dq + (which * all_rows + rows)[:, None] * d + i, (result * scale).to(dq.dtype.element_ty),
+             mask=(rows < all_rows)[:, None] & (i < d))  # fmt: skip
 
 
 def by_descriptor(*arrays: Any) -> bool:
@@ -326,8 +346,9 @@ def described(a: Any, rows: int, width: int, tma: bool) -> Any:
 
 @kernel(spec.attention, "cuda/triton-tuned", rank=60, formats=FORMATS, where=refusal)
 def attention(
-    q: Any, k: Any, v: Any, mask: Any, *, is_causal: bool, scale: float, window: Window = None
-) -> tuple[Any, Any]:
+    q: Any, k: Any, v: Any, mask: Any, query_lengths: Any = None, key_lengths: Any = None, *, is_causal: bool, scale: float,
+    window: Window = None, lower_right: bool = False,
+) -> tuple[Any, Any]:  # fmt: skip
     xp, shape = gpu.xp(), q.shape[:-1]
     seen = mask_of(mask, q, k.shape[-2])
     q, k, v = (four(stacked(a)) for a in (q, k, v))
@@ -335,21 +356,23 @@ def attention(
     y, lse = xp.empty((batch, heads, length, e), q.dtype), xp.empty((batch, heads, length), "float32")
     wide, tall = block_of(d), block_of(e)
     near, seeing = reach(is_causal, window, length, keys)
-    blocks, tma = blocks_for(FORWARD, q, max(wide, tall)), keys > 0 and by_descriptor(k, v)
+    lengths, known = lengths_of(query_lengths, key_lengths, lower_right, q)
+    blocks, tma = blocks_for(FORWARD, q, max(wide, tall)), keys > 0 and not known["LENGTHS"] and by_descriptor(k, v)
     launch(
         attention_forward_tuned, (cdiv(length, blocks.m) * batch * heads,), given(y), lse, given(q),
         described(k, blocks.n, wide, tma), described(v, blocks.n, tall, tma), seen.array,
-        heads, heads // max(1, k.shape[1]), length, keys, *near, d, e, *steps(q), *steps(k), *steps(v), *seen.steps,
+        *lengths, heads, heads // max(1, k.shape[1]), length, keys, *near, d, e, *steps(q), *steps(k), *steps(v), *seen.steps,
         float(scale) * LOG2_E,
-        **seeing, MASK=seen.kind, D=wide, E=tall, TMA=tma, PRECISION=precision(q), **blocks.options(),
+        **known, **seeing, MASK=seen.kind, D=wide, E=tall, TMA=tma, PRECISION=precision(q), **blocks.options(),
     )  # fmt: skip
     return y.reshape(*shape, e), lse.reshape(shape)
 
 
 @kernel(spec.attention_gradient, "cuda/triton-tuned", rank=60, formats=FORMATS, where=refusal)
 def attention_gradient(
-    g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, *, is_causal: bool, scale: float, window: Window = None
-) -> tuple[Any, Any, Any]:
+    g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, query_lengths: Any = None, key_lengths: Any = None, *,
+    is_causal: bool, scale: float, window: Window = None, lower_right: bool = False,
+) -> tuple[Any, Any, Any]:  # fmt: skip
     xp, shapes = gpu.xp(), (q.shape, k.shape, v.shape)
     seen = mask_of(mask, q, k.shape[-2])
     g, q, k, v, y = (four(stacked(a)) for a in (g, q, k, v, y))
@@ -359,17 +382,18 @@ def attention_gradient(
     dq, dk, dv = (xp.empty(a.shape, a.dtype) for a in (q, k, v))
     near, seeing = reach(is_causal, window, length, keys)
     blocks = blocks_for(GRADIENT, q, max(wide, tall))
-    numbers = (seen.array, given(lse), delta, heads, heads // max(1, k.shape[1]), length, keys, *near, d, e, *steps(g),
+    lengths, known = lengths_of(query_lengths, key_lengths, lower_right, q)
+    numbers = (seen.array, *lengths, given(lse), delta, heads, heads // max(1, k.shape[1]), length, keys, *near, d, e, *steps(g),
     *steps(q), *steps(k), *steps(v), *seen.steps, float(scale))  # fmt: skip
-    options = {**seeing, "MASK": seen.kind, "D": wide, "E": tall, "PRECISION": precision(q),
+    options = {**known, **seeing, "MASK": seen.kind, "D": wide, "E": tall, "PRECISION": precision(q),
                **blocks.options()}  # fmt: skip
-    tma = length > 0 and by_descriptor(q, g)
+    tma = length > 0 and not known["LENGTHS"] and by_descriptor(q, g)
     launch(
         attention_keys_gradient_tuned, (cdiv(keys, blocks.n) * batch * k.shape[1],), given(dk), given(dv),
         described(g, blocks.m, tall, tma), described(q, blocks.m, wide, tma), given(k), given(v), *numbers, TMA=tma,
         **options,
     )  # fmt: skip
-    tma = keys > 0 and by_descriptor(k, v)
+    tma = keys > 0 and not known["LENGTHS"] and by_descriptor(k, v)
     launch(
         attention_queries_gradient_tuned, (cdiv(length, blocks.m) * batch * heads,), given(dq), given(g), given(q),
         described(k, blocks.n, wide, tma), described(v, blocks.n, tall, tma), *numbers, TMA=tma, **options,

@@ -13,7 +13,6 @@ from typing import Any
 from ulpgrad.formats import bool_, float32, float64
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.attention import spec
-from ulpgrad.kernels.attention.spec import Window
 from ulpgrad.kernels.attention.triton_operands import (
     bits_of,
     four,
@@ -25,6 +24,7 @@ from ulpgrad.kernels.attention.triton_operands import (
     stacked,
     steps,
 )
+from ulpgrad.kernels.attention.visible import Window
 from ulpgrad.kernels.registry import kernel
 from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
 
@@ -60,7 +60,7 @@ def attention_product(
 
 @triton.jit
 def attention_softmax(
-    s, lse, mask, heads, length, keys, left, right, mask_batch, mask_head, mask_row, mask_column,
+    s, lse, mask, heads, length, keys, left, right, place, mask_batch, mask_head, mask_row, mask_column,
     IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Rows of scores become weights, in place: one pass for their largest values and sums, one to write."""
@@ -75,7 +75,7 @@ def attention_softmax(
     for start in range(0, keys, COLUMNS):
         inside = (rows < length)[:, None] & (start + at < keys)
         x = masked(tl.load(row + start + at, mask=inside, other=0), mask, rows[:, None], start + at, length, keys,
-                   left, right, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK)  # fmt: skip
+                   left, right, place, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK)  # fmt: skip
         higher = tl.maximum(top, tl.max(x, 1))
         base = tl.where(higher == -float("inf"), 0, higher)
         total = total * tl.exp(top - base) + tl.sum(tl.exp(x - base[:, None]), 1)
@@ -85,14 +85,14 @@ def attention_softmax(
     for start in range(0, keys, COLUMNS):
         inside = (rows < length)[:, None] & (start + at < keys)
         x = masked(tl.load(row + start + at, mask=inside, other=0), mask, rows[:, None], start + at, length, keys,
-                   left, right, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK)  # fmt: skip
+                   left, right, place, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK)  # fmt: skip
         tl.store(row + start + at, tl.exp(x - base[:, None]) / norm[:, None], mask=inside)
     tl.store(lse + which * length + rows, top + tl.log(total), mask=rows < length)
 
 
 @triton.jit
 def attention_softmax_gradient(
-    s, wanted, g, y, lse, mask, heads, length, keys, left, right, e, g_batch, g_head, g_row, y_batch, y_head, y_row,
+    s, wanted, g, y, lse, mask, heads, length, keys, left, right, place, e, g_batch, g_head, g_row, y_batch, y_head, y_row,
     mask_batch, mask_head, mask_row, mask_column, scale,
     IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -116,7 +116,7 @@ def attention_softmax_gradient(
     for start in range(0, keys, COLUMNS):
         inside = (rows < length)[:, None] & (start + at < keys)
         x = masked(tl.load(s + row + start + at, mask=inside, other=0), mask, rows[:, None], start + at, length, keys,
-                   left, right, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK)  # fmt: skip
+                   left, right, place, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK)  # fmt: skip
         weight = tl.exp(x - base[:, None])
         change = tl.load(wanted + row + start + at, mask=inside, other=0) - own[:, None]
         tl.store(s + row + start + at, weight, mask=inside)
@@ -145,35 +145,39 @@ def _scores(q: Any, k: Any, scale: float) -> Any:
 
 @kernel(spec.attention, "cuda/triton-unfused", rank=40, formats=FORMATS, where=spec.undropped)
 def attention(
-    q: Any, k: Any, v: Any, mask: Any, *, is_causal: bool, scale: float, window: Window = None
-) -> tuple[Any, Any]:
+    q: Any, k: Any, v: Any, mask: Any, *_: None, is_causal: bool, scale: float, window: Window = None,
+    lower_right: bool = False,
+) -> tuple[Any, Any]:  # fmt: skip
     xp, shape = gpu.xp(), q.shape[:-1]
     seen = mask_of(mask, q, k.shape[-2])
     q, k, v = (four(stacked(a)) for a in (q, k, v))
     s = _scores(q, k, scale)
     near, seeing = reach(is_causal, window, *s.shape[2:])
+    place = k.shape[2] - q.shape[2] if lower_right else 0
     y, lse = xp.empty((*q.shape[:3], v.shape[3]), q.dtype), xp.empty(q.shape[:3], s.dtype)
     launch(
         attention_softmax, (cdiv(q.shape[2], ROWS) * q.shape[0] * q.shape[1],), s, lse, seen.array, *s.shape[1:], *near,
-        *seen.steps, **seeing, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=8,
+        place, *seen.steps, **seeing, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=8,
     )  # fmt: skip
     return product(y, s, v).reshape(*shape, v.shape[3]), lse.reshape(shape)
 
 
 @kernel(spec.attention_gradient, "cuda/triton-unfused", rank=40, formats=FORMATS, where=spec.undropped)
 def attention_gradient(
-    g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, *, is_causal: bool, scale: float, window: Window = None
-) -> tuple[Any, Any, Any]:
+    g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, *_: None, is_causal: bool, scale: float,
+    window: Window = None, lower_right: bool = False,
+) -> tuple[Any, Any, Any]:  # fmt: skip
     xp, shapes = gpu.xp(), (q.shape, k.shape, v.shape)
     seen = mask_of(mask, q, k.shape[-2])
     g, q, k, v, y = (four(stacked(a)) for a in (g, q, k, v, y))
     share = q.shape[1] // max(1, k.shape[1])
     s = _scores(q, k, scale)
     near, seeing = reach(is_causal, window, *s.shape[2:])
+    place = k.shape[2] - q.shape[2] if lower_right else 0
     wanted = product(xp.empty_like(s), g, v.swapaxes(2, 3))
     launch(
         attention_softmax_gradient, (cdiv(q.shape[2], ROWS) * q.shape[0] * q.shape[1],), s, wanted, g, y, gpu.contiguous(lse),
-        seen.array, *s.shape[1:], *near, v.shape[3], *steps(g), *steps(y), *seen.steps, bits_of(scale),
+        seen.array, *s.shape[1:], *near, place, v.shape[3], *steps(g), *steps(y), *seen.steps, bits_of(scale),
         **seeing, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=8,
     )  # fmt: skip
     dq, dk, dv = (xp.empty(a.shape, a.dtype) for a in (q, k, v))

@@ -12,7 +12,7 @@ import pytest
 
 import ulpgrad as ug
 from ulpgrad import dispatch
-from ulpgrad.formats import Format, as_format, bfloat16, float16, float32
+from ulpgrad.formats import Format, as_format, bfloat16, float16, float32, int64
 from ulpgrad.kernels import capabilities, gpu, registry
 from ulpgrad.kernels.attention import spec
 from ulpgrad.kernels.registry import Request
@@ -23,7 +23,10 @@ from test_kernels import check
 if capabilities.missing("triton") is not None:
     pytest.skip(str(capabilities.missing("triton")), allow_module_level=True)
 
-RUNGS = [r.name for r in registry.ladder(spec.attention, "cuda") if r.name.startswith("cuda/triton")]
+SPLIT = "cuda/triton-split"
+RUNGS = [
+    r.name for r in registry.ladder(spec.attention, "cuda") if r.name.startswith("cuda/triton") and r.name != SPLIT
+]
 HEADS_LAST = (0, 2, 1, 3)
 
 
@@ -151,3 +154,122 @@ def test_wide_heads(rung: str) -> None:
     found = next(r for r in registry.ladder(spec.attention, "cuda") if r.name == rung)
     reason = found.refusal(Request(spec.attention, "cuda", (float32,) * 3, (q, q, q), {"scale": 1.0}))
     assert reason is None if rung == "cuda/triton-unfused" else "256" in str(reason)
+
+
+@pytest.mark.parametrize("causal", [False, True, "lower_right"])
+def test_lengths_are_the_tensors_cut(causal: Any) -> None:
+    """Of tensors on both sides of the diagonal's blocks, forwards and backwards; what lies behind is NaN and nobody reads it."""
+    queries, keys = [141, 70, 3], [133, 90, 0]
+    rng = np.random.default_rng(6)
+    q, g = (rng.standard_normal((3, 2, 141, 16)).astype(np.float32) for _ in range(2))
+    k, v = (rng.standard_normal((3, 1, 133, 16)).astype(np.float32) for _ in range(2))
+    results = []
+    for device, scale in (("cpu", 0.3), ("cuda", 0.3), ("cuda", -0.3)):  # a negative scale takes another rung
+        given = [ug.asarray(np.where(np.arange(a.shape[2])[:, None] < np.reshape(n, (3, 1, 1, 1)), a, np.nan), dtype="float32")
+                 for a, n in ((q if scale > 0 else -q, queries), (k, keys), (v, keys), (g, queries))]  # fmt: skip
+        on_device = [t.to(device).detach().requires_grad_() for t in given[:3]]
+        lengths = {
+            "query_lengths": ug.asarray(queries).to(device),
+            "key_lengths": ug.asarray(keys, dtype="int32").to(device),
+        }
+        y = ug.scaled_dot_product_attention(*on_device, is_causal=causal, scale=scale, enable_gqa=True, **lengths)
+        y.backward(given[3].to(device))
+        signs = (1, 1 if scale > 0 else -1, 1, 1)
+        results.append(
+            [t.numpy() * sign for t, sign in zip((y.detach(), *(t.grad for t in on_device)), signs, strict=True)]
+        )
+    for found in results[1:]:
+        for a, b in zip(results[0], found, strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
+
+
+# Of the rung that splits the keys: queries, heads of them, heads of keys, keys, and how it sees them.
+FEW = [
+    (1, 4, 2, 700, {}, ""),
+    (1, 8, 1, 513, {"lengths": ([1, 1], [400, 257])}, ""),
+    (3, 4, 2, 700, {"is_causal": True, "lower_right": True, "lengths": ([3, 2], [699, 3])}, ""),
+    (3, 4, 4, 300, {"is_causal": True}, ""),
+    (2, 6, 2, 530, {"lengths": ([2, 1], [530, 0])}, "bool"),
+    (2, 4, 2, 530, {"is_causal": True, "lower_right": True}, "added"),
+    (2, 4, 2, 600, {"window": (300, 5), "lower_right": True, "lengths": ([2, 2], [600, 320])}, ""),
+    (
+        10,
+        4,
+        1,
+        700,
+        {"is_causal": True, "lower_right": True, "lengths": ([10, 7], [699, 300])},
+        "",
+    ),  # two blocks of rows
+    (1, 2, 2, 200, {"lengths": ([1, 1], [200, 7])}, ""),
+]
+
+
+@pytest.mark.parametrize(("length", "heads", "groups", "keys", "how", "masked"), FEW)
+def test_keys_that_are_shared_out(
+    length: int, heads: int, groups: int, keys: int, how: dict[str, Any], masked: str
+) -> None:
+    rng = np.random.default_rng(7)
+    q, k, v = (
+        rng.standard_normal((2, *s)).astype(np.float32)
+        for s in ((heads, length, 20), (groups, keys, 20), (groups, keys, 36))
+    )
+    seen = rng.random((heads, length, keys)) < 0.5
+    mask = {
+        "": None,
+        "bool": seen,
+        "added": np.where(seen, rng.standard_normal(seen.shape), -np.inf).astype(np.float32),
+    }[masked]
+    params = {"is_causal": False, "scale": 0.3, **how}
+    lengths = [np.array(n) for n in params.pop("lengths", ())]
+    if lengths:
+        k, v = (
+            np.where(np.arange(keys)[:, None] < lengths[1].reshape(2, 1, 1, 1), a, np.float32(np.nan)) for a in (k, v)
+        )
+    arrays = (q, k, v, mask, *lengths)
+    formats = tuple(None if a is None else as_format(a.dtype) for a in arrays)
+    check(spec.attention, arrays, formats, params, lambda *a, **p: run(spec.attention, SPLIT, a, formats, p))
+
+
+@pytest.mark.parametrize("form", [float32, bfloat16, float16], ids=str)
+def test_memory_behind_a_length_changes_no_bit(form: Format) -> None:
+    """Nor does it repeat otherwise: shares of keys are the same, and are joined in the same order."""
+    rng = np.random.default_rng(8)
+    q, k, v = (form.encode(rng.standard_normal((1, h, n, 16))) for h, n in ((4, 1), (2, 5000), (2, 5000)))
+    k[:, :, 777:] = v[:, :, 777:] = form.encode(np.float64(np.nan))
+    params = {"is_causal": False, "scale": 0.2}
+    cut = run(spec.attention, SPLIT, (q, k[:, :, :777], v[:, :, :777], None), (form, form, form, None), params)
+    for _ in range(2):
+        arrays = (q, k, v, None, None, np.array([777]))
+        found = run(spec.attention, SPLIT, arrays, (form, form, form, None, None, int64), params)
+        assert [a.tobytes() for a in found] == [a.tobytes() for a in cut]
+
+
+def test_few_queries_on_many_keys_take_the_rung_that_splits() -> None:
+    """And others are told why not."""
+    q, k = ug.zeros((1, 8, 1, 16), device="cuda"), ug.zeros((1, 2, 4096, 16), device="cuda")
+    assert ug.explain("attention", q, k, k, None, is_causal=False, scale=1.0).taken == SPLIT
+    q = ug.zeros((1, 8, 40, 16), device="cuda")
+    found = ug.explain("attention", q, k, k, None, is_causal=False, scale=1.0)
+    assert found.taken == "cuda/triton-tuned"
+    assert "here are 160 on 4096 keys" in str(found)
+
+
+@pytest.mark.parametrize("form", ["float32", "bfloat16"])
+def test_cache(form: str) -> None:
+    """Generation with a cache on a GPU is that of the CPU, and of attention on all tokens."""
+    rng = np.random.default_rng(9)
+    made = [ug.asarray(rng.standard_normal((2, h, 50, 16)).astype(np.float32)).to(form) for h in (4, 2, 2)]
+    results = []
+    for device in ("cpu", "cuda"):
+        q, k, v = (t.to(device) for t in made)
+        cache = ug.nn.KeyValueCache(2, 2, 300, 16, dtype=form, device=device)
+        cache.append(k[:, :, :40], v[:, :, :40], [40, 31])
+        found = [cache.attend(q[:, :, :40])]
+        for at, counts in ((40, None), (41, [1, 0]), (42, None)):
+            cache.append(k[:, :, at : at + 1], v[:, :, at : at + 1], counts)
+            found.append(cache.attend(q[:, :, at : at + 1]))
+        assert cache.lengths.numpy().tolist() == [43, 33]
+        results.append([y.to("float32").numpy() for y in found])
+    close = 1e-5 if form == "float32" else 2e-2
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(b, a, rtol=close, atol=close)

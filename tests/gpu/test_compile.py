@@ -33,6 +33,7 @@ SPILLS = {
     "conv_weights": 16,  # float64 on sm_90, the same
     "attention_keys_gradient_tuned": 64,  # causal, heads of 16: two loops over queries, in float32 with three products for one
     "attention_queries_gradient_tuned": 16,  # the same with its one loop, by Triton 3.6 for sm_90
+    "attention_split": 16,  # float32 heads of 256 on sm_90: three products for one
     "multiply_add": 16,  # on sm_80: a scalar or two of a loop over k that is unrolled
 }  # bytes by kernel: an allowance, with the reason beside it
 
@@ -160,7 +161,7 @@ def test_heads_of_attention_compile(arch: int, form: str, size: int, monkeypatch
     x = gpu.xp().zeros((1, 2, 300, size), np.float32 if form == "float32" else np.uint16)
     lse = gpu.xp().zeros((1, 2, 300), np.float32)
     for name, arrays in (("attention", (x, x, x, None)), ("attention_gradient", (x, x, x, x, None, x, lse))):
-        fused, tuned = registry.ladder(OPS[name], "cuda")[1:]
+        fused, tuned = registry.ladder(OPS[name], "cuda")[1:3]
         for rung, window in ((fused, (100, 20)), (tuned, (100, 20)), (tuned, None)):
             rung.run(*arrays, is_causal=True, scale=0.1, window=window)
     # Three products for one in float32: of 256 features even a block of 16 rows fills the registers; else a few scalars spill.
@@ -187,3 +188,28 @@ def test_attention_multiplies_on_matrix_units(
         assert instruction in launch.compiled.asm["ptx"], launch.kernel
         assert used(launch)["STACK"] + used(launch)["LOCAL"] == 0, f"{launch.kernel} spills"
         assert launch.compiled.metadata.shared <= SHARED[arch], launch.kernel
+
+
+@pytest.mark.parametrize("rows", [4, 64])
+@pytest.mark.parametrize("size", [64, 128, 256])
+@pytest.mark.parametrize("form", ["float32", "bfloat16"])
+@pytest.mark.parametrize("arch", [80, 90])
+def test_shared_out_keys_compile(arch: int, form: str, size: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token of heads that share keys, and as many rows of queries as there may be, plain, and causal with lengths."""
+    monkeypatch.setattr(gpu, "capability", lambda: arch)
+    monkeypatch.setattr(triton_compile, "architectures", lambda: [arch])
+    triton_compile.launches.clear()
+    stored, xp = np.float32 if form == "float32" else np.uint16, gpu.xp()
+    q, k = xp.zeros((2, 8, max(1, rows // 4), size), stored), xp.zeros((2, 2, 4096, size), stored)
+    rung = next(r for r in registry.ladder(OPS["attention"], "cuda") if r.name == "cuda/triton-split")
+    rung.run(q, k, k, None, is_causal=False, scale=0.1)
+    lengths = xp.zeros((2,), np.int64)
+    rung.run(q, k, k, None, lengths, lengths, is_causal=True, scale=0.1, lower_right=True)
+    check(triton_compile.launches, 0)
+    shared_out = [launch for launch in triton_compile.launches if launch.kernel == "attention_split"]
+    assert len(shared_out) == 2
+    assert len(triton_compile.launches) == 4  # and a join of each
+    for launch in shared_out:
+        assert "mma.sync" in launch.compiled.asm["ptx"] or "wgmma.mma_async" in launch.compiled.asm["ptx"], (
+            launch.kernel
+        )

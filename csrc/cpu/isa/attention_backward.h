@@ -138,7 +138,7 @@ struct Backward {
     const Items q = Block::along(head.q, query, queries, size, q_rows);
     const Items g = Block::along(x.g[h], query, queries, value_size, g_rows);
     const Multiply<Unit> scores{queries, columns, size_items, q.data, q.row, sizeof(Item), k_columns, columns};
-    if (head.mask.data || (head.is_causal && key + keys > query + 1)) {
+    if (head.mask.data || (head.is_causal && key + keys > head.place + query + 1)) {
       multiply(scores, Scale<Real>{factor, weights, columns});
       apply_mask<Real>(head, query, key, {weights, queries, keys, columns, 1});
       for (int64_t i = 0; i < queries; i += Unit::count) {
@@ -188,7 +188,8 @@ struct Backward {
       memset(dk, 0, keys * width * sizeof(Real));
       memset(dv, 0, keys * value_width * sizeof(Real));
       for (int64_t h = 0; h < x.count; ++h) {
-        const int64_t begin = first.is_causal ? key / kGradQ * kGradQ : 0;
+        const int64_t before = first.is_causal ? key - first.place : 0;  // queries that see none of these keys
+        const int64_t begin = before > 0 ? before / kGradQ * kGradQ : 0;
         for (int64_t query = begin; query < first.queries; query += kGradQ) block(h, query, key, keys, columns, k);
       }
       if (first.dropout) {  // dv's weights were dropped, and not divided by what is kept

@@ -45,7 +45,7 @@ static void kept_rows(const AttentionHead& head, int64_t query, int64_t queries,
   uint64_t rounds[20];
   philox_keys(head.dropout->key, rounds);
   for (int64_t i = 0; i < queries; ++i) {
-    const uint64_t first = head.first_weight + static_cast<uint64_t>((query + i) * head.keys + key);
+    const uint64_t first = head.first_weight + static_cast<uint64_t>((query + i) * head.row_of_weights + key);
     kept_bits(*head.dropout, rounds, first, keys, bits + i * kBitsRow);
   }
 }

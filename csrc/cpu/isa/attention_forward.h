@@ -232,8 +232,9 @@ struct Forward {
     Block::transpose(head.q, first, queries, head.size, q, columns, k);
     memset(sums, 0, queries * width * sizeof(Real));
     for (int64_t i = 0; i < columns; ++i) shift[i] = total[i] = 0;
-    const int64_t seen = head.is_causal ? least(head.keys, first + queries) : head.keys;
-    const int64_t by_all = head.mask.data ? 0 : (head.is_causal ? least(head.keys, first) : head.keys);
+    const int64_t seen = head.seen(first + queries);
+    int64_t by_all = head.mask.data ? 0 : head.seen(first);
+    if (by_all < seen) by_all -= by_all % Unit::count;  // blocks begin with whole items
     int64_t keys;
     for (int64_t key = 0; key < seen; key += keys) {
       const bool plain = key < by_all;
@@ -323,7 +324,7 @@ struct FewQueries {
     Real shift[kFew], total[kFew] = {};
     for (int64_t i = 0; i < queries; ++i) shift[i] = -kInfinity;
     memset(sums, 0, queries * width * sizeof(Real));
-    const int64_t seen = head.is_causal ? least(head.keys, first + queries) : head.keys;
+    const int64_t seen = head.seen(first + queries);
     for (int64_t key = 0; key < seen; key += kK) {
       const int64_t keys = least(kK, seen - key);
       const Items k_items = Block::along(head.k, key, keys, head.size, k);

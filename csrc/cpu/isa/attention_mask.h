@@ -87,7 +87,7 @@ static void apply_mask(const AttentionHead& head, int64_t query, int64_t key, co
   }
   if (head.is_causal) {
     for (int64_t j = 0; j < s.keys; ++j) {
-      const int64_t before = least(key + j - query, s.queries);  // queries that do not see this key
+      const int64_t before = least(key + j - query - head.place, s.queries);  // queries that do not see this key
       for (int64_t i = 0; i < before; ++i) s.data[i * s.row + j * s.column] = hidden;
     }
   }
