@@ -192,9 +192,41 @@ static T reduce_tree(const T* values, int64_t n) {
   return parts.result();
 }
 
-// Four rows are joined before the accumulators are touched: they lie in the cache, not in registers.
+// Columns of `full` vectors, and of `rest` columns beside them where there is a `tail`: joined as below, in registers.
+template <typename S, typename Op, typename Value, int full, bool tail, typename T = Wide<S>>
+static void reduce_few(const S* x, int64_t n, int64_t rest, int64_t stride, const T* center, T* out) {
+  const auto each_vector = [rest](const auto& f) {
+#pragma GCC unroll 4
+    for (int v = 0; v < full; ++v) f(Whole<T>{v * kLanes<T>}, v);
+    if constexpr (tail) f(Partial<T>{full * kLanes<T>, rest}, full);
+  };
+  Vec<T> acc[full + tail], m[full + tail];
+  each_vector([&](const auto& at, int v) { acc[v] = broadcast(Op::start), m[v] = center ? at(center) : Vec<T>{}; });
+  int64_t i = 0;
+  for (; i + 4 <= n; i += 4, x += 4 * stride) {
+    const S *a = x, *b = a + stride, *c = b + stride, *d = c + stride;
+    each_vector([&](const auto& at, int v) {
+      const Vec<T> ab = Op::join(Value::of(at(a), m[v]), Value::of(at(b), m[v]));
+      const Vec<T> cd = Op::join(Value::of(at(c), m[v]), Value::of(at(d), m[v]));
+      acc[v] = Op::join(acc[v], Op::join(ab, cd));
+    });
+  }
+  for (; i < n; ++i, x += stride)
+    each_vector([&](const auto& at, int v) { acc[v] = Op::join(acc[v], Value::of(at(x), m[v])); });
+  each_vector([&](const auto& at, int v) { at.put(out, acc[v]); });
+}
+
+// Four rows are joined before the accumulators are touched: these lie in the cache where there are too many for
+// registers.
 template <typename S, typename Op, typename Value, typename T = Wide<S>>
 static void reduce_rows(const S* x, int64_t n, int64_t width, int64_t stride, const T* center, T* out) {
+  const int64_t full = width / kLanes<T>, rest = width % kLanes<T>;
+  if (full == 0) return reduce_few<S, Op, Value, 0, true>(x, n, rest, stride, center, out);
+  if (full == 1 && !rest) return reduce_few<S, Op, Value, 1, false>(x, n, rest, stride, center, out);
+  if (full == 1) return reduce_few<S, Op, Value, 1, true>(x, n, rest, stride, center, out);
+  if (full == 2 && !rest) return reduce_few<S, Op, Value, 2, false>(x, n, rest, stride, center, out);
+  if (full == 2) return reduce_few<S, Op, Value, 2, true>(x, n, rest, stride, center, out);
+  if (full == 4 && !rest) return reduce_few<S, Op, Value, 4, false>(x, n, rest, stride, center, out);
   for (int64_t j = 0; j < width; ++j) out[j] = Op::start;
   int64_t i = 0;
   for (; i + 4 <= n; i += 4, x += 4 * stride) {
@@ -248,6 +280,35 @@ ULPGRAD_INLINE Places<T> places_of(const S* x, int64_t n, T best, Places<T> none
 template <typename T>
 constexpr auto kNowhere = std::numeric_limits<std::conditional_t<sizeof(T) == 4, int32_t, int64_t>>::max();
 
+struct Either {
+  template <typename V>
+  ULPGRAD_INLINE V join(V a, V b) {
+    return a | b;
+  }
+};
+
+// Where n values of a row, `best` among them, first hold it: pieces without it are passed over.
+template <typename S, typename Op, typename T = Wide<S>>
+static int64_t first_of(const S* x, int64_t n, T best) {
+  typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Index;
+  constexpr int vectors = 16, piece = vectors * kLanes<T>;
+  int64_t i = 0;
+  for (; i + piece <= n; i += piece) {
+    Places<T> hit = {};
+#pragma GCC unroll 16
+    for (int k = 0; k < vectors; ++k) {
+      const Vec<T> v = load_wide(x + i + k * kLanes<T>);
+      hit |= best == best ? v == best : v != v;
+    }
+    if (across<Index, Either>((Vec<Index>)hit)) break;
+  }
+  const Places<T> where = places_of<S, Op>(x + i, n - i < piece ? n - i : piece, best, Places<T>{} + kNowhere<T>);
+  auto first = where[0];
+#pragma GCC unroll 16
+  for (int l = 1; l < kLanes<T>; ++l) first = where[l] < first ? where[l] : first;
+  return i + first;
+}
+
 // The same along a run: the block whose best value is best of all, then the first place in it that holds that value.
 template <typename S, typename Op, bool smallest, typename T = Wide<S>>
 static int64_t arg_run(const S* x, int64_t n) {
@@ -257,12 +318,7 @@ static int64_t arg_run(const S* x, int64_t n) {
     const T next = reduce_block<S, Op, Plain>(x + i, n - i < kBlock ? n - i : kBlock, T(0));
     if ((smallest ? next < best : next > best) || next != next) best = next, from = i;
   }
-  const Places<T> where =
-      places_of<S, Op>(x + from, n - from < kBlock ? n - from : kBlock, best, Places<T>{} + kNowhere<T>);
-  auto first = where[0];
-#pragma GCC unroll 16
-  for (int l = 1; l < kLanes<T>; ++l) first = where[l] < first ? where[l] : first;
-  return from + first;
+  return from + first_of<S, Op>(x + from, n - from < kBlock ? n - from : kBlock, best);
 }
 
 template <typename S, bool smallest, typename T = Wide<S>>
