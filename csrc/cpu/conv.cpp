@@ -3,12 +3,14 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "activation_named.h"
 #include "conv_correlate.h"
 #include "conv_geometry.h"
 #include "memory.h"
+#include "threads.h"
 
 namespace ulpgrad {
 
@@ -50,6 +52,7 @@ py::array empty_images(const py::array& like, const py::dtype& dtype, int64_t n,
 
 namespace {
 
+constexpr int64_t kZeroGrain = 1 << 19;   // bytes set to zero: fewer do not pay for a thread
 constexpr int64_t kMostPlaces = 1 << 24;  // of an image, which float32 counts exactly
 
 struct Results {
@@ -207,14 +210,20 @@ py::array input_gradient_of(const py::array& g, const py::array& weight, Pair si
   c.finite = true;
   c.y = results;
   c.y.row *= stride[0], c.y.column *= stride[1];
-  if (dx.size() > 0) {
+  const int64_t bytes = dx.nbytes();
+  if (bytes > 0) {
     py::gil_scoped_release release;
     std::vector<Correlation<S>> phases;
+    bool unseen = false;  // whether some values are in no sum
     for (int64_t a = 0; a < std::min(stride[0], padding[0] + size[0]); ++a) {
       const Phase rows = phase_of(geometry, 0, a);
       for (int64_t b = 0; b < std::min(stride[1], padding[1] + size[1]); ++b) {
         const Phase columns = phase_of(geometry, 1, b);
         if (rows.count <= 0 || columns.count <= 0) continue;
+        if (rows.taps.empty() || columns.taps.empty()) {  // a stride beyond the filter
+          unseen = true;
+          continue;
+        }
         c.positions = {rows.count, columns.count};
         c.x = gradients;
         c.x.top = rows.furthest - rows.first, c.x.left = columns.furthest - columns.first;
@@ -228,6 +237,11 @@ py::array input_gradient_of(const py::array& g, const py::array& weight, Pair si
                    (columns.first * stride[1] + b - padding[1]) * results.column;
         phases.push_back(c);
       }
+    }
+    if (unseen) {
+      parallel_for(bytes, kZeroGrain, [&](int64_t begin, int64_t end) {
+        std::memset(reinterpret_cast<char*>(results.data) + begin, 0, static_cast<size_t>(end - begin));
+      });
     }
     if (correlate(std::move(phases), isa)) add_specials(geometry, gradients, filters, results);
   }
