@@ -219,7 +219,8 @@ class Product {
     for (int64_t j = 0; j < n; j += kWidth) {
       const int64_t cols = std::min(kWidth, n - j);
       const int vectors = vectors_for(cols);
-      TileInput<Packed> in{steps, nullptr, b.values + j / kWidth * b_size(steps), 1, 0, vectors * kLanes<Sum>};
+      TileInput<Packed> in{steps,   nullptr, b.values + j / kWidth * b_size(steps), 1, 0, vectors * kLanes<Sum>,
+                           nullptr, 0};
       if constexpr (kReads)
         if (b_in_place) in.b = g.b + p * g.b_row + j0 + j, in.b_step = g.b_row;
       for (int64_t i = 0; i < m; i += height) {
@@ -227,6 +228,11 @@ class Product {
         Sum* to = sums ? sums + i * sums_row + j : held;
         const int64_t to_row = sums ? sums_row : kWidth;
         in.a = a.values + i / height * a_size(steps), in.a_step = rows;
+        in.ahead = reinterpret_cast<const char*>(in.b);  // which is there
+        if (!b_in_place && j + kWidth < n) {             // the next panel of B comes from far: each tile fetches a part
+          in.ahead_step = parts_of(kWidth * kSize, parts_of(m, height));
+          in.ahead = reinterpret_cast<const char*>(in.b + b_size(steps)) + i / height * in.ahead_step * steps;
+        }
         Tile<Math> tile = tile_for<Math>(rows, vectors);
         if constexpr (kReads) {
           if (a_in_place) in.a = g.a + (i0 + i) * g.a_row + p * g.a_col, in.a_row = g.a_row, in.a_step = g.a_col;

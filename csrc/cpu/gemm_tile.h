@@ -15,12 +15,15 @@ constexpr int kTileRows = kManyRegisters ? 14 : 6;
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC does not see that the first chunk reads no earlier one
 
 // What a tile reads: panels, or matrices where they stand. Row i of A's panel of step p stands at a + i + p * rows, or
-// at a + i * a_row + p * a_step; row p of B's at b + p * b_step.
+// at a + i * a_row + p * a_step; row p of B's at b + p * b_step. And what it fetches into the L2 cache meanwhile, for
+// others: so many bytes a step.
 template <typename Packed>
 struct TileInput {
   int64_t steps;
   const Packed *a, *b;
   int64_t a_row, a_step, b_step;
+  const char* ahead;
+  int64_t ahead_step;
 };
 
 // C (rows x cols, cols <= the tile's width) = A B, or += with `add`; `in_place`: nothing beyond A or B is read.
@@ -31,11 +34,20 @@ static void tile(const TileInput<typename Math::Packed>& in, typename Math::Sum*
   using Packed = typename Math::Packed;
   constexpr int lanes = kLanes<Sum>;
   const Packed* __restrict a = in.a, * __restrict b = in.b;
-  const int64_t steps = in.steps, b_step = in.b_step, last = cols - (vectors - 1) * lanes;
+  const char* ahead = in.ahead;
+  const int64_t steps = in.steps, b_step = in.b_step, ahead_step = in.ahead_step, last = cols - (vectors - 1) * lanes;
   alignas(kVectorBytes) Sum earlier[rows * vectors * lanes];  // the sum of the chunks before
   for (int64_t left = steps;; left -= Math::chunk) {
     Vec<Sum> sums[rows][vectors] = {};
+    if (!in_place && left <= Math::chunk) {  // C, from wherever it is: until it is needed, the last chunk passes
+#pragma GCC unroll 16
+      for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; ++v) __builtin_prefetch(c + i * c_row + v * lanes, 1);
+      }
+    }
     for (int64_t p = left < Math::chunk ? left : Math::chunk; p > 0; --p) {
+      if (!in_place) __builtin_prefetch(ahead, 0, 2), ahead += ahead_step;
       Vec<Packed> row[vectors];
 #pragma GCC unroll 2
       for (int v = 0; v < vectors; ++v) {
