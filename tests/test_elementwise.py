@@ -77,6 +77,28 @@ def test_results_keep_the_layout_of_their_operand() -> None:
         assert out.strides == image.strides
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nextafter_of_many_values_has_numpys_bits(dtype: Any) -> None:
+    limits = np.finfo(dtype)
+    special = [0.0, -0.0, np.inf, -np.inf, np.nan, limits.max, -limits.max, limits.tiny, -limits.tiny, limits.smallest_subnormal,
+               -limits.smallest_subnormal, 1.0, -1.0, 1.5]  # fmt: skip
+    x, y = (part.ravel() for part in np.meshgrid(np.array(special, dtype), np.array(special, dtype)))
+    rng = np.random.default_rng(0)
+    many = [np.concatenate([side, rng.standard_normal(40_000).astype(dtype), side]) for side in (x, y)]
+    for a, b in (
+        (x, y),
+        many,
+        [m[:20_000].reshape(200, 100) for m in many],
+        [m[::2] for m in many],
+        (many[0], many[1][:1]),
+    ):
+        bits = call("nextafter", a, b).view(f"u{a.itemsize}")
+        with np.errstate(all="ignore"):
+            wanted = np.nextafter(a, b)
+        np.testing.assert_array_equal(bits[~np.isnan(wanted)], wanted.view(bits.dtype)[~np.isnan(wanted)])
+        np.testing.assert_array_equal(np.isnan(bits.view(dtype)), np.isnan(wanted))
+
+
 def test_integers_to_negative_powers_raise() -> None:
     with pytest.raises(ArgumentError, match="convert to a float format first"):
         call("pow", np.array([2, 3]), np.array([1, -1]))
