@@ -188,6 +188,8 @@ def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_ca
     for what, t in (("q", q), ("k", k), ("v", v)):
         if t.ndim < 2:
             raise ShapeError(f"{name}: {what} has shape {t.shape}: expected at least (length, size)")
+    if not 0 <= dropout_p < 1:
+        raise ArgumentError(f"{name}: dropout_p={dropout_p!r}: expected a probability of at least 0 and below 1")
     own = 3 if enable_gqa else 2  # axes at the end that are not broadcast
     if enable_gqa:
         _check_heads(name, q, k, v)
