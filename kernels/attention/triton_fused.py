@@ -3,8 +3,8 @@
 A program keeps a block of queries, and of each the largest score, the sum of exponentials and the result so far, which are put
 right whenever a larger score comes. The gradient computes weights again from the kept logarithms of the sums: one kernel by
 blocks of keys for dk and dv, over every head of queries that the keys serve, one by blocks of queries for dq. Every sum has one
-program and one order, so bits repeat. Next limit: masks are computed for every block, also where all of it is seen, and
-configurations are one for all.
+program and one order, so bits repeat. Each draws dropout's words for a block of weights from their indices. Next limit: masks
+are computed for every block, also where all of it is seen, and configurations are one for all.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -15,12 +15,14 @@ from typing import Any
 
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.attention import spec
-from ulpgrad.kernels.attention.spec import LARGEST_HEAD
+from ulpgrad.kernels.attention.spec import LARGEST_HEAD, Dropout
 from ulpgrad.kernels.attention.triton_operands import (
     FORMATS,
     block_of,
+    dropping,
     four,
     given,
+    kept,
     keys_seen,
     lengths_of,
     mask_of,
@@ -44,7 +46,7 @@ def refusal(request: Request) -> str | None:
     widest = max(a.shape[-1] for a in request.arrays[first : first + 3])
     if widest > LARGEST_HEAD:
         return f"takes heads of {LARGEST_HEAD} features at most, not {widest}"
-    return spec.undropped(request)
+    return None
 
 
 @triton.jit
@@ -52,7 +54,8 @@ def attention_forward(
     y, lse, q, k, v, mask, query_lengths, key_lengths,
     heads, share, length, keys, left, right, d, e, q_batch, q_head, q_row, k_batch, k_head, k_row,
     v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
-    LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr,
+    factor, limit, k0, k1, c0, c1, c2, c3,
+    LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr, DROPOUT: tl.constexpr,
     IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
     E: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -85,9 +88,14 @@ def attention_forward(
         shrink = tl.exp(top - base)
         value = tl.load(v + at.to(tl.int64)[:, None] * v_row, mask=(at < keys_there)[:, None] & in_e[None, :], other=0)
         total = total * shrink + tl.sum(weights, 1)
+        if DROPOUT != 0:
+            seen = kept(which * length + rows, start, keys, limit, k0, k1, c0, c1, c2, c3, DROPOUT, N, False)
+            weights = tl.where(seen, weights, 0.0)
         result = tl.dot(weights.to(value.dtype), value, result * shrink[:, None], input_precision=PRECISION)
         top = higher
     result /= tl.where(total == 0, 1, total)[:, None]
+    if DROPOUT != 0:
+        result *= factor
     at = which * length + rows
     tl.store(lse + at, top + tl.log(total), mask=rows < length)
     tl.store(y + at[:, None] * e + tl.arange(0, E)[None, :], result.to(y.dtype.element_ty),
@@ -115,7 +123,8 @@ def attention_keys_gradient(
     dk, dv, g, q, k, v, mask, query_lengths, key_lengths,
     lse, delta, heads, share, length, keys, left, right, d, e, g_batch, g_head, g_row, q_batch,
     q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
-    LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr,
+    factor, limit, k0, k1, c0, c1, c2, c3,
+    LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr, DROPOUT: tl.constexpr,
     IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
     E: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -151,9 +160,17 @@ def attention_keys_gradient(
             s = masked(s, mask + batch * mask_batch + head * mask_head, rows[None, :], at[:, None], rows_there, keys_there,
                        left, right, place, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK)  # fmt: skip
             weights = tl.exp(s - base[None, :])
-            to_value = weighted(weights, grad, to_value, PRECISION)
-            wanted = weights * (tl.dot(value, tl.trans(grad), input_precision=PRECISION) - own[None, :])
+            if DROPOUT != 0:
+                seen = kept(row_of_all + row, block * N, keys, limit, k0, k1, c0, c1, c2, c3, DROPOUT, N, True)
+                to_value = weighted(tl.where(seen, weights, 0.0), grad, to_value, PRECISION)
+                change = tl.dot(value, tl.trans(grad), input_precision=PRECISION)
+                wanted = weights * (tl.where(seen, change * factor, 0.0) - own[None, :])
+            else:
+                to_value = weighted(weights, grad, to_value, PRECISION)
+                wanted = weights * (tl.dot(value, tl.trans(grad), input_precision=PRECISION) - own[None, :])
             to_key = weighted(wanted, query, to_key, PRECISION)
+    if DROPOUT != 0:
+        to_value *= factor
     out = which * keys + at[:, None]
     tl.store(dk + out * d + i[None, :], (to_key * scale).to(dk.dtype.element_ty), mask=key_here)
     tl.store(dv + out * e + j[None, :], to_value.to(dv.dtype.element_ty), mask=value_here)
@@ -164,7 +181,8 @@ def attention_queries_gradient(
     dq, g, q, k, v, mask, query_lengths, key_lengths,
     lse, delta, heads, share, length, keys, left, right, d, e, g_batch, g_head, g_row, q_batch,
     q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
-    LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr,
+    factor, limit, k0, k1, c0, c1, c2, c3,
+    LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr, DROPOUT: tl.constexpr,
     IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
     E: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -197,14 +215,22 @@ def attention_queries_gradient(
         s = masked(s, mask, rows[:, None], at[None, :], rows_there, keys_there, left, right, place, mask_row, mask_column,
                    IS_CAUSAL, WINDOW, MASK)  # fmt: skip
         weights = tl.exp(s - base[:, None])
-        wanted = weights * (tl.dot(grad, tl.trans(value), input_precision=PRECISION) - own[:, None])
+        if DROPOUT != 0:
+            seen = kept(which * length + row, start, keys, limit, k0, k1, c0, c1, c2, c3, DROPOUT, N, False)
+            change = tl.dot(grad, tl.trans(value), input_precision=PRECISION)
+            wanted = weights * (tl.where(seen, change * factor, 0.0) - own[:, None])
+        else:
+            wanted = weights * (tl.dot(grad, tl.trans(value), input_precision=PRECISION) - own[:, None])
         result = weighted(wanted, key, result, PRECISION)
     tl.store(dq + (which * length + rows)[:, None] * d + i[None, :], (result * scale).to(dq.dtype.element_ty),
              mask=(rows < length)[:, None] & (i < d)[None, :])  # fmt: skip
 
 
-def _options(q: Any, widest: int) -> dict[str, int]:
-    """Rows of queries, of keys, warps and stages whose blocks fit the registers and the shared memory of every GPU from sm_80."""
+def _options(q: Any, widest: int, drops: bool) -> dict[str, int]:
+    """Rows of queries, of keys, warps and stages whose blocks fit the registers and the shared memory of every GPU from sm_80:
+    smaller ones with dropout, whose words take registers too."""
+    if drops and q.dtype.itemsize == 2 and widest <= 128:
+        return {"M": 64, "N": 64, "num_warps": 8, "num_stages": 2}
     if q.dtype.itemsize == 2 and widest <= 128:
         return {"M": 128, "N": 64, "num_warps": 4 if widest <= 64 else 8, "num_stages": 3}
     if widest <= 64:
@@ -213,10 +239,10 @@ def _options(q: Any, widest: int) -> dict[str, int]:
     return {"M": rows, "N": 32 if rows > 16 else 16, "num_warps": 8, "num_stages": 1}
 
 
-def _gradient_options(q: Any, widest: int) -> dict[str, int]:
+def _gradient_options(q: Any, widest: int, drops: bool) -> dict[str, int]:
     """The same for the gradients, which hold two results and four operands."""
     if q.dtype.itemsize == 2 and widest <= 128:
-        return {"M": 64, "N": 64, "num_warps": 8, "num_stages": 2}
+        return {"M": 64, "N": 32 if drops else 64, "num_warps": 8, "num_stages": 2}
     rows = 32 if q.dtype.itemsize == 2 or widest <= 64 else 16  # three products for one of float32 take many registers
     return {"M": rows, "N": rows, "num_warps": 8, "num_stages": 2 if widest <= 64 else 1}
 
@@ -224,7 +250,7 @@ def _gradient_options(q: Any, widest: int) -> dict[str, int]:
 @kernel(spec.attention, "cuda/triton-fused", rank=50, formats=FORMATS, where=refusal)
 def attention(
     q: Any, k: Any, v: Any, mask: Any, query_lengths: Any = None, key_lengths: Any = None, *, is_causal: bool, scale: float,
-    window: Window = None, lower_right: bool = False,
+    window: Window = None, lower_right: bool = False, dropout: Dropout | None = None,
 ) -> tuple[Any, Any]:  # fmt: skip
     xp, shape = gpu.xp(), q.shape[:-1]
     seen = mask_of(mask, q, k.shape[-2])
@@ -232,12 +258,13 @@ def attention(
     (batch, heads, length, d), (keys, e) = q.shape, v.shape[2:]
     y, lse = xp.empty((batch, heads, length, e), q.dtype), xp.empty((batch, heads, length), "float32")
     near, seeing = reach(is_causal, window, length, keys)
-    options = _options(q, max(block_of(d), block_of(e)))
+    drops, drawing = dropping(dropout, keys)
+    options = _options(q, max(block_of(d), block_of(e)), dropout is not None)
     lengths, known = lengths_of(query_lengths, key_lengths, lower_right, q)
     launch(
         attention_forward, (cdiv(length, options["M"]) * batch * heads,), given(y), lse, given(q), given(k), given(v),
         seen.array, *lengths, heads, heads // max(1, k.shape[1]), length, keys, *near, d, e, *steps(q), *steps(k),
-        *steps(v), *seen.steps, float(scale), **known, **seeing, MASK=seen.kind, D=block_of(d), E=block_of(e),
+        *steps(v), *seen.steps, float(scale), *drops, **known, **seeing, **drawing, MASK=seen.kind, D=block_of(d), E=block_of(e),
         PRECISION=precision(q), **options,
     )  # fmt: skip
     return y.reshape(*shape, e), lse.reshape(shape)
@@ -257,7 +284,7 @@ def deltas(g: Any, y: Any) -> Any:
 @kernel(spec.attention_gradient, "cuda/triton-fused", rank=50, formats=FORMATS, where=refusal)
 def attention_gradient(
     g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, query_lengths: Any = None, key_lengths: Any = None, *,
-    is_causal: bool, scale: float, window: Window = None, lower_right: bool = False,
+    is_causal: bool, scale: float, window: Window = None, lower_right: bool = False, dropout: Dropout | None = None,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     xp, shapes = gpu.xp(), (q.shape, k.shape, v.shape)
     seen = mask_of(mask, q, k.shape[-2])
@@ -266,12 +293,14 @@ def attention_gradient(
     lse, delta = gpu.contiguous(lse), deltas(g, y)
     dq, dk, dv = (xp.empty(a.shape, a.dtype) for a in (q, k, v))
     near, seeing = reach(is_causal, window, length, keys)
-    blocks = _gradient_options(q, max(block_of(d), block_of(e)))
+    drops, drawing = dropping(dropout, keys)
+    blocks = _gradient_options(q, max(block_of(d), block_of(e)), dropout is not None)
     lengths, known = lengths_of(query_lengths, key_lengths, lower_right, q)
     operands = (given(g), given(q), given(k), given(v), seen.array, *lengths, given(lse), delta, heads,
                 heads // max(1, k.shape[1]),
-                length, keys, *near, d, e, *steps(g), *steps(q), *steps(k), *steps(v), *seen.steps, float(scale))  # fmt: skip
-    options = {**known, **seeing, "MASK": seen.kind, "D": block_of(d), "E": block_of(e), "PRECISION": precision(q),
+                length, keys, *near, d, e, *steps(g), *steps(q), *steps(k), *steps(v), *seen.steps, float(scale),
+                *drops)  # fmt: skip
+    options = {**known, **seeing, **drawing, "MASK": seen.kind, "D": block_of(d), "E": block_of(e), "PRECISION": precision(q),
                **blocks}  # fmt: skip
     launch(
         attention_keys_gradient,

@@ -1,4 +1,4 @@
-"""What the rungs in Triton share: operands as (batch, heads, length, features) with their strides, and masked scores."""
+"""What the rungs in Triton share: operands as (batch, heads, length, features) with their strides, masked scores and dropout."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 
@@ -11,11 +11,15 @@ import numpy as np
 
 from ulpgrad.formats import Format, as_format, bfloat16, bool_, float16, float32
 from ulpgrad.kernels import gpu
-from ulpgrad.kernels.attention.spec import INTEGERS
+from ulpgrad.kernels.attention.spec import INTEGERS, Dropout
+from ulpgrad.kernels.random import spec as random_spec
+from ulpgrad.kernels.random.philox import threshold
+from ulpgrad.kernels.random.triton_philox import block, stream
 from ulpgrad.kernels.triton_launch import tl, triton, typed
 
 FORMATS = (float32, bfloat16, float16, bool_, *INTEGERS)
 NO_MASK, BOOL_MASK, ADDED_MASK = 0, 1, 2
+NO_DROPOUT, ALIGNED, UNALIGNED = 0, 1, 2  # whether rows of weights begin with a block of words
 
 
 def format_of(a: Any) -> Format:
@@ -164,6 +168,51 @@ def masked(s, mask, rows, columns, length, keys, left, right, place, row_step, c
     return tl.where(seen, s, -float("inf"))
 
 
+def dropping(dropout: Dropout | None, keys: int) -> tuple[tuple[Any, ...], dict[str, int]]:
+    """Dropout as arguments of a launch (what kept weights are multiplied by, the limit of words and the stream) and as the
+    constant that says how words are drawn. Without dropout the arguments are ones, which a compiled kernel does not take."""
+    if dropout is None:
+        return (1,) * 8, {"DROPOUT": NO_DROPOUT}
+    p, key, counter = dropout
+    limit = threshold(p) << 1 | 1 << 40 | 1  # as in `stream`
+    how = ALIGNED if keys % 4 == 0 else UNALIGNED
+    return (random_spec.scale(p), limit, *stream(key, counter)), {"DROPOUT": how}
+
+
+@triton.jit
+def kept(
+    rows, start, keys, limit, k0, k1, c0, c1, c2, c3, DROPOUT: tl.constexpr, N: tl.constexpr, TURNED: tl.constexpr
+):
+    """Which weights of N keys from `start` are kept, (rows, keys) or TURNED (keys, rows): the word of each, by its index in all
+    weights, is not below the limit. `rows` (int64) are those of queries among all heads.
+
+    Up to 32 bits of a row are put together, one group after the other, before they spread over a block of weights: all words of
+    a block at once would take more registers than there are."""
+    least = (tl.cast(limit, tl.int64) >> 1) & 0x1FFFFFFFF
+    GROUP: tl.constexpr = min(N, 32)
+    place, at = tl.arange(0, GROUP // 4 * DROPOUT)[None, :], tl.arange(0, N)
+    at = at[:, None] if TURNED else at[None, :]
+    seen = at * 0
+    for group in tl.static_range(N // GROUP):
+        first = rows * keys + (start + group * GROUP)
+        w0, w1, w2, w3 = block((first >> 2)[:, None] + place, k0, k1, c0, c1, c2, c3)
+        four = (_reaches(w0, least, DROPOUT) | _reaches(w1, least, DROPOUT) << 1 | _reaches(w2, least, DROPOUT) << 2
+                | _reaches(w3, least, DROPOUT) << 3)  # fmt: skip
+        bits = tl.sum(four << (4 * place), 1)  # no two have a bit in common
+        if DROPOUT == 2:
+            bits >>= first & 3
+        bits = bits.to(tl.int32)
+        bits = bits[None, :] if TURNED else bits[:, None]
+        seen = tl.where(at // GROUP == group, bits >> (at % GROUP), seen)
+    return (seen & 1) != 0
+
+
+@triton.jit
+def _reaches(word, least, DROPOUT: tl.constexpr):
+    """1 for a word that is not below the limit, with room for the bits of a group."""
+    return (word.to(tl.int64) >= least).to(tl.int64 if DROPOUT == 2 else tl.int32)
+
+
 @triton.jit
 def weighted(weights, x, total, PRECISION: tl.constexpr):
     """total + weights @ x, with weights in x's format; but of float16, whose range small weights leave, in TF32: the same
@@ -175,6 +224,6 @@ def weighted(weights, x, total, PRECISION: tl.constexpr):
     return total
 
 
-__all__ = ["ADDED_MASK", "BOOL_MASK", "FORMATS", "NO_MASK", "Mask", "bits_of", "block_of", "format_of", "four", "given",
-           "keys_seen", "lengths_of", "mask_of", "masked", "number", "precision", "queries_that_see", "reach", "stacked",
-           "steps", "there", "weighted"]  # fmt: skip
+__all__ = ["ADDED_MASK", "BOOL_MASK", "FORMATS", "NO_MASK", "Mask", "bits_of", "block_of", "dropping", "format_of",
+           "four", "given", "kept", "keys_seen", "lengths_of", "mask_of", "masked", "number", "precision",
+           "queries_that_see", "reach", "stacked", "steps", "there", "weighted"]  # fmt: skip

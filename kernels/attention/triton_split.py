@@ -69,7 +69,7 @@ def refusal(request: Request) -> str | None:
     """Heads that are too wide, queries that are too many."""
     q, k = request.arrays[:2]
     if is_decoding(q, k):
-        return too_wide(request)
+        return too_wide(request) or spec.undropped(request)
     rows = rows_that_share(q, k)
     return (
         f"takes few queries and many keys: up to {FEW_ROWS} rows of queries on a head of keys, and {KEYS_PER_ROW} keys for each; "

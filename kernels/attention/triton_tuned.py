@@ -15,13 +15,16 @@ from typing import Any, NamedTuple
 
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.attention import spec
+from ulpgrad.kernels.attention.spec import Dropout
 from ulpgrad.kernels.attention.triton_fused import deltas, refusal as too_wide
 from ulpgrad.kernels.attention.triton_operands import (
     FORMATS,
     block_of,
+    dropping,
     format_of,
     four,
     given,
+    kept,
     keys_seen,
     lengths_of,
     mask_of,
@@ -68,6 +71,21 @@ GRADIENT = {
 }  # fmt: skip
 
 
+# With dropout, whose words take registers too.
+FORWARD_DROPPING = {
+    (80, 16): {64: Blocks(128, 64, 8, 3), 128: Blocks(64, 64, 8, 2), 256: Blocks(64, 32, 8, 1)},
+    (80, 32): {64: Blocks(32, 32, 8, 2), 128: Blocks(16, 32, 8, 1), 256: Blocks(16, 16, 8, 1)},
+    (90, 16): {64: Blocks(128, 64, 8, 3), 128: Blocks(128, 64, 8, 2), 256: Blocks(64, 64, 8, 2)},
+    (90, 32): FORWARD[90, 32],
+}
+GRADIENT_DROPPING = {
+    (80, 16): {128: Blocks(64, 32, 8, 2), 256: Blocks(32, 32, 8, 1)},
+    (80, 32): GRADIENT[80, 32],
+    (90, 16): {128: Blocks(64, 32, 8, 2), 256: Blocks(32, 32, 8, 1)},
+    (90, 32): GRADIENT[90, 32],
+}
+
+
 def blocks_for(table: dict[tuple[int, int], dict[int, Blocks]], q: Any, widest: int) -> Blocks:
     """The row of the newest architecture that is not newer than the device's."""
     bits = 8 * q.dtype.itemsize
@@ -99,8 +117,8 @@ def _loaded(x, batch, head, start, row_step, size, width, ROWS: tl.constexpr, WI
 @triton.jit
 def _sweep(
     top, total, result, own, k, v, mask, batch, shared, begin, end, rows, length, keys, left, right, place, d, e, k_row, v_row,
-    mask_row, mask_column, scale,
-    EDGE: tl.constexpr, IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, N: tl.constexpr,
+    mask_row, mask_column, scale, first, all_keys, factor, limit, k0, k1, c0, c1, c2, c3,
+    DROPOUT: tl.constexpr, EDGE: tl.constexpr, IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, N: tl.constexpr,
     D: tl.constexpr, E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The keys from begin to end; EDGE where some of them may not be seen."""
@@ -125,6 +143,9 @@ def _sweep(
         shrink = tl.exp2(top - base)
         value = _loaded(v, batch, shared, start, v_row, keys, e, N, E, TMA, EDGE)
         total = total * shrink + tl.sum(weights, 1)
+        if DROPOUT != 0:
+            seen = kept(first + rows, start, all_keys, limit, k0, k1, c0, c1, c2, c3, DROPOUT, N, False)
+            weights = tl.where(seen, weights, 0.0)
         result = tl.dot(weights.to(value.dtype), value, result * shrink[:, None], input_precision=PRECISION)
         top = higher
     return top, total, result
@@ -134,14 +155,15 @@ def _sweep(
 def attention_forward_tuned(
     y, lse, q, k, v, mask, query_lengths, key_lengths, heads, share, length, keys, left, right, d, e, q_batch, q_head, q_row,
     k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, mask_head, mask_row, mask_column, scale,
-    LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr,
+    factor, limit, k0, k1, c0, c1, c2, c3,
+    LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr, DROPOUT: tl.constexpr,
     IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
     E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     blocks = tl.cdiv(length, M)
     block, which = blocks - 1 - tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
     batch, head = which // heads, which % heads
-    all_rows = length  # in memory; from here on those that count
+    all_rows, all_keys = length, keys  # in memory; from here on those that count
     length, keys, place = there(query_lengths, key_lengths, batch, length, keys, LENGTHS, LOWER_RIGHT)
     rows = block * M + tl.arange(0, M)
     i, j = tl.arange(0, D)[None, :], tl.arange(0, E)[None, :]
@@ -161,15 +183,19 @@ def attention_forward_tuned(
     if MASK == 0 and not WINDOW:
         top, total, result = _sweep(
             top, total, result, own, k, v, mask, batch, head // share, 0, whole, rows, length, keys, left, right, place,
-            d, e, k_row, v_row, mask_row, mask_column, scale, False, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
+            d, e, k_row, v_row, mask_row, mask_column, scale, which * all_rows, all_keys,
+            factor, limit, k0, k1, c0, c1, c2, c3, DROPOUT, False, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
         )  # fmt: skip
     else:
         whole = begin
     top, total, result = _sweep(
         top, total, result, own, k, v, mask, batch, head // share, whole, end, rows, length, keys, left, right, place,
-        d, e, k_row, v_row, mask_row, mask_column, scale, True, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
+        d, e, k_row, v_row, mask_row, mask_column, scale, which * all_rows, all_keys,
+        factor, limit, k0, k1, c0, c1, c2, c3, DROPOUT, True, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
     )  # fmt: skip
     result /= tl.where(total == 0, 1, total)[:, None]
+    if DROPOUT != 0:
+        result *= factor
     sums = (top + tl.log2(total)) * 0.6931471805599453
     if LENGTHS % 2 == 1:  # rows that are none
         sums, result = tl.where(rows < length, sums, -float("inf")), tl.where((rows < length)[:, None], result, 0)
@@ -181,9 +207,9 @@ def attention_forward_tuned(
 @triton.jit
 def _keys_sweep(
     to_key, to_value, key, value, g, q, mask, lse, delta, batch, head, begin, end, at, length, keys, left, right, place,
-    d, e, g_row, q_row, mask_row, mask_column, scale,
-    EDGE: tl.constexpr, IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr,
-    D: tl.constexpr, E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
+    d, e, g_row, q_row, mask_row, mask_column, scale, first, first_key, all_keys, factor, limit, k0, k1, c0, c1, c2, c3,
+    DROPOUT: tl.constexpr, EDGE: tl.constexpr, IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr,
+    N: tl.constexpr, D: tl.constexpr, E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The queries from begin to end. Those behind the last have an lse that leaves no weight."""
     for start in range(begin, end, M):
@@ -200,8 +226,14 @@ def _keys_sweep(
             weights = tl.exp2(s * 1.4426950408889634 - base[None, :])
         else:
             weights = tl.exp2(s * (scale * 1.4426950408889634) - base[None, :])
-        to_value = weighted(weights, grad, to_value, PRECISION)
-        wanted = weights * (tl.dot(value, tl.trans(grad), input_precision=PRECISION) - own[None, :])
+        if DROPOUT != 0:
+            seen = kept(first + rows, first_key, all_keys, limit, k0, k1, c0, c1, c2, c3, DROPOUT, N, True)
+            to_value = weighted(tl.where(seen, weights, 0.0), grad, to_value, PRECISION)
+            change = tl.dot(value, tl.trans(grad), input_precision=PRECISION)
+            wanted = weights * (tl.where(seen, change * factor, 0.0) - own[None, :])
+        else:
+            to_value = weighted(weights, grad, to_value, PRECISION)
+            wanted = weights * (tl.dot(value, tl.trans(grad), input_precision=PRECISION) - own[None, :])
         to_key = weighted(wanted, query, to_key, PRECISION)
     return to_key, to_value
 
@@ -211,7 +243,8 @@ def attention_keys_gradient_tuned(
     dk, dv, g, q, k, v, mask, query_lengths, key_lengths, lse, delta, heads, share, length, keys, left, right,
     d, e, g_batch, g_head, g_row, q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch,
     mask_head, mask_row, mask_column, scale,
-    LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr,
+    factor, limit, k0, k1, c0, c1, c2, c3,
+    LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr, DROPOUT: tl.constexpr,
     IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
     E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -246,14 +279,20 @@ def attention_keys_gradient_tuned(
             to_key, to_value = _keys_sweep(
                 to_key, to_value, key, value, rows_of_g, rows_of_q, of_head, lse + here, delta + here, batch,
                 shared * 0 + head, first, seen, at, length, keys, left, right, place, d, e, g_row, q_row, mask_row,
-                mask_column, scale, True, IS_CAUSAL, WINDOW, MASK, M, D, E, TMA, PRECISION,
+                mask_column, scale, here, block * N, all_keys,
+                factor, limit, k0, k1, c0, c1, c2, c3, DROPOUT, True, IS_CAUSAL, WINDOW, MASK, M, N, D, E, TMA,
+                PRECISION,
             )  # fmt: skip
         if MASK == 0 and not WINDOW:
             to_key, to_value = _keys_sweep(
                 to_key, to_value, key, value, rows_of_g, rows_of_q, of_head, lse + here, delta + here, batch,
                 shared * 0 + head, seen, length, at, length, keys, left, right, place, d, e, g_row, q_row,
-                mask_row, mask_column, scale, False, IS_CAUSAL, WINDOW, MASK, M, D, E, TMA, PRECISION,
+                mask_row, mask_column, scale, here, block * N, all_keys,
+                factor, limit, k0, k1, c0, c1, c2, c3, DROPOUT, False, IS_CAUSAL, WINDOW, MASK, M, N, D, E, TMA,
+                PRECISION,
             )  # fmt: skip
+    if DROPOUT != 0:
+        to_value *= factor
     if LENGTHS >= 2:  # keys that are none
         to_key, to_value = tl.where((at < keys)[:, None], to_key, 0), tl.where((at < keys)[:, None], to_value, 0)
     out = which * all_keys + at[:, None]
@@ -264,8 +303,8 @@ def attention_keys_gradient_tuned(
 @triton.jit
 def _queries_sweep(
     result, query, grad, base, own, k, v, mask, batch, shared, begin, end, rows, length, keys, left, right, place, d, e,
-    k_row, v_row, mask_row, mask_column, scale,
-    EDGE: tl.constexpr, IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, N: tl.constexpr,
+    k_row, v_row, mask_row, mask_column, scale, first, all_keys, factor, limit, k0, k1, c0, c1, c2, c3,
+    DROPOUT: tl.constexpr, EDGE: tl.constexpr, IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, N: tl.constexpr,
     D: tl.constexpr, E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The keys from begin to end."""
@@ -280,7 +319,12 @@ def _queries_sweep(
             weights = tl.exp2(s * 1.4426950408889634 - base[:, None])
         else:
             weights = tl.exp2(s * (scale * 1.4426950408889634) - base[:, None])
-        wanted = weights * (tl.dot(grad, tl.trans(value), input_precision=PRECISION) - own[:, None])
+        if DROPOUT != 0:
+            seen = kept(first + rows, start, all_keys, limit, k0, k1, c0, c1, c2, c3, DROPOUT, N, False)
+            change = tl.dot(grad, tl.trans(value), input_precision=PRECISION)
+            wanted = weights * (tl.where(seen, change * factor, 0.0) - own[:, None])
+        else:
+            wanted = weights * (tl.dot(grad, tl.trans(value), input_precision=PRECISION) - own[:, None])
         result = weighted(wanted, key, result, PRECISION)
     return result
 
@@ -290,7 +334,8 @@ def attention_queries_gradient_tuned(
     dq, g, q, k, v, mask, query_lengths, key_lengths, lse, delta, heads, share, length, keys, left, right,
     d, e, g_batch, g_head, g_row, q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch,
     mask_head, mask_row, mask_column, scale,
-    LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr,
+    factor, limit, k0, k1, c0, c1, c2, c3,
+    LENGTHS: tl.constexpr, LOWER_RIGHT: tl.constexpr, DROPOUT: tl.constexpr,
     IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
     E: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -298,7 +343,7 @@ def attention_queries_gradient_tuned(
     blocks = tl.cdiv(length, M)
     block, which = blocks - 1 - tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
     batch, head = which // heads, which % heads
-    all_rows = length  # in memory; from here on those that count
+    all_rows, all_keys = length, keys  # in memory; from here on those that count
     length, keys, place = there(query_lengths, key_lengths, batch, length, keys, LENGTHS, LOWER_RIGHT)
     rows, i, j = block * M + tl.arange(0, M), tl.arange(0, D)[None, :], tl.arange(0, E)[None, :]
     row, here = rows.to(tl.int64)[:, None], rows < length
@@ -319,13 +364,15 @@ def attention_queries_gradient_tuned(
     if MASK == 0 and not WINDOW:
         result = _queries_sweep(
             result, query, grad, base, own, k, v, mask, batch, head // share, 0, whole, rows, length, keys, left, right,
-            place, d, e, k_row, v_row, mask_row, mask_column, scale, False, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
+            place, d, e, k_row, v_row, mask_row, mask_column, scale, which * all_rows, all_keys,
+            factor, limit, k0, k1, c0, c1, c2, c3, DROPOUT, False, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
         )  # fmt: skip
     else:
         whole = begin
     result = _queries_sweep(
         result, query, grad, base, own, k, v, mask, batch, head // share, whole, end, rows, length, keys, left, right,
-        place, d, e, k_row, v_row, mask_row, mask_column, scale, True, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
+        place, d, e, k_row, v_row, mask_row, mask_column, scale, which * all_rows, all_keys,
+        factor, limit, k0, k1, c0, c1, c2, c3, DROPOUT, True, IS_CAUSAL, WINDOW, MASK, N, D, E, TMA, PRECISION,
     )  # fmt: skip
     if LENGTHS % 2 == 1:
         result = tl.where(here[:, None], result, 0)
@@ -347,7 +394,7 @@ def described(a: Any, rows: int, width: int, tma: bool) -> Any:
 @kernel(spec.attention, "cuda/triton-tuned", rank=60, formats=FORMATS, where=refusal)
 def attention(
     q: Any, k: Any, v: Any, mask: Any, query_lengths: Any = None, key_lengths: Any = None, *, is_causal: bool, scale: float,
-    window: Window = None, lower_right: bool = False,
+    window: Window = None, lower_right: bool = False, dropout: Dropout | None = None,
 ) -> tuple[Any, Any]:  # fmt: skip
     xp, shape = gpu.xp(), q.shape[:-1]
     seen = mask_of(mask, q, k.shape[-2])
@@ -356,14 +403,16 @@ def attention(
     y, lse = xp.empty((batch, heads, length, e), q.dtype), xp.empty((batch, heads, length), "float32")
     wide, tall = block_of(d), block_of(e)
     near, seeing = reach(is_causal, window, length, keys)
+    drops, drawing = dropping(dropout, keys)
     lengths, known = lengths_of(query_lengths, key_lengths, lower_right, q)
-    blocks, tma = blocks_for(FORWARD, q, max(wide, tall)), keys > 0 and not known["LENGTHS"] and by_descriptor(k, v)
+    table = FORWARD if dropout is None else FORWARD_DROPPING
+    blocks, tma = blocks_for(table, q, max(wide, tall)), keys > 0 and not known["LENGTHS"] and by_descriptor(k, v)
     launch(
         attention_forward_tuned, (cdiv(length, blocks.m) * batch * heads,), given(y), lse, given(q),
         described(k, blocks.n, wide, tma), described(v, blocks.n, tall, tma), seen.array,
         *lengths, heads, heads // max(1, k.shape[1]), length, keys, *near, d, e, *steps(q), *steps(k), *steps(v), *seen.steps,
-        float(scale) * LOG2_E,
-        **known, **seeing, MASK=seen.kind, D=wide, E=tall, TMA=tma, PRECISION=precision(q), **blocks.options(),
+        float(scale) * LOG2_E, *drops,
+        **known, **seeing, **drawing, MASK=seen.kind, D=wide, E=tall, TMA=tma, PRECISION=precision(q), **blocks.options(),
     )  # fmt: skip
     return y.reshape(*shape, e), lse.reshape(shape)
 
@@ -371,7 +420,7 @@ def attention(
 @kernel(spec.attention_gradient, "cuda/triton-tuned", rank=60, formats=FORMATS, where=refusal)
 def attention_gradient(
     g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, query_lengths: Any = None, key_lengths: Any = None, *,
-    is_causal: bool, scale: float, window: Window = None, lower_right: bool = False,
+    is_causal: bool, scale: float, window: Window = None, lower_right: bool = False, dropout: Dropout | None = None,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     xp, shapes = gpu.xp(), (q.shape, k.shape, v.shape)
     seen = mask_of(mask, q, k.shape[-2])
@@ -381,11 +430,12 @@ def attention_gradient(
     wide, tall = block_of(d), block_of(e)
     dq, dk, dv = (xp.empty(a.shape, a.dtype) for a in (q, k, v))
     near, seeing = reach(is_causal, window, length, keys)
-    blocks = blocks_for(GRADIENT, q, max(wide, tall))
+    drops, drawing = dropping(dropout, keys)
+    blocks = blocks_for(GRADIENT if dropout is None else GRADIENT_DROPPING, q, max(wide, tall))
     lengths, known = lengths_of(query_lengths, key_lengths, lower_right, q)
     numbers = (seen.array, *lengths, given(lse), delta, heads, heads // max(1, k.shape[1]), length, keys, *near, d, e, *steps(g),
-    *steps(q), *steps(k), *steps(v), *seen.steps, float(scale))  # fmt: skip
-    options = {**known, **seeing, "MASK": seen.kind, "D": wide, "E": tall, "PRECISION": precision(q),
+    *steps(q), *steps(k), *steps(v), *seen.steps, float(scale), *drops)  # fmt: skip
+    options = {**known, **seeing, **drawing, "MASK": seen.kind, "D": wide, "E": tall, "PRECISION": precision(q),
                **blocks.options()}  # fmt: skip
     tma = length > 0 and not known["LENGTHS"] and by_descriptor(q, g)
     launch(

@@ -13,9 +13,12 @@ from typing import Any
 from ulpgrad.formats import bool_, float32, float64
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.attention import spec
+from ulpgrad.kernels.attention.spec import Dropout
 from ulpgrad.kernels.attention.triton_operands import (
     bits_of,
+    dropping,
     four,
+    kept,
     mask_of,
     masked,
     number,
@@ -61,9 +64,12 @@ def attention_product(
 @triton.jit
 def attention_softmax(
     s, lse, mask, heads, length, keys, left, right, place, mask_batch, mask_head, mask_row, mask_column,
-    IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    factor, limit, k0, k1, c0, c1, c2, c3,
+    IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, DROPOUT: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Rows of scores become weights, in place: one pass for their largest values and sums, one to write."""
+    """Rows of scores become weights, in place: one pass for their largest values and sums, one to write, less what dropout
+    takes."""
     blocks = tl.cdiv(length, ROWS)
     which = (tl.program_id(0) // blocks).to(tl.int64)
     rows = tl.program_id(0) % blocks * ROWS + tl.arange(0, ROWS)
@@ -86,7 +92,11 @@ def attention_softmax(
         inside = (rows < length)[:, None] & (start + at < keys)
         x = masked(tl.load(row + start + at, mask=inside, other=0), mask, rows[:, None], start + at, length, keys,
                    left, right, place, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK)  # fmt: skip
-        tl.store(row + start + at, tl.exp(x - base[:, None]) / norm[:, None], mask=inside)
+        weight = tl.exp(x - base[:, None]) / norm[:, None]
+        if DROPOUT != 0:
+            seen = kept(which * length + rows, start, keys, limit, k0, k1, c0, c1, c2, c3, DROPOUT, COLUMNS, False)
+            weight = tl.where(seen, weight * number(factor, s.dtype.element_ty), 0.0)
+        tl.store(row + start + at, weight, mask=inside)
     tl.store(lse + which * length + rows, top + tl.log(total), mask=rows < length)
 
 
@@ -94,9 +104,12 @@ def attention_softmax(
 def attention_softmax_gradient(
     s, wanted, g, y, lse, mask, heads, length, keys, left, right, place, e, g_batch, g_head, g_row, y_batch, y_head, y_row,
     mask_batch, mask_head, mask_row, mask_column, scale,
-    IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    factor, limit, k0, k1, c0, c1, c2, c3,
+    IS_CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr, DROPOUT: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Rows of scores become weights, and the gradients of the weights those of the scores, both in place."""
+    """Rows of scores become weights, less what dropout takes, and the gradients of the weights those of the scores, both in
+    place."""
     blocks = tl.cdiv(length, ROWS)
     which = (tl.program_id(0) // blocks).to(tl.int64)
     batch, head = which // heads, which % heads
@@ -118,9 +131,16 @@ def attention_softmax_gradient(
         x = masked(tl.load(s + row + start + at, mask=inside, other=0), mask, rows[:, None], start + at, length, keys,
                    left, right, place, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK)  # fmt: skip
         weight = tl.exp(x - base[:, None])
-        change = tl.load(wanted + row + start + at, mask=inside, other=0) - own[:, None]
-        tl.store(s + row + start + at, weight, mask=inside)
-        tl.store(wanted + row + start + at, weight * change * number(scale, s.dtype.element_ty), mask=inside)
+        change = tl.load(wanted + row + start + at, mask=inside, other=0)
+        used = weight
+        if DROPOUT != 0:
+            seen = kept(which * length + rows, start, keys, limit, k0, k1, c0, c1, c2, c3, DROPOUT, COLUMNS, False)
+            used = tl.where(seen, weight * number(factor, s.dtype.element_ty), 0.0)
+            change = tl.where(seen, change * number(factor, s.dtype.element_ty), 0.0)
+        tl.store(s + row + start + at, used, mask=inside)
+        tl.store(
+            wanted + row + start + at, weight * (change - own[:, None]) * number(scale, s.dtype.element_ty), mask=inside
+        )
 
 
 def product(c: Any, a: Any, b: Any, *, scale: float = 1.0, repeats: int = 1) -> Any:
@@ -138,34 +158,41 @@ def product(c: Any, a: Any, b: Any, *, scale: float = 1.0, repeats: int = 1) -> 
     return c
 
 
+def _dropping(dropout: Dropout | None, keys: int) -> tuple[tuple[Any, ...], dict[str, int]]:
+    """As `dropping` says, but the factor as its bits: float64 is computed here too."""
+    (factor, *others), constants = dropping(dropout, keys)
+    return (factor if dropout is None else bits_of(factor), *others), constants
+
+
 def _scores(q: Any, k: Any, scale: float) -> Any:
     """Scores of every query and key."""
     return product(gpu.xp().empty((*q.shape[:3], k.shape[2]), q.dtype), q, k.swapaxes(2, 3), scale=scale)
 
 
-@kernel(spec.attention, "cuda/triton-unfused", rank=40, formats=FORMATS, where=spec.undropped)
+@kernel(spec.attention, "cuda/triton-unfused", rank=40, formats=FORMATS)
 def attention(
     q: Any, k: Any, v: Any, mask: Any, *_: None, is_causal: bool, scale: float, window: Window = None,
-    lower_right: bool = False,
+    lower_right: bool = False, dropout: Dropout | None = None,
 ) -> tuple[Any, Any]:  # fmt: skip
     xp, shape = gpu.xp(), q.shape[:-1]
     seen = mask_of(mask, q, k.shape[-2])
     q, k, v = (four(stacked(a)) for a in (q, k, v))
     s = _scores(q, k, scale)
     near, seeing = reach(is_causal, window, *s.shape[2:])
+    drops, drawing = _dropping(dropout, s.shape[3])
     place = k.shape[2] - q.shape[2] if lower_right else 0
     y, lse = xp.empty((*q.shape[:3], v.shape[3]), q.dtype), xp.empty(q.shape[:3], s.dtype)
     launch(
         attention_softmax, (cdiv(q.shape[2], ROWS) * q.shape[0] * q.shape[1],), s, lse, seen.array, *s.shape[1:], *near,
-        place, *seen.steps, **seeing, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=8,
+        place, *seen.steps, *drops, **seeing, **drawing, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=8,
     )  # fmt: skip
     return product(y, s, v).reshape(*shape, v.shape[3]), lse.reshape(shape)
 
 
-@kernel(spec.attention_gradient, "cuda/triton-unfused", rank=40, formats=FORMATS, where=spec.undropped)
+@kernel(spec.attention_gradient, "cuda/triton-unfused", rank=40, formats=FORMATS)
 def attention_gradient(
     g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, lse: Any, *_: None, is_causal: bool, scale: float,
-    window: Window = None, lower_right: bool = False,
+    window: Window = None, lower_right: bool = False, dropout: Dropout | None = None,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     xp, shapes = gpu.xp(), (q.shape, k.shape, v.shape)
     seen = mask_of(mask, q, k.shape[-2])
@@ -173,12 +200,13 @@ def attention_gradient(
     share = q.shape[1] // max(1, k.shape[1])
     s = _scores(q, k, scale)
     near, seeing = reach(is_causal, window, *s.shape[2:])
+    drops, drawing = _dropping(dropout, s.shape[3])
     place = k.shape[2] - q.shape[2] if lower_right else 0
     wanted = product(xp.empty_like(s), g, v.swapaxes(2, 3))
     launch(
         attention_softmax_gradient, (cdiv(q.shape[2], ROWS) * q.shape[0] * q.shape[1],), s, wanted, g, y, gpu.contiguous(lse),
-        seen.array, *s.shape[1:], *near, place, v.shape[3], *steps(g), *steps(y), *seen.steps, bits_of(scale),
-        **seeing, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=8,
+        seen.array, *s.shape[1:], *near, place, v.shape[3], *steps(g), *steps(y), *seen.steps, bits_of(scale), *drops,
+        **seeing, **drawing, MASK=seen.kind, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=8,
     )  # fmt: skip
     dq, dk, dv = (xp.empty(a.shape, a.dtype) for a in (q, k, v))
     product(dq, wanted, k)

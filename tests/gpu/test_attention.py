@@ -15,6 +15,8 @@ from ulpgrad import dispatch
 from ulpgrad.formats import Format, as_format, bfloat16, float16, float32, int64
 from ulpgrad.kernels import capabilities, gpu, registry
 from ulpgrad.kernels.attention import spec
+from ulpgrad.kernels.attention.visible import local
+from ulpgrad.kernels.random import philox
 from ulpgrad.kernels.registry import Request
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -98,6 +100,52 @@ def test_a_choice_is_not_kept_for_other_heads() -> None:
         found = ug.scaled_dot_product_attention(*[q.to("cuda")] * 3, scale=scale)
         expected = ug.scaled_dot_product_attention(q, q, q, scale=scale)
         np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+DROPPED = [
+    (keys, causal, window) for keys in (132, 133) for causal, window in ((False, None), (True, None), (False, (37, 5)))
+]
+
+
+@pytest.mark.parametrize(("keys", "causal", "window"), DROPPED)
+@pytest.mark.parametrize("rung", RUNGS)
+def test_dropped_weights_are_those_of_the_cpu(rung: str, keys: int, causal: bool, window: Any) -> None:
+    """Bit for bit: values that are the identity make the result the matrix of weights, gradients that are make dv so. Rows of
+    weights are whole blocks of words, or begin within one."""
+    rng = np.random.default_rng(6)
+    q, k = (rng.standard_normal((1, 2, n, 16)).astype(np.float32) for n in (70, keys))
+    v = np.broadcast_to(np.eye(keys, dtype=np.float32), (1, 2, keys, keys)).copy()
+    dropout = spec.Dropout(0.4, 0x299F31D0A4093822, 2**64 - 50)
+    params = {"is_causal": causal, "scale": 0.3, "dropout": dropout, **({} if window is None else {"window": window})}
+    formats = (float32, float32, float32, None)
+    kept = philox.kept((1, 2, 70, keys), *dropout)
+    if causal:
+        kept = kept & np.tri(70, keys, dtype=bool)
+    if window is not None:
+        kept = kept & local(70, keys, window)
+    y = run(spec.attention, rung, (q, k, v, None), formats, params)[0]
+    np.testing.assert_array_equal(y != 0, kept)
+    v = rng.standard_normal((1, 2, keys, 70)).astype(np.float32)
+    y, lse = run(spec.attention, rung, (q, k, v, None), formats, params)
+    g = np.broadcast_to(np.eye(70, dtype=np.float32), (1, 2, 70, 70)).copy()
+    arrays, formats = (g, q, k, v, None, y, lse), (float32, *formats, float32, float32)
+    found = run(spec.attention_gradient, rung, arrays, formats, params)
+    np.testing.assert_array_equal(found[2].swapaxes(-1, -2) != 0, kept)
+    check(spec.attention_gradient, arrays, formats, params,
+          lambda *a, **p: run(spec.attention_gradient, rung, a, formats, p))  # fmt: skip
+
+
+def test_dropout_of_tensors() -> None:
+    """The same from both devices, gradients too, without a way through the host."""
+    made = [ug.randn(2, 2, 20, 8, generator=ug.Generator(i)) for i in range(3)]
+    results = []
+    for device in ("cpu", "cuda"):
+        q, k, v = (x.to(device).detach().requires_grad_() for x in made)
+        y = ug.scaled_dot_product_attention(q, k, v, dropout_p=0.3, generator=ug.Generator(9))
+        (y * y).sum().backward()
+        results.append([y.detach(), q.grad, k.grad, v.grad])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_window_of_tensors() -> None:

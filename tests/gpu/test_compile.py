@@ -19,6 +19,7 @@ from ulpgrad import dispatch
 from ulpgrad.errors import FormatError
 from ulpgrad.formats import Format
 from ulpgrad.kernels import gpu, registry, triton_compile
+from ulpgrad.kernels.attention.spec import Dropout
 from ulpgrad.kernels.registry import Request, Rung
 from ulpgrad.kernels.spec import Op, Sample
 
@@ -166,6 +167,27 @@ def test_heads_of_attention_compile(arch: int, form: str, size: int, monkeypatch
             rung.run(*arrays, is_causal=True, scale=0.1, window=window)
     # Three products for one in float32: of 256 features even a block of 16 rows fills the registers; else a few scalars spill.
     check(triton_compile.launches, 384 if (form, size) == ("float32", 256) else 32)
+
+
+@pytest.mark.parametrize(("size", "keys"), [(64, 300), (64, 301), (128, 300), (256, 300)])
+@pytest.mark.parametrize("form", ["float32", "bfloat16"])
+@pytest.mark.parametrize("arch", [80, 90])
+def test_dropout_in_attention_compiles(
+    arch: int, form: str, size: int, keys: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With rows of weights that are whole blocks of words, and others."""
+    monkeypatch.setattr(gpu, "capability", lambda: arch)
+    monkeypatch.setattr(triton_compile, "architectures", lambda: [arch])
+    triton_compile.launches.clear()
+    x, y = (gpu.xp().zeros((1, 2, n, size), np.float32 if form == "float32" else np.uint16) for n in (keys, 300))
+    lse = gpu.xp().zeros((1, 2, 300), np.float32)
+    params = {"is_causal": True, "scale": 0.1, "dropout": Dropout(0.1, 5, 7)}
+    for name, arrays in (("attention", (y, x, x, None)), ("attention_gradient", (y, y, x, x, None, y, lse))):
+        for rung in registry.ladder(OPS[name], "cuda"):
+            if rung.name == "cuda/triton-tuned" or (rung.name == "cuda/triton-fused" and size < 256):
+                rung.run(*arrays, **params)
+    # As above; by Triton 3.6 for sm_90, ten scalars of the gradient of queries in float32.
+    check(triton_compile.launches, 384 if (form, size) == ("float32", 256) else 48)
 
 
 @pytest.mark.parametrize("window", [None, (256, 0)], ids=["causal", "window"])
