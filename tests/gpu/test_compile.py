@@ -186,8 +186,10 @@ def test_dropout_in_attention_compiles(
         for rung in registry.ladder(OPS[name], "cuda"):
             if rung.name == "cuda/triton-tuned" or (rung.name == "cuda/triton-fused" and size < 256):
                 rung.run(*arrays, **params)
-    # As above; by Triton 3.6 for sm_90, ten scalars of the gradient of queries in float32.
-    check(triton_compile.launches, 384 if (form, size) == ("float32", 256) else 48)
+    # As above; float32's gradient of queries for sm_90 spills ten scalars by Triton 3.6, and 26 where rows of weights begin
+    # within a block of words, of which twice as many are drawn.
+    allowed = 112 if form == "float32" and keys % 4 else 48
+    check(triton_compile.launches, 384 if (form, size) == ("float32", 256) else allowed)
 
 
 @pytest.mark.parametrize("window", [None, (256, 0)], ids=["causal", "window"])
