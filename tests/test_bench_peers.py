@@ -175,7 +175,19 @@ def test_tables_of_documents_come_from_records(tmp_path: Path, monkeypatch: pyte
     assert recorded.filled(made) == made
     with pytest.raises(DataError, match="no row with the words 'abacus'"):
         recorded.filled(text.replace("|TINY", ""))
-    with pytest.raises(DataError, match="expected one of peers, errors, ladder, roofline, rung, code, behind"):
+    far = {
+        "rows": [outcome.as_data()],
+        "machine": {"cpu": "Abacus 9", "cores": 3, "caches": {"L1": "1K"}},
+        "instruction_sets": {"used": "beads", "extensions": ["wires"]},
+        "commit": "abc",
+    }
+    (tmp_path / "peers-far.json").write_text(json.dumps(far))
+    elsewhere = recorded.filled("<!-- recorded: elsewhere far TINY -->\n<!-- end -->\n")
+    assert "| tiny | 0.25 | 0.5 | slow 0.5 |" in elsewhere
+    assert "Abacus 9, 3 cores, L1 1K; kernels for beads, wires; commit abc." in elsewhere
+    with pytest.raises(
+        DataError, match="expected one of peers, errors, elsewhere, ladder, roofline, rung, code, behind"
+    ):
         recorded.filled(text.replace("peers abacus", "pears abacus"))
     with pytest.raises(DataError, match=r"ladder-x\.json is not recorded"):
         recorded.filled("<!-- recorded: ladder x -->\n<!-- end -->")

@@ -5,6 +5,7 @@ In a document, what stands between `<!-- recorded: KIND WORDS -->` and `<!-- end
     peers WORDS       rows of peers-cpu.json with all these words in their name; several choices with | between them
     gpu WORDS         the same of gpu.json, which `make gpu-check` writes; or that nothing has been measured
     errors WORDS      their errors against float64
+    elsewhere NAME WORDS   rows of peers-NAME.json, recorded on another machine, their errors, and what that machine is
     ladder NAME       the rungs of ladder-NAME.json, in tables; its picture is docs/pictures/ladder-NAME.svg
     roofline NAME     which limit is nearer, and by how much
     rung NAME IDEA    what the rung native-IDEA (or any other, by its name) came to, in a line
@@ -93,8 +94,21 @@ def on_gpu(words: str) -> str:
     return f"{peers(words, 'gpu')}\n{devices}; {versions}; commit {found['commit']}.\n"
 
 
-def errors(words: str) -> str:
-    return markdown(page.ERRORS, page.errors(named(words)), page.RIGHT)
+def errors(words: str, table: str = "peers-cpu") -> str:
+    return markdown(page.ERRORS, page.errors(named(words, table)), page.RIGHT)
+
+
+def elsewhere(words: str) -> str:
+    name, _, rest = words.partition(" ")
+    table = f"peers-{name}"
+    found = read(table)
+    machine, used = found["machine"], found["instruction_sets"]
+    caches = ", ".join(f"{level} {size}" for level, size in machine["caches"].items())
+    units = ", ".join((used["used"], *used["extensions"]))
+    return (
+        f"{peers(rest, table)}\n{errors(rest, table)}\n{machine['cpu']}, {machine['cores']} cores, {caches}; "
+        f"kernels for {units}; commit {found['commit']}.\n"
+    )
 
 
 def ladder(name: str) -> str:
@@ -232,7 +246,7 @@ changed; `needed`: the factor that a change must have to be told, for half of th
 
 
 KINDS: dict[str, Callable[[str], str]] = {
-    "peers": peers, "errors": errors, "ladder": ladder, "roofline": roofline, "rung": rung, "code": code,
+    "peers": peers, "errors": errors, "elsewhere": elsewhere, "ladder": ladder, "roofline": roofline, "rung": rung, "code": code,
     "behind": behind, "ceilings": ceilings, "exercises": listed, "suite": suite, "formats": formats, "gpu": on_gpu,
     "steps": steps, "trial": trial,
 }  # fmt: skip
