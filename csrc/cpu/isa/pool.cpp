@@ -35,11 +35,6 @@ ULPGRAD_INLINE int64_t count(const PoolGeometry& p, int64_t row, int64_t column)
          (end_inside(left, 1, p.kernel[1], p.width) - first_inside(left, 1));
 }
 
-// Whether windows are runs of whole rows.
-ULPGRAD_INLINE bool is_whole_rows(const PoolGeometry& p) {
-  return p.columns == 1 && p.kernel[1] == p.width && !p.padding[0] && !p.padding[1];
-}
-
 // The sum of n neighbours.
 template <typename T>
 ULPGRAD_INLINE T run_sum(const T* x, int64_t n) {

@@ -82,8 +82,51 @@ static void max_of(const PoolGeometry& p, const T* x, T* y, int64_t* indices) {
   run(p, x, y, indices);
 }
 
+// The largest of n neighbours and its place: a vector of them side by side, then the lanes, of which the first that has
+// it counts. What is not a number is larger than all.
+template <typename Place, typename T>
+static void max_run(const T* x, int64_t n, T* y, int64_t* index) {
+  constexpr int lanes = kLanes<T>;
+  using Values = typename Bytes<T, lanes * sizeof(T)>::type;
+  using Places = typename Bytes<Place, lanes * sizeof(Place)>::type;
+  T largest = x[0];
+  int64_t at = 0;
+  const auto compare = [&](T value, int64_t place) {
+    const bool more = value != value ? largest == largest : value > largest;
+    const bool same = value != value ? largest != largest : value == largest;
+    if (more || (same && place < at)) largest = value, at = place;
+  };
+  int64_t i = 0;
+  if (n >= lanes) {
+    Values best;
+    Places place, here;
+    std::memcpy(&best, x, sizeof best);
+    for (int lane = 0; lane < lanes; ++lane) here[lane] = static_cast<Place>(lane);
+    place = here;
+    for (i = lanes; i + lanes <= n; i += lanes) {
+      Values value;
+      std::memcpy(&value, x + i, sizeof value);
+      here += static_cast<Place>(lanes) - Places{};
+      const Places take = (value > best) | ((value != value) & (best == best));
+      best = take ? value : best;
+      place = take ? here : place;
+    }
+    for (int lane = 0; lane < lanes; ++lane) compare(best[lane], place[lane]);
+  }
+  for (; i < n; ++i) compare(x[i], i);
+  *y = largest, *index = at;
+}
+
 template <typename T, typename Place>
 static void max(const PoolGeometry& p, const T* x, T* y, int64_t* indices) {
+  if (is_whole_rows(p) && p.dilation[0] == 1 && p.dilation[1] == 1) {
+    for (int64_t row = 0; row < p.rows; ++row) {
+      const int64_t first = row * p.stride[0] * p.width;
+      max_run<Place>(x + first, p.kernel[0] * p.width, y + row, indices + row);
+      indices[row] += first;
+    }
+    return;
+  }
   max_of<T, Place, kLanes<T>>(p, x, y, indices);
 }
 

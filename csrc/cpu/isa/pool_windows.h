@@ -16,6 +16,11 @@ ULPGRAD_INLINE int64_t end_inside(int64_t start, int64_t step, int64_t count, in
   return end < count ? end : count;
 }
 
+// Whether windows are runs of whole rows.
+ULPGRAD_INLINE bool is_whole_rows(const PoolGeometry& p) {
+  return p.columns == 1 && p.kernel[1] == p.width && !p.padding[0] && !p.padding[1];
+}
+
 // from[0], from[2], ...: nothing beyond the last one is read.
 template <typename V, typename T, size_t... lane>
 ULPGRAD_INLINE V every_second(const T* from, std::index_sequence<lane...>) {
