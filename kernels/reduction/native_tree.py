@@ -1,8 +1,8 @@
 """C++: one fixed tree of additions, in vector lanes, blocks and pairs, shared out over threads.
 
-The tree depends on the shape alone, so sums have the same bits on any number of threads and any instruction set, and the
-error grows with the logarithm of n beyond a block. 16-bit floats are widened as they are read, and results rounded once.
-Next limit: memory bandwidth.
+The tree depends on the shape alone, so sums have the same bits on any number of threads and any instruction set (variances
+too, but for the portable one: only there is a square rounded before it is added), and the error grows with the logarithm of n
+beyond a block. 16-bit floats are widened as they are read, and results rounded once. Next limit: memory bandwidth.
 """
 
 from __future__ import annotations
