@@ -19,7 +19,7 @@ import numpy as np
 from ulpgrad.formats import Array, Format, as_format, bfloat16, bool_, compute_format, float16, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.attention import spec
-from ulpgrad.kernels.attention.visible import counted
+from ulpgrad.kernels.attention.visible import both_lengths
 from ulpgrad.kernels.cast import convert
 from ulpgrad.kernels.random.philox import LOW64, threshold
 from ulpgrad.kernels.registry import kernel
@@ -67,11 +67,10 @@ def attention(
     lower_right: bool = False,
     dropout: spec.Dropout | None = None,
 ) -> Any:
+    queries, keys = both_lengths("attention", q, k, query_lengths, key_lengths)
     return native.module().attention(
         q, k, v, _prepared(mask, q, k), is_causal=is_causal, scale=scale, lower_right=lower_right,
-        dropout=_stream(dropout),
-        query_lengths=counted("attention", "query_lengths", query_lengths, q.shape[-2]),
-        key_lengths=counted("attention", "key_lengths", key_lengths, k.shape[-2]),
+        dropout=_stream(dropout), query_lengths=queries, key_lengths=keys,
     )  # fmt: skip
 
 
@@ -92,9 +91,8 @@ def attention_gradient(
     lower_right: bool = False,
     dropout: spec.Dropout | None = None,
 ) -> Any:
+    queries, keys = both_lengths("attention_gradient", q, k, query_lengths, key_lengths)
     return native.module().attention_gradient(
         g, q, k, v, _prepared(mask, q, k), y, _computed(lse, q), is_causal=is_causal, scale=scale, lower_right=lower_right,
-        dropout=_stream(dropout),
-        query_lengths=counted("attention_gradient", "query_lengths", query_lengths, q.shape[-2]),
-        key_lengths=counted("attention_gradient", "key_lengths", key_lengths, k.shape[-2]),
+        dropout=_stream(dropout), query_lengths=queries, key_lengths=keys,
     )  # fmt: skip

@@ -16,7 +16,7 @@ import numpy as np
 
 from ulpgrad.formats import Array, bool_, float32, float64
 from ulpgrad.kernels.attention import spec
-from ulpgrad.kernels.attention.visible import counted
+from ulpgrad.kernels.attention.visible import both_lengths
 from ulpgrad.kernels.matmul.numba_parallel import add_product
 from ulpgrad.kernels.numba_jit import jit, prange
 from ulpgrad.kernels.numba_math import EXACT, INFINITY, ONE, ZERO, exp_of_shifted, log
@@ -251,8 +251,7 @@ def _of_heads(
 ) -> Any:
     """How many queries and keys each head of q has, and at which of its keys the first query stands."""
     found = []
-    for name, given, a in (("query_lengths", query_lengths, q), ("key_lengths", key_lengths, k)):
-        lengths = counted(op, name, given, a.shape[-2])
+    for lengths, a in zip(both_lengths(op, q, k, query_lengths, key_lengths), (q, k), strict=True):
         whole = np.full(q.shape[:-3], a.shape[-2]) if lengths is None else lengths
         found.append(np.repeat(whole.reshape(-1), prod(q.shape[-3:-2])))
     queries, keys = found

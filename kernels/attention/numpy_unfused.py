@@ -9,7 +9,7 @@ import numpy as np
 
 from ulpgrad.formats import Array, bool_, float32, float64
 from ulpgrad.kernels.attention import spec
-from ulpgrad.kernels.attention.visible import Window, counted, only, visible
+from ulpgrad.kernels.attention.visible import Window, both_lengths, only, visible
 from ulpgrad.kernels.registry import kernel
 
 FORMATS = (float32, float64, bool_, *spec.INTEGERS)
@@ -30,10 +30,9 @@ def attention(
     lower_right: bool = False,
     dropout: spec.Dropout | None = None,
 ) -> tuple[Array, Array]:
-    query_lengths = counted("attention", "query_lengths", query_lengths, q.shape[-2])
-    key_lengths = counted("attention", "key_lengths", key_lengths, k.shape[-2])
-    q, k, v = only(q, query_lengths), only(k, key_lengths), only(v, key_lengths)
-    seen = visible(q, k, query_lengths, key_lengths, is_causal=is_causal, window=window, lower_right=lower_right)
+    lengths = both_lengths("attention", q, k, query_lengths, key_lengths)
+    q, k, v = only(q, lengths[0]), only(k, lengths[1]), only(v, lengths[1])
+    seen = visible(q, k, *lengths, is_causal=is_causal, window=window, lower_right=lower_right)
     with np.errstate(all="ignore"):
         weights, lse = spec.softmax(spec.scores(q, spec.shared(k, q), mask, seen, scale))
     return (spec.dropped(weights, dropout) @ spec.shared(v, q)).astype(q.dtype, copy=False), lse.astype(
@@ -59,11 +58,10 @@ def attention_gradient(
     lower_right: bool = False,
     dropout: spec.Dropout | None = None,
 ) -> tuple[Array, Array, Array]:
-    query_lengths = counted("attention_gradient", "query_lengths", query_lengths, q.shape[-2])
-    key_lengths = counted("attention_gradient", "key_lengths", key_lengths, k.shape[-2])
-    g, q, y = only(g, query_lengths), only(q, query_lengths), only(y, query_lengths)
-    k, v = only(k, key_lengths), only(v, key_lengths)
-    seen = visible(q, k, query_lengths, key_lengths, is_causal=is_causal, window=window, lower_right=lower_right)
+    lengths = both_lengths("attention_gradient", q, k, query_lengths, key_lengths)
+    g, q, y = (only(a, lengths[0]) for a in (g, q, y))
+    k, v = only(k, lengths[1]), only(v, lengths[1])
+    seen = visible(q, k, *lengths, is_causal=is_causal, window=window, lower_right=lower_right)
     keys, values = spec.shared(k, q), spec.shared(v, q)
     with np.errstate(all="ignore"):
         weights = spec.weights_again(spec.scores(q, keys, mask, seen, scale), lse).astype(q.dtype, copy=False)

@@ -11,13 +11,12 @@ import numpy as np
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import FLOATS, Array, Format, bool_, compute_format, float32, float64, int32, int64
 from ulpgrad.formats.promotion import result_format
-from ulpgrad.kernels.attention.visible import Window, check_lengths, counted, is_decoding, only, pairs, visible
+from ulpgrad.kernels.attention.visible import Window, both_lengths, check_lengths, is_decoding, only, pairs, visible
 from ulpgrad.kernels.random import philox, spec as random_spec
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op, Sample
 
 LARGEST_HEAD = 256  # features that blocks of a GPU hold
-Lengths = tuple[Array | None, Array | None]  # of queries and keys
 INTEGERS = (int32, int64)  # formats of lengths
 
 
@@ -94,18 +93,12 @@ def dropped(weights: Array, dropout: Dropout | None) -> Array:
     return out
 
 
-def _lengths(op: str, q: Array, k: Array, query_lengths: Array | None, key_lengths: Array | None) -> Lengths:
-    return counted(op, "query_lengths", query_lengths, q.shape[-2]), counted(
-        op, "key_lengths", key_lengths, k.shape[-2]
-    )
-
-
 def _attention(
     q: Array, k: Array, v: Array, mask: Array | None, query_lengths: Array | None = None, key_lengths: Array | None = None,
     *, is_causal: bool, scale: float, window: Window = None, lower_right: bool = False,
     dropout: Dropout | None = None,
 ) -> tuple[Array, Array]:  # fmt: skip
-    lengths = _lengths("attention", q, k, query_lengths, key_lengths)
+    lengths = both_lengths("attention", q, k, query_lengths, key_lengths)
     q, k, v = only(q, lengths[0]), only(k, lengths[1]), only(v, lengths[1])
     seen = visible(q, k, *lengths, is_causal=is_causal, window=window, lower_right=lower_right)
     weights, lse = softmax(scores(q, shared(k, q), mask, seen, scale))
@@ -117,7 +110,7 @@ def _attention_gradient(
     key_lengths: Array | None = None, *, is_causal: bool, scale: float, window: Window = None, lower_right: bool = False,
     dropout: Dropout | None = None,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    lengths = _lengths("attention_gradient", q, k, query_lengths, key_lengths)
+    lengths = both_lengths("attention_gradient", q, k, query_lengths, key_lengths)
     seen = visible(q, k, *lengths, is_causal=is_causal, window=window, lower_right=lower_right)
     g, q, y = (only(a, lengths[0]) for a in (g, q, y))
     k, v = only(k, lengths[1]), only(v, lengths[1])
@@ -455,7 +448,6 @@ attention_gradient = Op(
 __all__ = [
     "INTEGERS",
     "Dropout",
-    "Lengths",
     "attention",
     "attention_gradient",
     "dropped",

@@ -16,7 +16,7 @@ FEW_ROWS = 64  # rows of queries, over all heads that share keys, that are few
 KEYS_PER_ROW = 16  # keys that are many beside them, for each
 
 
-def counted(op: str, name: str, lengths: Array | None, most: int) -> Array | None:
+def _counted(op: str, name: str, lengths: Array | None, most: int) -> Array | None:
     """Lengths as int64, one behind the other. ArgumentError for one below 0 or above `most`."""
     if lengths is None:
         return None
@@ -24,6 +24,16 @@ def counted(op: str, name: str, lengths: Array | None, most: int) -> Array | Non
         bad = lengths[(lengths < 0) | (lengths > most)].flat[0]
         raise ArgumentError(f"{op}: {name} holds {bad}: expected 0 to {most}, the length of the operand's axis -2")
     return np.ascontiguousarray(lengths, np.int64)
+
+
+def both_lengths(
+    op: str, q: Array, k: Array, query_lengths: Array | None, key_lengths: Array | None
+) -> tuple[Array | None, Array | None]:
+    """Lengths of queries and of keys as int64, one behind the other. ArgumentError for one that the operand does not have."""
+    return (
+        _counted(op, "query_lengths", query_lengths, q.shape[-2]),
+        _counted(op, "key_lengths", key_lengths, k.shape[-2]),
+    )
 
 
 def check_lengths(op: str, q: Array, **lengths: Array | None) -> None:
@@ -124,5 +134,5 @@ def is_decoding(q: Array, k: Array) -> bool:
     return 0 < rows <= FEW_ROWS and k.shape[-2] >= KEYS_PER_ROW * rows
 
 
-__all__ = ["FEW_ROWS", "KEYS_PER_ROW", "Window", "check_lengths", "counted", "is_decoding", "local", "only", "pairs",
+__all__ = ["FEW_ROWS", "KEYS_PER_ROW", "Window", "both_lengths", "check_lengths", "is_decoding", "local", "only", "pairs",
            "rows_that_share", "visible"]  # fmt: skip
