@@ -150,6 +150,20 @@ def test_sweep_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "n of n x n times n x n" in html.read_text()
 
 
+def test_sweep_leaves_out_who_takes_minutes() -> None:
+    many, few = (Contender("slow", lambda: sum(range(20_000)), amount) for amount in (1e12, 0.5))
+    outcome = measure(work(few), 1, 3)
+    hopeless = replace(outcome, rate=100.0, peers={"slow": 1.0})
+    for before, peers in (
+        ([], [many]),
+        ([hopeless], []),
+        ([replace(hopeless, rate=10.0)], [many]),
+        ([hopeless, replace(hopeless, peers={})], []),
+    ):
+        assert sweeps.bearable(work(many), before).peers == peers
+    assert sweeps.bearable(work(few), [hopeless]).peers == [few]  # soon done
+
+
 @pytest.mark.skipif(native.missing() is not None, reason="limits of integer units are measured in C++")
 def test_integer_units_do_at_least_as_much_in_bytes() -> None:
     words, octets = peak.dots(16, 1), peak.dots(8, 1)

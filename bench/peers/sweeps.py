@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,8 @@ SQUARES = (8, 13, 16, 24, 32, 37, 48, 63, 64, 65, 96, 127, 128, 129, 192, 251, 2
 LENGTHS = (8, 16, 37, 64, 100, 128, 255, 256, 257, 512, 1021, 1024, 2048, 4096)
 WIDTHS = (8, 10, 16, 37, 64, 100, 128, 255, 256, 257, 512, 1000, 1024, 2048, 4096)
 VALUES = 1 << 20  # of a matrix whose rows are reduced
+HOPELESS = 50  # times as fast as a peer: it is left out where a call of it would take
+PATIENCE = 1.0  # seconds and more
 
 # Rows, sum, columns of products; the first may be stacked.
 SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -101,11 +103,24 @@ def run(
         found[name] = []
         for size in sweep.sizes[:: 8 if quick else 1]:
             with table.threads(count):
-                work = sweep.make(str(size), size)
+                work = bearable(sweep.make(str(size), size), found[name])
                 errors = check(work)
                 found[name].append(measure(work, count, SWEEP_SAMPLES, errors))
             told(name, found[name][-1])
     return found
+
+
+def bearable(work: Work, before: Sequence[Outcome]) -> Work:
+    """Without peers that would take PATIENCE for a call and HOPELESS times ours, at the rate that they last had."""
+
+    def is_bearable(peer: Contender) -> bool:
+        last = next((o for o in reversed(before) if peer.name in o.peers), None)
+        if last is None:
+            return True
+        rate = last.peers[peer.name]
+        return last.rate < HOPELESS * rate or peer.amount / work.scale < PATIENCE * rate
+
+    return replace(work, peers=[peer for peer in work.peers if is_bearable(peer)])
 
 
 def worst(found: Mapping[str, list[Outcome]]) -> list[tuple[str, Outcome]]:
@@ -114,4 +129,4 @@ def worst(found: Mapping[str, list[Outcome]]) -> list[tuple[str, Outcome]]:
     return sorted(behind, key=lambda pair: pair[1].ratio or 0)
 
 
-__all__ = ["SWEEPS", "Sweep", "run", "worst"]
+__all__ = ["SWEEPS", "Sweep", "bearable", "run", "worst"]
