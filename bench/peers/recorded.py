@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,14 +101,15 @@ def errors(words: str, table: str = "peers-cpu") -> str:
 def elsewhere(words: str) -> str:
     name, _, rest = words.partition(" ")
     table = f"peers-{name}"
-    found = read(table)
+    return f"{peers(rest, table)}\n{errors(rest, table)}\n{_made_on(read(table))}\n"
+
+
+def _made_on(found: Mapping[str, Any]) -> str:
+    """The machine of a record, what of it was used, and the commit."""
     machine, used = found["machine"], found["instruction_sets"]
     caches = ", ".join(f"{level} {size}" for level, size in machine["caches"].items())
     units = ", ".join((used["used"], *used["extensions"]))
-    return (
-        f"{peers(rest, table)}\n{errors(rest, table)}\n{machine['cpu']}, {machine['cores']} cores, {caches}; "
-        f"kernels for {units}; commit {found['commit']}.\n"
-    )
+    return f"{machine['cpu']}, {machine['cores']} cores, {caches}; kernels for {units}; commit {found['commit']}."
 
 
 def ladder(name: str) -> str:
@@ -160,14 +161,15 @@ def _first(text: str) -> str:
 
 def behind(words: str) -> str:
     del words
-    found = {name: outcomes(rows) for name, rows in read("sweep-cpu")["sweeps"].items()}
+    data = read("sweep-cpu")
+    found = {name: outcomes(rows) for name, rows in data["sweeps"].items()}
     points = sum(map(len, found.values()))
     rows = page.behind(found)
     head = f"{points - len(page.worst(found))} of {points} points are not slower than the fastest peer, beyond the noise of both."
-    if not rows:
-        return head + "\n"
-    columns = ("sweep", "size", "ours", "peer", "ratio")
-    return f"{head} The others, the worst first:\n\n" + markdown(columns, rows, ("ours", "ratio"))
+    if rows:
+        table = markdown(("sweep", "size", "ours", "peer", "ratio"), rows, ("ours", "ratio"))
+        head += f" The others, the worst first:\n\n{table}"
+    return f"{head}\n{_made_on(data)}\n"
 
 
 def steps(words: str) -> str:
