@@ -10,11 +10,14 @@ import numpy as np
 
 from ulpgrad.device import CPU, Device, as_device
 from ulpgrad.errors import ArgumentError, DeviceError
-from ulpgrad.kernels import capabilities, gpu
+from ulpgrad.graphs import CUDAGraph, Graphed, graph, make_graphed
+from ulpgrad.kernels import capabilities, capture, gpu
 from ulpgrad.tensor import Tensor
 
 __all__ = [
+    "CUDAGraph",
     "Event",
+    "Graphed",
     "Stream",
     "current_device",
     "current_stream",
@@ -23,8 +26,11 @@ __all__ = [
     "empty_cache",
     "get_device_capability",
     "get_device_name",
+    "graph",
     "is_available",
+    "is_current_stream_capturing",
     "is_pinned",
+    "make_graphed",
     "max_memory_allocated",
     "mem_get_info",
     "memory_allocated",
@@ -91,6 +97,7 @@ class device:
 
 def synchronize(device: Any = None) -> None:
     """Wait for all work of a device."""
+    capture.refuse("waiting for a device", "nothing has run yet")
     _on(device, lambda xp: xp.cuda.runtime.deviceSynchronize())
 
 
@@ -195,6 +202,11 @@ class stream:
     def __exit__(self, *error: object) -> None:
         self.given.stream.__exit__(*error)
         self._device.__exit__()
+
+
+def is_current_stream_capturing() -> bool:
+    """Whether work is being captured into a graph, in this thread."""
+    return capture.current() is not None
 
 
 # Memory

@@ -20,7 +20,7 @@ from ulpgrad.device import as_array, device_of, out_of_memory, retried
 from ulpgrad.errors import DeviceError, HostFallbackWarning, KernelError, ShapeError, UlpgradError
 from ulpgrad.formats import Array, Format, compute_format
 from ulpgrad.formats.promotion import result_format
-from ulpgrad.kernels import gpu, registry
+from ulpgrad.kernels import capture, gpu, registry
 from ulpgrad.kernels.copy import copied
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op
@@ -123,14 +123,15 @@ def together(arrays: tuple[Any, ...]) -> tuple[Any, ...]:
         return arrays
     index = places.pop()
     return tuple(
-        _on_gpu(a.tobytes(), a.dtype, index) if a.__class__ is np.ndarray and a.ndim == 0 else a for a in arrays
+        capture.kept(_on_gpu(a.tobytes(), a.dtype, index)) if a.__class__ is np.ndarray and a.ndim == 0 else a
+        for a in arrays
     )
 
 
 @lru_cache(1024)
 def _on_gpu(value: bytes, dtype: np.dtype[Any], index: int) -> Any:
     """One value in the memory of a GPU, where nobody may write to it."""
-    return gpu.to_device(np.frombuffer(value, dtype).reshape(()), index)
+    return capture.constant(np.frombuffer(value, dtype).reshape(()), index)
 
 
 def _promoted(op: Op, formats: Formats) -> Formats:

@@ -36,6 +36,10 @@ class DeviceMemoryError(UlpgradError, MemoryError):
     """A GPU's memory does not hold what was asked for, even after what its pool kept was given back."""
 
 
+class CaptureError(UlpgradError, RuntimeError):
+    """Work that a CUDA graph cannot hold: the host would have to read, to wait, or to decide anew at each replay."""
+
+
 class KernelError(UlpgradError, RuntimeError):
     """No kernel can run a call, or a pinned kernel refuses it."""
 

@@ -32,7 +32,7 @@ from ulpgrad.formats import (
     get_default_dtype,
     int64,
 )
-from ulpgrad.kernels import gpu
+from ulpgrad.kernels import capture, gpu
 from ulpgrad.kernels.random import philox, spec
 from ulpgrad.kernels.random.among import among
 from ulpgrad.kernels.spec import Op
@@ -107,6 +107,10 @@ class Generator:
     def reserve(self, words: int) -> tuple[int, int]:
         """Take the next `words` words out of the stream, in whole blocks; returns (key, counter) for an op that draws
         them itself, as dropout does."""
+        capture.refuse(
+            "a draw of random numbers (dropout among them), whose position in the stream the host counts,",
+            "draw before, into a tensor that the graph reads",
+        )
         with self._lock:
             counter = self._position
             self._position = (counter + -(-words // BLOCK)) & LAST

@@ -22,7 +22,7 @@ from typing import Any, Final
 from ulpgrad import settings
 from ulpgrad.errors import ArgumentError, KernelError
 from ulpgrad.formats import Format
-from ulpgrad.kernels import gpu
+from ulpgrad.kernels import capture, gpu
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "csrc" / "cuda"
 OPTIONS: Final = ("-std=c++17", "--ptxas-options=-v")  # subnormals and division are exact unless one asks otherwise
@@ -103,9 +103,10 @@ class Kernel:
             raise ArgumentError(f"{self.name}: block {block}: expected 1 to 1024 threads")
         match gpu.mode():
             case "emulated":
-                from ulpgrad.kernels import cuda_host
+                from ulpgrad.kernels import cuda_host, emulated_streams
 
-                cuda_host.launch(self, grid, block, arguments, shared)
+                given = [a.host for a in arguments if gpu.is_array(a)]
+                emulated_streams.record(given, lambda: cuda_host.launch(self, grid, block, arguments, shared))
             case "compile":
                 for architecture in architectures():
                     self.compile(architecture)
@@ -126,6 +127,11 @@ class Kernel:
 
     def _load(self) -> Any:
         from cupy.cuda import function
+
+        capture.refuse(
+            f"the first launch of {self.name}, which compiles and loads it,",
+            "run what is to be captured once or twice before (ulpgrad.cuda.make_graphed does)",
+        )
 
         cubin = self.compile(architectures()[0])
         module = function.Module()

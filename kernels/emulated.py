@@ -15,6 +15,23 @@ from typing import Any
 
 import numpy as np
 
+from ulpgrad.kernels.emulated_streams import (
+    FORBIDDEN,
+    Event,
+    Graph,
+    MemoryPool,
+    OutOfMemoryError,
+    PinnedMemoryPointer,
+    Stream,
+    get_default_memory_pool as get_default_memory_pool,
+    get_default_pinned_memory_pool as get_default_pinned_memory_pool,
+    get_elapsed_time,
+    record,
+    recording,
+    store,
+    using_allocator,
+)
+
 DEVICES = 2
 used: set[str] = set()  # NumPy's functions that were called: tests look for each in CuPy
 
@@ -25,10 +42,6 @@ _METHODS = frozenset((
     "squeeze", "std", "sum", "swapaxes", "take", "tobytes", "tolist", "trace", "transpose", "var", "view",
 ))  # fmt: skip
 _VIEWS = frozenset(("ravel", "reshape", "squeeze", "swapaxes", "transpose", "view"))
-
-
-class OutOfMemoryError(MemoryError):
-    """CuPy's error of the same name."""
 
 
 class Device:
@@ -137,9 +150,11 @@ class ndarray:
 
     def get(self, stream: Any = None, order: Any = "C", out: Any = None, blocking: bool = True) -> Any:
         """A copy on the host."""
+        if recording() is not None and (out is None or blocking):
+            raise RuntimeError(FORBIDDEN)
         if out is None:
             return self.host.copy(order)
-        np.copyto(out, self.host)
+        record([self.host, out], lambda: np.copyto(out, self.host))
         return out
 
     def set(self, values: Any, stream: Any = None) -> None:
@@ -147,6 +162,8 @@ class ndarray:
         _check_device(self)
         if not isinstance(values, np.ndarray) or values.shape != self.shape or values.dtype != self.dtype:
             raise ValueError(f"set: expected a NumPy array of {self.dtype} {self.shape}, got {values!r:.60}")
+        if recording() is not None:
+            raise RuntimeError(FORBIDDEN)
         np.copyto(self.host, values)
 
     def __array__(self, *_: Any, **__: Any) -> Any:
@@ -171,29 +188,32 @@ class ndarray:
 
         def method(*args: Any, **options: Any) -> Any:
             if name in _VIEWS:
-                return self._viewed(getattr(self.host, name)(*args, **options))
+                return self._viewed(lambda: getattr(self.host, name)(*args, **options))
             return _call(f"ndarray.{name}", getattr(type(self.host), name), (self, *args), options)
 
         return method
 
-    def _viewed(self, found: Any) -> ndarray:
+    def _viewed(self, make: Callable[[], Any]) -> ndarray:
         """What is a view of this array needs no work on its device; a copy does."""
-        if not np.may_share_memory(found, self.host):
+        made = ndarray(make(), self.device)
+        if not np.may_share_memory(made.host, self.host):
             _check_device(self)
-        return ndarray(found, self.device)
+            again(self, made, make)
+        return made
 
     def __getitem__(self, index: Any) -> ndarray:
         items = index if isinstance(index, tuple) else (index,)
         if not all(item is None or isinstance(item, (int, slice, types.EllipsisType)) for item in items):
             _check_device(self)
-        found = self.host[_unwrapped(index)]
-        if isinstance(found, np.generic):  # a view without axes
-            found = self.host[(*_unwrapped(items), ...)]
-        return ndarray(np.asarray(found), self.device)
+        place = _unwrapped(index)
+        if isinstance(self.host[place], np.generic):  # a view without axes
+            place = (*_unwrapped(items), ...)
+        return self._viewed(lambda: np.asarray(self.host[place]))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         _check_device(self)
-        self.host[_unwrapped(index)] = _unwrapped(value)
+        place, new = _unwrapped(index), _unwrapped(value)
+        record([self.host], lambda: self.host.__setitem__(place, new))
 
     def __len__(self) -> int:
         return len(self.host)
@@ -201,17 +221,23 @@ class ndarray:
     def __iter__(self) -> Iterator[ndarray]:
         return (self[i] for i in range(len(self)))
 
+    def _single(self) -> Any:
+        """What the host reads of an array that it asks for one value."""
+        if recording() is not None:
+            raise RuntimeError(FORBIDDEN)
+        return self.host
+
     def __bool__(self) -> bool:
-        return bool(self.host)
+        return bool(self._single())
 
     def __int__(self) -> int:
-        return int(self.host)
+        return int(self._single())
 
     def __float__(self) -> float:
-        return float(self.host)
+        return float(self._single())
 
     def __index__(self) -> int:
-        return operator.index(self.host)
+        return operator.index(self._single())
 
     def __repr__(self) -> str:
         return f"emulated {self.host!r}"
@@ -291,6 +317,14 @@ def _wrapped(value: Any, given: dict[int, ndarray]) -> Any:
     return value
 
 
+def again(source: ndarray, made: ndarray, make: Callable[[], Any]) -> None:
+    """Have a replay of what is being captured make an array anew."""
+    recorder = recording()
+    if recorder is not None:
+        recorder.touch(iter((source.host,)))
+        recorder.steps.append(lambda: np.copyto(made.host, make()))
+
+
 def _operands(value: Any) -> Iterator[ndarray]:
     if isinstance(value, ndarray):
         yield value
@@ -302,9 +336,24 @@ def _operands(value: Any) -> Iterator[ndarray]:
 def _call(name: str, function: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:
     used.add(name)
     given = {id(a.host): a for a in _operands((*args, *options.values()))}
-    with np.errstate(all="ignore"):  # a GPU raises no flags
-        found = function(*_unwrapped(tuple(args)), **_unwrapped(options))
-    return found if name in ("ndarray.item", "ndarray.tolist", "ndarray.tobytes") else _wrapped(found, given)
+    to_host = name in ("ndarray.item", "ndarray.tolist", "ndarray.tobytes")
+    recorder, operands, named = recording(), _unwrapped(tuple(args)), _unwrapped(options)
+    if recorder is not None:
+        if to_host:
+            raise RuntimeError(FORBIDDEN)
+        recorder.touch(a.host for a in given.values())
+
+    def run() -> Any:
+        with np.errstate(all="ignore"):  # a GPU raises no flags
+            return function(*operands, **named)
+
+    found = run()
+    if to_host:
+        return found
+    results = _wrapped(found, given)
+    if recorder is not None:
+        recorder.steps.append(lambda: store(results, run()))
+    return results
 
 
 # The module's functions: those that cross between host and device, then all of NumPy's.
@@ -314,13 +363,15 @@ def asarray(values: Any, dtype: Any = None, order: Any = None, **_: Any) -> ndar
     """A device array of values of the host; a device array as it is."""
     if isinstance(values, ndarray):
         return values if dtype is None or values.dtype == dtype else values.astype(dtype)
+    if recording() is not None:
+        raise RuntimeError(FORBIDDEN)
     return ndarray(np.array(values, dtype=dtype, order=order or "K"))
 
 
 def array(values: Any, dtype: Any = None, copy: bool = True, order: Any = None, **_: Any) -> ndarray:
     """A new device array."""
     made = asarray(values, dtype)
-    return ndarray(np.array(made.host, order=order or "K")) if made is values and copy else made
+    return made._viewed(lambda: np.array(made.host, order=order or "K")) if made is values and copy else made
 
 
 def asnumpy(values: Any, **_: Any) -> Any:
@@ -330,7 +381,7 @@ def asnumpy(values: Any, **_: Any) -> Any:
 
 def ascontiguousarray(values: Any, dtype: Any = None) -> ndarray:
     made = asarray(values, dtype)
-    return made if made.flags.c_contiguous else ndarray(np.ascontiguousarray(made.host), made.device)
+    return made if made.flags.c_contiguous else made._viewed(lambda: np.ascontiguousarray(made.host))
 
 
 def may_share_memory(a: ndarray, b: ndarray) -> bool:
@@ -356,108 +407,13 @@ def __getattr__(name: str) -> Any:
     return function
 
 
-# `cupy.cuda`: what of streams, events and memory is used. Work is done when a call returns.
-
-
-class Stream:
-    """A queue of work; here every call has ended before it returns."""
-
-    null: Stream
-    _current: list[Stream]
-
-    def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False) -> None:
-        self.ptr = 0 if null else id(self)
-
-    def __enter__(self) -> Stream:
-        Stream._current.append(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        Stream._current.pop()
-
-    def use(self) -> Stream:
-        Stream._current[-1] = self
-        return self
-
-    def synchronize(self) -> None: ...
-
-    def wait_event(self, event: Event) -> None: ...
-
-    def record(self, event: Event | None = None) -> Event:
-        event = event or Event()
-        event.record(self)
-        return event
-
-    @property
-    def done(self) -> bool:
-        return True
-
-
-Stream.null = Stream(null=True)
-Stream._current = [Stream.null]
-
-
-class Event:
-    """A moment in a stream."""
-
-    def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
-        self.moment: float | None = None
-
-    def record(self, stream: Stream | None = None) -> None:
-        import time
-
-        self.moment = time.perf_counter()
-
-    def synchronize(self) -> None: ...
-
-    @property
-    def done(self) -> bool:
-        return True
-
-
-def get_elapsed_time(start: Event, end: Event) -> float:
-    """Milliseconds between two events."""
-    if start.moment is None or end.moment is None:
-        raise RuntimeError("cudaErrorInvalidResourceHandle: an event was not recorded")
-    return (end.moment - start.moment) * 1e3
-
-
-class MemoryPool:
-    """CuPy's pool of blocks, of which nothing is kept here."""
-
-    def used_bytes(self) -> int:
-        return 0
-
-    def total_bytes(self) -> int:
-        return 0
-
-    def free_all_blocks(self, stream: Any = None) -> None: ...
-
-    def set_limit(self, size: int | None = None, fraction: float | None = None) -> None: ...
-
-    def get_limit(self) -> int:
-        return 0
-
-
-class PinnedMemoryPointer(bytearray):
-    """Memory of the host, which is never swapped out on a machine with a device."""
-
-
-_pool = MemoryPool()
-
-
-def get_default_memory_pool() -> MemoryPool:
-    return _pool
-
-
-def get_default_pinned_memory_pool() -> MemoryPool:
-    return _pool
-
-
 cuda = types.SimpleNamespace(
     Device=Device,
     Stream=Stream,
     Event=Event,
+    Graph=Graph,
+    MemoryPool=MemoryPool,
+    using_allocator=using_allocator,
     get_elapsed_time=get_elapsed_time,
     get_current_stream=lambda: Stream._current[-1],
     memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
@@ -466,7 +422,8 @@ cuda = types.SimpleNamespace(
         getDevice=lambda: Device.current,
         setDevice=lambda device: Device(device).use(),
         getDeviceCount=lambda: DEVICES,
-        deviceSynchronize=lambda: None,
+        deviceSynchronize=lambda: Stream._current[-1].synchronize(),
+        streamCaptureModeRelaxed=2,
         CUDARuntimeError=RuntimeError,
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -11,9 +12,18 @@ from typing import Any
 import numpy as np
 
 from ulpgrad import settings
-from ulpgrad.errors import ArgumentError
+from ulpgrad.errors import ArgumentError, CaptureError
 
 MODES = ("", "emulated", "compile")
+
+
+class _State(threading.local):
+    """What of a thread's work on GPUs is not CuPy's: the graph that it is captured into (`kernels/capture.py`)."""
+
+    capture: Any = None
+
+
+state = _State()
 
 
 @cache
@@ -72,6 +82,11 @@ def to_device(array: Any, index: int = 0) -> Any:
     """The array on the device of that number: itself if it is there, else a copy. Blocks part by part."""
     if hasattr(array, "codes"):
         return array.on(lambda part: to_device(part, index))
+    if state.capture is not None and isinstance(array, np.ndarray):
+        raise CaptureError(
+            f"an array of the host of shape {array.shape} cannot be moved to cuda:{index} while a graph is captured: each replay "
+            "would read what it holds now; make a tensor there before, and copy new values into it between replays"
+        )
     with xp().cuda.Device(index):
         return xp().asarray(array if isinstance(array, np.ndarray) or array.device.id == index else to_host(array))
 
@@ -84,6 +99,12 @@ def to_host(array: Any) -> Any:
         return array.on(to_host)
     if isinstance(array, (np.ndarray, np.generic)) or not hasattr(array, "device"):
         return array
+    if state.capture is not None:
+        raise CaptureError(
+            f"an array of shape {tuple(array.shape)} on cuda:{array.device.id} cannot be read by the host while a graph is "
+            "captured (by item(), numpy(), a comparison in an if, printing): nothing has run yet; return the tensor, and read it "
+            "after replay()"
+        )
     with xp().cuda.Device(array.device.id):
         return array.get()
 
@@ -144,6 +165,7 @@ __all__ = [
     "on_device",
     "pinned",
     "processors",
+    "state",
     "to_device",
     "to_host",
     "xp",

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from ulpgrad import settings
-from ulpgrad.kernels import gpu
+from ulpgrad.kernels import capture, gpu
 from ulpgrad.kernels.triton_arguments import Described, Typed, Unknown, descriptor_of, typed
 
 TWO_31 = 2**31
@@ -113,6 +113,10 @@ def _compile(
     kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: dict[str, Any]
 ) -> tuple[Any, Any, Any, tuple[Any, ...]]:
     """The compiled kernel's launcher, function and metadata, and the constants as the launcher wants them, after the rest."""
+    capture.refuse(
+        f"the first launch of {kernel.__name__} with such arguments, which compiles and loads it,",
+        "run what is to be captured once or twice before (ulpgrad.cuda.make_graphed does)",
+    )
     install_driver()
     start = time.perf_counter()
     compiled = kernel.run(*map(pointer, arguments), grid=tuple(grid), warmup=True, **constants)

@@ -73,7 +73,13 @@ def launch(kernel: Any, grid: Sequence[int], *arguments: Any, **constants: Any) 
     interpreter.check_interpreted(kernel)
     if on_device and any(isinstance(a, np.ndarray) for a in arguments):
         raise DeviceError("launch: arrays of the host and of a GPU in one launch; move them to one device")
-    return interpreter.run(kernel, sizes, [_on_host(a) for a in arguments], constants)
+    given = [_on_host(a) for a in arguments]
+    if not on_device:
+        return interpreter.run(kernel, sizes, given, constants)
+    from ulpgrad.kernels import emulated_streams
+
+    hosts = [a.host for a in (getattr(a, "array", a) for a in arguments) if gpu.is_array(a)]
+    return emulated_streams.record(hosts, lambda: interpreter.run(kernel, sizes, given, constants))
 
 
 @cache

@@ -332,6 +332,41 @@ def adamw(*targets: Target) -> Work:
                 lambda: ceilings.copy_bandwidth() / GIGA, targets, exact=lambda: after_one, within=1e-6)  # fmt: skip
 
 
+def training_step(layers: int = 4) -> Work:
+    """A small network's training step, whose kernels take less time than their launches: as one graph, and as it is. Losses and
+    parameters after some steps are the same bits."""
+    rows, width = small(64, 4), small(256, 8)
+    x, y = draw.tensor((rows, width), "float32", 1), ug.asarray(np.arange(rows) % width, device="cuda")
+
+    def made() -> tuple[Callable[..., Any], list[Any]]:
+        ug.manual_seed(0)
+        parts = [part for _ in range(layers) for part in (ug.nn.Linear(width, width), ug.nn.ReLU())]
+        model = ug.nn.Sequential(*parts).cuda()
+        optimizer = ug.optim.AdamW(model.parameters(), lr=LR, weight_decay=DECAY)
+
+        def step(x: Any, y: Any) -> Any:
+            loss = ug.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            ug.optim.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            return loss.detach()
+
+        return step, list(model.parameters())
+
+    def trained(step: Callable[..., Any], parameters: list[Any]) -> Any:
+        losses = [float(step(x, y).item()) for _ in range(5)]
+        return np.concatenate([losses, *(draw.host(draw.exact(p.detach())).reshape(-1) for p in parameters)])
+
+    plain, there = made()
+    captured, other = made()
+    graph = ug.cuda.make_graphed(captured)
+    after, found = trained(plain, there), trained(graph, other)
+    eager = Contender("without a graph", lambda: plain(x, y), 1.0, lambda _: after)
+    return Work(f"training step of {layers} layers of {width}", Contender(OURS, lambda: graph(x, y), 1.0, lambda _: found),
+                [eager], "steps/s", 1.0, exact=lambda: after)  # fmt: skip
+
+
 def works() -> Iterator[Callable[[], Work]]:
     """Every row, made when it is its turn, so that one row's operands are gone before the next ones come."""
     yield lambda: product("bfloat16", 8192, Target(0.95, "cuBLAS"))
@@ -353,3 +388,4 @@ def works() -> Iterator[Callable[[], Work]]:
         for backward in (False, True):
             yield partial(rows_of, op, form, (16384, 4096), Target(0.88, "limit"), backward=backward)
     yield lambda: adamw(Target(0.85, "limit"))
+    yield training_step

@@ -137,6 +137,7 @@ NUMPY: Table = {
         _log_softmax(np, x, 1), y[:, None], 1)[:, 0],
     "rms_norm": lambda np: lambda x, w, eps: _rms_norm(np, x, w, eps),
     "batch_norm": lambda np: lambda x, w, b, eps: _batch_norm(np, x, w, b, eps),
+    "sum_of_squares": lambda np: lambda g, *_: np.square(g, dtype=np.float64).sum(),
     "argsort": lambda np: lambda x, axis, descending: np.argsort(-x if descending else x, axis=axis, kind="stable"),
     "topk": lambda np: lambda x, k, axis, largest: _topk(np, x, k, axis, largest),
     "scatter_add": lambda np: lambda g, i, axis, size: _scatter_add(np, g, i, axis, size),
@@ -203,6 +204,7 @@ TORCH: Table = {
     "cast": lambda t: lambda x, dtype: x.to(getattr(t, dtype.name)),
     "quantize": lambda t: lambda x, dtype, **nearest_even: x.to(getattr(t, dtype.name)),
     "copy": lambda t: lambda x: x.contiguous(),
+    "sum_of_squares": lambda t: lambda g, *_: t.linalg.vector_norm(g, dtype=t.float64) ** 2,
     "integer_matmul": lambda t: lambda a, b, accumulator: t._int_mm(a, b),
     "integer_max_pool2d": lambda t: lambda x, kernel_size, stride, padding, dilation: t.nn.functional.max_pool2d(
         x, kernel_size, stride, padding, dilation),

@@ -37,7 +37,7 @@ def _step(make: Make, states: tuple[str, ...], torch: Any, task: Task) -> Prepar
     """A step with the state called as in torch, in the order of our operands behind parameter and gradient."""
 
     def operands(give: Give) -> tuple[Any, ...]:
-        parameter, gradient, *kept = given(task.problem, give)
+        parameter, gradient, *kept, _ = given(task.problem, give)
         parameter.requires_grad_().grad = gradient
         optimizer = make(torch, [parameter], task.params)
         state = optimizer.state[parameter]

@@ -6,6 +6,7 @@ parameter is the master rounded once, so that small steps are not lost (Micikevi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,12 +17,13 @@ from ulpgrad import dispatch
 from ulpgrad.device import beside, moved_to
 from ulpgrad.errors import ArgumentError, FormatError, GradientError
 from ulpgrad.formats import Array, Format, compute_format
-from ulpgrad.kernels import memory
+from ulpgrad.kernels import capture, memory
 from ulpgrad.kernels.copy import copied
 from ulpgrad.kernels.optimizer import multi
 from ulpgrad.kernels.spec import Op
 from ulpgrad.nn.module import zero_grad
 from ulpgrad.ops.creation import astype, writeable
+from ulpgrad.scaled import Flag, Scaling, unread
 from ulpgrad.tensor import Tensor
 
 Group = dict[str, Any]
@@ -54,6 +56,7 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[Group] = []
         self.state: dict[Tensor, State] = {}
+        self._uncertain: tuple[Flag, list[tuple[Group, State, int]]] | None = None
         given: list[Any] = [params] if isinstance(params, (Tensor, Mapping)) else list(params)
         if not given:
             raise ArgumentError(
@@ -119,23 +122,71 @@ class Optimizer:
                 zero_grad(p, set_to_none)
 
     def step(self) -> None:
-        """Write every parameter that has a gradient."""
+        """Write every parameter that has a gradient. What gradients are still to be multiplied by is applied as they are read."""
+        self._step(None)
+
+    def step_where(self, finite: Flag) -> None:
+        """`step` if a flag turns out true; else everything stays as it is. The host does not wait for it: the step's kernels
+        look. An optimizer with a `step` of its own does wait."""
+        if type(self).step is not Optimizer.step:
+            if finite:
+                self.step()
+            return
+        self._step(finite)
+
+    def _settle(self) -> None:
+        """Take back the count of a step that was left out."""
+        if self._uncertain is not None:
+            finite, counts = self._uncertain
+            self._uncertain = None
+            for _, state, before in () if finite else counts:
+                state.step = before
+
+    def _step(self, finite: Flag | None) -> None:
+        self._settle()
+        counts: list[tuple[Group, State, int]] = []
+        captured = capture.current()
+        if captured is not None:  # each replay counts first, so that settings are those of its step
+            captured.before.append(lambda: self._count(counts, finite))
         for group in self.param_groups:
             kept = self.kept(group)
             batches: dict[tuple[Any, ...], list[tuple[Tensor, State]]] = {}
             for p in group["params"]:
                 if p.grad is not None:
                     state = self._state(p, kept)
+                    counts.append((group, state, state.step))
                     state.step += 1
                     arguments = self.arguments(group, state)
                     batches.setdefault(tuple(arguments.items()), []).append((p, state))
             for items, batch in batches.items():
-                self._run(batch, dict(items))
+                if captured is not None:
+                    captured.settings = functools.partial(self.arguments, group, batch[0][1])
+                self._run(batch, dict(items), finite)
+        if captured is not None:
+            captured.settings = None
+            for _, state, before in counts:  # nothing has run yet
+                state.step = before
+        elif finite is not None:
+            self._uncertain = finite, counts
+
+    def _count(self, stepped: list[tuple[Group, State, int]], finite: Flag | None) -> None:
+        """Count a step that a graph makes."""
+        self._settle()
+        if finite is not None:
+            self._uncertain = finite, [(group, state, state.step) for group, state, _ in stepped]
+        for group, state, _ in stepped:
+            state.step += 1
+            self.arguments(group, state)  # which may have counts of its own
 
     def _state(self, p: Tensor, kept: tuple[bool, ...]) -> State:
         """A parameter's state, with the arrays that its group needs now."""
         form = compute_format(p.dtype)
         state = self.state.get(p)
+        if state is None or (p.dtype is not form and state.version != p._version_cell()[0]):
+            capture.refuse(
+                f"{type(self).__name__}'s first step of a parameter of shape {p.shape}, or one after others wrote to it,",
+                "its state is made then: step once before (ulpgrad.cuda.make_graphed does)",
+            )
         if state is None:
             state = self.state[p] = State(form, [None] * len(kept))
         elif state.form is not form:
@@ -160,16 +211,23 @@ class Optimizer:
         there: Array = array if array.__class__ is p.storage.__class__ is np.ndarray else moved_to(array, p.device)
         return there
 
-    def _run(self, batch: list[tuple[Tensor, State]], arguments: dict[str, Any]) -> None:
+    def _run(self, batch: list[tuple[Tensor, State]], arguments: dict[str, Any], finite: Flag | None) -> None:
         calls, formats = [], []
+        switched = None if finite is None else Scaling()
         for p, state in batch:
-            g = p.grad
+            g, scaling = p.grad, switched
             assert g is not None
+            if g.dtype is state.form:
+                g, factors = unread(g)
+                scaling = factors or switched
             gradient = g.storage if g.dtype is state.form else dispatch.convert(g.storage, g.dtype, state.form)
             if not gradient.flags.c_contiguous:
                 gradient = copied(gradient)
-            calls.append((p.storage if state.master is None else state.master, gradient, *state.arrays))
-            formats.append((state.form, state.form, *[None if a is None else state.form for a in state.arrays]))
+            numbers = None if scaling is None else scaling.operand(state.form, gradient, finite)
+            calls.append((p.storage if state.master is None else state.master, gradient, *state.arrays, numbers))
+            formats.append(
+                (state.form, state.form, *[None if a is None else state.form for a in (*state.arrays, numbers)])
+            )
         if dispatch.state.special:
             for operands, forms in zip(calls, formats, strict=True):
                 dispatch.call(self.op, forms, operands, arguments)
@@ -186,6 +244,7 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Settings and state in torch's arrangement: parameters are numbered through all groups."""
+        self._settle()
         numbers = {id(p): i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}
         state = {}
         for p, kept in self.state.items():
@@ -226,7 +285,7 @@ class Optimizer:
                 fresh[p].master, fresh[p].version = arrays["master"], p._version_cell()[0]
         for group, values in zip(self.param_groups, groups, strict=True):
             group.update({key: value for key, value in values.items() if key != "params"})
-        self.state = fresh
+        self.state, self._uncertain = fresh, None
 
     def __repr__(self) -> str:
         settings = [", ".join(f"{k}={v!r}" for k, v in g.items() if k != "params") for g in self.param_groups]

@@ -42,7 +42,7 @@ class Updates:
         if scaler is None:
             optimizer.step()
         else:
-            stepped = scaler.step(optimizer)
+            stepped = bool(scaler.step(optimizer))
         for p in moving if stepped else ():
             values = values_of(p)
             with beside(values):

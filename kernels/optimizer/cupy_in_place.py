@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ulpgrad.formats import float32, float64
+from ulpgrad.kernels import capture
 from ulpgrad.kernels.optimizer import spec
 from ulpgrad.kernels.registry import kernel
 from ulpgrad.kernels.spec import Op
@@ -17,6 +18,9 @@ def _in_place(op: Op) -> None:
     """A rung that evaluates the reference's formula on the GPU and writes the results into the arrays."""
 
     def run(*arrays: Any, **params: Any) -> Any:
+        capture.refuse(
+            f"{op.name} on arrays that are not contiguous", "its settings are the host's; make parameters contiguous"
+        )
         targets = op.mutated(arrays)
         values = op.reference(*arrays, **params)
         for target, value in zip(targets, (values,) if len(targets) == 1 else values, strict=True):

@@ -16,7 +16,7 @@ from ulpgrad.kernels.spec import Op
 
 
 def step_of(op: Op) -> Callable[..., None]:
-    """The C++ function of an optimizer op: takes a list of (p, g, state...) and the op's parameters."""
+    """The C++ function of an optimizer op: takes a list of (p, g, state..., scaling) and the op's parameters."""
     function: Callable[..., None] = getattr(native.module(), op.name)
     return function
 

@@ -2,7 +2,9 @@
 and state lies. Each value is read once, and written once where it changes.
 
 The table is kept for as long as the arrays lie where they lay, which CuPy's pool sees to from step to step. Settings are read
-from memory in the parameters' own format, so a new learning rate compiles nothing. Next limit: memory bandwidth.
+from memory in the parameters' own format, so a new learning rate compiles nothing; so are the factors of gradients, and the
+switch that leaves everything as it is: the host needs to know neither. Products and sums are rounded one by one, so that a factor
+applied here gives the bits of a pass of its own; memory is slower by far. Next limit: memory bandwidth.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -15,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from ulpgrad.errors import CaptureError
 from ulpgrad.formats import float32, float64
-from ulpgrad.kernels import gpu
+from ulpgrad.kernels import capture
 from ulpgrad.kernels.optimizer import spec
 from ulpgrad.kernels.registry import kernel
 from ulpgrad.kernels.spec import Op
@@ -42,32 +45,55 @@ def values_of_part(table, arrays: tl.constexpr):
 
 
 @triton.jit
-def _sgd_part(table, settings, i, there, KIND: tl.constexpr, ALIGNED: tl.constexpr):
+def values_to_write(table, arrays: tl.constexpr, scaling, FACTORS: tl.constexpr):
+    """The same where the switch is on, else none."""
+    count = values_of_part(table, arrays)
+    if FACTORS >= 0:
+        count = tl.where(tl.load(scaling) != 0, count, 0)
+    return count
+
+
+@triton.jit
+def gradient_of_part(
+    table, which: tl.constexpr, i, there, scaling, FACTORS: tl.constexpr, KIND: tl.constexpr, ALIGNED: tl.constexpr
+):
+    """The gradient's values, times all factors."""
+    g = tl.load(part(table, which, i, KIND, ALIGNED), mask=there)
+    for k in tl.static_range(FACTORS):
+        g = g * tl.load(scaling + 1 + k)
+    return g
+
+
+@triton.jit
+def _sgd_part(table, settings, scaling, i, there, FACTORS: tl.constexpr, KIND: tl.constexpr, ALIGNED: tl.constexpr):
     lr, decay = tl.load(settings), tl.load(settings + 1)
     p = part(table, 0, i, KIND, ALIGNED)
-    g = tl.load(part(table, 1, i, KIND, ALIGNED), mask=there)
+    g = gradient_of_part(table, 1, i, there, scaling, FACTORS, KIND, ALIGNED)
     old = tl.load(p, mask=there)
     tl.store(p, old - lr * (g + decay * old), mask=there)
 
 
 @triton.jit
-def _sgd(table, settings, KIND: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr):
-    i, count = tl.arange(0, CHUNK), values_of_part(table, 2)
+def _sgd(
+    table, settings, scaling, FACTORS: tl.constexpr, KIND: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr
+):
+    i, count = tl.arange(0, CHUNK), values_to_write(table, 2, scaling, FACTORS)
     if count == CHUNK:
-        _sgd_part(table, settings, i, None, KIND, ALIGNED)
+        _sgd_part(table, settings, scaling, i, None, FACTORS, KIND, ALIGNED)
     else:
-        _sgd_part(table, settings, i, i < count, KIND, ALIGNED)
+        _sgd_part(table, settings, scaling, i, i < count, FACTORS, KIND, ALIGNED)
 
 
 @triton.jit
 def _sgd_momentum_part(
-    table, settings, i, there, FIRST: tl.constexpr, NESTEROV: tl.constexpr, KIND: tl.constexpr, ALIGNED: tl.constexpr
-):
+    table, settings, scaling, i, there, FIRST: tl.constexpr, NESTEROV: tl.constexpr,
+    FACTORS: tl.constexpr, KIND: tl.constexpr, ALIGNED: tl.constexpr,
+):  # fmt: skip
     lr, decay = tl.load(settings), tl.load(settings + 1)
     momentum, fresh = tl.load(settings + 2), tl.load(settings + 3)
     p, kept = part(table, 0, i, KIND, ALIGNED), part(table, 2, i, KIND, ALIGNED)
     old = tl.load(p, mask=there)
-    step = tl.load(part(table, 1, i, KIND, ALIGNED), mask=there) + decay * old
+    step = gradient_of_part(table, 1, i, there, scaling, FACTORS, KIND, ALIGNED) + decay * old
     buf = step
     if not FIRST:
         buf = momentum * tl.load(kept, mask=there) + fresh * step
@@ -79,18 +105,18 @@ def _sgd_momentum_part(
 
 @triton.jit
 def _sgd_momentum(
-    table, settings, FIRST: tl.constexpr, NESTEROV: tl.constexpr,
-    KIND: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr,
+    table, settings, scaling, FIRST: tl.constexpr, NESTEROV: tl.constexpr,
+    FACTORS: tl.constexpr, KIND: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    i, count = tl.arange(0, CHUNK), values_of_part(table, 3)
+    i, count = tl.arange(0, CHUNK), values_to_write(table, 3, scaling, FACTORS)
     if count == CHUNK:
-        _sgd_momentum_part(table, settings, i, None, FIRST, NESTEROV, KIND, ALIGNED)
+        _sgd_momentum_part(table, settings, scaling, i, None, FIRST, NESTEROV, FACTORS, KIND, ALIGNED)
     else:
-        _sgd_momentum_part(table, settings, i, i < count, FIRST, NESTEROV, KIND, ALIGNED)
+        _sgd_momentum_part(table, settings, scaling, i, i < count, FIRST, NESTEROV, FACTORS, KIND, ALIGNED)
 
 
 @triton.jit
-def _adam_part(table, settings, i, there, KIND: tl.constexpr, ALIGNED: tl.constexpr):
+def _adam_part(table, settings, scaling, i, there, FACTORS: tl.constexpr, KIND: tl.constexpr, ALIGNED: tl.constexpr):
     beta1, beta2 = tl.load(settings), tl.load(settings + 1)
     fresh1, fresh2 = tl.load(settings + 2), tl.load(settings + 3)
     eps, decay, keep = tl.load(settings + 4), tl.load(settings + 5), tl.load(settings + 6)
@@ -98,7 +124,7 @@ def _adam_part(table, settings, i, there, KIND: tl.constexpr, ALIGNED: tl.conste
     p = part(table, 0, i, KIND, ALIGNED)
     m, v = part(table, 2, i, KIND, ALIGNED), part(table, 3, i, KIND, ALIGNED)
     old = tl.load(p, mask=there)
-    step = tl.load(part(table, 1, i, KIND, ALIGNED), mask=there) + decay * old
+    step = gradient_of_part(table, 1, i, there, scaling, FACTORS, KIND, ALIGNED) + decay * old
     mean = beta1 * tl.load(m, mask=there) + fresh1 * step
     square = beta2 * tl.load(v, mask=there) + fresh2 * step * step
     tl.store(m, mean, mask=there)
@@ -107,41 +133,48 @@ def _adam_part(table, settings, i, there, KIND: tl.constexpr, ALIGNED: tl.conste
 
 
 @triton.jit
-def _adam(table, settings, KIND: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr):
-    i, count = tl.arange(0, CHUNK), values_of_part(table, 4)
+def _adam(
+    table, settings, scaling, FACTORS: tl.constexpr, KIND: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr
+):
+    i, count = tl.arange(0, CHUNK), values_to_write(table, 4, scaling, FACTORS)
     if count == CHUNK:
-        _adam_part(table, settings, i, None, KIND, ALIGNED)
+        _adam_part(table, settings, scaling, i, None, FACTORS, KIND, ALIGNED)
     else:
-        _adam_part(table, settings, i, i < count, KIND, ALIGNED)
+        _adam_part(table, settings, scaling, i, i < count, FACTORS, KIND, ALIGNED)
 
 
 @triton.jit
-def _adagrad_part(table, settings, i, there, KIND: tl.constexpr, ALIGNED: tl.constexpr):
+def _adagrad_part(table, settings, scaling, i, there, FACTORS: tl.constexpr, KIND: tl.constexpr, ALIGNED: tl.constexpr):
     lr, eps, decay = tl.load(settings), tl.load(settings + 1), tl.load(settings + 2)
     p, s = part(table, 0, i, KIND, ALIGNED), part(table, 2, i, KIND, ALIGNED)
     old = tl.load(p, mask=there)
-    step = tl.load(part(table, 1, i, KIND, ALIGNED), mask=there) + decay * old
+    step = gradient_of_part(table, 1, i, there, scaling, FACTORS, KIND, ALIGNED) + decay * old
     square = tl.load(s, mask=there) + step * step
     tl.store(s, square, mask=there)
     tl.store(p, old - lr * step / (tl.sqrt(square) + eps), mask=there)
 
 
 @triton.jit
-def _adagrad(table, settings, KIND: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr):
-    i, count = tl.arange(0, CHUNK), values_of_part(table, 3)
+def _adagrad(
+    table, settings, scaling, FACTORS: tl.constexpr, KIND: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr
+):
+    i, count = tl.arange(0, CHUNK), values_to_write(table, 3, scaling, FACTORS)
     if count == CHUNK:
-        _adagrad_part(table, settings, i, None, KIND, ALIGNED)
+        _adagrad_part(table, settings, scaling, i, None, FACTORS, KIND, ALIGNED)
     else:
-        _adagrad_part(table, settings, i, i < count, KIND, ALIGNED)
+        _adagrad_part(table, settings, scaling, i, i < count, FACTORS, KIND, ALIGNED)
 
 
 @triton.jit
-def _rmsprop_part(table, settings, i, there, BUFFER: tl.constexpr, KIND: tl.constexpr, ALIGNED: tl.constexpr):
+def _rmsprop_part(
+    table, settings, scaling, i, there, BUFFER: tl.constexpr,
+    FACTORS: tl.constexpr, KIND: tl.constexpr, ALIGNED: tl.constexpr,
+):  # fmt: skip
     lr, alpha, fresh = tl.load(settings), tl.load(settings + 1), tl.load(settings + 2)
     eps, decay, momentum = tl.load(settings + 3), tl.load(settings + 4), tl.load(settings + 5)
     p, s = part(table, 0, i, KIND, ALIGNED), part(table, 2, i, KIND, ALIGNED)
     old = tl.load(p, mask=there)
-    step = tl.load(part(table, 1, i, KIND, ALIGNED), mask=there) + decay * old
+    step = gradient_of_part(table, 1, i, there, scaling, FACTORS, KIND, ALIGNED) + decay * old
     square = alpha * tl.load(s, mask=there) + fresh * step * step
     tl.store(s, square, mask=there)
     move = step / (tl.sqrt(square) + eps)
@@ -153,12 +186,15 @@ def _rmsprop_part(table, settings, i, there, BUFFER: tl.constexpr, KIND: tl.cons
 
 
 @triton.jit
-def _rmsprop(table, settings, BUFFER: tl.constexpr, KIND: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr):
-    i, count = tl.arange(0, CHUNK), values_of_part(table, 4 if BUFFER else 3)
+def _rmsprop(
+    table, settings, scaling, BUFFER: tl.constexpr,
+    FACTORS: tl.constexpr, KIND: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    i, count = tl.arange(0, CHUNK), values_to_write(table, 4 if BUFFER else 3, scaling, FACTORS)
     if count == CHUNK:
-        _rmsprop_part(table, settings, i, None, BUFFER, KIND, ALIGNED)
+        _rmsprop_part(table, settings, scaling, i, None, BUFFER, FACTORS, KIND, ALIGNED)
     else:
-        _rmsprop_part(table, settings, i, i < count, BUFFER, KIND, ALIGNED)
+        _rmsprop_part(table, settings, scaling, i, i < count, BUFFER, FACTORS, KIND, ALIGNED)
 
 
 # What each op launches: a kernel, its settings, and what it is compiled for.
@@ -196,7 +232,7 @@ LAUNCHED: dict[Op, Callable[..., Any]] = {
 
 
 @lru_cache(64)
-def _table(
+def table_of(
     device: int, addresses: tuple[tuple[int, ...], ...], sizes: tuple[int, ...], itemsize: int, chunk: int
 ) -> Any:
     """[arrays + 1, programs]: where each program's parts lie, and how many values they have."""
@@ -205,40 +241,73 @@ def _table(
     owner = np.repeat(np.arange(len(sizes)), programs)
     start = (np.arange(len(owner)) - np.repeat(np.cumsum(programs) - programs, programs)) * chunk
     parts = np.asarray(addresses, np.int64)[owner].T + start * itemsize
-    return gpu.xp().asarray(
-        np.ascontiguousarray(np.concatenate([parts, np.minimum(count[owner] - start, chunk)[None]]))
-    )
+    rows = np.concatenate([parts, np.minimum(count[owner] - start, chunk)[None]])
+    return capture.constant(np.ascontiguousarray(rows), device)
 
 
 @lru_cache(64)
 def _settings(device: int, values: tuple[float, ...], dtype: Any) -> Any:
-    return gpu.xp().asarray(np.array(values, dtype))
+    return capture.constant(np.array(values, dtype), device)
 
 
 def step_of(op: Op) -> Callable[..., None]:
-    """The step of an optimizer op on a list of (p, g, state...) of one format, all C-contiguous, on the current device."""
+    """The step of an optimizer op on a list of (p, g, state..., scaling) of one format, all C-contiguous, on the current
+    device."""
 
     def step(parameters: Sequence[Sequence[Any]], **params: Any) -> None:
-        by_state: dict[bool, list[list[Any]]] = {}
-        for arrays in parameters:
+        alike: dict[tuple[bool, int], tuple[Any, list[list[Any]]]] = {}
+        for *arrays, scaling in parameters:
             if arrays[0].size:
-                by_state.setdefault(arrays[-1] is not None, []).append([a for a in arrays if a is not None])
-        for is_complete, some in by_state.items():
-            _run(op, some, is_complete, params)
+                _, some = alike.setdefault((arrays[-1] is not None, id(scaling)), (scaling, []))
+                some.append([a for a in arrays if a is not None])
+        for (is_complete, _), (scaling, some) in alike.items():
+            _run(op, some, is_complete, scaling, params)
 
     return step
 
 
-def _run(op: Op, parameters: list[list[Any]], has_buffer: bool, params: dict[str, Any]) -> None:
+def _run(op: Op, parameters: list[list[Any]], has_buffer: bool, scaling: Any, params: dict[str, Any]) -> None:
     dtype, device = parameters[0][0].dtype, parameters[0][0].device.id
     chunk = CHUNK // dtype.itemsize
     addresses = tuple(tuple(a.data.ptr for a in arrays) for arrays in parameters)
-    table = _table(device, addresses, tuple(arrays[0].size for arrays in parameters), dtype.itemsize, chunk)
+    table = capture.kept(table_of(device, addresses, tuple(a[0].size for a in parameters), dtype.itemsize, chunk))
     function, values, constants = LAUNCHED[op](has_buffer, **params)
+    captured = capture.current()
+    if captured is None:
+        settings = _settings(device, tuple(map(float, values)), dtype)
+    else:
+        captured.reach(a for arrays in parameters for a in arrays)
+        settings = captured.number(_renewed(op, has_buffer, dtype, (function, constants), captured.settings))
     is_aligned = all(address % 16 == 0 for group in addresses for address in group)
-    launch(function, (table.shape[1],), table, _settings(device, tuple(map(float, values)), dtype), **constants,
+    launch(function, (table.shape[1],), table, settings, scaling, **constants,
+           FACTORS=-1 if scaling is None else scaling.size - 1, enable_fp_fusion=False,
            KIND=tl.float64 if dtype.itemsize == 8 else tl.float32, ALIGNED=is_aligned, CHUNK=chunk,
            num_warps=8)  # fmt: skip
+
+
+def _renewed(
+    op: Op,
+    has_buffer: bool,
+    dtype: Any,
+    compiled: tuple[Any, dict[str, Any]],
+    settings: Callable[[], dict[str, Any]] | None,
+) -> Callable[[], Any]:
+    """What gives a captured launch its settings at each replay. CaptureError where another kernel would have to run."""
+    if settings is None:
+        raise CaptureError(
+            f"{op.name} by itself cannot be captured in a graph, as its settings are the host's: use an Optimizer"
+        )
+
+    def values() -> Any:
+        function, numbers, constants = LAUNCHED[op](has_buffer, **settings())
+        if (function, constants) != compiled:
+            raise CaptureError(
+                f"{op.name}: {constants} are not the settings that the graph was captured with, {compiled[1]}, and are compiled "
+                "into its kernel: let the optimizer step once before the capture, and capture anew after such a change"
+            )
+        return np.array(tuple(map(float, numbers)), dtype)
+
+    return values
 
 
 def _register(op: Op) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.formats import Block, Float, float32, float64, int8, uint8
-from ulpgrad.kernels import gpu
+from ulpgrad.kernels import capture, gpu
 from ulpgrad.kernels.quantize import spec, triton_round
 from ulpgrad.kernels.quantize.grid import MODE, block_refusal, carry_from, table
 from ulpgrad.kernels.quantize.triton_round import STOCHASTIC, whole
@@ -131,7 +131,7 @@ def block_quantize(x: Any, *, dtype: Block, axis: int, rounding: str, overflow: 
 
 @cache
 def _table(element: Any, index: int) -> Any:
-    return gpu.to_device(table(element), index)
+    return capture.constant(table(element), index)
 
 
 @kernel(

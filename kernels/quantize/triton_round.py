@@ -15,7 +15,7 @@ import numpy as np
 
 from ulpgrad.formats import Array, Float, Format, Integer, bool_
 from ulpgrad.formats.codes import TABLE_BITS, table
-from ulpgrad.kernels import gpu
+from ulpgrad.kernels import capture, gpu
 from ulpgrad.kernels.quantize.grid import MODE, grid
 from ulpgrad.kernels.triton_launch import tl, triton
 
@@ -73,7 +73,7 @@ def values_on_device(form: Format) -> Any:
 def _values_on(form: Format, index: int) -> Any:
     looked_up = isinstance(form, Float) and reading(form)[0] == TABLE.value
     values: Array = table(form) if looked_up and isinstance(form, Float) else np.zeros(1, np.float32)
-    return gpu.to_device(values, index)
+    return capture.constant(values, index)
 
 
 def carries(form: Format) -> Any:

@@ -237,3 +237,21 @@ def test_shared_out_keys_compile(arch: int, form: str, size: int, rows: int, mon
         assert "mma.sync" in launch.compiled.asm["ptx"] or "wgmma.mma_async" in launch.compiled.asm["ptx"], (
             launch.kernel
         )
+
+
+@pytest.mark.parametrize("name", ["sgd_step", "adam_step", "adagrad_step", "rmsprop_step", "sum_of_squares"])
+def test_factors_of_gradients_are_products_of_their_own(name: str) -> None:
+    """Steps that scale and switch compile without spills, and join no product with a sum: a factor rounds as in its own pass."""
+    op = OPS[name]
+    rung = next(r for r in registry.ladder(op, "cuda") if r.name.startswith("cuda/triton"))
+    for form in claimed(op, rung):
+        triton_compile.launches.clear()
+        sample = next(s for s in op.samples() if s.arrays[-1] is not None and s.arrays[-1].size == 3)
+        arrays, formats = operands(op, sample, form, "contiguous")
+        on_gpu = tuple(None if a is None else gpu.xp().asarray(a) for a in arrays)
+        dispatch.make_plan(op, "cuda:0", formats, on_gpu, dict(sample.params)).run(*on_gpu, **sample.params)
+        found = list(triton_compile.launches)
+        assert found
+        check(found)
+        for launch in found if name.endswith("step") else ():
+            assert "fma." not in launch.compiled.asm["ptx"], f"{launch.kernel} for sm_{launch.arch}"

@@ -83,7 +83,26 @@ static void rmsprop(const Rmsprop& o, T* p, const T* g, T* s, T* buffer, int64_t
 }
 
 template <typename T>
-constexpr OptimizerFunctions<T> kFunctions = {sgd<T>, adam<T>, adagrad<T>, rmsprop<T>};
+static double squares(const T* g, int64_t n) {
+  constexpr int64_t kLanes = 16;
+  double lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int64_t j = 0; j < kLanes; ++j) {
+      const double value = static_cast<double>(g[i + j]);
+      lanes[j] += value * value;
+    }
+  for (int64_t j = 0; i + j < n; ++j) {
+    const double value = static_cast<double>(g[i + j]);
+    lanes[j] += value * value;
+  }
+  double sum = 0;
+  for (int64_t j = 0; j < kLanes; ++j) sum += lanes[j];
+  return sum;
+}
+
+template <typename T>
+constexpr OptimizerFunctions<T> kFunctions = {sgd<T>, adam<T>, adagrad<T>, rmsprop<T>, squares<T>};
 
 extern const OptimizerTable optimizer_table = {kFunctions<float>, kFunctions<double>};
 
