@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -93,6 +94,22 @@ def product(form: str, side: int, *targets: Target) -> Work:
     peers = [] if t is None else [Contender("cuBLAS", in_turn(theirs), amount, values)]
     return Work(f"matmul {form} {side}³", Contender(OURS, in_turn(ours), amount, values), peers, "TFLOP/s", TERA,
                 _limit(form), targets, exact=exact, within=WITHIN[form])  # fmt: skip
+
+
+def stochastic(form: str, side: int, *targets: Target) -> Work:
+    """Square matrices, each result rounded by a random word; what it costs shows beside the row of the same product."""
+    work, sets = product(form, side, *targets), []
+    side = small(side)
+    for s in range(SETS):
+        sets.append(tuple(draw.tensor((side, side), form, 2 * s + i) for i in (0, 1)))
+    generator = ug.Generator(0)
+
+    def ours(s: int) -> Callable[[], Any]:
+        a, b = sets[s]
+        return lambda: ug.matmul(a, b, dtype=form, rounding="stochastic", generator=generator)
+
+    return replace(work, name=f"matmul {form} {side}³, rounded stochastically", within=2 * WITHIN[form], peers=[],
+                   ours=replace(work.ours, call=in_turn(ours)))  # fmt: skip
 
 
 def attention(
@@ -374,6 +391,7 @@ def works() -> Iterator[Callable[[], Work]]:
     yield lambda: product("float32", 4096, Target(2, "cuBLAS"))
     yield lambda: product("float8_e4m3fn", 8192, Target(1, "cuBLAS"))
     yield lambda: product("int8", 8192, Target(0.9, "cuBLAS"))
+    yield lambda: stochastic("bfloat16", 8192)
     for causal in (False, True):
         forward = Target(1.1, "FlashAttention"), Target(0.9, "cuDNN")
         yield partial(attention, "bfloat16", 16384, 128, *forward, causal=causal)

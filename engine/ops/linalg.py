@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ulpgrad import dispatch
 from ulpgrad.autograd import is_grad_enabled
-from ulpgrad.differentiable import Primitive
+from ulpgrad.differentiable import Primitive, plain_calls
 from ulpgrad.errors import ArgumentError, ShapeError
-from ulpgrad.formats import FLOATS, as_format, float32, float64
+from ulpgrad.formats import FLOATS, Format, as_format, float32, float64
+from ulpgrad.formats.rounding import RANDOM_BITS
 from ulpgrad.kernels.matmul import spec
 from ulpgrad.ops import accumulate as acc, elementwise as ew
-from ulpgrad.ops.common import as_tensor, normalize_axes, normalize_axis, operands
+from ulpgrad.ops.common import as_tensor, broadcast_shapes, normalize_axes, normalize_axis, operands
 from ulpgrad.ops.creation import astype
 from ulpgrad.ops.manipulation import matrix_transpose, moveaxis, permute_dims, reshape
 from ulpgrad.ops.packing import PackedWeight
+from ulpgrad.ops.quantize import quantize
+from ulpgrad.random import Generator, generator_or_default
 from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
@@ -56,6 +59,25 @@ _finished: Primitive = Primitive(
         "residual": lambda g: g,
     },
 )
+_matmul_drawn: Primitive = Primitive(
+    spec.matmul_stochastic,
+    "a b",
+    gradients={
+        "a": lambda g, b: _matmul(g, matrix_transpose(b)),
+        "b": lambda g, a: _matmul(matrix_transpose(a), g),
+    },
+)
+_linear_drawn: Primitive = Primitive(
+    spec.linear_stochastic,
+    "x weight bias scale residual",
+    gradients={
+        "x": lambda g, weight, scale, factor: matmul(_scaled(g, scale, factor), weight),
+        "weight": lambda g, x, scale, factor: _weight_gradient(_scaled(g, scale, factor), x),
+        "bias": lambda g: g,
+        "scale": lambda g, x, weight, factor: _scaled(g * _linear(x, weight, None, activation=None), None, factor),
+        "residual": lambda g: g,
+    },
+)
 ACTIVATIONS = {"relu": ew.relu, "gelu": ew.gelu, "silu": ew.silu, "tanh": ew.tanh, "sigmoid": ew.sigmoid}
 
 
@@ -75,8 +97,63 @@ def _scaled(x: Tensor, scale: Tensor | None, factor: float) -> Tensor:
     return x if scale is None else x * scale
 
 
-def _product(name: str, a: Tensor, b: Tensor, accumulate: Any, backward: Any) -> Tensor:
+class Rounding(NamedTuple):
+    """What results are rounded to, by random words of a generator."""
+
+    dtype: Format
+    generator: Generator
+    random_bits: int
+
+    def of(self, y: Tensor) -> Tensor:
+        """Values of a step before, rounded from float32."""
+        out: Tensor = quantize(astype(y, float32, copy=False), self.dtype, rounding="stochastic",
+                               generator=self.generator, random_bits=self.random_bits)  # fmt: skip
+        return out
+
+    def words(self, size: int) -> dict[str, Any]:
+        """The parameters of an op that rounds as many results by itself."""
+        plain_calls.varies()  # the next call takes others
+        key, counter = self.generator.reserve(size)
+        return {"dtype": self.dtype, "key": key, "counter": counter, "random_bits": self.random_bits}
+
+
+def _rounding(name: str, dtype: Any, rounding: str, generator: Any, random_bits: int) -> Rounding | None:
+    """What `rounding=` asks for; None for a product's own, to nearest even."""
+    if rounding == "nearest_even":
+        return None
+    if rounding != "stochastic":
+        raise ArgumentError(f"{name}: rounding={rounding!r}: expected 'nearest_even' or 'stochastic'")
+    if dtype is None:
+        raise ArgumentError(
+            f"{name}: rounding='stochastic' wants dtype=, the format that sums in float32 are rounded to"
+        )
+    out = as_format(dtype)
+    spec.check_drawn(name, out, 0, 0, random_bits)
+    return Rounding(out, generator_or_default(name, generator), random_bits)
+
+
+def _fits_kernels(*tensors: Tensor | None) -> bool:
+    """Whether kernels that round by random words take these operands: floats whose products are summed in float32."""
+    return not dispatch.state.policies and all(
+        t is None or (t.dtype in FLOATS and t.dtype is not float64) for t in tensors
+    )
+
+
+def _widened(x: Tensor) -> Tensor:
+    """A narrow float as float32, so that a product with it is not rounded to less."""
+    return x if x.dtype is float64 or x.dtype.routed else astype(x, float32, copy=False)
+
+
+def _product(
+    name: str, a: Tensor, b: Tensor, accumulate: Any, backward: Any, rounding: Rounding | None = None
+) -> Tensor:
     """a @ b for operands of two axes and more, in a chosen accumulator if there is one."""
+    if rounding is not None and accumulate is None and _fits_kernels(a, b):
+        spec.check_matmul(a, b)
+        size = math.prod(broadcast_shapes(name, a.shape[:-2], b.shape[:-2])) * a.shape[-2] * b.shape[-1]
+        return _matmul_drawn(a, b, **rounding.words(size))
+    if rounding is not None:
+        return rounding.of(_product(name, _widened(a), _widened(b), accumulate, backward))
     if accumulate is None:
         if backward is not None:
             raise ArgumentError(f"{name}: accumulate_backward={backward!r} needs accumulate=")
@@ -85,16 +162,34 @@ def _product(name: str, a: Tensor, b: Tensor, accumulate: Any, backward: Any) ->
 
 
 @remembered
-def matmul(x1: Any, x2: Any, /, *, accumulate: Any = None, accumulate_backward: Any = None) -> Tensor:
+def matmul(
+    x1: Any,
+    x2: Any,
+    /,
+    *,
+    accumulate: Any = None,
+    accumulate_backward: Any = None,
+    dtype: Any = None,
+    rounding: str = "nearest_even",
+    generator: Generator | None = None,
+    random_bits: int = RANDOM_BITS,
+) -> Tensor:
     """The matrix product of (..., m, k) and (..., k, n): (..., m, n). Leading axes broadcast; a 1-d operand counts as a
     row on the left, a column on the right. Raises ShapeError where the inner sizes differ.
 
     `accumulate`: for float operands, the sums' own format: a float format, its name, or an `Accumulate`. The products of the
-    gradients then have the same accumulator, unless `accumulate_backward` gives another, or False for ordinary products."""
+    gradients then have the same accumulator, unless `accumulate_backward` gives another, or False for ordinary products.
+
+    `rounding="stochastic"` with `dtype`, a float of at most 16 bits: sums in float32 are rounded to it by random words of
+    `generator`, result i by word i, to `random_bits` bits, within the kernel on a GPU: the bits of
+    `quantize(..., rounding="stochastic")` on the product in float32. The rounding's gradient is taken to be 1."""
     a, b = operands("matmul", x1, x2)
     if a.ndim == 0 or b.ndim == 0:
         raise ShapeError(f"matmul: expected at least one dimension each, got {a.shape} @ {b.shape}; use * for scalars")
-    how = accumulate, accumulate_backward
+    drawn = _rounding("matmul", dtype, rounding, generator, random_bits)
+    if dtype is not None and drawn is None:
+        raise ArgumentError(f"matmul: dtype={dtype!r} goes with rounding='stochastic'; convert the result with .to()")
+    how = accumulate, accumulate_backward, drawn
     if a.ndim > 1 and b.ndim > 1:
         return _product("matmul", a, b, *how)
     if a.shape[-1] != b.shape[max(b.ndim - 2, 0)]:
@@ -122,6 +217,9 @@ def linear(
     dtype: Any = None,
     accumulate: Any = None,
     accumulate_backward: Any = None,
+    rounding: str = "nearest_even",
+    generator: Generator | None = None,
+    random_bits: int = RANDOM_BITS,
 ) -> Tensor:
     """activation(x @ weight.T * scale + bias) + residual in one kernel: x (..., in), weight (out, in), bias (out,) ->
     (..., out).
@@ -130,9 +228,14 @@ def linear(
     follows it, is a step of its own, since its gradient needs what goes into it. `scale`: a number, or a tensor (out,).
     `residual`: a tensor of the result's shape. `dtype`: the result's format, in which the sums are rounded once; float64 widens
     the operands. `accumulate` and `accumulate_backward`: as in `matmul`, for the products only; what follows is made of their
-    result. A weight from `prepack` serves many calls without being packed again.
+    result. A weight from `prepack` serves many calls without being packed again. `rounding="stochastic"`: results, as they are in
+    float32, are rounded to `dtype` by random words, as in `matmul`.
     """
     x = as_tensor(x)
+    drawn = _rounding("linear", dtype, rounding, generator, random_bits)
+    if drawn is not None:
+        weight = weight.tensor if isinstance(weight, PackedWeight) else weight
+        return _drawn_linear(x, weight, bias, activation, scale, residual, accumulate, accumulate_backward, drawn)
     packed: dict[str, Any] = {}
     if isinstance(weight, PackedWeight):
         few = x.ndim < 2 or math.prod(x.shape[:-1]) <= PackedWeight.FEW
@@ -175,6 +278,26 @@ def linear(
     y = ACTIVATIONS[activation](y) if activation else y
     y = y if residual is None else y + residual
     return y if out is None else astype(y, out, copy=False)
+
+
+def _drawn_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, scale: Any, residual: Tensor | None,
+    accumulate: Any, backward: Any, rounding: Rounding,
+) -> Tensor:  # fmt: skip
+    """linear, with results rounded by random words: in one kernel but where a gradient needs what goes into the activation."""
+    values = scale if isinstance(scale, Tensor) else None
+    tensors = (x, weight, bias, values, residual)
+    recorded = is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if accumulate is not None or backward is not None or (activation and recorded) or not _fits_kernels(*tensors):
+        bias, values, residual = (t if t is None else _widened(t) for t in (bias, values, residual))
+        scale = scale if values is None else values
+        y = linear(_widened(x), _widened(weight), bias, activation, scale=scale, residual=residual, accumulate=accumulate,
+                   accumulate_backward=backward)  # fmt: skip
+        return rounding.of(y)
+    factor = float(scale) if scale is not None and values is None else 1.0
+    spec.check_linear(x, weight, bias, values, residual, activation=activation)
+    words = rounding.words(math.prod(x.shape[:-1]) * weight.shape[0])
+    return _linear_drawn(*tensors, activation=activation, factor=factor, **words)
 
 
 def _with_bias(x: Tensor, bias: Tensor | None) -> Tensor:

@@ -9,23 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ulpgrad.formats import Array, Format, float32, float64
-from ulpgrad.kernels import registry
 from ulpgrad.kernels.cast import convert
 from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.registry import Request, kernel
-
-
-def best(name: str, form: Format, *arrays: Array | None, **params: Any) -> Callable[..., Any]:
-    """The highest rung of an op that takes a call as it is."""
-    formats = tuple(None if a is None else form for a in arrays)
-    request = Request(registry.find(name), "cpu", formats, arrays, params)
-    rung, _ = registry.select(request)
-    run: Callable[..., Any] = rung.run(request) if rung.build else rung.run
-    return run if not rung.contiguous else lambda *given, **how: run(*map(_contiguous, given), **how)
-
-
-def _contiguous(a: Array | None) -> Array | None:
-    return a if a is None or a.flags.c_contiguous else a.copy()
+from ulpgrad.kernels.steps import best
 
 
 @kernel(spec.conv2d_finished, "cpu/numpy-steps", rank=20, formats=(float32, float64), build=True)

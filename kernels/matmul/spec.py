@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
-from ulpgrad.formats import FLOATS, REALS, Array, Format, bfloat16, float16, float32, float64
+from ulpgrad.formats import FLOATS, REALS, Array, Float, Format, as_format, bfloat16, float16, float32, float64
+from ulpgrad.formats.rounding import check as check_rounding
 from ulpgrad.kernels.matmul import strided
+from ulpgrad.kernels.quantize import spec as quantize_spec
+from ulpgrad.kernels.random import spec as random_spec
 from ulpgrad.kernels.spec import Op, Sample, promoted
 
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "sigmoid")
@@ -202,4 +205,92 @@ linear = Op(
     ulps=ULPS,
     magnitude=linear_magnitude,
     key=lambda x, weight, *_, dtype=None, **__: (dtype, strided.of_layer(x, weight)),
+)
+
+
+def check_drawn(op: str, dtype: Format, key: int, counter: int, random_bits: int) -> None:
+    """What a stochastic rounding of products is told."""
+    if not isinstance(dtype, Float) or dtype.nan_code is None or dtype.bits > 16:
+        raise FormatError(f"{op}: dtype={dtype}: expected a float of at most 16 bits that has NaN")
+    check_rounding("stochastic", random_bits)
+    random_spec.check_stream(op, key, counter)
+
+
+def drawn(y: Array, dtype: Format, **stream: int) -> Array:
+    """Values in float32, each rounded by a word of the stream: word i for the value with index i in C order."""
+    narrow = np.asarray(y, np.float32)
+    codes = quantize_spec.encoded(narrow, dtype=dtype, rounding="stochastic", overflow=None, subnormals=True, **stream)
+    return dtype.exact(codes)
+
+
+def _matmul_stochastic(a: Array, b: Array, *, dtype: Format, key: int, counter: int, random_bits: int) -> Array:
+    return drawn(np.matmul(a, b), dtype, key=key, counter=counter, random_bits=random_bits)
+
+
+def _check_matmul_stochastic(a: Any, b: Any, *, dtype: Format, key: int, counter: int, random_bits: int) -> None:
+    check_matmul(a, b)
+    check_drawn("matmul_stochastic", dtype, key, counter, random_bits)
+
+
+def _linear_stochastic(
+    x: Array, weight: Array, bias: Array | None, scale: Array | None = None, residual: Array | None = None, *,
+    dtype: Format, key: int, counter: int, random_bits: int, activation: str | None = None, factor: float = 1.0,
+) -> Array:  # fmt: skip
+    y = linear_reference(x, weight, bias, scale, residual, activation=activation, factor=factor)
+    return drawn(y, dtype, key=key, counter=counter, random_bits=random_bits)
+
+
+def _check_linear_stochastic(
+    x: Any, weight: Any, bias: Any, scale: Any = None, residual: Any = None, *, dtype: Format, key: int, counter: int,
+    random_bits: int, activation: str | None = None, factor: float = 1.0,
+) -> None:  # fmt: skip
+    check_linear(x, weight, bias, scale, residual, activation=activation)
+    check_drawn("linear_stochastic", dtype, key, counter, random_bits)
+
+
+STREAMS = (  # formats, and streams that carry
+    {"dtype": bfloat16, "key": 7, "counter": 2**64 - 3, "random_bits": 24},
+    {"dtype": float16, "key": 0x299F31D0A4093822, "counter": 5, "random_bits": 32},
+    {"dtype": as_format("float8_e4m3fn"), "key": 1, "counter": 2**128 - 9, "random_bits": 3},
+    {"dtype": as_format("float8_e5m2"), "key": 2**63, "counter": 0, "random_bits": 16},
+)
+
+
+def _stochastic_samples(samples: Iterable[Sample]) -> Iterable[Sample]:
+    for i, sample in enumerate(s for s in samples if s.name != "integers that wrap"):
+        finish = {name: value for name, value in sample.params.items() if name != "dtype"}
+        stream = STREAMS[i % (2 if "whole tiles" in sample.name else len(STREAMS))]
+        yield Sample(sample.arrays, finish | stream, f"{sample.name}, to {stream['dtype']}")
+
+
+matmul_stochastic = Op(
+    "matmul_stochastic",
+    "(a: [..., m, k], b: [..., k, n], *, dtype, key, counter, random_bits) -> [..., m, n] in dtype",
+    doc="Matrix product in float32, each result rounded to dtype stochastically: the result with index i in C order by word i of "
+    "the Philox stream that begins at block counter, to random_bits bits, as quantize does it.",
+    reference=_matmul_stochastic,
+    check=_check_matmul_stochastic,
+    result=lambda *_, dtype, **__: dtype,
+    formats=FLOATS,
+    flops=lambda a, b, **_: matmul_flops(a, b),
+    samples=lambda: _stochastic_samples(matmul_samples()),
+    magnitude=lambda a, b, **_: np.matmul(abs(a), abs(b)),
+    key=lambda a, b, *, dtype, **_: (dtype, strided.of_product(a, b)),
+)
+
+linear_stochastic = Op(
+    "linear_stochastic",
+    "(x: [..., k], weight: [n, k], bias: [n] | None, scale: [n] | None, residual: [..., n] | None, *, dtype, key, counter, "
+    "random_bits, activation=None, factor=1.0) -> [..., n] in dtype",
+    doc="linear in float32, each result rounded to dtype stochastically, as matmul_stochastic does it.",
+    reference=_linear_stochastic,
+    check=_check_linear_stochastic,
+    result=lambda *_, dtype, **__: dtype,
+    formats=FLOATS,
+    flops=lambda x, weight, *_, **__: 2.0 * x.size * weight.shape[0],
+    samples=lambda: _stochastic_samples(linear_samples()),
+    magnitude=lambda *arrays, activation=None, factor=1.0, **_: linear_magnitude(
+        *arrays, activation=activation, factor=factor
+    ),
+    key=lambda x, weight, *_, dtype, **__: (dtype, strided.of_layer(x, weight)),
 )

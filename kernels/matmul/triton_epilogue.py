@@ -1,11 +1,17 @@
-"""What becomes of a tile of sums before it is stored: scale, bias, activation, residual, and rounding to 8-bit floats by bits."""
+"""What becomes of a tile of sums before it is stored: scale, bias, activation, residual, and rounding: to 8-bit floats on the
+bits, to any by random words."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 
 from __future__ import annotations
 
+from ulpgrad.kernels.quantize.triton_round import STOCHASTIC, float_code
+from ulpgrad.kernels.random.triton_philox import block, in_order, word_at
 from ulpgrad.kernels.triton_launch import tl, triton
 from ulpgrad.kernels.triton_math import normal_cdf, sigmoid, tanh
+
+# How random words are drawn for results: not at all, by blocks of four neighbours, each by itself
+NO_WORDS, BLOCKS_OF_WORDS, SINGLE_WORDS = (tl.constexpr(i) for i in range(3))
 
 
 @triton.jit
@@ -67,9 +73,35 @@ def as_float8(x, EXPONENT_BITS: tl.constexpr):
 
 
 @triton.jit
-def stored(y, TYPE: tl.constexpr, EXPONENT_BITS: tl.constexpr):
-    """Values as a result's elements: codes of an 8-bit float where `EXPONENT_BITS` says so, else converted to `TYPE`."""
-    if EXPONENT_BITS > 0:
+def word_of(rows, columns, first, n, k0, k1, c0, c1, c2, c3, WORDS: tl.constexpr):
+    """The words of the stream for results of these rows [r, 1] and columns [1, c], which follow each other; `first` is the index
+    of the matrix's first result. Where rows of results begin with a block of words, four neighbours share one."""
+    at = first + rows.to(tl.int64) * n
+    COUNT: tl.constexpr = columns.shape[1]
+    if WORDS == BLOCKS_OF_WORDS and COUNT >= 4:
+        start = tl.min(columns, axis=1, keep_dims=True).to(tl.int64)
+        w0, w1, w2, w3 = block(
+            ((at + start) >> 2) + tl.arange(0, COUNT // 4)[None, :], k0, k1, c0, c1, c2, c3
+        )  # fmt: skip
+        word = in_order(w0, w1, w2, w3)
+    else:
+        word = word_at(at + columns, k0, k1, c0, c1, c2, c3)
+    return word
+
+
+@triton.jit
+def stored(
+    y, rows, columns, first, n, k0, k1, c0, c1, c2, c3, TYPE: tl.constexpr, EXPONENT_BITS: tl.constexpr,
+    GRID: tl.constexpr, BITS: tl.constexpr, WORDS: tl.constexpr,
+):  # fmt: skip
+    """Values as a result's elements: rounded stochastically to BITS bits where there is a GRID, codes of an 8-bit float where
+    `EXPONENT_BITS` says so, else converted to `TYPE`. `first` is the index of the first result of the matrix with these rows and
+    columns."""
+    if WORDS > 0:
+        word = word_of(rows, columns, first, n, k0, k1, c0, c1, c2, c3, WORDS)
+        code, _, _ = float_code(y.to(tl.float32), word, GRID, STOCHASTIC, BITS, False)
+        result = code.to(TYPE)
+    elif EXPONENT_BITS > 0:
         result = as_float8(y, EXPONENT_BITS)
     else:
         result = y.to(TYPE)

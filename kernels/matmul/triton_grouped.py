@@ -52,9 +52,10 @@ def tile_of(
 
 @triton.jit
 def multiply(
-    out, a, b, scale, bias, residual, factor, m, n, k, inner, stride_a0, stride_a1, stride_am, stride_ak,
-    stride_b0, stride_b1, stride_bk, stride_bn, stride_rm, stride_rn,
-    ACTIVATION: tl.constexpr, FACTOR: tl.constexpr, EXPONENT_BITS: tl.constexpr, INDEX: tl.constexpr,
+    out, a, b, scale, bias, residual, factor, k0, k1, c0, c1, c2, c3, m, n, k, inner, stride_a0, stride_a1,
+    stride_am, stride_ak, stride_b0, stride_b1, stride_bk, stride_bn, stride_rm, stride_rn,
+    ACTIVATION: tl.constexpr, FACTOR: tl.constexpr, EXPONENT_BITS: tl.constexpr, GRID: tl.constexpr, BITS: tl.constexpr,
+    WORDS: tl.constexpr, INDEX: tl.constexpr,
     PRECISION: tl.constexpr, WHOLE_K: tl.constexpr, WIDEN: tl.constexpr, IMPRECISE: tl.constexpr, GROUP: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -80,8 +81,11 @@ def multiply(
     result = finish(
         sums, rows, columns, m, n, scale, bias, residual, factor, stride_rm, stride_rn, ACTIVATION, FACTOR
     )  # fmt: skip
-    place = matrix * m * n + rows.to(tl.int64) * n + columns
-    tl.store(out + place, stored(result, out.dtype.element_ty, EXPONENT_BITS), (rows < m) & (columns < n))
+    first = matrix * m * n
+    result = stored(
+        result, rows, columns, first, n, k0, k1, c0, c1, c2, c3, out.dtype.element_ty, EXPONENT_BITS, GRID, BITS, WORDS
+    )  # fmt: skip
+    tl.store(out + first + rows.to(tl.int64) * n + columns, result, (rows < m) & (columns < n))
 
 
 def precision() -> str:
@@ -94,8 +98,8 @@ def precision() -> str:
 
 def widens(product: operands.Product) -> bool:
     """Whether 8-bit floats are multiplied as float16: the units that take them sum in about 14 bits, enough for a result of 8 or
-    16 bits, not for float32."""
-    return product.form.bits == 8 and product.out_form is float32
+    16 bits, not for float32, which random words round."""
+    return product.form.bits == 8 and (product.out_form is float32 or product.drawn is not None)
 
 
 def run(product: operands.Product) -> Any:
@@ -129,3 +133,17 @@ def matmul(request: Request) -> Any:
 @kernel(spec.linear, "cuda/triton-grouped", rank=45, formats=FORMATS, where=_units, build=True)
 def linear(request: Request) -> Any:
     return operands.linear_by(run, request)
+
+
+def _drawn(request: Request) -> str | None:
+    return _units(request) or operands.stochastic_refusal(request)
+
+
+@kernel(spec.matmul_stochastic, "cuda/triton-grouped", rank=45, formats=FORMATS, where=_drawn, build=True)
+def matmul_stochastic(request: Request) -> Any:
+    return operands.stochastic_matmul_by(run, request)
+
+
+@kernel(spec.linear_stochastic, "cuda/triton-grouped", rank=45, formats=FORMATS, where=_drawn, build=True)
+def linear_stochastic(request: Request) -> Any:
+    return operands.stochastic_linear_by(run, request)

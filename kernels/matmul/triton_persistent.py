@@ -36,8 +36,9 @@ def block(described, matrix, row, column, STACKED: tl.constexpr, ROWS: tl.conste
 
 @triton.jit
 def multiply(
-    out, a, b, scale, bias, residual, factor, m, n, k, count, stride_rm, stride_rn,
-    ACTIVATION: tl.constexpr, FACTOR: tl.constexpr, EXPONENT_BITS: tl.constexpr, PRECISION: tl.constexpr, IMPRECISE: tl.constexpr,
+    out, a, b, scale, bias, residual, factor, k0, k1, c0, c1, c2, c3, m, n, k, count, stride_rm, stride_rn,
+    ACTIVATION: tl.constexpr, FACTOR: tl.constexpr, EXPONENT_BITS: tl.constexpr, GRID: tl.constexpr, BITS: tl.constexpr,
+    WORDS: tl.constexpr, PRECISION: tl.constexpr, IMPRECISE: tl.constexpr,
     A_STACKED: tl.constexpr, A_TURNED: tl.constexpr, B_STACKED: tl.constexpr, B_TURNED: tl.constexpr,
     OUT_STACKED: tl.constexpr, GROUP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -65,7 +66,10 @@ def multiply(
             result = finish(
                 halves[side], rows, columns, m, n, scale, bias, residual, factor, stride_rm, stride_rn, ACTIVATION, FACTOR
             )  # fmt: skip
-            result = stored(result, out.dtype, EXPONENT_BITS)
+            result = stored(
+                result, rows, columns, matrix.to(tl.int64) * m * n, n, k0, k1, c0, c1, c2, c3, out.dtype, EXPONENT_BITS, GRID,
+                BITS, WORDS,
+            )  # fmt: skip
             if OUT_STACKED:
                 out.store([matrix, i * BLOCK_M, first], result.reshape(1, BLOCK_M, BLOCK_N // 2))
             else:
@@ -88,7 +92,9 @@ def run(product: operands.Product, imprecise: int | None = None, kind: str = "")
     a, a_stacked, a_turned = described(left, product.form, config.m, config.k)
     b, b_stacked, b_turned = described(right, product.form, config.k, config.n)
     whole = out.reshape((count, m, n) if count > 1 else (m, n))
-    to, out_stacked, _ = described(whole, None if product.exponent_bits else product.out_form, config.m, config.n // 2)
+    by_codes = product.exponent_bits > 0 or product.drawn is not None
+    whole = product.shown(whole) if product.drawn is not None else whole
+    to, out_stacked, _ = described(whole, None if by_codes else product.out_form, config.m, config.n // 2)
     tiles = count * cdiv(m, config.m) * cdiv(n, config.n)
     launch(
         multiply, (min(tiles, gpu.processors()),), to, a, b, *product.ends(), m, n, product.k, count,
@@ -128,3 +134,25 @@ def _layer(request: Request) -> str | None:
 @kernel(spec.linear, "cuda/triton-persistent", rank=60, formats=FORMATS, where=_layer, build=True)
 def linear(request: Request) -> Any:
     return operands.linear_by(run, request)
+
+
+def _drawn(request: Request, facts: Facts | None) -> str | None:
+    size = request.params["dtype"].storage.itemsize
+    reason = refusal(facts, size) if size > 1 else "writes results of 16 bits: half a small tile of bytes is no copy"
+    return reason or operands.stochastic_refusal(request)
+
+
+@kernel(
+    spec.matmul_stochastic, "cuda/triton-persistent", rank=60, formats=FORMATS, build=True,
+    where=lambda request: _drawn(request, of_product(*request.arrays)),
+)  # fmt: skip
+def matmul_stochastic(request: Request) -> Any:
+    return operands.stochastic_matmul_by(run, request)
+
+
+@kernel(
+    spec.linear_stochastic, "cuda/triton-persistent", rank=60, formats=FORMATS, build=True,
+    where=lambda request: _drawn(request, of_layer(*request.arrays)),
+)  # fmt: skip
+def linear_stochastic(request: Request) -> Any:
+    return operands.stochastic_linear_by(run, request)

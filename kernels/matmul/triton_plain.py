@@ -18,13 +18,15 @@ from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
 
 FORMATS = (float16, bfloat16, float32, float64)
+NARROW = FORMATS[:3]  # whose products are summed in float32
 
 
 @triton.jit
 def multiply(
-    out, a, b, scale, bias, residual, factor, m, n, k, inner, stride_a0, stride_a1, stride_am, stride_ak,
-    stride_b0, stride_b1, stride_bk, stride_bn, stride_rm, stride_rn,
-    ACTIVATION: tl.constexpr, FACTOR: tl.constexpr, EXPONENT_BITS: tl.constexpr, INDEX: tl.constexpr, SUM: tl.constexpr,
+    out, a, b, scale, bias, residual, factor, k0, k1, c0, c1, c2, c3, m, n, k, inner, stride_a0, stride_a1,
+    stride_am, stride_ak, stride_b0, stride_b1, stride_bk, stride_bn, stride_rm, stride_rn,
+    ACTIVATION: tl.constexpr, FACTOR: tl.constexpr, EXPONENT_BITS: tl.constexpr, GRID: tl.constexpr, BITS: tl.constexpr,
+    WORDS: tl.constexpr, INDEX: tl.constexpr, SUM: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     across = tl.cdiv(n, BLOCK_N)
@@ -44,8 +46,11 @@ def multiply(
     result = finish(
         sums, rows, columns, m, n, scale, bias, residual, factor, stride_rm, stride_rn, ACTIVATION, FACTOR
     )  # fmt: skip
-    place = matrix * m * n + rows.to(tl.int64) * n + columns
-    tl.store(out + place, stored(result, out.dtype.element_ty, EXPONENT_BITS), (rows < m) & (columns < n))
+    first = matrix * m * n
+    result = stored(
+        result, rows, columns, first, n, k0, k1, c0, c1, c2, c3, out.dtype.element_ty, EXPONENT_BITS, GRID, BITS, WORDS
+    )  # fmt: skip
+    tl.store(out + first + rows.to(tl.int64) * n + columns, result, (rows < m) & (columns < n))
 
 
 def run(product: operands.Product) -> Any:
@@ -70,3 +75,17 @@ def matmul(request: Request) -> Any:
 @kernel(spec.linear, "cuda/triton-plain", rank=40, formats=FORMATS, build=True)
 def linear(request: Request) -> Any:
     return operands.linear_by(run, request)
+
+
+@kernel(
+    spec.matmul_stochastic, "cuda/triton-plain", rank=40, formats=NARROW, where=operands.stochastic_refusal, build=True
+)
+def matmul_stochastic(request: Request) -> Any:
+    return operands.stochastic_matmul_by(run, request)
+
+
+@kernel(
+    spec.linear_stochastic, "cuda/triton-plain", rank=40, formats=NARROW, where=operands.stochastic_refusal, build=True
+)
+def linear_stochastic(request: Request) -> Any:
+    return operands.stochastic_linear_by(run, request)

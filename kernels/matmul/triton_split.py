@@ -16,7 +16,7 @@ from ulpgrad.kernels.matmul import spec, triton_grouped, triton_operands as oper
 from ulpgrad.kernels.matmul.strided import Facts, of_layer, of_product, parts_of, strides
 from ulpgrad.kernels.matmul.triton_epilogue import finish, stored
 from ulpgrad.kernels.registry import Request, kernel
-from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton, typed
+from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
 
 FORMATS = (float16, bfloat16, float32)
 ROWS, COLUMNS = 8, 64
@@ -24,8 +24,9 @@ ROWS, COLUMNS = 8, 64
 
 @triton.jit
 def add_parts(
-    out, parts, scale, bias, residual, factor, m, n, count, stride_rm, stride_rn, ACTIVATION: tl.constexpr,
-    FACTOR: tl.constexpr, EXPONENT_BITS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    out, parts, scale, bias, residual, factor, k0, k1, c0, c1, c2, c3, m, n, count, stride_rm, stride_rn,
+    ACTIVATION: tl.constexpr, FACTOR: tl.constexpr, EXPONENT_BITS: tl.constexpr, GRID: tl.constexpr, BITS: tl.constexpr,
+    WORDS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     across = tl.cdiv(n, COLUMNS)
     rows = (tl.program_id(0) // across * ROWS + tl.arange(0, ROWS))[:, None]
@@ -40,7 +41,10 @@ def add_parts(
     result = finish(
         sums, rows, columns, m, n, scale, bias, residual, factor, stride_rm, stride_rn, ACTIVATION, FACTOR
     )  # fmt: skip
-    tl.store(out + place, stored(result, out.dtype.element_ty, EXPONENT_BITS), inside)
+    result = stored(
+        result, rows, columns, 0, n, k0, k1, c0, c1, c2, c3, out.dtype.element_ty, EXPONENT_BITS, GRID, BITS, WORDS
+    )  # fmt: skip
+    tl.store(out + place, result, inside)
 
 
 def run(product: operands.Product) -> Any:
@@ -51,12 +55,11 @@ def run(product: operands.Product) -> Any:
     b = product.b.reshape(count, product.k // count, n)
     stack = replace(
         product, a=a, b=b, shape=(count, m, n), out_form=float32, outer=count,
-        a_steps=(strides(a)[0], 0), b_steps=(strides(b)[0], 0), end=operands.End(),
+        a_steps=(strides(a)[0], 0), b_steps=(strides(b)[0], 0), end=operands.End(), drawn=None,
     )  # fmt: skip
     parts, out = triton_grouped.run(stack), product.result()
-    shown = out if product.exponent_bits else typed(out, product.out_form)
     launch(
-        add_parts, (cdiv(m, ROWS) * cdiv(n, COLUMNS),), shown, parts, *product.ends(), m, n, count,
+        add_parts, (cdiv(m, ROWS) * cdiv(n, COLUMNS),), product.shown(out), parts, *product.ends(), m, n, count,
         *product.residual_strides(), **product.constants(), ROWS=ROWS, COLUMNS=COLUMNS, num_warps=4,
     )  # fmt: skip
     return out
@@ -81,3 +84,19 @@ def matmul(request: Request) -> Any:
 )  # fmt: skip
 def linear(request: Request) -> Any:
     return operands.linear_by(run, request)
+
+
+@kernel(
+    spec.matmul_stochastic, "cuda/triton-split", rank=62, formats=FORMATS, build=True,
+    where=lambda request: refusal(of_product(*request.arrays)) or operands.stochastic_refusal(request),
+)  # fmt: skip
+def matmul_stochastic(request: Request) -> Any:
+    return operands.stochastic_matmul_by(run, request)
+
+
+@kernel(
+    spec.linear_stochastic, "cuda/triton-split", rank=62, formats=FORMATS, build=True,
+    where=lambda request: refusal(of_layer(*request.arrays)) or operands.stochastic_refusal(request),
+)  # fmt: skip
+def linear_stochastic(request: Request) -> Any:
+    return operands.stochastic_linear_by(run, request)

@@ -19,14 +19,16 @@ from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
 
 FORMATS = (float16, bfloat16, float32, float64)
+NARROW = FORMATS[:3]  # whose products are summed in float32
 ALONG_K, ALONG_RESULTS = (4, 512), (64, 64)  # results and steps of k in a block, by what is contiguous
 
 
 @triton.jit
 def multiply(
-    out, a, b, scale, bias, residual, factor, m, n, k, inner, stride_a0, stride_a1, stride_am, stride_ak,
-    stride_b0, stride_b1, stride_bk, stride_bn, stride_rm, stride_rn,
-    ACTIVATION: tl.constexpr, FACTOR: tl.constexpr, EXPONENT_BITS: tl.constexpr, INDEX: tl.constexpr, SUM: tl.constexpr,
+    out, a, b, scale, bias, residual, factor, k0, k1, c0, c1, c2, c3, m, n, k, inner, stride_a0, stride_a1,
+    stride_am, stride_ak, stride_b0, stride_b1, stride_bk, stride_bn, stride_rm, stride_rn,
+    ACTIVATION: tl.constexpr, FACTOR: tl.constexpr, EXPONENT_BITS: tl.constexpr, GRID: tl.constexpr, BITS: tl.constexpr,
+    WORDS: tl.constexpr, INDEX: tl.constexpr, SUM: tl.constexpr,
     ONE_ROW: tl.constexpr, RESULTS: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
     count = n if ONE_ROW else m
@@ -55,8 +57,11 @@ def multiply(
     total = finish(
         total, rows, columns, m, n, scale, bias, residual, factor, stride_rm, stride_rn, ACTIVATION, FACTOR
     )  # fmt: skip
-    place = matrix * m * n + rows.to(tl.int64) * n + columns
-    tl.store(out + place, stored(total, out.dtype.element_ty, EXPONENT_BITS), (rows < m) & (columns < n))
+    first = matrix * m * n
+    total = stored(
+        total, rows, columns, first, n, k0, k1, c0, c1, c2, c3, out.dtype.element_ty, EXPONENT_BITS, GRID, BITS, WORDS
+    )  # fmt: skip
+    tl.store(out + first + rows.to(tl.int64) * n + columns, total, (rows < m) & (columns < n))
 
 
 def run(product: operands.Product) -> Any:
@@ -92,3 +97,19 @@ def linear(request: Request) -> Any:
 def refusal(facts: Any) -> str | None:
     """Why this rung does not take a call."""
     return None if facts is not None and facts.vector else "takes products with one row or one column"
+
+
+@kernel(
+    spec.matmul_stochastic, "cuda/triton-vector", rank=65, formats=NARROW, build=True,
+    where=lambda request: refusal(of_product(*request.arrays)) or operands.stochastic_refusal(request),
+)  # fmt: skip
+def matmul_stochastic(request: Request) -> Any:
+    return operands.stochastic_matmul_by(run, request)
+
+
+@kernel(
+    spec.linear_stochastic, "cuda/triton-vector", rank=65, formats=NARROW, build=True,
+    where=lambda request: refusal(of_layer(*request.arrays)) or operands.stochastic_refusal(request),
+)  # fmt: skip
+def linear_stochastic(request: Request) -> Any:
+    return operands.stochastic_linear_by(run, request)

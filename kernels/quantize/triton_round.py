@@ -48,7 +48,7 @@ def constants(form: Float, rounding: str = "nearest_even", overflow: str | None 
 def registers(form: Float, rounding: str, source: Any) -> tuple[bool, bool]:
     """Whether values of this NumPy type go through float64, and whether `float_code` then needs 64-bit registers."""
     double = bool(source != np.float32 or form.min_exponent < -126)
-    return double, double or form.bits > 31 or rounding == "stochastic"
+    return double, double or form.bits > 31
 
 
 def reading(form: Format) -> tuple[Any, ...]:
@@ -151,7 +151,14 @@ def whole(significand, shift, negative, parity, word, MODE: tl.constexpr, BITS: 
         right = tl.maximum(drop, 1)
         short = (rest + (one << (right - 1)) - 1 + ((rest >> right) & 1)) >> right
         digits = tl.where(drop > 0, short, rest << tl.maximum(-drop, 0))
-        found = low + ((digits + (word >> (32 - BITS)).to(tl.int64)) >> BITS)
+        drawn = word >> (32 - BITS)
+        if significand.dtype == tl.int64:
+            found = low + ((digits + drawn.to(tl.int64)) >> BITS)
+        elif BITS < 31:
+            found = low + ((digits + drawn.to(tl.int32)) >> BITS)
+        else:  # the sum would reach the sign: its carry is told by what is left of it; digits themselves are fewer than 1
+            top = digits.to(tl.uint32) << (32 - BITS)
+            found = low + (top + (drawn << (32 - BITS)) < top).to(tl.int32)
     return found
 
 

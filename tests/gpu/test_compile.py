@@ -17,7 +17,7 @@ import pytest
 
 from ulpgrad import dispatch
 from ulpgrad.errors import FormatError
-from ulpgrad.formats import Format
+from ulpgrad.formats import Format, as_format
 from ulpgrad.kernels import gpu, registry, triton_compile
 from ulpgrad.kernels.attention.spec import Dropout
 from ulpgrad.kernels.registry import Request, Rung
@@ -35,6 +35,7 @@ SPILLS = {
     "attention_keys_gradient_tuned": 64,  # causal, heads of 16: two loops over queries, in float32 with three products for one
     "attention_queries_gradient_tuned": 16,  # the same with its one loop, by Triton 3.6 for sm_90
     "attention_split": 48,  # float32 heads of 256: three products for one; most by Triton 3.6 for sm_80
+    "multiply": 16,  # for sm_90: float32 as three products, with random words behind them: two scalars
     "multiply_add": 16,  # on sm_80: a scalar or two of a loop over k that is unrolled
 }  # bytes by kernel: an allowance, with the reason beside it
 
@@ -62,6 +63,8 @@ def large(op: Op) -> Iterator[Sample]:
     match op.name:
         case "matmul":
             yield of((4096, 4096), (4096, 4096))
+        case "matmul_stochastic":
+            yield of((4096, 4096), (4096, 4096), dtype=as_format("bfloat16"), key=1, counter=0, random_bits=24)
         case "linear":
             yield of((4096, 1024), (4096, 1024), (4096,), None, None, activation="gelu")
         case "softmax" | "log_softmax":
