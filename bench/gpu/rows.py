@@ -112,6 +112,27 @@ def stochastic(form: str, side: int, *targets: Target) -> Work:
                    ours=replace(work.ours, call=in_turn(ours)))  # fmt: skip
 
 
+def block_product(form: str, side: int, dtype: str, *targets: Target) -> Work:
+    """Square matrices in blocks along the summed axis."""
+    side, rows = small(side), spread(small(side))
+    sets = [tuple(draw.tensor((side, side), form, 2 * s + i) for i in (0, 1)) for s in range(SETS)]
+
+    def ours(s: int) -> Callable[[], Any]:
+        x, weight = sets[s]
+        return lambda: ug.linear(x, weight, dtype=dtype)
+
+    def exact() -> Any:
+        x, weight = (t.to("float32").storage.astype(np.float64) for t in sets[0])
+        return draw.host(x[rows] @ weight.T)
+
+    def values(out: Any) -> Any:
+        return draw.host(draw.result(out)[rows])
+
+    amount, limit = 2.0 * side**3, _limit("bfloat16" if dtype == "float32" else "float8_e4m3fn")
+    return Work(f"matmul {form} {side}³ to {dtype}", Contender(OURS, in_turn(ours), amount, values), [], "TFLOP/s", TERA,
+                limit, targets, exact=exact, within=WITHIN[dtype])  # fmt: skip
+
+
 def attention(
     form: str, length: int, size: int, *targets: Target, causal: bool = False, backward: bool = False
 ) -> Work:
@@ -392,6 +413,8 @@ def works() -> Iterator[Callable[[], Work]]:
     yield lambda: product("float8_e4m3fn", 8192, Target(1, "cuBLAS"))
     yield lambda: product("int8", 8192, Target(0.9, "cuBLAS"))
     yield lambda: stochastic("bfloat16", 8192)
+    for dtype in ("bfloat16", "float32"):
+        yield partial(block_product, "mxfp8_e4m3", 8192, dtype)
     for causal in (False, True):
         forward = Target(1.1, "FlashAttention"), Target(0.9, "cuDNN")
         yield partial(attention, "bfloat16", 16384, 128, *forward, causal=causal)

@@ -6,6 +6,7 @@ from ulpgrad.ops.accumulate import *
 from ulpgrad.ops.activation import *
 from ulpgrad.ops.affine import *
 from ulpgrad.ops.attention import *
+from ulpgrad.ops.blocks import *
 from ulpgrad.ops.common import as_tensor as as_tensor
 from ulpgrad.ops.convolution import *
 from ulpgrad.ops.convolution_axes import *

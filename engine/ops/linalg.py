@@ -14,6 +14,7 @@ from ulpgrad.formats import FLOATS, Format, as_format, float32, float64
 from ulpgrad.formats.rounding import RANDOM_BITS
 from ulpgrad.kernels.matmul import spec
 from ulpgrad.ops import accumulate as acc, elementwise as ew
+from ulpgrad.ops.blocks import product as block_product
 from ulpgrad.ops.common import as_tensor, broadcast_shapes, normalize_axes, normalize_axis, operands
 from ulpgrad.ops.creation import astype
 from ulpgrad.ops.manipulation import matrix_transpose, moveaxis, permute_dims, reshape
@@ -265,6 +266,11 @@ def linear(
         y = acc.product("linear", rows, matrix_transpose(weight), accumulate, accumulate_backward)
         y = _with_bias(_scaled(reshape(y, (*x.shape[:-1], weight.shape[0])), values, factor), bias)
     elif dispatch.state.policies or not whole:  # they know the plain product
+        bare = all(t is None for t in (bias, scale, residual, activation)) and out in spec.RESULTS
+        if bare and out is not None and not dispatch.state.policies:
+            in_blocks = block_product(x, weight, transposed=True, dtype=out)
+            if in_blocks is not None:
+                return in_blocks
         y = _with_bias(_scaled(_linear(x, weight, None, activation=None), values, factor), bias)
     elif activation and recorded:
         y = _finished(x, weight, bias, values, None, activation=None, factor=factor, dtype=None, **packed)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ulpgrad import dispatch
 from ulpgrad.device import CPU, Device, moved_to
-from ulpgrad.differentiable import Primitive, arithmetic, through_host
+from ulpgrad.differentiable import Primitive, through_host
 from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.formats import Affine, Block, BlockArray, Counts, Fixed, Format, Random, as_format, float32, float64
 from ulpgrad.formats.rounding import RANDOM_BITS, check, round_to_odd
@@ -345,6 +345,3 @@ def through_float32(
     return primitive.every(
         *[t if t is None or not t.dtype.routed else to_format(t, float32) for t in tensors], **params
     )
-
-
-arithmetic["block"] = through_float32

@@ -35,7 +35,9 @@ class Config(NamedTuple):
 
 # Kinds: "half" (float16, bfloat16), "float8" (with a second set of sums), "float8, unpromoted", "bytes" (8-bit integers), "words"
 # (16-bit ones by bytes), "exact" (the same in 64 bits), "single" (float32 as three products of tf32), "ieee" (float32 on the
-# ordinary units), "double", "integer" (whole numbers on the ordinary units).
+# ordinary units), "double", "integer" (whole numbers on the ordinary units), "blocks" (elements that share powers of two, which
+# are applied to the sum of each block: `k` is the block's size), "blocks, float8" (the same without widening elements), "blocks,
+# scaled" (by units that take the powers themselves).
 TABLE: dict[tuple[int, str], tuple[Config, ...]] = {
     (90, "half"): (
         Config(128, 256, 64, 8, 3), Config(128, 128, 64, 8, 4), Config(64, 128, 64, 4, 4), Config(64, 64, 64, 4, 4),
@@ -76,6 +78,21 @@ TABLE: dict[tuple[int, str], tuple[Config, ...]] = {
     ),
     (80, "exact"): (
         Config(64, 64, 32, 8, 3), Config(32, 64, 32, 4, 3), Config(32, 32, 32, 4, 3), Config(16, 32, 32, 2, 3),
+    ),
+    (90, "blocks, float8"): (
+        Config(128, 128, 32, 8, 6), Config(64, 128, 32, 4, 6), Config(64, 64, 32, 4, 6), Config(32, 64, 32, 4, 6),
+        Config(16, 32, 32, 2, 4),
+    ),
+    (80, "blocks, float8"): (Config(64, 64, 32, 4, 5), Config(32, 64, 32, 4, 5), Config(16, 32, 32, 2, 4)),
+    (90, "blocks"): (
+        Config(64, 128, 32, 4, 6), Config(64, 64, 32, 4, 6), Config(32, 64, 32, 4, 6),
+        Config(16, 32, 32, 2, 4),
+    ),
+    (80, "blocks"): (
+        Config(64, 64, 32, 4, 5), Config(32, 64, 32, 4, 5), Config(16, 32, 32, 2, 4),
+    ),
+    (100, "blocks, scaled"): (
+        Config(128, 256, 128, 8, 3), Config(128, 128, 128, 4, 4), Config(128, 64, 128, 4, 4),
     ),
     (80, "bytes"): (
         Config(128, 128, 64, 8, 3), Config(64, 64, 64, 4, 4), Config(32, 32, 64, 4, 3), Config(16, 32, 32, 2, 3),

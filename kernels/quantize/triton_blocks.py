@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.formats import Block, Float, float32, float64, int8, uint8
+from ulpgrad.formats import Block, Float, Format, float32, float64, int8, uint8
 from ulpgrad.kernels import capture, gpu
 from ulpgrad.kernels.quantize import spec, triton_round
 from ulpgrad.kernels.quantize.grid import MODE, block_refusal, carry_from, table
@@ -21,7 +21,7 @@ from ulpgrad.kernels.quantize.triton_round import STOCHASTIC, whole
 from ulpgrad.kernels.quantize.triton_whole import whole_value
 from ulpgrad.kernels.random.triton_philox import stream, word_at
 from ulpgrad.kernels.registry import Request, kernel
-from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
+from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton, typed
 
 TILE = 1024  # values of a program
 
@@ -87,7 +87,8 @@ def _values(
     power = tl.where(scale == 0, 0x00400000, tl.where(scale == 255, 0x7FC00000, scale << 23)).to(
         tl.float32, bitcast=True
     )
-    tl.store(out + at, tl.load(table + code, mask=inside, other=0) * power[:, None], mask=inside)
+    value = tl.load(table + code, mask=inside, other=0) * power[:, None]
+    tl.store(out + at, value.to(out.dtype.element_ty), mask=inside)
 
 
 def _tile(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, tuple[int, ...], dict[str, int]]:
@@ -143,9 +144,15 @@ def _table(element: Any, index: int) -> Any:
     idea="A table of the elements, and a scale that is shifted into place.",
 )
 def block_dequantize(codes: Any, scales: Any, *, dtype: Block, axis: int) -> Any:
+    return unpacked(codes, scales, dtype, axis, float32)
+
+
+def unpacked(codes: Any, scales: Any, form: Block, axis: int, to: Format) -> Any:
+    """The values of blocks in a float, rounded once: float32 or bfloat16."""
     xp = gpu.xp()
-    out = xp.empty(codes.shape, np.float32)
-    programs, sizes, tile = _tile(codes.shape, axis, dtype.size)
-    values = _table(dtype.element, int(xp.cuda.runtime.getDevice()))
-    launch(_values, (programs,), codes.view(np.uint8), scales, values, out, *sizes, num_warps=4, **tile)
+    codes, scales = gpu.contiguous(codes), gpu.contiguous(scales)
+    out = xp.empty(codes.shape, to.storage)
+    programs, sizes, tile = _tile(codes.shape, axis, form.size)
+    values = _table(form.element, int(xp.cuda.runtime.getDevice()))
+    launch(_values, (programs,), codes.view(np.uint8), scales, values, typed(out, to), *sizes, num_warps=4, **tile)
     return out

@@ -12,7 +12,11 @@ import pytest
 
 from ulpgrad.kernels import capabilities, gpu
 
-COMPILED = ("test_compile.py", "test_compile_matmul.py")  # under ULPGRAD_CUDA=compile, and only there
+COMPILED = (
+    "test_compile.py",
+    "test_compile_matmul.py",
+    "test_compile_blocks.py",
+)  # under ULPGRAD_CUDA=compile, and only there
 ANYWHERE = ("test_cuda_compile.py", "test_stub_driver.py")  # start processes of their own, or need no arrays
 
 

@@ -1,0 +1,1 @@
+"""Products of matrices in blocks that share powers of two."""
