@@ -11,6 +11,7 @@
 
 #include "conv_index.cuh"
 #include "element.cuh"
+#include "expect.h"
 #include "matrix_unit.cuh"
 #include "pool_window.cuh"
 #include "swizzle.cuh"
@@ -18,16 +19,6 @@
 using namespace ulpgrad;
 
 namespace {
-
-#define EXPECT(condition, ...)                                \
-  do {                                                        \
-    if (!(condition)) {                                       \
-      std::fprintf(stderr, "%s: %s: ", __func__, #condition); \
-      std::fprintf(stderr, __VA_ARGS__);                      \
-      std::fprintf(stderr, "\n");                             \
-      std::exit(1);                                           \
-    }                                                         \
-  } while (0)
 
 using Read = std::tuple<long long, long long, long long>;  // position, tap of the filter, pixel
 

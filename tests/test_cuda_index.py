@@ -1,4 +1,4 @@
-"""Index arithmetic of the CUDA kernels, compiled for the host with sanitizers: see cuda_index.cpp."""
+"""Index arithmetic of the CUDA kernels, compiled for the host with sanitizers: see cuda_index.cpp and cuda_copies.cpp."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ FLAGS = ("-std=c++17", "-O1", "-g1", "-Wall", "-Wextra", "-fsanitize=address,und
 
 
 @pytest.mark.skipif(cuda_host.missing() is not None, reason="needs a C++ compiler")
-def test_index_arithmetic(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["cuda_index.cpp", "cuda_copies.cpp"])
+def test_index_arithmetic(source: str, tmp_path: Path) -> None:
     """Each position reads its pixels once, swizzles are permutations without bank conflicts, nothing overflows."""
     program = tmp_path / "index"
     command = [
         *cuda_host.compiler(),
         *FLAGS,
         f"-I{HERE.parent / 'csrc' / 'cuda'}",
-        HERE / "cuda_index.cpp",
+        HERE / source,
         "-o",
         program,
     ]

@@ -36,6 +36,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __align__(n) __attribute__((aligned(n)))
 #define __shared__ static  // one block runs at a time
 
@@ -151,7 +152,7 @@ inline bool run_grid(const std::function<void()>& body) {
 
 #else
 
-// A thread of a block, on a stack of its own. The scheduler goes from one to the next at every barrier.
+// A thread of a block, on a stack of its own. The scheduler goes from one to the next whenever one waits.
 struct Fiber {
   ucontext_t context;
   bool is_done = false;
@@ -160,24 +161,65 @@ struct Fiber {
 inline ucontext_t scheduler;
 inline Fiber* running = nullptr;
 inline const std::function<void()>* body_of_all = nullptr;
+inline unsigned long long events = 0;  // what may let a waiting thread go on: a round of all without any is the last
 
-inline void wait_for_block() { swapcontext(&running->context, &scheduler); }
+inline const char* broken = nullptr;  // what a thread has done that no GPU allows
+
+inline void let_others_run() { swapcontext(&running->context, &scheduler); }
+
+// Ends the launch.
+[[noreturn]] inline void give_up(const char* why) {
+  broken = why;
+  for (;;) let_others_run();
+}
+
+// Lets nobody on before all have come.
+class Barrier {
+ public:
+  void wait(size_t count) {
+    ++events;
+    if (++arrived_ == count) {
+      arrived_ = 0;
+      ++turn_;
+      return;
+    }
+    for (const unsigned turn = turn_; turn == turn_;) let_others_run();
+  }
+
+ private:
+  size_t arrived_ = 0;
+  unsigned turn_ = 0;
+};
+
+struct Barriers {
+  Barrier block, warps[32];
+};
+
+inline Barriers barriers;
+
+inline void wait_for_block() { barriers.block.wait(volume(blockDim)); }
 
 inline void run_fiber() {
   (*body_of_all)();
   running->is_done = true;
-  wait_for_block();
+  ++events;
+  let_others_run();
 }
 
+// False if threads wait for what cannot come any more, as at a barrier that others have left behind.
 inline bool run_block(std::vector<Fiber>& fibers) {
-  for (size_t done = 0; done == 0;) {
+  barriers = {}, broken = nullptr;
+  for (size_t done = 0; done < fibers.size();) {
+    const unsigned long long before = events;
     for (size_t i = 0; i < fibers.size(); ++i) {
+      if (fibers[i].is_done) continue;
       threadIdx = place(i, blockDim);
       running = &fibers[i];
       swapcontext(&scheduler, &running->context);
       done += running->is_done;
+      if (broken) return false;
     }
-    if (done != 0 && done != fibers.size()) return false;
+    if (events == before) return false;
   }
   return true;
 }
@@ -225,7 +267,10 @@ const char* run(void (*kernel)(Ts...), const unsigned* grid, const unsigned* blo
   blockDim = {block[0], block[1], block[2]};
   shared_memory.resize(shared_bytes + 1024);
   if (!run_grid([&] { call(kernel, arguments, std::index_sequence_for<Ts...>()); })) {
-    fault = "threads of a block came to different barriers: some were done while others waited in __syncthreads";
+    fault = "threads of a block came to different barriers, or wait for what cannot come: nobody went on";
+#ifndef ULPGRAD_HOST_THREADS
+    if (broken) fault = broken;
+#endif
     return fault.c_str();
   }
   return nullptr;

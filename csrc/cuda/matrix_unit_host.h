@@ -29,8 +29,7 @@ inline void wait_for_warp() {
 
 #else
 
-// Fibers have no barrier but the block's: all of its threads come here together.
-inline void wait_for_warp() { wait_for_block(); }
+inline void wait_for_warp() { barriers.warps[thread_number() / 32].wait(32); }
 
 #endif
 

@@ -12,7 +12,7 @@ from ulpgrad import dispatch, nn
 from ulpgrad.errors import KernelError
 from ulpgrad.formats import Format, bfloat16, float16, float32, float64
 from ulpgrad.kernels import gpu, registry
-from ulpgrad.kernels.conv import cuda_units, spec
+from ulpgrad.kernels.conv import cuda_units, cuda_warpgroup, spec
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op
 
@@ -92,7 +92,7 @@ def can(op: Op, rung: str, form: Format, arrays: tuple[Any, ...], params: dict[s
     return entry.refusal(Request(op, "cuda", (form,) * len(arrays), given, params)) is None
 
 
-@pytest.mark.parametrize(("rung", "form"), [("matrix", float16), ("tf32", float32)])
+@pytest.mark.parametrize(("rung", "form"), [("matrix", float16), ("tf32", float32), ("warpgroup", float16)])
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 def test_wide_tiles_give_the_bits_of_narrow_ones(
     op: Op, rung: str, form: Format, monkeypatch: pytest.MonkeyPatch
@@ -101,8 +101,11 @@ def test_wide_tiles_give_the_bits_of_narrow_ones(
     random = np.random.default_rng(3)
     arrays, params = problem(op, (2, 80, 7, 6), (72, 80, 3, 3))
     given = tuple(stored(form, random.normal(size=a.shape) / 16, True) for a in arrays)
+    if (op, f"cuda/cuda-{rung}") not in RUNGS or not can(op, f"cuda/cuda-{rung}", form, arrays, params):
+        pytest.skip(f"{rung} has no {op.name} here")
     narrow = run(op, f"cuda/cuda-{rung}", form, given, params)
     monkeypatch.setattr(cuda_units, "MANY", 0)
+    monkeypatch.setattr(cuda_warpgroup, "MANY", 0)
     wide = run(op, f"cuda/cuda-{rung}", form, given, params)
     assert gpu.to_host(narrow).tobytes() == gpu.to_host(wide).tobytes()
     exact = tuple(map(form.exact, given))
@@ -160,13 +163,16 @@ def test_a_user_may_ask_for_ordinary_units(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 def test_weights_that_are_not_finite_meet_no_padding_in_the_input_gradient(rung: str, bad: float) -> None:
     op = spec.conv2d_input_gradient
-    (g, weight), params = problem(op, (2, 16, 6, 7), (16, 16, 3, 3), stride=(1, 2))
+    stride = (1, 1) if rung == "cuda/cuda-warpgroup" else (1, 2)
+    (g, weight), params = problem(op, (2, 16, 6, 7), (16, 16, 3, 3), stride=stride)
     weight[3, 2, 0, 1], g[1, 5, 0, 0] = bad, np.inf
     with np.errstate(invalid="ignore"):
         want = op.reference(g, weight, **params)
     assert np.isfinite(want).any()
     assert not np.isfinite(want).all()
     form = float32 if can(op, rung, float32, (g, weight), params) else bfloat16
+    if not can(op, rung, form, (g, weight), params):
+        pytest.skip(f"{rung} cannot run here")
     found = run(op, rung, form, (stored(form, g, False), stored(form, weight, False)), params)
     np.testing.assert_array_equal(np.isfinite(form.exact(gpu.to_host(found))), np.isfinite(want))
 
@@ -175,10 +181,12 @@ def test_weights_that_are_not_finite_meet_no_padding_in_the_input_gradient(rung:
 def test_both_layouts_and_every_run_give_the_same_bits(op: Op, rung: str) -> None:
     random = np.random.default_rng(1)
     arrays, params = problem(op, (3, 16, 11, 13), (24, 16, 3, 3), stride=(2, 1))
-    if rung == "cuda/cuda-winograd":
+    if rung in ("cuda/cuda-winograd", "cuda/cuda-warpgroup"):
         arrays, params = problem(op, (3, 16, 11, 13), (24, 16, 3, 3))
     arrays = tuple(random.normal(size=a.shape) for a in arrays)
     form = float32 if can(op, rung, float32, arrays, params) else bfloat16
+    if not can(op, rung, form, arrays, params):
+        pytest.skip(f"{rung} cannot run here")
     bits = {
         gpu.to_host(run(op, rung, form, tuple(stored(form, a, last) for a in arrays), params)).tobytes()
         for last in (False, True, True)
@@ -272,16 +280,19 @@ def can_finish(rung: str, form: Format, arrays: list[Any], params: dict[str, Any
     return entry.refusal(Request(spec.conv2d_finished, "cuda", formats, given, params)) is None
 
 
-def test_nothing_that_follows_leaves_the_bits_of_the_convolution() -> None:
-    random = np.random.default_rng(0)
+@pytest.mark.parametrize(
+    ("rung", "form"),
+    [("matrix", bfloat16), ("warpgroup", bfloat16), ("tf32", float32), ("registers", float32), ("direct", float64)],
+)
+def test_nothing_that_follows_leaves_the_bits_of_the_convolution(rung: str, form: Format) -> None:
+    random, name = np.random.default_rng(0), f"cuda/cuda-{rung}"
     x, weight, bias = random.normal(size=(2, 16, 6, 5)), random.normal(size=(24, 16, 3, 3)) / 12, random.normal(size=24)
-    for rung, form in (("matrix", bfloat16), ("tf32", float32), ("registers", float32), ("direct", float64)):
-        codes = tuple(np.asarray(form.encode(a)) for a in (x, weight, bias))
-        plain = run(spec.conv2d, f"cuda/cuda-{rung}", form, codes, {**SAME, "activation": "relu"})
-        found = run(
-            spec.conv2d_finished, f"cuda/cuda-{rung}", form, (*codes, None, None), {**SAME, "activation": "relu"}
-        )
-        assert gpu.to_host(found).tobytes() == gpu.to_host(plain).tobytes()
+    if not can(spec.conv2d, name, form, (x, weight, bias), SAME):
+        pytest.skip(f"{name} cannot run here")
+    codes = tuple(np.asarray(form.encode(a)) for a in (x, weight, bias))
+    plain = run(spec.conv2d, name, form, codes, {**SAME, "activation": "relu"})
+    found = run(spec.conv2d_finished, name, form, (*codes, None, None), {**SAME, "activation": "relu"})
+    assert gpu.to_host(found).tobytes() == gpu.to_host(plain).tobytes()
 
 
 def test_doubles_are_not_rounded_to_other_formats() -> None:

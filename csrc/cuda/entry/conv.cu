@@ -4,6 +4,7 @@
 #include "../conv_registers.cu"
 #include "../conv_tiles.cu"
 #include "../conv_unfold.cu"
+#include "../conv_warpgroup.cu"
 #include "../conv_weight_matrix.cu"
 #include "../conv_weight_registers.cu"
 #include "../conv_weight_sum.cu"
@@ -60,6 +61,18 @@ std::vector<Entry> conv_entries() {
       ULPGRAD_ENTRY(conv_unfold<double>),
       ULPGRAD_ENTRY(conv_finish<float>),
       ULPGRAD_ENTRY(conv_finish<double>),
+      ULPGRAD_ENTRY(conv_warpgroup<Float16, false, 64>),
+      ULPGRAD_ENTRY(conv_warpgroup<Float16, false, 128>),
+      ULPGRAD_ENTRY(conv_warpgroup<Float16, false, 256>),
+      ULPGRAD_ENTRY(conv_warpgroup<Float16, true, 64>),
+      ULPGRAD_ENTRY(conv_warpgroup<Float16, true, 128>),
+      ULPGRAD_ENTRY(conv_warpgroup<Float16, true, 256>),
+      ULPGRAD_ENTRY(conv_warpgroup<Bfloat16, false, 64>),
+      ULPGRAD_ENTRY(conv_warpgroup<Bfloat16, false, 128>),
+      ULPGRAD_ENTRY(conv_warpgroup<Bfloat16, false, 256>),
+      ULPGRAD_ENTRY(conv_warpgroup<Bfloat16, true, 64>),
+      ULPGRAD_ENTRY(conv_warpgroup<Bfloat16, true, 128>),
+      ULPGRAD_ENTRY(conv_warpgroup<Bfloat16, true, 256>),
       ULPGRAD_ENTRY(winograd_images<float>),
       ULPGRAD_ENTRY(winograd_filters<float>),
       ULPGRAD_ENTRY(winograd_results<float>),

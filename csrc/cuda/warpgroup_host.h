@@ -1,0 +1,61 @@
+// For the host: products of a warp group, made when they are waited for, as late as the unit may make them. What is in
+// shared memory by then is what they see.
+#pragma once
+
+#include "matrix_unit_host.h"
+
+namespace ulpgrad::host {
+
+// Groups of products that a thread has asked for.
+class Products {
+ public:
+  void add(std::function<void()> make) { open_.push_back(std::move(make)); }
+
+  void close() {
+    groups_.push_back(std::move(open_));
+    open_.clear();
+  }
+
+  void wait(size_t open) {
+    while (groups_.size() > open) {
+      for (const auto& make : groups_.front()) make();
+      groups_.erase(groups_.begin());
+    }
+  }
+
+ private:
+  std::vector<std::function<void()>> open_;
+  std::vector<std::vector<std::function<void()>>> groups_;
+};
+
+inline Products& products_of_thread() {
+  static Products all[MOST_THREADS];
+  return all[thread_number()];
+}
+
+// The 16 bits at a line and a step of the tile that a descriptor names: lines of 128 bytes in groups of eight, and bits
+// 4 to 6 of an address are xored with bits 7 to 9 (the pattern of 128 bytes, the only one here).
+inline const unsigned short* element_of(unsigned long long descriptor, int line, int step) {
+  const size_t start = (descriptor & 0x3fff) << 4, between = (descriptor >> 32 & 0x3fff) << 4;
+  if (descriptor >> 62 != 1 || (descriptor >> 49 & 7) != 0) give_up("a descriptor of another pattern");
+  const size_t address = start + line / 8 * between + line % 8 * 128 + step * 2;
+  return reinterpret_cast<const unsigned short*>(dynamic_shared() + (address ^ (address >> 7 & 7) << 4));
+}
+
+// This thread's sums of 16 steps.
+template <class T, int COUNT>
+void multiply(float (&c)[COUNT], unsigned long long a, unsigned long long b, bool add) {
+  const int thread = static_cast<int>(thread_number() % WARPGROUP);
+  float left[2][16];
+  for (int half = 0; half < 2; ++half) {
+    for (int k = 0; k < 16; ++k) left[half][k] = widen(T{*element_of(a, spot_of_sum(thread, half * 2).row, k)});
+  }
+  for (int i = 0; i < COUNT; ++i) {
+    const Spot at = spot_of_sum(thread, i);
+    float sum = add ? c[i] : 0;
+    for (int k = 0; k < 16; ++k) sum += left[i / 2 % 2][k] * widen(T{*element_of(b, at.column, k)});
+    c[i] = sum;
+  }
+}
+
+}  // namespace ulpgrad::host

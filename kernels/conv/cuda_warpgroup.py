@@ -1,0 +1,161 @@
+"""Implicit matmul on the matrix units of sm_90, which read both operands from shared memory themselves: one thread has the copy
+unit bring them, two warp groups multiply, and a block stays for many tiles.
+
+A tile is 128 positions x 64, 128 or 256 channels, in steps of 64 channels under one tap. The copy unit walks along the images
+as windows do (im2col), so that a step's patches are one copy and its filters another; barriers in shared memory say when a
+stage of the pipeline is full, and when it may be filled again. Nobody computes addresses. A block makes one tile after the
+other, and the copies for the next run while the results of one are finished and stored, as the other rungs do it. The input
+gradient of stride 1 is the same on filters from the side of their inputs.
+
+It has run on the host, where the units do as NVIDIA documents them, but not on a GPU: it is ranked below `cuda-matrix`, and taken
+only where it is asked for. Next limit: each block reads filters by itself that its neighbours read too, where a cluster of
+blocks would share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+from ulpgrad.formats import Format, bfloat16, float16
+from ulpgrad.kernels import cuda_tensor_map as maps, gpu
+from ulpgrad.kernels.conv import cuda_units as units, spec
+from ulpgrad.kernels.conv.cuda_arguments import (
+    NOTHING,
+    After,
+    Shape,
+    cdiv,
+    channels_last,
+    shape_of,
+    strides,
+)
+from ulpgrad.kernels.conv.cuda_frames import backward, forward
+from ulpgrad.kernels.cuda_compile import Kernel, c_type
+from ulpgrad.kernels.registry import Request, kernel
+
+FORMATS = (float16, bfloat16)
+ROWS, WIDTHS, DEPTH, THREADS = 128, (64, 128, 256), 64, 384  # as `GroupTile` of csrc/cuda/conv_warpgroup.cu has them
+LINE, WARPS, PITCH = 128, 8, 8  # bytes of a step, warps that multiply, padding of a line of sums
+MANY = 132  # tiles that keep the processors of a large GPU busy
+MOST_TILES = 2**31 - 1
+ITEM = 2  # bytes
+
+
+def kernels(gradient: str) -> dict[Format | None, units.Kernels]:
+    return {
+        form: {
+            columns: Kernel(
+                "conv_warpgroup.cu", f"conv_warpgroup<{c_type(form)}, {gradient}, {columns}>", since=90, only="sm_90a"
+            )
+            for columns in WIDTHS
+        }
+        for form in FORMATS
+    }
+
+
+FORWARD, INPUT_GRADIENT = kernels("false"), kernels("true")
+
+
+def shared_bytes(columns: int) -> int:
+    """For the stages of the pipeline, and a slice of sums for each warp."""
+    stages = 3 if columns == 256 else 4
+    return stages * LINE * (ROWS + columns) + WARPS * 16 * (min(columns, 128) + PITCH) * 4
+
+
+def width(rows: int, columns: int, others: int) -> int:
+    """Columns of a tile: the widest of which enough processors get one, and whose last one is not mostly empty."""
+    for wide in reversed(WIDTHS[1:]):
+        if cdiv(rows, ROWS) * cdiv(columns, wide) * others >= MANY and (columns - 1) % wide >= wide // 2:
+            return wide
+    return WIDTHS[0]
+
+
+def pixels(shape: Shape) -> maps.Pixels:
+    """What is told of the images that are read: those of the forward pass, or the gradient of its results."""
+    if shape.op in spec.FORWARD:
+        channels, sizes, positions = shape.groups * shape.inputs, shape.size, shape.positions
+        axes = [
+            (p, -a, s, d) for p, a, s, d in zip(positions, shape.padding, shape.stride, shape.dilation, strict=True)
+        ]
+    else:
+        channels, sizes, positions = shape.groups * shape.outputs, shape.positions, shape.size
+        axes = [(p, a, 1, -d) for p, a, d in zip(positions, shape.padding, shape.dilation, strict=True)]
+    (top, bottom, down), (left, right, across) = (
+        maps.walk(size, count, taps, first, stride, step)
+        for size, taps, (count, first, stride, step) in zip(sizes, shape.kernel, axes, strict=True)
+    )
+    height, columns = sizes
+    padded = channels + -channels % (units.PACKET // ITEM)
+    pixel = padded * ITEM
+    return maps.Pixels(
+        (padded, columns, height, shape.images), (pixel, columns * pixel, height * columns * pixel), (left, top),
+        (right, bottom), (axes[1][2], axes[0][2]), (across, down), DEPTH, ROWS,
+    )  # fmt: skip
+
+
+def filters(shape: Shape, columns: int) -> maps.Tiles:
+    """What is told of the filters, which lie as (results' channels, taps, channels that are summed over)."""
+    taps = prod(shape.kernel)
+    read, written = (shape.inputs, shape.groups * shape.outputs)
+    if shape.op not in spec.FORWARD:
+        read, written = shape.groups * shape.outputs, shape.inputs
+    read += -read % (units.PACKET // ITEM)
+    return maps.Tiles((read, taps, written), (read * ITEM, taps * read * ITEM), (DEPTH, 1, columns))
+
+
+def refusal(request: Request) -> str | None:
+    shape, kernel = shape_of(request), FORWARD[float16][WIDTHS[0]]
+    reason = units.refusal(request, kernel)
+    if reason is not None:
+        return reason
+    is_forward = request.op in spec.FORWARD
+    if not is_forward and shape.stride != (1, 1):
+        return f"takes the input gradient of stride 1, not {shape.stride}"
+    read, rows, columns = (
+        (shape.inputs, shape.rows, shape.outputs) if is_forward else (shape.outputs, shape.phase_rows, shape.inputs)
+    )
+    if shape.groups > 1 and read % DEPTH:
+        return f"takes groups of a multiple of {DEPTH} channels, not {read}"
+    if cdiv(rows, ROWS) * cdiv(columns, WIDTHS[0]) > MOST_TILES:
+        return f"makes up to {MOST_TILES} tiles"
+    return pixels(shape).refusal() or filters(shape, WIDTHS[0]).refusal()
+
+
+def launch(chosen: units.Kernels, form: Format, shape: Shape, rows: int, columns: int, y: Any, x: Any, weight: Any,
+           after: After | None) -> None:  # fmt: skip
+    """A block for each processor at most, which goes through the tiles of its group."""
+    wide = width(rows, columns, shape.groups)
+    tiles = cdiv(rows, ROWS) * cdiv(columns, wide)
+    grid = (min(tiles, cdiv(gpu.processors(), shape.groups)), 1, shape.groups)
+    operands, finish = ((None, None, None), NOTHING) if after is None else (after.operands, after.argument)
+    places = (shape.argument, strides(x), strides(weight), strides(y), finish)
+    copies = maps.argument(pixels(shape), x, form), maps.argument(filters(shape, wide), weight, form)
+    chosen[wide].launch(grid, (THREADS, 1, 1), y, x, weight, *operands, *places, *copies, shared=shared_bytes(wide))
+
+
+@kernel(spec.conv2d_finished, "cuda/cuda-warpgroup", rank=85, formats=FORMATS, where=refusal, build=True)
+@kernel(spec.conv2d, "cuda/cuda-warpgroup", rank=85, formats=FORMATS, where=refusal, build=True)
+def conv2d(request: Request) -> Callable[..., Any]:
+    form = request.formats[0]
+    assert form is not None
+
+    def fill(shape: Shape, y: Any, x: Any, weight: Any, after: After) -> None:
+        x, weight = units.laid(x), channels_last(units.padded(weight, 1), 1)
+        shape = shape.of(x, weight)
+        launch(FORWARD[form], form, shape, shape.rows, shape.outputs, y, x, weight, after)
+
+    return forward(fill)
+
+
+@kernel(spec.conv2d_input_gradient, "cuda/cuda-warpgroup", rank=85, formats=FORMATS, where=refusal, build=True)
+def input_gradient(request: Request) -> Callable[..., Any]:
+    form = request.formats[0]
+    assert form is not None
+
+    def fill(shape: Shape, dx: Any, g: Any, weight: Any) -> None:
+        g, weight = units.laid(g), channels_last(units.padded(weight, 0), 0)
+        shape = shape.of(g, weight)
+        launch(INPUT_GRADIENT[form], form, shape, shape.phase_rows, shape.inputs, dx, g, weight, None)
+
+    return backward(fill)
