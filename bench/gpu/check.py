@@ -1,5 +1,8 @@
 """`make gpu-check`: every kernel test on the device, then the table beside cuBLAS, cuDNN and torch, into one JSON file.
 
+A rung that has run on no GPU so far is tested before all others, in a process of its own; where that fails, neither the other
+tests nor the table touch it, and the status says so.
+
 What was measured so far is written after each row, so that a run that is cut off has not been for nothing.
 """
 
@@ -26,6 +29,9 @@ from ulpgrad.io.atomic import atomic_write
 from ulpgrad.kernels import capabilities, gpu
 
 RECORD = "gpu-check.json"
+ALL, FIRST = "tests/gpu", "tests/gpu/test_warpgroup.py"
+UNVERIFIED = "warpgroup"  # what tests of that rung have in their names
+ALONE = 90  # seconds for FIRST
 
 
 def facts() -> dict[str, Any]:
@@ -65,10 +71,10 @@ def launch_cost() -> Outcome:
                    (judge(Target(1, "limit"), ours, peers, 200.0, {}),))  # fmt: skip
 
 
-def tests(seconds: int, jobs: int) -> dict[str, Any]:
-    """The tests of tests/gpu, in processes of their own."""
+def tests(seconds: int, jobs: int, files: str, *how: str) -> dict[str, Any]:
+    """Tests of tests/gpu, in processes of their own."""
     start = time.perf_counter()
-    command = [sys.executable, "-m", "pytest", "tests/gpu", "-q", "--maxfail=20", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", files, "-q", "--maxfail=20", "-p", "no:cacheprovider", *how]
     command += ["-n", str(jobs)] if jobs > 1 else []
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
@@ -85,11 +91,15 @@ def write(out: Path, record: dict[str, Any]) -> None:
         file.write("\n")
 
 
-def run(out: Path, only: str, limit: float) -> int:
+def run(out: Path, only: str, limit: float, with_unverified: bool = True) -> int:
     """Measure and write; the exit status is 0 where every row came to a right result."""
     record: dict[str, Any] = {**facts(), "rows": [], "failed": []}
     end, wrong = time.perf_counter() + limit, 0
     works: list[Callable[[], Work | Outcome]] = [launch_cost, *rows.works()]
+    if with_unverified:
+        works += rows.unverified()
+    else:
+        record["failed"].append({"work": rows.WARPGROUP, "error": f"{FIRST} failed: its rows are left out"})
     for make in works:
         if time.perf_counter() > end:
             record["failed"].append({"error": f"not measured: {limit:g} s were over"})
@@ -135,8 +145,13 @@ def main() -> int:
     reason = capabilities.missing("cuda") or capabilities.missing("triton")
     if reason:
         raise DeviceError(f"gpu-check: {reason}")
-    status = tests(given.tests, given.jobs)["status"] if given.tests else 0
-    return run(given.json, given.only, given.rows) or status if given.rows else status
+    first = status = 0
+    if given.tests:
+        alone = tests(min(given.tests, ALONE), 1, FIRST)
+        first, left = alone["status"], max(1, given.tests - int(alone["seconds"]))
+        without = () if first == 0 else ("-k", f"not {UNVERIFIED}")
+        status = tests(left, given.jobs, ALL, f"--ignore={FIRST}", *without)["status"]
+    return (given.rows and run(given.json, given.only, given.rows, first == 0)) or first or status
 
 
 if __name__ == "__main__":

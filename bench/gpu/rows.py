@@ -16,13 +16,17 @@ from ulpgrad import dispatch
 from ulpgrad.bench.gpu import ceilings, draw
 from ulpgrad.bench.peers.others import imported
 from ulpgrad.bench.peers.work import OURS, Contender, Target, Work
-from ulpgrad.formats import as_format
+from ulpgrad.formats import as_format, float16
 from ulpgrad.kernels import gpu
+from ulpgrad.kernels.conv import cuda_warpgroup, spec as conv
 from ulpgrad.kernels.integer import spec as integer
 
 TERA, GIGA = 1e12, 1e9
 CHECKED = 64  # rows of a result, spread over all of them, that are held against float64
 LR, DECAY = 1e-3, 0.01  # of AdamW
+MATRIX, WARPGROUP = "cuda/cuda-matrix", "cuda/cuda-warpgroup"  # rungs of conv2d
+SAME: dict[str, Any] = {"stride": (1, 1), "dilation": (1, 1), "groups": 1}
+LAYERS = ((32, 64, 56, 64), (32, 256, 14, 256), (8, 256, 112, 512))  # images, channels, side, results' channels
 SETS = 3  # sets of operands that calls go through in turn
 WITHIN = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1e-2, "float8_e4m3fn": 8e-2, "int8": 0.0}
 LIMITS = {"float32": "float32", "float8_e5m2": "float8_e4m3fn"}
@@ -310,8 +314,9 @@ def rows_of(op: str, form: str, shape: tuple[int, int], *targets: Target, backwa
                 exact=exact, within=WITHIN[form] * (2 if backward else 1))  # fmt: skip
 
 
-def convolution(n: int, c: int, side: int, o: int, *targets: Target, form: str = "bfloat16") -> Work:
-    """3x3, padding 1, channels last; beside cuDNN in both of its layouts."""
+def convolution(n: int, c: int, side: int, o: int, *targets: Target, form: str = "bfloat16", rung: str = "") -> Work:
+    """3x3, padding 1, channels last; beside cuDNN in both of its layouts. A `rung` that is named is also beside the one that is
+    taken otherwise."""
     n, c, side, o = small(n, 2), small(c, 16), small(side, 8), small(o, 16)
     t = torch()
     x, w = draw.tensor((n, side, side, c), form, 1), draw.tensor((o, 3, 3, c), form, 2, scale=(9 * c) ** -0.5)
@@ -331,16 +336,23 @@ def convolution(n: int, c: int, side: int, o: int, *targets: Target, form: str =
     def values(out: Any) -> Any:
         return draw.host(draw.result(out)[-1])
 
+    def by(name: str) -> Callable[[], Any]:
+        arrays, params = (image.storage, filters.storage, None), {**SAME, "padding": (1, 1)}
+        with dispatch.use(conv2d=name):
+            plan = dispatch.make_plan(conv.conv2d, str(x.device), (x.dtype, x.dtype, None), arrays, params)
+        return lambda: ug.Tensor(plan.run(*arrays, **params), x.dtype)
+
     amount = 2.0 * 9 * n * c * o * side * side
-    peers = []
+    peers = [Contender(MATRIX, by(MATRIX), amount, values)] if rung else []
     if t is not None:
         tx, tw = (draw.to_torch(t, v).permute(0, 3, 1, 2) for v in (x, w))
         nx, nw = tx.contiguous(), tw.contiguous()
         f = t.nn.functional.conv2d
-        peers = [Contender("cuDNN channels last", lambda: f(tx, tw, padding=1), amount, values),
-                 Contender("cuDNN NCHW", lambda: f(nx, nw, padding=1), amount, values)]  # fmt: skip
-    return Work(f"conv2d {form} {n}x{c}x{side}x{side} -> {o}",
-                Contender(OURS, lambda: ug.conv2d(image, filters, padding=1), amount, values), peers, "TFLOP/s", TERA,
+        peers += [Contender("cuDNN channels last", lambda: f(tx, tw, padding=1), amount, values),
+                  Contender("cuDNN NCHW", lambda: f(nx, nw, padding=1), amount, values)]  # fmt: skip
+    ours = by(rung) if rung else lambda: ug.conv2d(image, filters, padding=1)
+    return Work(f"conv2d {form} {n}x{c}x{side}x{side} -> {o}{f' by {rung}' if rung else ''}",
+                Contender(OURS, ours, amount, values), peers, "TFLOP/s", TERA,
                 _limit(form), targets, exact=exact, within=WITHIN[form])  # fmt: skip
 
 
@@ -423,10 +435,19 @@ def works() -> Iterator[Callable[[], Work]]:
     for keys in (4096, 16384, 65536):
         yield partial(decoding, "bfloat16", keys, Target(1, "torch"))
     yield partial(decoding, "float32", 16384, Target(1, "torch"))
-    for n, c, side, o in ((32, 64, 56, 64), (32, 256, 14, 256), (8, 256, 112, 512)):
-        yield partial(convolution, n, c, side, o, Target(0.5, "cuDNN channels last"))
+    for layer in LAYERS:
+        yield partial(convolution, *layer, Target(0.5, "cuDNN channels last"))
     for op, form in itertools.product(("softmax", "layer_norm", "rms_norm"), ("bfloat16", "float32")):
         for backward in (False, True):
             yield partial(rows_of, op, form, (16384, 4096), Target(0.88, "limit"), backward=backward)
     yield lambda: adamw(Target(0.85, "limit"))
     yield training_step
+
+
+def unverified() -> Iterator[Callable[[], Work]]:
+    """Rows of a rung that is not taken by itself before it has run on a GPU; none where it cannot run. They come last: what goes
+    wrong there takes no other row along."""
+    if cuda_warpgroup.FORWARD[float16][64].refusal() is None:
+        for layer in LAYERS:
+            targets = Target(1.2, MATRIX), Target(0.9, "cuDNN channels last")
+            yield partial(convolution, *layer, *targets, rung=WARPGROUP)
