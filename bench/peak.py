@@ -7,6 +7,7 @@ Each on one thread and on all.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ Sweep = Literal["read", "write", "copy", "triad"]
 SWEEPS: tuple[Sweep, ...] = ("read", "write", "copy", "triad")
 
 TRIES = 12
+SPREAD = 0.2  # seconds: a system may leave new threads on one core for some tens of milliseconds
 ROUNDS = 40_000  # about 2 ms on one core: short enough to fall between other programs
 SWEPT = 1 << 27  # bytes of a try, in several passes where a pass is less: about 1 ms in the first cache, 4 in memory
 PAST = 1 << 20  # bytes of a sweep from which it may pay to write past the caches
@@ -167,10 +169,16 @@ def _aligned(size: int) -> Array:
 
 
 def _best(call: Callable[[], Any], work: float, repeats: int = 1, threads: int = 0) -> float:
-    """Work a second in the fastest of some tries; on one thread by the processor's time, which other programs leave alone."""
+    """Work a second in the fastest try, after which TRIES brought nothing; on one thread by the processor's time, which other
+    programs leave alone, on several for SPREAD at least."""
     call()
     clock = time.thread_time if threads == 1 else time.perf_counter
-    return work * repeats / min(seconds(call, repeats, clock) for _ in range(TRIES))
+    fastest, idle, began = math.inf, 0, time.perf_counter()
+    while idle < TRIES or (threads != 1 and time.perf_counter() - began < SPREAD):
+        took = seconds(call, repeats, clock)
+        idle = idle + 1 if took > 0.99 * fastest else 0
+        fastest = min(fastest, took)
+    return work * repeats / fastest
 
 
 @jit(fastmath={"contract"})
