@@ -22,6 +22,7 @@ import numpy as np
 from ulpgrad.device import beside, elsewhere
 from ulpgrad.errors import DeviceError, GradientError, ShapeError
 from ulpgrad.formats import Format, gradient_format
+from ulpgrad.kernels import deferred, gpu
 
 if TYPE_CHECKING:
     from ulpgrad.tensor import Tensor
@@ -361,6 +362,8 @@ def backward(
     `gradient` (the tensor's shape) may be left out for a single value. The graph is freed as it is walked, unless
     `retain_graph` (default: `create_graph`).
     """
+    if gpu.state.questions:
+        deferred.look()
     keep = create_graph if retain_graph is None else retain_graph
     _run([(tensor, _seed(tensor, gradient, "backward"))], None, create_graph, keep)
 

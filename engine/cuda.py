@@ -11,7 +11,7 @@ import numpy as np
 from ulpgrad.device import CPU, Device, as_device
 from ulpgrad.errors import ArgumentError, DeviceError
 from ulpgrad.graphs import CUDAGraph, Graphed, graph, make_graphed
-from ulpgrad.kernels import capabilities, capture, gpu
+from ulpgrad.kernels import capabilities, capture, deferred, gpu
 from ulpgrad.tensor import Tensor
 
 __all__ = [
@@ -99,6 +99,7 @@ def synchronize(device: Any = None) -> None:
     """Wait for all work of a device."""
     capture.refuse("waiting for a device", "nothing has run yet")
     _on(device, lambda xp: xp.cuda.runtime.deviceSynchronize())
+    deferred.look()
 
 
 def get_device_name(device: Any = None) -> str:
@@ -135,6 +136,7 @@ class Event:
     def synchronize(self) -> None:
         """Wait for it."""
         self.event.synchronize()
+        deferred.look()
 
     def elapsed_time(self, end: Event) -> float:
         """Milliseconds of the device from this event to another, both made with enable_timing=True."""
@@ -156,6 +158,7 @@ class Stream:
     def synchronize(self) -> None:
         """Wait for all of its work."""
         self.stream.synchronize()
+        deferred.look()
 
     def query(self) -> bool:
         """Whether all of its work is done."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from ulpgrad.device import CPU, Device, current, device_of
 from ulpgrad.errors import ArgumentError, CaptureError
-from ulpgrad.kernels import gpu
+from ulpgrad.kernels import deferred, gpu
 from ulpgrad.kernels.capture import Capture
 from ulpgrad.ops.creation import copy as copy_of
 from ulpgrad.ops.transfer import to_device
@@ -52,6 +52,7 @@ class CUDAGraph:
             )
         if gpu.state.capture is not None:
             raise CaptureError("CUDAGraph: a replay cannot be captured in another graph")
+        deferred.look()
         with current(self._device):
             for prepare in self._capture.before:
                 prepare()
@@ -59,7 +60,7 @@ class CUDAGraph:
             self._graph.launch(stream=cuda.get_current_stream())
             event = cuda.Event(disable_timing=True)
             event.record()
-            self._capture.replayed(event.synchronize)
+            self._capture.replayed(event)
             for note in self._capture.after:
                 note()
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ulpgrad import dispatch
-from ulpgrad.device import beside, device_of
+from ulpgrad.device import as_array, beside, device_of
 from ulpgrad.errors import GradientError
 from ulpgrad.formats import Array, Format, float64
 from ulpgrad.kernels import capture, gpu, registry
@@ -135,7 +135,7 @@ class ScaledGradient(Tensor):
                 for factor in self.scaling.factors:
                     operands = values, _numbers((factor,), self.dtype, -1 if values.__class__ is np.ndarray
                                                 else device_of(values).index).reshape(())  # fmt: skip
-                    values = dispatch.call(_multiply(), (self.dtype, self.dtype), operands, {})[0]
+                    values = as_array(dispatch.call(_multiply(), (self.dtype, self.dtype), operands, {})[0])
             self.storage = values
         return _STORAGE.__get__(self)
 

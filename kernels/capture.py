@@ -27,7 +27,7 @@ class Capture:
         self.settings: Callable[[], dict[str, Any]] | None = (
             None  # of the optimizer that is stepping: an op's keywords, now
         )
-        self._wait: Callable[[], None] | None = None
+        self._last: Any = None  # an event behind the last replay
 
     def __enter__(self) -> Capture:
         gpu.state.capture = self
@@ -36,19 +36,23 @@ class Capture:
     def __exit__(self, *_: object) -> None:
         gpu.state.capture = None
 
-    def replayed(self, wait: Callable[[], None]) -> None:
-        """Note that a replay is under way, and what waits for it."""
-        self._wait = wait
+    def replayed(self, event: Any) -> None:
+        """Note that a replay is under way, and the event behind it."""
+        self._last = event
 
     @property
     def was_replayed(self) -> bool:
-        return self._wait is not None
+        return self._last is not None
+
+    def is_done(self) -> bool:
+        """Whether the last replay has ended."""
+        return self._last is not None and bool(self._last.done)
 
     def wait(self) -> None:
         """Wait for the last replay. CaptureError if there was none."""
-        if self._wait is None:
+        if self._last is None:
             raise CaptureError("what a graph finds out was read before it ran: call replay() first")
-        self._wait()
+        self._last.synchronize()
 
     def upload(self, values: Any) -> Any:
         """Numbers of the host in memory that the graph reads and nothing in it writes, copied now, beside what is captured."""

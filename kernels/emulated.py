@@ -205,10 +205,10 @@ class ndarray:
         items = index if isinstance(index, tuple) else (index,)
         if not all(item is None or isinstance(item, (int, slice, types.EllipsisType)) for item in items):
             _check_device(self)
-        place = _unwrapped(index)
-        if isinstance(self.host[place], np.generic):  # a view without axes
+        place, shape = _unwrapped(index), self.host.shape
+        if isinstance(self.host[_around(place, shape)], np.generic):  # a view without axes
             place = (*_unwrapped(items), ...)
-        return self._viewed(lambda: np.asarray(self.host[place]))
+        return self._viewed(lambda: np.asarray(self.host[_around(place, shape)]))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         _check_device(self)
@@ -315,6 +315,17 @@ def _wrapped(value: Any, given: dict[int, ndarray]) -> Any:
         case tuple() | list():
             return tuple(_wrapped(v, given) for v in value)
     return value
+
+
+def _around(place: Any, shape: tuple[int, ...]) -> Any:
+    """An index as CuPy reads it: positions in arrays that are nowhere are taken around the axis."""
+    items = place if isinstance(place, tuple) else (place,)
+    if any(item is None or item is Ellipsis or getattr(item, "dtype", None) == np.bool_ for item in items):
+        return place
+    found = (
+        item % shape[axis] if isinstance(item, np.ndarray) and shape[axis] else item for axis, item in enumerate(items)
+    )
+    return tuple(found) if isinstance(place, tuple) else next(found)
 
 
 def again(source: ndarray, made: ndarray, make: Callable[[], Any]) -> None:

@@ -18,9 +18,14 @@ MODES = ("", "emulated", "compile")
 
 
 class _State(threading.local):
-    """What of a thread's work on GPUs is not CuPy's: the graph that it is captured into (`kernels/capture.py`)."""
+    """What of a thread's work on GPUs is not CuPy's: the graph that it is captured into (`kernels/capture.py`), and what it has
+    asked a device and not looked at."""
 
     capture: Any = None
+    questions: list[Any]
+
+    def __init__(self) -> None:
+        self.questions = []  # of kernels/deferred.py
 
 
 state = _State()
@@ -106,7 +111,12 @@ def to_host(array: Any) -> Any:
             "after replay()"
         )
     with xp().cuda.Device(array.device.id):
-        return array.get()
+        found = array.get()
+    if state.questions:
+        from ulpgrad.kernels import deferred
+
+        deferred.look()
+    return found
 
 
 def pinned(array: Any) -> Any:

@@ -19,7 +19,7 @@ from ulpgrad.device import as_array, beside, device_of, module_of, moved_to, ret
 from ulpgrad.differentiable import Primitive, check_movable, moved, plain_calls, viewed
 from ulpgrad.errors import ArgumentError, AxisError, DeviceError, FormatError, GradientError, ShapeError
 from ulpgrad.formats import Array, Format, as_format, bool_, float32, float64, int64
-from ulpgrad.kernels import gpu
+from ulpgrad.kernels import deferred, gpu
 from ulpgrad.kernels.copy import copied
 from ulpgrad.kernels.embedding import spec as embedding_spec
 from ulpgrad.kernels.gather import spec as gather_spec
@@ -169,14 +169,25 @@ def _axes_taken(item: Any) -> int:
 
 
 def _check_positions(name: str, positions: Any, axis: int, x: Tensor) -> None:
-    size = x.shape[axis]
+    shape = x.shape
+    size = shape[axis]
     with beside(positions):
-        outside = (positions < -size) | (positions >= size)
-        if bool(outside.any()):
-            raise AxisError(
-                f"{name}: index {int(positions[outside][0])} is out of bounds for axis {axis} with size {size} "
-                f"(the tensor has shape {x.shape})"
-            )
+        outside = ((positions < -size) | (positions >= size)).any()
+        if positions.__class__ is not np.ndarray and name != "setitem":  # what is written cannot be taken back later
+            deferred.ask(name, outside, lambda: _refuse(name, gpu.to_host(positions), axis, shape))
+        elif bool(outside):
+            _refuse(name, gpu.to_host(positions), axis, shape)
+
+
+def _refuse(name: str, positions: Array, axis: int, shape: tuple[int, ...]) -> None:
+    """AxisError for the first position that is nowhere."""
+    size = shape[axis]
+    outside = (positions < -size) | (positions >= size)
+    if outside.any():
+        raise AxisError(
+            f"{name}: index {int(positions[outside][0])} is out of bounds for axis {axis} with size {size} "
+            f"(the tensor has shape {shape})"
+        )
 
 
 def _beside(what: str, array: Any, x: Tensor) -> Any:

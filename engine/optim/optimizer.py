@@ -17,7 +17,7 @@ from ulpgrad import dispatch
 from ulpgrad.device import beside, moved_to
 from ulpgrad.errors import ArgumentError, FormatError, GradientError
 from ulpgrad.formats import Array, Format, compute_format
-from ulpgrad.kernels import capture, memory
+from ulpgrad.kernels import capture, deferred, gpu, memory
 from ulpgrad.kernels.copy import copied
 from ulpgrad.kernels.optimizer import multi
 from ulpgrad.kernels.spec import Op
@@ -143,6 +143,8 @@ class Optimizer:
                 state.step = before
 
     def _step(self, finite: Flag | None) -> None:
+        if gpu.state.questions:
+            deferred.look()
         self._settle()
         counts: list[tuple[Group, State, int]] = []
         captured = capture.current()

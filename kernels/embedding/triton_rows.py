@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.formats import ALL, INTEGERS, float32, float64
-from ulpgrad.kernels import gpu
+from ulpgrad.kernels import deferred, gpu
 from ulpgrad.kernels.embedding import spec
 from ulpgrad.kernels.registry import kernel
 from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
@@ -67,8 +67,7 @@ def embedding(weight: Any, indices: Any) -> Any:
     out, failed = xp.empty((*indices.shape, width), weight.dtype), xp.zeros(1, np.int32)
     grid, tile = _tile(indices.size, width)
     launch(_take, grid, weight, indices, out, failed, indices.size, rows, width, **tile)
-    if int(failed[0]):
-        spec.validate("embedding", gpu.to_host(indices), rows)
+    deferred.ask("embedding", failed, lambda: spec.validate("embedding", gpu.to_host(indices), rows))
     return out
 
 
@@ -80,8 +79,8 @@ def embedding_gradient(g: Any, indices: Any, *, rows: int) -> Any:
         return xp.zeros((rows, width), g.dtype)
     order = xp.argsort(flat, kind="stable")
     ranked = flat[order]
-    if bool((ranked[0] < 0) | (ranked[-1] >= rows)):
-        spec.validate("embedding_gradient", gpu.to_host(indices), rows)
+    failed = (ranked[0] < 0) | (ranked[-1] >= rows)
+    deferred.ask("embedding_gradient", failed, lambda: spec.validate("embedding_gradient", gpu.to_host(indices), rows))
     begins = xp.searchsorted(ranked, xp.arange(rows + 1)).astype(np.int64)
     out = xp.empty((rows, width), g.dtype)
     grid, tile = _tile(rows, width)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.formats import ALL, INTEGERS, float32, float64
-from ulpgrad.kernels import gpu
+from ulpgrad.kernels import deferred, gpu
 from ulpgrad.kernels.gather import spec
 from ulpgrad.kernels.registry import kernel
 from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
@@ -63,8 +63,8 @@ def take_along_axis(x: Any, indices: Any, *, axis: int) -> Any:
         _take, (cdiv(out.size, BLOCK),), x, indices, out, failed, out.size, indices.shape[axis], x.shape[axis],
         math.prod(x.shape[axis + 1 :]), BLOCK=BLOCK, num_warps=4,
     )  # fmt: skip
-    if int(failed[0]):
-        spec.validate("take_along_axis", gpu.to_host(indices), x.shape[axis])
+    size = x.shape[axis]
+    deferred.ask("take_along_axis", failed, lambda: spec.validate("take_along_axis", gpu.to_host(indices), size))
     return out
 
 
@@ -78,8 +78,8 @@ def scatter_add(g: Any, indices: Any, *, axis: int, size: int) -> Any:
         return out
     rows = indices.astype(np.int64)
     lowest = 0 if indices.dtype.kind == "u" else -size
-    if bool(((rows < lowest) | (rows >= size)).any()):
-        spec.validate("scatter_add", gpu.to_host(indices), size)
+    failed = ((rows < lowest) | (rows >= size)).any()
+    deferred.ask("scatter_add", failed, lambda: spec.validate("scatter_add", gpu.to_host(indices), size))
     rows = xp.where(rows < 0, rows + size, rows).reshape(outer, g.shape[axis], inner)
     lines = (xp.arange(outer) * size).reshape(outer, 1, 1)
     places = ((lines + rows) * inner + xp.arange(inner)).reshape(-1)
