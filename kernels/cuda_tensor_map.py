@@ -32,7 +32,7 @@ MOST_CHANNELS, MOST_PIXELS = 256, 1024  # of a copy by im2col
 CORNERS: Final = (-128, 127)  # of the box of base coordinates, with two axes of pixels
 LARGEST_OFFSET: Final = 255  # of a tap, likewise
 
-WORDS: Final = np.dtype([("words", np.uint64, 16)])
+WORDS: Final = np.dtype([("words", np.uint64, 16)], align=True)
 FIELDS: Final = np.dtype(
     {
         "names": ["address", "strides", "sizes", "box", "lower", "upper", "stride", "channels", "pixels"],
