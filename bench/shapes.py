@@ -177,6 +177,18 @@ def images(rng: np.random.Generator, n: int, op: Op) -> Sample:
     return Sample((x, weight, rng.standard_normal(32)), params)
 
 
+def volumes(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    """A 3 x 3 x 3 convolution of n volumes of 16 channels, and its gradients."""
+    x, weight = rng.standard_normal((n, 16, 16, 16, 16)), rng.standard_normal((32, 16, 3, 3, 3)) / 21
+    params: dict[str, Any] = {"stride": (1, 1, 1), "padding": (1, 1, 1), "dilation": (1, 1, 1), "groups": 1}
+    g = rng.standard_normal((n, 32, 16, 16, 16))
+    if op.name == "conv3d_input_gradient":
+        return Sample((g, weight), {"size": (16, 16, 16), **params})
+    if op.name == "conv3d_weight_gradient":
+        return Sample((g, x), {"size": (3, 3, 3), **params})
+    return Sample((x, weight, rng.standard_normal(32)), params)
+
+
 def pooled(rng: np.random.Generator, n: int, op: Op) -> Sample:
     x, g = rng.standard_normal((n, 16, 64, 64)), rng.standard_normal((n, 16, 32, 32))
     window: dict[str, Any] = {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0)}
@@ -367,6 +379,7 @@ SHAPES: dict[str, Shape] = {
     "integer_conv2d": Shape(codes, 8, "images of 16 channels, 32 x 32, through 32 filters 3 x 3"),
     "linear": Shape(layer, 64, "rows through a layer 784-512 with bias and ReLU"),
     "conv": Shape(images, 8, "images of 16 channels, 32 x 32, through 32 filters 3 x 3"),
+    "conv3d": Shape(volumes, 4, "volumes of 16 channels, 16 x 16 x 16, through 32 filters 3 x 3 x 3"),
     "pool": Shape(pooled, 8, "images of 16 channels, 64 x 64, in windows 2 x 2"),
     "adaptive_pool": Shape(pooled_to, 8, "images of 64 channels, 30 x 30, to 7 x 7"),
     "integer_pool": Shape(pooled_codes, 8, "images of 16 channels of codes, 64 x 64, in windows 2 x 2"),

@@ -77,6 +77,12 @@ def expect_right(name: str, arrays: Any, params: Any, form: Any = float32, **opt
         ((1, 1, 5, 69), (4, 1, 1, 1), {"stride": (2, 2), "padding": (0, 0)}),
         ((2, 48, 11, 39), (48, 1, 3, 3), {"groups": 48, "stride": (2, 2)}),
         ((2, 33, 8, 7), (33, 1, 1, 2), {"groups": 33, "stride": (3, 2), "padding": (1, 0)}),
+        # few pixels: these lie in the lanes
+        ((1, 70, 7, 7), (65, 70, 3, 3), {}),
+        ((2, 40, 8, 8), (30, 40, 3, 3), {"padding": (2, 2), "dilation": (2, 2)}),
+        ((1, 9, 15, 16), (20, 9, 3, 3), {"stride": (2, 2)}),
+        ((3, 24, 4, 6), (18, 12, 2, 3), {"groups": 2, "padding": (0, 1)}),
+        ((1, 300, 1, 1), (40, 300, 1, 1), {"padding": (0, 0)}),
     ],
 )
 def test_layouts_and_formats(random: Any, form: Any, last: bool, x: Any, weight: Any, params: Any) -> None:

@@ -76,6 +76,9 @@ def test_along_one_and_three_axes(x: Any, w: Any, stride: Any, padding: Any, dil
     np.testing.assert_allclose(y.detach().numpy(), want, rtol=1e-11, atol=1e-11)
     if y.size:
         gradcheck(lambda *given: convolve(*given, stride, padding, dilation, groups), list(arrays), order=2)
+    with ug.use(conv2d="cpu/reference"):  # volumes as images, as on a GPU and in other number systems
+        images = convolve(*arrays, stride, padding, dilation, groups)
+    np.testing.assert_allclose(images.detach().numpy(), want, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize(
@@ -85,10 +88,12 @@ def test_along_one_and_three_axes(x: Any, w: Any, stride: Any, padding: Any, dil
         ((1, 2, 1), (2, 3, 4), (1,), (1,), (0,), (1,), 1),
         ((2, 4, 4, 3), (4, 3, 3, 2), (2, 3), (1, 0), (1, 2), (1, 2), 2),
         ((2, 3, 3, 4), (3, 2, 4, 4), (2, 2), (1, 1), (0, 0), (1, 1), 1),
+        ((2, 4, 2, 3, 2), (4, 3, 3, 2, 2), (2, 3, 1), (1, 0, 1), (1, 2, 0), (1, 2, 1), 2),
+        ((1, 2, 3, 2, 2), (2, 3, 2, 2, 3), (1, 2, 2), (0, 1, 1), (0, 0, 1), (2, 1, 1), 1),
     ],
 )
 def test_transposed(x: Any, w: Any, stride: Any, padding: Any, behind: Any, dilation: Any, groups: int) -> None:
-    convolve = ug.conv_transpose1d if len(x) == 3 else ug.conv_transpose2d
+    convolve = {3: ug.conv_transpose1d, 4: ug.conv_transpose2d, 5: ug.conv_transpose3d}[len(x)]
     arrays = tensor(*x), tensor(*w), tensor(w[1] * groups)
     y = convolve(*arrays, stride, padding, behind, groups, dilation)
     want = scattered(*(a.detach().numpy() for a in arrays), y.shape[2:], stride, padding, dilation, groups)
@@ -96,6 +101,12 @@ def test_transposed(x: Any, w: Any, stride: Any, padding: Any, behind: Any, dila
     if len(x) == 4:  # what makes an image of y's size from it gives one of x's size back
         assert ug.conv2d(y, arrays[1], None, stride, padding, dilation, groups).shape == x
     gradcheck(lambda *given: convolve(*given, stride, padding, behind, groups, dilation), list(arrays), order=2)
+    if len(x) == 5:  # by the convolution of images, as on a GPU and in other number systems
+        assert ug.conv3d(y, arrays[1], None, stride, padding, dilation, groups).shape == x
+        with ug.use(conv2d_input_gradient="cpu/reference"):
+            images = convolve(*arrays, stride, padding, behind, groups, dilation)
+            np.testing.assert_allclose(images.detach().numpy(), want, rtol=1e-11, atol=1e-11)
+            gradcheck(lambda *given: convolve(*given, stride, padding, behind, groups, dilation), list(arrays))
 
 
 def test_same_and_valid_keep_what_they_say() -> None:
@@ -121,6 +132,9 @@ def test_same_and_valid_keep_what_they_say() -> None:
 def test_kernels_are_those_of_images() -> None:
     for call, name in ((ug.conv1d, "conv2d"), (ug.conv_transpose1d, "conv2d_input_gradient")):
         run = functools.partial(call, tensor(1, 2, 5), tensor(2, 2, 3))
+        assert [op.name for op, *_ in dispatch.calls_of(run)] == [name]
+    for call, name in ((ug.conv3d, "conv3d"), (ug.conv_transpose3d, "conv3d_input_gradient")):
+        run = functools.partial(call, tensor(1, 2, 3, 4, 5), tensor(2, 2, 3, 3, 3))
         assert [op.name for op, *_ in dispatch.calls_of(run)] == [name]
 
 

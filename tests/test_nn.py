@@ -241,6 +241,7 @@ SIGNAL, VOLUME = IMAGE.reshape(2, 4, 36), IMAGE.reshape(2, 4, 3, 2, 6)
 AXES: dict[nn.Module, Callable[[Any], tuple[ug.Tensor, ug.Tensor]]] = {
     nn.Conv1d(4, 6, 5, 2, 1, 2, groups=2): lambda m: (m(SIGNAL), ug.conv1d(SIGNAL, m.weight, m.bias, 2, 1, 2, 2)),
     nn.Conv3d(4, 2, (2, 1, 3), bias=False): lambda m: (m(VOLUME), ug.conv3d(VOLUME, m.weight)),
+    nn.ConvTranspose3d(4, 6, 2, 2, bias=False): lambda m: (m(VOLUME), ug.conv_transpose3d(VOLUME, m.weight, stride=2)),
     nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, 2): lambda m: (
         m(IMAGE), ug.conv_transpose2d(IMAGE, m.weight, m.bias, 2, 1, 1, 2)),
     nn.ConvTranspose1d(4, 3, 4, 3, dilation=2): lambda m: (

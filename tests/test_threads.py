@@ -35,6 +35,7 @@ def ints(high: int, *shape: int) -> np.ndarray:
 
 
 CONV: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+DEEP: dict[str, Any] = {"stride": (1, 1, 1), "padding": (1, 1, 1), "dilation": (1, 1, 1), "groups": 1}
 POOL: dict[str, Any] = {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0)}
 BIG: dict[str, Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "matmul": lambda: ((f32(130, 257), f32(257, 301)), {}),
@@ -57,6 +58,10 @@ BIG: dict[str, Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "conv2d": lambda: ((f32(8, 6, 20, 20), f32(12, 6, 3, 3), f32(12)), CONV),
     "conv2d_input_gradient": lambda: ((f32(8, 12, 20, 20), f32(12, 6, 3, 3)), {**CONV, "size": (20, 20)}),
     "conv2d_weight_gradient": lambda: ((f32(8, 12, 20, 20), f32(8, 6, 20, 20)), {**CONV, "size": (3, 3)}),
+    "conv2d_finished": lambda: ((f32(8, 6, 20, 20), f32(12, 6, 3, 3), f32(12), f32(12), f32(8, 12, 20, 20)), CONV),
+    "conv3d": lambda: ((f32(2, 6, 9, 20, 20), f32(12, 6, 3, 3, 3), f32(12)), DEEP),
+    "conv3d_input_gradient": lambda: ((f32(2, 12, 9, 20, 20), f32(12, 6, 3, 3, 3)), {**DEEP, "size": (9, 20, 20)}),
+    "conv3d_weight_gradient": lambda: ((f32(2, 12, 9, 20, 20), f32(2, 6, 9, 20, 20)), {**DEEP, "size": (3, 3, 3)}),
     "max_pool2d": lambda: ((f32(32, 16, 20, 20),), {**POOL, "dilation": (1, 1)}),
     "adaptive_avg_pool2d": lambda: ((f32(32, 16, 20, 20),), {"output_size": (7, 6)}),
     "adaptive_avg_pool2d_gradient": lambda: ((f32(32, 16, 7, 6),), {"size": (20, 20)}),

@@ -184,6 +184,11 @@ TORCH: Table = {
         (g.shape[0], w.shape[1] * groups, *size), w, g, stride, padding, dilation, groups),
     "conv2d_weight_gradient": lambda t: lambda g, x, size, stride, padding, dilation, groups: t.nn.grad.conv2d_weight(
         x, (g.shape[1], x.shape[1] // groups, *size), g, stride, padding, dilation, groups),
+    "conv3d": lambda t: t.nn.functional.conv3d,
+    "conv3d_input_gradient": lambda t: lambda g, w, size, stride, padding, dilation, groups: t.nn.grad.conv3d_input(
+        (g.shape[0], w.shape[1] * groups, *size), w, g, stride, padding, dilation, groups),
+    "conv3d_weight_gradient": lambda t: lambda g, x, size, stride, padding, dilation, groups: t.nn.grad.conv3d_weight(
+        x, (g.shape[1], x.shape[1] // groups, *size), g, stride, padding, dilation, groups),
     "max_pool2d": lambda t: lambda x, kernel_size, stride, padding, dilation: t.nn.functional.max_pool2d(
         x, kernel_size, stride, padding, dilation, return_indices=True),
     "avg_pool2d": lambda t: lambda x, kernel_size, stride, padding, count_include_pad: t.nn.functional.avg_pool2d(

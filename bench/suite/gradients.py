@@ -22,6 +22,8 @@ BACKWARD: dict[str, tuple[str, tuple[int, ...]]] = {
     "batch_norm_gradient": ("batch_norm", (0, 1, 2)),
     "conv2d_input_gradient": ("conv2d", (0,)),
     "conv2d_weight_gradient": ("conv2d", (1,)),
+    "conv3d_input_gradient": ("conv3d", (0,)),
+    "conv3d_weight_gradient": ("conv3d", (1,)),
     "cross_entropy_gradient": ("cross_entropy", (0,)),
     "embedding_gradient": ("embedding", (0,)),
     "layer_norm_gradient": ("layer_norm", (0, 1, 2)),

@@ -89,11 +89,29 @@ struct ConvLaneDots {
   T* sum;
 };
 
+constexpr int64_t kConvPixelSteps = 128;                 // most of a sum that is made in registers
+constexpr int64_t kConvPixelRow = kConvPixelSteps + 16;  // from one output's weights to the next one's
+
+// The same with pixels in lanes: y[output * y_row + q] = start[output] + sum over k steps i of x[offset[i] + q] *
+// w[output * kConvPixelRow + i], for all positions q up to the next multiple of two vectors. Without `start`, y is
+// added to.
+template <typename T>
+struct ConvPixels {
+  const T* x;
+  const int64_t* offset;
+  int64_t k;  // at most kConvPixelSteps
+  const T *w, *start;
+  T* y;
+  int64_t y_row, outputs, positions;  // `outputs` at most those of a tile
+};
+
 template <typename T>
 struct ConvTiles {
   int64_t lanes;      // of a vector
   int64_t pixels[5];  // of a tile of that many vectors
+  int64_t outputs;    // of a tile with pixels in lanes
   void (*row)(const ConvRow<T>&);
+  void (*pixels_row)(const ConvPixels<T>&);
   void (*lanes_row)(const ConvLanes<T>&);
   void (*dots)(const ConvDots<T>&);
   void (*lane_dots)(const ConvLaneDots<T>&);

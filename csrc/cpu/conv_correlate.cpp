@@ -33,19 +33,24 @@ std::vector<Chunk> chunks_of(int64_t outputs, int64_t lanes, int64_t columns, co
 class Reading {
  public:
   template <typename S>
-  Reading(const Correlation<S>& c, const Planes& planes, int64_t units, bool padding_counts) : set_of_(c.positions[0]) {
-    std::vector<int64_t> last, kept;
-    for (int64_t row = 0; row < c.positions[0]; ++row) {
-      kept.clear();
+  Reading(const Correlation<S>& c, const Planes& planes, int64_t units, bool padding_counts)
+      : rows_(c.positions[0]), set_of_(c.depth.positions * rows_) {
+    std::vector<std::vector<int64_t>> known;
+    for (size_t i = 0; i < set_of_.size(); ++i) {
+      const int64_t slice = static_cast<int64_t>(i) / rows_, row = static_cast<int64_t>(i) % rows_;
+      std::vector<int64_t> kept;
       for (size_t t = 0; t < c.taps.size(); ++t) {
+        const int64_t z = slice * c.depth.stride + c.taps[t].slice - c.x.front;
         const int64_t y = row * c.step[0] + c.taps[t].row - c.x.top;
-        if (padding_counts || (y >= 0 && y < c.x.height)) kept.push_back(static_cast<int64_t>(t));
+        if (padding_counts || (z >= 0 && z < c.x.depth && y >= 0 && y < c.x.height)) {
+          kept.push_back(static_cast<int64_t>(t));
+        }
       }
-      if (row == 0 || kept != last) {
+      set_of_[i] = static_cast<size_t>(std::find(known.begin(), known.end(), kept) - known.begin());
+      if (set_of_[i] == known.size()) {
         sets_.push_back({planes.segments(units, kept), static_cast<int64_t>(kept.size())});
-        last = kept;
+        known.push_back(std::move(kept));
       }
-      set_of_[row] = sets_.size() - 1;
     }
   }
 
@@ -54,12 +59,13 @@ class Reading {
     int64_t count;
   };
   // Of blocks [begin, end).
-  Segments of(int64_t row, int64_t begin, int64_t end) const {
-    const auto& [all, taps] = sets_[set_of_[row]];
+  Segments of(int64_t slice, int64_t row, int64_t begin, int64_t end) const {
+    const auto& [all, taps] = sets_[set_of_[slice * rows_ + row]];
     return {all.data() + begin * taps, (end - begin) * taps};
   }
 
  private:
+  const int64_t rows_;
   std::vector<std::pair<std::vector<ConvSegment>, int64_t>> sets_;  // and the taps of a block
   std::vector<size_t> set_of_;
 };
@@ -139,25 +145,31 @@ bool weightless(const Correlation<S>& c, const Tap& tap) {
   return true;
 }
 
+// Whether any of `positions`, `step` apart from `first` on, lies in [0, size).
+bool any_inside(int64_t first, int64_t positions, int64_t step, int64_t size) {
+  if (first >= size || first + (positions - 1) * step < 0) return false;
+  return (first < 0 ? first + ceil_div(-first, step) * step : first) < size;
+}
+
 // Leaves out the taps through which no output sees the image, so that a window far larger than the image costs what one
 // that covers it does. Padding is zeros: a weight that is not finite makes NaN of them, and keeps its tap.
 template <typename S>
 void crop(Correlation<S>& c) {
   std::vector<Tap> kept;
   for (const Tap& tap : c.taps) {
-    const bool seen = sees(tap, c.positions, c.step, {c.x.top, c.x.left}, {c.x.height, c.x.width});
+    const bool seen = sees(tap, c.positions, c.step, c.depth, c.x);
     if (seen || !(c.finite || weightless(c, tap))) kept.push_back(tap);
   }
   if (kept.empty() && !c.taps.empty()) kept.push_back(c.taps[0]);
-  if (kept.size() < c.taps.size()) c.taps = shifted(kept, c.x.top, c.x.left);
+  if (kept.size() < c.taps.size()) c.taps = shifted(kept, c.x);
 }
 
-// The biases of all groups, each group's padded to `padded` lanes.
+// One value for each output of all groups, each group's padded to `padded` lanes; zeros where there are none.
 template <typename S, typename T>
-std::vector<T> starts(const Correlation<S>& c, int64_t groups, int64_t outputs, int64_t padded) {
+std::vector<T> in_lanes(const S* values, int64_t groups, int64_t outputs, int64_t padded) {
   std::vector<T> all(groups * padded);
-  for (int64_t g = 0; c.bias && g < groups; ++g) {
-    for (int64_t o = 0; o < outputs; ++o) all[g * padded + o] = wide_value(c.bias[g * outputs + o]);
+  for (int64_t g = 0; values && g < groups; ++g) {
+    for (int64_t o = 0; o < outputs; ++o) all[g * padded + o] = wide_value(values[g * outputs + o]);
   }
   return all;
 }
@@ -177,8 +189,20 @@ class Output {
  public:
   using T = Wide<S>;
 
-  Output(const Correlation<S>& c, Isa isa)
-      : c_(c), moves_(table<ConvMoves>(isa)), finish_(conv_finish(isa, T())), pools_(c.places.data) {}
+  Output(const Correlation<S>& c, int64_t padded, Isa isa)
+      : c_(c),
+        isa_(isa),
+        moves_(table<ConvMoves>(isa)),
+        finish_(conv_finish(isa, T())),
+        pools_(c.places.data),
+        padded_(padded) {
+    const bool scaled = c.is_scaled();
+    start = in_lanes<S, T>(scaled ? nullptr : c.bias, c.groups, c.outputs, padded);
+    if (c.scale) scale_ = in_lanes<S, T>(c.scale, c.groups, c.outputs, padded);
+    if (scaled && c.bias) bias_ = in_lanes<S, T>(c.bias, c.groups, c.outputs, padded);
+  }
+
+  std::vector<T> start;  // of sums, in the lanes of all groups
 
   // Sums may be made where they are to lie.
   bool direct(int64_t channels, int64_t width) const {
@@ -187,18 +211,38 @@ class Output {
   // Rows of sums that are needed together.
   int64_t rows() const { return pools_ ? c_.window[0] : 1; }
 
-  S* at(int64_t image, int64_t channel, int64_t row, int64_t column) const {
-    return c_.y.data + image * c_.y.image + channel * c_.y.channel + row * c_.y.row + column * c_.y.column;
+  // From the first column of a span on.
+  S* at(const Span& s, int64_t channel, int64_t slice, int64_t row) const {
+    return c_.y.data + s.image * c_.y.image + channel * c_.y.channel + (s.slice + slice) * c_.y.slice + row * c_.y.row +
+           s.column * c_.y.column;
   }
 
-  // Row `row` of the span is complete. `sums` are the positions of the rows() up to it, `step` apart; `memory` is for
-  // a row of largest values and one of their places.
-  void write(const Span& s, int64_t row, int64_t first, int64_t channels, int64_t width, T* sums, int64_t step,
-             T* memory) const {
+  // Row `row` of a slice of the span is complete: of `channels` outputs of a group from `first` on. `sums` are the
+  // positions of the rows() up to it, `step` apart; `memory` is for a row of largest values and one of their places, or
+  // of residuals.
+  void write(const Span& s, int64_t slice, int64_t row, int64_t group, int64_t first, int64_t channels, int64_t width,
+             T* sums, int64_t step, T* memory) const {
+    const int64_t lane = group * padded_ + first;
+    first += group * c_.outputs;
     if (pools_) return write_largest(s, row, first, channels, width, sums, memory);
+    const T* const scale = scale_.empty() ? nullptr : scale_.data() + lane;
+    const T* const bias = bias_.empty() ? nullptr : bias_.data() + lane;
+    const Images<const S>& r = c_.residual;
+    if (r.data) {
+      const S* const from = r.data + s.image * r.image + first * r.channel + (s.slice + slice) * r.slice +
+                            (s.row + row) * r.row + s.column * r.column;
+      (moves_.*ConvRoad<S>::in)(from, r.channel, r.column, channels, s.columns, memory, width, width, 0);
+    }
+    const auto after = [&](const T* scale, const T* bias, const T* residual) {
+      if (scale || bias || residual) {
+        conv_after(isa_, ConvAfter<T>{sums, step, width, s.columns, scale, bias, false, residual, width});
+      }
+    };
+    after(scale, bias, c_.residual_first && r.data ? memory : nullptr);
     if (c_.activation != Activation::none) finish_.activate(sums, step, width, s.columns, c_.activation);
+    after(nullptr, nullptr, !c_.residual_first && r.data ? memory : nullptr);
     if (direct(channels, width)) return;
-    put(sums, width, channels, s.columns, at(s.image, first, s.row + row, s.column));
+    put(sums, width, channels, s.columns, at(s, first, slice, s.row + row));
   }
 
  private:
@@ -221,16 +265,20 @@ class Output {
                      places});
     if (c_.activation != Activation::none) finish_.activate(memory, width, width, count, c_.activation);
     const int64_t y = top / c_.window[0], x = s.column / c_.window[1];
-    put(memory, width, channels, count, at(s.image, first, y, x));
+    put(memory, width, channels, count,
+        c_.y.data + s.image * c_.y.image + first * c_.y.channel + y * c_.y.row + x * c_.y.column);
     const Images<int64_t>& p = c_.places;
     put_places(moves_, places, width, channels, count,
                p.data + s.image * p.image + first * p.channel + y * p.row + x * p.column, p.channel, p.column);
   }
 
   const Correlation<S>& c_;
+  const Isa isa_;
   const ConvMoves& moves_;
   const ConvFinish<T>& finish_;
   const bool pools_;
+  const int64_t padded_;
+  std::vector<T> scale_, bias_;
 };
 
 // Returns whether weights were left out. Pairs of bfloat16 are not for all operands: `unfit` is set where they gave up.
@@ -240,15 +288,14 @@ bool by_tiles(const Correlation<S>& c, Isa isa, void (*run)(const ConvRow<Wide<S
   constexpr bool paired = std::is_same_v<U, Bfloat16Pair>;
   const ConvTiles<T>& tiles = conv_tiles(isa, T());
   const ConvMoves& moves = table<ConvMoves>(isa);
-  const Output<S, U> output(c, isa);
   const int64_t units = paired ? ceil_div(c.inputs, 2) : c.inputs, k = units * static_cast<int64_t>(c.taps.size());
   const int64_t lanes = tiles.lanes, padded = round_up(c.outputs, lanes),
                 useful = threads_for(c.products(), kConvGrain);
+  const Output<S, U> output(c, padded, isa);
   const Planes planes(c.images, c.positions, c.step, c.taps, units, kPlaneBytes / sizeof(U),
-                      useful > 1 ? ceil_div(8 * useful, c.groups) : 1, c.window);
+                      useful > 1 ? ceil_div(8 * useful, c.groups) : 1, c.window, kConvBlock, c.depth);
   const std::vector<Chunk> chunks = chunks_of(c.outputs, lanes, planes.span_columns(), tiles.pixels);
   const int64_t count = static_cast<int64_t>(chunks.size());
-  const std::vector<T> start = starts<S, T>(c, c.groups, c.outputs, padded);
   U* const packed = static_cast<U*>(scratch(Slot::weights, c.groups * padded * k * sizeof(U)));
   std::atomic<bool> special{false};
   parallel_for(c.groups * count, std::max<int64_t>(1, kConvGrain / (32 * k + 1) / 8), [&](int64_t begin, int64_t end) {
@@ -295,7 +342,7 @@ bool by_tiles(const Correlation<S>& c, Isa isa, void (*run)(const ConvRow<Wide<S
       const Span s = planes.span(first_span + i);
       if constexpr (paired) {
         if (unfit) return;
-        if (s.rows * s.columns < planes.span_positions()) std::fill(plane(i), plane(i) + planes.units(), U{});
+        if (s.positions() < planes.span_positions()) std::fill(plane(i), plane(i) + planes.units(), U{});
       }
       planes.fill(source, s, c.inputs, moves.*ConvRoad<S, U>::in, plane(i));
       if constexpr (paired) {
@@ -314,18 +361,20 @@ bool by_tiles(const Correlation<S>& c, Isa isa, void (*run)(const ConvRow<Wide<S
         const int64_t end = std::min(first + piece, planes.blocks);
         for (int64_t i = 0; i < spans; ++i) {
           const Span s = planes.span(first_span + i);
-          for (int64_t r = 0; r < s.rows; ++r) {
+          for (int64_t at = 0; at < s.slices * s.rows; ++at) {
+            const int64_t z = at / s.rows, r = at % s.rows;
             T* const here = whole ? sums : sums + i * planes.span_positions() * width;
-            T* const to = direct ? reinterpret_cast<T*>(output.at(s.image, channel, s.row + r, s.column))
-                                 : here + (whole ? r % output.rows() : r) * s.columns * width;
+            T* const to = direct ? reinterpret_cast<T*>(output.at(s, channel, z, s.row + r))
+                                 : here + (whole ? r % output.rows() : at) * s.columns * width;
             const int64_t step = direct ? c.y.column : width;
-            const auto segments = reading.of(s.row + r, first, end);
-            run({plane(i) + r * planes.row_units(), planes.step, segments.first, segments.count, together,
-                 packed + (group * padded + chunk.first) * k,
-                 first ? nullptr : start.data() + group * padded + chunk.first, to, step, s.columns, chunk.vectors});
+            const auto segments = reading.of(s.slice + z, s.row + r, first, end);
+            run({plane(i) + z * planes.slice_units() + r * planes.row_units(), planes.step, segments.first,
+                 segments.count, together, packed + (group * padded + chunk.first) * k,
+                 first ? nullptr : output.start.data() + group * padded + chunk.first, to, step, s.columns,
+                 chunk.vectors});
             if (end < planes.blocks || (r + 1) % output.rows()) continue;
             T* const window = direct ? to : to - (output.rows() - 1) * s.columns * width;
-            output.write(s, r, channel, outputs, width, window, step, finished);
+            output.write(s, z, r, group, chunk.first, outputs, width, window, step, finished);
           }
         }
       }
@@ -336,23 +385,31 @@ bool by_tiles(const Correlation<S>& c, Isa isa, void (*run)(const ConvRow<Wide<S
 
 }  // namespace
 
-bool sees(const Tap& tap, Pair positions, Pair step, Pair padding, Pair size) {
-  for (int axis = 0; axis < 2; ++axis) {
-    const int64_t first = (axis ? tap.column : tap.row) - padding[axis];
-    const int64_t last = first + (positions[axis] - 1) * step[axis];
-    if (first >= size[axis] || last < 0) return false;
-    if ((first < 0 ? first + ceil_div(-first, step[axis]) * step[axis] : first) >= size[axis]) return false;
-  }
-  return true;
+template <typename S>
+bool sees(const Tap& tap, Pair positions, Pair step, Depth depth, const Images<const S>& x) {
+  return any_inside(tap.slice - x.front, depth.positions, depth.stride, x.depth) &&
+         any_inside(tap.row - x.top, positions[0], step[0], x.height) &&
+         any_inside(tap.column - x.left, positions[1], step[1], x.width);
 }
 
-std::vector<Tap> shifted(std::vector<Tap> taps, int64_t& top, int64_t& left) {
-  int64_t row = taps[0].row, column = taps[0].column;
-  for (const Tap& tap : taps) row = std::min(row, tap.row), column = std::min(column, tap.column);
-  for (Tap& tap : taps) tap.row -= row, tap.column -= column;
-  top -= row, left -= column;
+template <typename S>
+std::vector<Tap> shifted(std::vector<Tap> taps, Images<const S>& x) {
+  int64_t row = taps[0].row, column = taps[0].column, slice = taps[0].slice;
+  for (const Tap& tap : taps) {
+    row = std::min(row, tap.row), column = std::min(column, tap.column), slice = std::min(slice, tap.slice);
+  }
+  for (Tap& tap : taps) tap.row -= row, tap.column -= column, tap.slice -= slice;
+  x.top -= row, x.left -= column, x.front -= slice;
   return taps;
 }
+
+#define ULPGRAD_SEEN(S)                                                      \
+  template bool sees(const Tap&, Pair, Pair, Depth, const Images<const S>&); \
+  template std::vector<Tap> shifted(std::vector<Tap>, Images<const S>&);
+ULPGRAD_SEEN(float)
+ULPGRAD_SEEN(double)
+ULPGRAD_SEEN(Bfloat16)
+ULPGRAD_SEEN(Float16)
 
 float wide_value(Bfloat16 x) {
   const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
@@ -377,11 +434,15 @@ bool correlate(std::vector<Correlation<S>> phases, Isa isa) {
   const int64_t groups = phases[0].groups, outputs = phases[0].outputs;
   if (ceil_div(groups, kConvBlock) * outputs < groups * ceil_div(outputs, tiles.lanes)) return by_lanes(phases, isa);
   bool dropped = false;
+  const bool paired = std::is_same_v<S, Bfloat16> && isa == Isa::avx512 && has_avx512_bf16();
   for (const Correlation<S>& c : phases) {
+    if (!paired && suits_pixels(c)) {
+      by_pixels(c, isa);
+      continue;
+    }
     std::atomic<bool> unfit{true};
     if constexpr (std::is_same_v<S, Bfloat16>) {
-      // The unit takes subnormal numbers for zero.
-      if (isa == Isa::avx512 && has_avx512_bf16()) {
+      if (paired) {  // the unit takes subnormal numbers for zero
         unfit = false;
         by_tiles<S, Bfloat16Pair>(c, isa, table<ConvPairsTable>(isa).row, unfit);
       }

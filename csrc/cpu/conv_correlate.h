@@ -6,6 +6,7 @@
 #include <cmath>
 #include <new>
 
+#include "conv_after.h"
 #include "conv_planes.h"
 #include "scratch.h"
 #include "threads.h"
@@ -59,6 +60,7 @@ struct Correlation {
   int64_t images, groups, inputs, outputs;  // channels of one group
   Pair positions;                           // rows and columns of y
   Pair step;
+  Depth depth;  // positions and step of volumes
   Images<const S> x;
   std::vector<Tap> taps;
   const S* weight;
@@ -66,14 +68,20 @@ struct Correlation {
   const S* bias = nullptr;                            // contiguous, or none
   Images<S> y;                                        // where results lie
   Activation activation = Activation::none;
-  Pair window = {1, 1};      // of max pooling, which divides `positions`; y and `places` are then what is left
-  Images<int64_t> places{};  // of the largest values, on images of `image_width`; none without pooling
+  const S* scale = nullptr;     // contiguous, or none: a factor of each output, before the bias; not with pooling
+  Images<const S> residual{};   // of the results' shape, or none: added behind the activation; not with pooling
+  bool residual_first = false;  // or before it
+  Pair window = {1, 1};         // of max pooling, which divides `positions`; y and `places` are then what is left
+  Images<int64_t> places{};     // of the largest values, on images of `image_width`; none without pooling
   int64_t image_width = 0;
   bool finite = false;  // weights that are not finite are left out (instead of making NaN of the padding's zeros)
 
   int64_t products() const {
-    return images * groups * outputs * inputs * static_cast<int64_t>(taps.size()) * positions[0] * positions[1];
+    return images * groups * outputs * inputs * static_cast<int64_t>(taps.size()) * depth.positions * positions[0] *
+           positions[1];
   }
+  // Whether there are steps between the sums and the activation. The bias is one of them then, else sums start from it.
+  bool is_scaled() const { return scale || (residual.data && residual_first); }
 };
 
 // Makes one result, in phases that differ in their taps and in where they read and write. Returns whether weights were
@@ -84,6 +92,13 @@ bool correlate(std::vector<Correlation<S>> phases, Isa isa);
 // The same where groups are small: the lanes of vectors are groups.
 template <typename S>
 bool by_lanes(const std::vector<Correlation<S>>& phases, Isa isa);
+
+// The same with pixels in the lanes of vectors: weights are read as they lie, in planes channels are not turned. For
+// filters that are one stretch of memory each.
+template <typename S>
+bool suits_pixels(const Correlation<S>& c);
+template <typename S>
+void by_pixels(const Correlation<S>& c, Isa isa);
 
 // Makes what is infinite or NaN zero; whether there was any.
 inline bool drop_special(const ConvMoves& moves, float* x, int64_t n) { return moves.drop_special_f32(x, n); }
@@ -98,10 +113,12 @@ inline int useful_threads(int64_t products, int64_t tasks) {
 }
 
 // Whether any of the outputs sees the image through a tap.
-bool sees(const Tap& tap, Pair positions, Pair step, Pair padding, Pair size);
+template <typename S>
+bool sees(const Tap& tap, Pair positions, Pair step, Depth depth, const Images<const S>& x);
 
-// The same taps on images with less padding, so that the first row and column are those of some tap.
-std::vector<Tap> shifted(std::vector<Tap> taps, int64_t& top, int64_t& left);
+// The same taps on images with less padding, so that the first slice, row and column are those of some tap.
+template <typename S>
+std::vector<Tap> shifted(std::vector<Tap> taps, Images<const S>& x);
 
 // parallel_tasks for bodies that ask for memory: what they throw is thrown again after all threads are done.
 template <typename Body>

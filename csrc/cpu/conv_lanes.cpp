@@ -8,21 +8,25 @@
 namespace ulpgrad {
 namespace {
 
-// The weights of blocks of groups, one group to a lane, and what their sums start from: [block][output][..][lane].
+// The weights of blocks of groups, one group to a lane, what their sums start from, and what follows them:
+// [block][output][..][lane].
 template <typename S>
 struct LaneWeights {
   using T = Wide<S>;
-  std::vector<T> start, packed;
+  std::vector<T> start, packed, scale, bias;
 
   explicit LaneWeights(const Correlation<S>& c) {
     const int64_t k = c.inputs * static_cast<int64_t>(c.taps.size());
     const int64_t all = ceil_div(c.groups, kConvBlock) * c.outputs * kConvBlock;
     start.resize(all), packed.resize(all * k);
+    if (c.scale) scale.resize(all);
+    if (c.is_scaled() && c.bias) bias.resize(all);
     for (int64_t g = 0; g < c.groups; ++g) {
       const int64_t b = g / kConvBlock, lane = g % kConvBlock;
       for (int64_t o = 0; o < c.outputs; ++o) {
         const int64_t at = b * c.outputs + o;
-        if (c.bias) start[at * kConvBlock + lane] = wide_value(c.bias[g * c.outputs + o]);
+        if (c.bias) (c.is_scaled() ? bias : start)[at * kConvBlock + lane] = wide_value(c.bias[g * c.outputs + o]);
+        if (c.scale) scale[at * kConvBlock + lane] = wide_value(c.scale[g * c.outputs + o]);
         const S* const from = c.weight + g * c.weight_group + o * c.weight_output;
         T* to = packed.data() + at * k * kConvBlock + lane;
         for (int64_t p = 0; p < c.inputs; ++p) {
@@ -35,6 +39,21 @@ struct LaneWeights {
     }
   }
 };
+
+// What follows the sums, of `width` lanes from `lane` on of LaneWeights' and of as many positions.
+template <typename S, typename T = Wide<S>>
+void end_row(const Correlation<S>& c, const LaneWeights<S>& weights, int64_t lane, int64_t width, int64_t positions,
+             T* sums, int64_t step, const T* residual, int64_t residual_step, Isa isa) {
+  const auto after = [&](bool scaled, bool adds) {
+    const T* const scale = scaled && c.scale ? weights.scale.data() + lane : nullptr;
+    const T* const bias = scaled && c.bias ? weights.bias.data() + lane : nullptr;
+    conv_after(
+        isa, ConvAfter<T>{sums, step, width, positions, scale, bias, false, adds ? residual : nullptr, residual_step});
+  };
+  if (c.is_scaled()) after(true, c.residual_first);
+  if (c.activation != Activation::none) conv_finish(isa, T()).activate(sums, step, width, positions, c.activation);
+  if (residual && !c.residual_first) after(false, true);
+}
 
 // Where groups are small, the lanes are groups: kConvBlock of them, one input and one output of each at a time.
 template <typename S>
@@ -49,7 +68,7 @@ bool in_planes(const Correlation<S>& c, Isa isa) {
   const int64_t useful = threads_for(c.products(), kConvGrain);
   const Planes planes(c.images, c.positions, c.step, c.taps, kConvBlock,
                       kPlaneBytes / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(1, c.inputs),
-                      useful > 1 ? ceil_div(8 * useful, blocks) : 1);
+                      useful > 1 ? ceil_div(8 * useful, blocks) : 1, {1, 1}, kConvBlock, c.depth);
   std::vector<ConvLaneTap> seen;
   for (int64_t p = 0; p < c.inputs; ++p) {
     for (const int64_t offset : planes.tap_offset) {
@@ -65,26 +84,32 @@ bool in_planes(const Correlation<S>& c, Isa isa) {
     const Span s = planes.span(task / blocks);
     const int64_t size = round_up(planes.units() * c.inputs, 16);
     T* const x = static_cast<T*>(
-        scratch(Slot::caller, (size + (s.columns + tiles.lanes) * kConvBlock) * static_cast<int64_t>(sizeof(T))));
-    T* const sums = x + size;
+        scratch(Slot::caller, (size + 2 * (s.columns + tiles.lanes) * kConvBlock) * static_cast<int64_t>(sizeof(T))));
+    T *const sums = x + size, *const added = sums + (s.columns + tiles.lanes) * kConvBlock;
     Images<const S> source = c.x;
     for (int64_t p = 0; p < c.inputs; ++p) {
       source.data = c.x.data + (first * c.inputs + p) * c.x.channel;
       source.channel = c.inputs * c.x.channel;
       planes.fill(source, s, count, in, x + p * planes.units());
     }
-    for (int64_t r = 0; r < s.rows; ++r) {
+    for (int64_t i = 0; i < s.slices * s.rows; ++i) {
+      const int64_t z = i / s.rows, r = i % s.rows;
       for (int64_t o = 0; o < c.outputs; ++o) {
         const int64_t at = b * c.outputs + o;
-        tiles.lanes_row({x + r * planes.row_units(), kConvBlock, seen.data(), k,
+        tiles.lanes_row({x + z * planes.slice_units() + r * planes.row_units(), kConvBlock, seen.data(), k,
                          weights.packed.data() + at * k * kConvBlock, weights.start.data() + at * kConvBlock, sums,
                          kConvBlock, s.columns});
-        if (c.activation != Activation::none) {
-          conv_finish(isa, T()).activate(sums, kConvBlock, kConvBlock, s.columns, c.activation);
+        const Images<const S>& residual = c.residual;
+        if (residual.data) {
+          in(residual.data + s.image * residual.image + (first * c.outputs + o) * residual.channel +
+                 (s.slice + z) * residual.slice + (s.row + r) * residual.row + s.column * residual.column,
+             c.outputs * residual.channel, residual.column, count, s.columns, added, kConvBlock, kConvBlock, 0);
         }
+        end_row(c, weights, at * kConvBlock, kConvBlock, s.columns, sums, kConvBlock, residual.data ? added : nullptr,
+                kConvBlock, isa);
         out(sums, kConvBlock, count, s.columns,
-            c.y.data + s.image * c.y.image + (first * c.outputs + o) * c.y.channel + (s.row + r) * c.y.row +
-                s.column * c.y.column,
+            c.y.data + s.image * c.y.image + (first * c.outputs + o) * c.y.channel + (s.slice + z) * c.y.slice +
+                (s.row + r) * c.y.row + s.column * c.y.column,
             c.outputs * c.y.channel, c.y.column);
       }
     }
@@ -120,12 +145,7 @@ template <typename T>
 class InPlace {
  public:
   InPlace(const Correlation<T>& c, Isa isa)
-      : weights(c),
-        c_(c),
-        tiles_(conv_tiles(isa, T())),
-        finish_(conv_finish(isa, T())),
-        rows_(runs_of(c, 0)),
-        columns_(runs_of(c, 1)) {
+      : weights(c), c_(c), isa_(isa), tiles_(conv_tiles(isa, T())), rows_(runs_of(c, 0)), columns_(runs_of(c, 1)) {
     for (const Run& vertical : rows_) {
       for (const Run& horizontal : columns_) {
         std::vector<ConvLaneTap> both;
@@ -168,17 +188,17 @@ class InPlace {
                           y + first + from * c_.y.column, c_.y.column, count});
       }
     }
-    if (c_.activation != Activation::none) {
-      finish_.activate(y, c_.y.column, c_.groups, c_.positions[1], c_.activation);
-    }
+    const Images<const T>& added = c_.residual;
+    end_row(c_, weights, 0, c_.groups, c_.positions[1], y, c_.y.column,
+            added.data ? added.data + image * added.image + r * added.row : nullptr, added.column, isa_);
   }
 
   LaneWeights<T> weights;
 
  private:
   const Correlation<T> c_;
+  const Isa isa_;
   const ConvTiles<T>& tiles_;
-  const ConvFinish<T>& finish_;
   const std::vector<Run> rows_, columns_;
   std::vector<std::vector<ConvLaneTap>> seen_;  // by each pair of runs
   int64_t ahead_;                               // from what a position sees to what is new to the one below
@@ -223,7 +243,10 @@ bool by_lanes(const std::vector<Correlation<S>>& phases, Isa isa) {
   bool dropped = false;
   int64_t done = 0;  // groups
   if constexpr (std::is_same_v<S, Wide<S>>) {
-    if (any.inputs == 1 && any.outputs == 1 && any.x.channel == 1 && any.y.channel == 1 && any.groups >= kConvBlock) {
+    const bool beside = !any.residual.data || any.residual.channel == 1;
+    const bool flat = any.depth.positions == 1 && any.x.depth == 1;
+    if (flat && any.inputs == 1 && any.outputs == 1 && any.x.channel == 1 && any.y.channel == 1 && beside &&
+        any.groups >= kConvBlock) {
       done = any.groups / kConvBlock * kConvBlock;
       bool special = false;
       std::vector<InPlace<S>> parts;
@@ -244,6 +267,8 @@ bool by_lanes(const std::vector<Correlation<S>>& phases, Isa isa) {
     rest.groups -= done;
     rest.x.data += done * rest.x.channel, rest.y.data += done * rest.y.channel, rest.weight += done * rest.weight_group;
     if (rest.bias) rest.bias += done;
+    if (rest.scale) rest.scale += done;
+    if (rest.residual.data) rest.residual.data += done * rest.residual.channel;
     dropped |= in_planes(rest, isa);
   }
   return dropped;

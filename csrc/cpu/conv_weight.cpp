@@ -53,17 +53,24 @@ class Stack {
         seen_, planes_.step, planes_.row_units(), plane_, offsets.data(), static_cast<int64_t>(offsets.size()),
         held_, row,          gradients_,          count_, s.rows,         s.columns,
         sum,   vectors};
+    const auto by_slices = [&](void (*run)(const ConvDots<T>&)) {
+      ConvDots<T> slice = dots;
+      for (int64_t z = 0; z < s.slices; ++z) {
+        slice.x = seen_ + z * planes_.slice_units(), slice.g = held_ + z * s.rows * dots.g_row;
+        run(slice);
+      }
+    };
     fill_gradients(first, outputs, step);
     if constexpr (std::is_same_v<S, Bfloat16>) {
       if (paired_) {
         dots.g_row = ceil_div(s.columns, 2) * step;
-        if (pair_gradients(s, step, row, dots.g_row)) return table<ConvPairsTable>(isa).dots(dots);
+        if (pair_gradients(s, step, row, dots.g_row)) return by_slices(table<ConvPairsTable>(isa).dots);
         read_wide();  // what is subnormal or not finite takes the widened road, with all that follows
         fill_gradients(first, outputs, step);
         dots.g_row = row;
       }
     }
-    tiles.dots(dots);
+    by_slices(tiles.dots);
   }
 
  private:
@@ -86,7 +93,7 @@ class Stack {
     for (int64_t i = 0; i < count_; ++i) {
       const Span s = planes_.span(first_ + i);
       T* const to = held_ + i * gradients_;
-      if (outputs < step) std::fill(to, to + s.rows * s.columns * step, T(0));
+      if (outputs < step) std::fill(to, to + s.positions() * step, T(0));
       read_gradients(problem_.dy, s, group_ * problem_.g.outputs + first, 1, outputs, step, moves_.*ConvRoad<S>::in,
                      to);
     }
@@ -95,8 +102,9 @@ class Stack {
   bool pair_gradients(const Span& s, int64_t step, int64_t row, int64_t paired_row) {
     for (int64_t i = 0; i < count_; ++i) {
       T* const to = held_ + i * gradients_;
-      for (int64_t r = 0; r < s.rows; ++r) moves_.pair_row(to + r * row, step, s.columns, to + r * paired_row);
-      if (!moves_.plain_b16(to, 2 * s.rows * paired_row)) return false;
+      const int64_t rows = s.slices * s.rows;
+      for (int64_t r = 0; r < rows; ++r) moves_.pair_row(to + r * row, step, s.columns, to + r * paired_row);
+      if (!moves_.plain_b16(to, 2 * rows * paired_row)) return false;
     }
     return true;
   }
@@ -149,7 +157,8 @@ void by_tiles(const WeightProblem<S>& problem, Isa isa) {
   const ConvTiles<T>& tiles = conv_tiles(isa, T());
   const int64_t taps = static_cast<int64_t>(problem.taps.size()), lanes = tiles.lanes, width = 2 * lanes;
   const int64_t padded = round_up(g.outputs, lanes), k = g.inputs * taps, total = g.groups * padded * k;
-  const Planes planes(g.images, g.positions, g.stride, problem.taps, g.inputs, kSpanBytes / sizeof(T), 1);
+  const Planes planes(g.images, g.positions, g.stride, problem.taps, g.inputs, kSpanBytes / sizeof(T), 1, {1, 1},
+                      kConvBlock, g.depth.along());
   const int64_t blocks = ceil_div(padded, width);
   const int64_t chunks = chunks_of(planes.spans(), total, g.groups * blocks);
   const int64_t useful = threads_for(problem.products(), kConvGrain);
@@ -193,11 +202,11 @@ template <typename S>
 bool all_finite(const Geometry& g, const Images<const S>& dy) {
   for (int64_t n = 0; n < g.images; ++n) {
     for (int64_t o = 0; o < g.outputs * g.groups; ++o) {
-      for (int64_t r = 0; r < g.positions[0]; ++r) {
+      for (int64_t i = 0; i < g.depth.positions * g.positions[0]; ++i) {
+        const S* const row =
+            dy.data + n * dy.image + o * dy.channel + i / g.positions[0] * dy.slice + i % g.positions[0] * dy.row;
         for (int64_t q = 0; q < g.positions[1]; ++q) {
-          if (!std::isfinite(wide_value(dy.data[n * dy.image + o * dy.channel + r * dy.row + q * dy.column]))) {
-            return false;
-          }
+          if (!std::isfinite(wide_value(row[q * dy.column]))) return false;
         }
       }
     }
@@ -209,15 +218,15 @@ bool all_finite(const Geometry& g, const Images<const S>& dy) {
 // sums are float (or double), to be rounded by the caller.
 template <typename S>
 void weight_gradient(const Geometry& g, Images<const S> x, const Images<const S>& dy, Wide<S>* dw, Isa isa) {
-  std::vector<Tap> taps = g.taps(g.kernel[1], 1), kept;
+  std::vector<Tap> taps = g.taps(g.kernel[0] * g.kernel[1], g.kernel[1], 1), kept;
   const int64_t all = static_cast<int64_t>(taps.size());
   for (const Tap& tap : taps) {
-    if (sees(tap, g.positions, g.stride, g.padding, g.size)) kept.push_back(tap);
+    if (sees(tap, g.positions, g.stride, g.depth.along(), x)) kept.push_back(tap);
   }
   if (kept.size() < taps.size() && all_finite(g, dy)) {
     std::fill(dw, dw + g.groups * g.outputs * g.inputs * all, Wide<S>(0));
     if (kept.empty()) return;
-    taps = shifted(kept, x.top, x.left);
+    taps = shifted(kept, x);
   }
   const WeightProblem<S> problem{g, taps, x, dy, dw, all};
   if (ceil_div(g.groups, kConvBlock) * g.outputs < g.groups * ceil_div(g.outputs, conv_tiles(isa, Wide<S>()).lanes)) {
@@ -228,16 +237,18 @@ void weight_gradient(const Geometry& g, Images<const S> x, const Images<const S>
 }
 
 template <typename S>
-py::array weight_gradient_of(const py::array& g, const py::array& x, Pair size, Pair stride, Pair padding,
-                             Pair dilation, int64_t groups, Isa isa) {
+py::array weight_gradient_of(const py::array& g, const py::array& x, Sizes size, Sizes stride, Sizes padding,
+                             Sizes dilation, int64_t groups, Isa isa) {
   using T = Wide<S>;
-  expect_like(x, g, 4, "g");
+  expect_like(x, g, x.ndim(), "g");
   const Geometry geometry =
-      checked(x.shape(0), x.shape(1), g.shape(1), {x.shape(2), x.shape(3)}, size, stride, padding, dilation, groups);
-  expect_shape(g, {x.shape(0), -1, geometry.positions[0], geometry.positions[1]}, "g");
-  py::array dw(x.dtype(), std::vector<py::ssize_t>{g.shape(1), geometry.inputs, size[0], size[1]});
+      checked(x.shape(0), x.shape(1), g.shape(1), sizes_of(x), size, stride, padding, dilation, groups);
+  expect_positions(g, geometry, g.shape(1), "g");
+  std::vector<py::ssize_t> shape{g.shape(1), geometry.inputs};
+  shape.insert(shape.end(), size.end() - (x.ndim() - 2), size.end());
+  py::array dw(x.dtype(), shape);
   Images<const S> seen = images_of<S>(x);
-  seen.top = padding[0], seen.left = padding[1];
+  seen.front = padding[0], seen.top = padding[1], seen.left = padding[2];
   if (dw.size() > 0) {
     const Images<const S> gradients = images_of<S>(g);
     S* const to = static_cast<S*>(dw.mutable_data());
@@ -261,10 +272,22 @@ void bind_conv_weight(py::module_& m) {
          const char* isa) {
         expect_ndim(x, 4, "x");
         return with_type(x, "x", [&](auto s) {
-          return weight_gradient_of<decltype(s)>(g, x, size, stride, padding, dilation, groups, isa_named(isa));
+          return weight_gradient_of<decltype(s)>(g, x, deep(size, 1), deep(stride, 1), deep(padding, 0),
+                                                 deep(dilation, 1), groups, isa_named(isa));
         });
       },
       "Gradient of conv2d with respect to weight.", py::arg("g"), py::arg("x"), py::kw_only(), py::arg("size"),
+      py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("isa") = "");
+  m.def(
+      "conv3d_weight_gradient",
+      [](const py::array& g, const py::array& x, Sizes size, Sizes stride, Sizes padding, Sizes dilation,
+         int64_t groups, const char* isa) {
+        expect_ndim(x, 5, "x");
+        return with_type(x, "x", [&](auto s) {
+          return weight_gradient_of<decltype(s)>(g, x, size, stride, padding, dilation, groups, isa_named(isa));
+        });
+      },
+      "Gradient of conv3d with respect to weight.", py::arg("g"), py::arg("x"), py::kw_only(), py::arg("size"),
       py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("isa") = "");
 }
 

@@ -21,8 +21,8 @@ struct WeightProblem {
   int64_t filter;  // places of a filter
 
   int64_t products() const {
-    return g.images * g.groups * g.outputs * g.inputs * static_cast<int64_t>(taps.size()) * g.positions[0] *
-           g.positions[1];
+    return g.images * g.groups * g.outputs * g.inputs * static_cast<int64_t>(taps.size()) * g.depth.positions *
+           g.positions[0] * g.positions[1];
   }
   void set(int64_t output, int64_t input, int64_t tap, Wide<S> sum) const {
     dw[(output * g.inputs + input) * filter + taps[tap].weight] = sum;
@@ -55,11 +55,12 @@ void add_up(T* partials, int64_t chunks, int64_t total) {
 template <typename S, typename T>
 void read_gradients(const Images<const S>& dy, const Span& s, int64_t first, int64_t apart, int64_t count, int64_t step,
                     ConvMoveIn<S, T> move, T* to) {
-  const S* from = dy.data + s.image * dy.image + first * dy.channel + s.row * dy.row + s.column * dy.column;
+  const S* const at = dy.data + s.image * dy.image + first * dy.channel + s.row * dy.row + s.column * dy.column;
   // Rows that follow each other are one long row: squares of it are turned whole, whatever an image's width is.
   const bool joined = s.columns == dy.width && dy.row == dy.width * dy.column;
   const int64_t rows = joined ? 1 : s.rows, columns = joined ? s.rows * s.columns : s.columns;
-  for (int64_t r = 0; r < rows; ++r, from += dy.row, to += columns * step) {
+  for (int64_t i = 0; i < s.slices * rows; ++i, to += columns * step) {
+    const S* const from = at + (s.slice + i / rows) * dy.slice + i % rows * dy.row;
     move(from, apart * dy.channel, dy.column, count, columns, to, step, step, 0);
   }
 }

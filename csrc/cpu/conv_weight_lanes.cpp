@@ -35,7 +35,8 @@ void by_lanes(const WeightProblem<S>& problem, Isa isa) {
   const int64_t k = g.inputs * static_cast<int64_t>(problem.taps.size());
   const int64_t blocks = ceil_div(g.groups, kConvBlock), total = blocks * g.outputs * k * kConvBlock;
   const Planes planes(g.images, g.positions, g.stride, problem.taps, kConvBlock,
-                      kSpanBytes / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(1, g.inputs), 1);
+                      kSpanBytes / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(1, g.inputs), 1, {1, 1},
+                      kConvBlock, g.depth.along());
   const int64_t chunks = chunks_of(planes.spans(), total, blocks);
   std::vector<ConvLaneTap> taps;
   for (int64_t p = 0; p < g.inputs; ++p) {
@@ -74,14 +75,17 @@ void by_lanes(const WeightProblem<S>& problem, Isa isa) {
                            sums.data() + chunk * total + b * g.outputs * k * kConvBlock};
       for (int64_t o = 0; o < g.outputs; ++o, dots.sum += k * kConvBlock) {
         const int64_t channel = first * g.outputs + o;
+        int64_t apart = s.rows * row;  // gradients of slices
         if (!stands || count < kConvBlock) {
-          if (count < kConvBlock) std::fill(gradients, gradients + s.rows * row, T(0));
+          if (count < kConvBlock) std::fill(gradients, gradients + s.slices * s.rows * row, T(0));
           read_gradients(dy, s, channel, g.outputs, count, kConvBlock, in, gradients);
         } else if constexpr (std::is_same_v<S, T>) {
-          dots.g = dy.data + s.image * dy.image + channel + s.row * dy.row + s.column * dy.column;
-          dots.g_step = dy.column, dots.g_row = dy.row;
+          dots.g = dy.data + s.image * dy.image + channel + s.slice * dy.slice + s.row * dy.row + s.column * dy.column;
+          dots.g_step = dy.column, dots.g_row = dy.row, apart = dy.slice;
         }
-        tiles.lane_dots(dots);
+        ConvLaneDots<T> slice = dots;
+        for (int64_t z = 0; z < s.slices; ++z, slice.x += planes.slice_units(), slice.g += apart)
+          tiles.lane_dots(slice);
       }
     }
   });

@@ -13,6 +13,7 @@ from ulpgrad.nn.convolution import (
     Conv3d,
     ConvTranspose1d,
     ConvTranspose2d,
+    ConvTranspose3d,
     MaxPool2d,
 )
 from ulpgrad.nn.linear import Embedding, Flatten, Linear, PackedLinear
@@ -38,6 +39,7 @@ __all__ = [
     "Conv3d",
     "ConvTranspose1d",
     "ConvTranspose2d",
+    "ConvTranspose3d",
     "CrossEntropyLoss",
     "Dropout",
     "Embedding",

@@ -21,6 +21,7 @@ from ulpgrad.ops import (
     conv3d,
     conv_transpose1d,
     conv_transpose2d,
+    conv_transpose3d,
     empty,
     max_pool2d,
 )
@@ -172,6 +173,16 @@ class ConvTranspose1d(ConvTranspose2d):
 
     def forward(self, x: Any) -> Tensor:
         return self._transposed(conv_transpose1d, x)
+
+
+class ConvTranspose3d(ConvTranspose2d):
+    """`ulpgrad.conv_transpose3d` with weight (in, out / groups, kd, kh, kw) and bias (out,): (n, in, d, h, w) -> (n, out, od, oh,
+    ow)."""
+
+    axes = 3
+
+    def forward(self, x: Any) -> Tensor:
+        return self._transposed(conv_transpose3d, x)
 
 
 class MaxPool2d(Module):

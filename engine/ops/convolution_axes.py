@@ -1,5 +1,6 @@
 """Convolution along one axis and along three, and its transpose, by the kernels of conv2d and of its input gradient: signals are
-images of one row, volumes images whose channels are those of all taps in depth."""
+images of one row. Volumes of floats on the CPU have ops of their own (`convolution_volumes`), others are images whose channels
+are those of all taps in depth."""
 
 from __future__ import annotations
 
@@ -10,11 +11,12 @@ from ulpgrad.device import elsewhere
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.ops.common import as_tensor, whole
 from ulpgrad.ops.convolution import conv2d, input_gradient
+from ulpgrad.ops.convolution_volumes import are_whole, volumes, volumes_input_gradient
 from ulpgrad.ops.creation import zeros
 from ulpgrad.ops.manipulation import concat, permute_dims, reshape, stack
 from ulpgrad.tensor import Tensor
 
-__all__ = ["conv1d", "conv3d", "conv_transpose1d", "conv_transpose2d"]
+__all__ = ["conv1d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 
 
 def _check(name: str, x: Tensor, w: Tensor, bias: Tensor | None, axes: Sequence[str], turned: bool = False) -> None:
@@ -66,12 +68,29 @@ def conv3d(
 ) -> Tensor:
     """Slide filters over volumes: x (n, c, d, h, w), w (o, c / groups, kd, kh, kw), bias (o,) -> (n, o, od, oh, ow).
     `padding`: as in `conv2d`.
-
-    What a filter's taps in depth see is copied side by side as channels, so that one convolution of images adds up all.
     """
     x, w, bias = as_tensor(x), as_tensor(w), None if bias is None else as_tensor(bias)
     _check("conv3d", x, w, bias, ("depth", "height", "width"))
     steps, apart = whole("conv3d", "stride", stride, 3, 1), whole("conv3d", "dilation", dilation, 3, 1)
+    spans = [d * (k - 1) + 1 for d, k in zip(apart, w.shape[2:], strict=True)]
+    around = _evenly(padding, spans, steps)
+    if around is not None and are_whole(x, w, bias):
+        return volumes(x, w, bias, stride=steps, padding=around, dilation=apart, groups=groups)
+    return _as_images(x, w, bias, steps, padding, apart, groups)
+
+
+def _evenly(padding: Any, spans: Sequence[int], steps: Sequence[int]) -> tuple[int, ...] | None:
+    """Padding as numbers, where it is the same on both sides."""
+    if padding == "valid":
+        return (0, 0, 0)
+    if not isinstance(padding, str):
+        return whole("conv3d", "padding", padding, 3, 0)
+    even = padding == "same" and all(span % 2 for span in spans) and all(step == 1 for step in steps)
+    return tuple(span // 2 for span in spans) if even else None
+
+
+def _as_images(x: Tensor, w: Tensor, bias: Tensor | None, steps: Any, padding: Any, apart: Any, groups: int) -> Tensor:
+    """What a filter's taps in depth see is copied side by side as channels, so that one convolution of images adds up all."""
     (n, channels, depth), (taps, *kernel) = x.shape[:3], w.shape[2:]
     span = apart[0] * (taps - 1) + 1
     (before, behind), plane = _around(padding, steps[0], span)
@@ -141,6 +160,47 @@ def conv_transpose1d(
     return _transposed("conv_transpose1d", ("length",), x, w, bias, stride, padding, output_padding, groups, dilation)
 
 
+def conv_transpose3d(
+    x: Any,
+    w: Any,
+    bias: Any = None,
+    stride: int | tuple[int, int, int] = 1,
+    padding: int | tuple[int, int, int] = 0,
+    output_padding: int | tuple[int, int, int] = 0,
+    groups: int = 1,
+    dilation: int | tuple[int, int, int] = 1,
+) -> Tensor:
+    """The transpose of `conv3d`: x (n, c, d, h, w), w (c, o / groups, kd, kh, kw), bias (o,) -> (n, o, od, oh, ow). See
+    `conv_transpose2d`."""
+    axes = ("depth", "height", "width")
+    return _transposed("conv_transpose3d", axes, x, w, bias, stride, padding, output_padding, groups, dilation)
+
+
+def _scattered(x: Tensor, w: Tensor, *, size: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Tensor:
+    """The transpose of a volume's convolution by that of images: each tap in depth gives slices of its own, which are added where
+    they lie."""
+    n, channels, depth = x.shape[:3]
+    taps, plane = w.shape[2], {"stride": stride[1:], "padding": padding[1:], "dilation": dilation[1:], "groups": groups}
+    images = reshape(permute_dims(x, (0, 2, 1, 3, 4)), (n * depth, channels, *x.shape[3:]))
+    filters = reshape(w, (channels, w.shape[1] * taps, *w.shape[3:]))
+    y = input_gradient(images, filters, size=size[1:], **plane)
+    y = permute_dims(reshape(y, (n, depth, w.shape[1] * groups, taps, *size[1:])), (0, 2, 3, 1, 4, 5))
+    length = max((depth - 1) * stride[0] + dilation[0] * (taps - 1) + 1, padding[0] + size[0])
+
+    def nothing(*rows: int) -> Tensor:
+        return zeros((n, y.shape[1], *rows, *size[1:]), dtype=y.dtype, device=elsewhere(y.storage))
+
+    found = nothing(length)
+    for t in range(taps):
+        part = y[:, :, t]
+        if stride[0] > 1:
+            part = concat([reshape(part, (n, y.shape[1], depth, 1, *size[1:])), nothing(depth, stride[0] - 1)], axis=3)
+            part = reshape(part, (n, y.shape[1], depth * stride[0], *size[1:]))[:, :, : (depth - 1) * stride[0] + 1]
+        first = t * dilation[0]
+        found = found + concat([nothing(first), part, nothing(length - first - part.shape[2])], axis=2)
+    return found[:, :, padding[0] : padding[0] + size[0]]
+
+
 def _transposed(
     name: str, axes: tuple[str, ...], x: Any, w: Any, bias: Any, stride: Any, padding: Any, output_padding: Any,
     groups: int, dilation: Any,
@@ -168,6 +228,7 @@ def _transposed(
     flat = count == 1
     if flat:
         x, w, size, steps, around, apart = _row(x), _row(w), (1, *size), (1, *steps), (0, *around), (1, *apart)
-    y = input_gradient(x, w, size=size, stride=steps, padding=around, dilation=apart, groups=groups)
-    y = y if bias is None else y + reshape(bias, (1, bias.shape[0], 1, 1))
+    transpose: Any = input_gradient if count < 3 else volumes_input_gradient if are_whole(x, w) else _scattered
+    y = transpose(x, w, size=size, stride=steps, padding=around, dilation=apart, groups=groups)
+    y = y if bias is None else y + reshape(bias, (1, bias.shape[0], *[1] * len(size)))
     return reshape(y, (*y.shape[:2], y.shape[3])) if flat else y

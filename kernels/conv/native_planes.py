@@ -14,13 +14,15 @@ or NaN) take the widened road, and only sums below 2^-126 are flushed. Next limi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from ulpgrad.formats import Array, bfloat16, float16, float32, float64
+from ulpgrad.formats import Array, Format, bfloat16, float16, float32, float64
 from ulpgrad.kernels import native
+from ulpgrad.kernels.cast import convert
 from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.conv.geometry import Pair
-from ulpgrad.kernels.registry import kernel
+from ulpgrad.kernels.registry import Request, kernel
 
 FORMATS = (float32, float64, bfloat16, float16)
 
@@ -40,6 +42,30 @@ def conv2d(
     return native.module().conv2d(
         x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, activation=activation or ""
     )
+
+
+@kernel(
+    spec.conv2d_finished,
+    "cpu/native-planes",
+    rank=60,
+    formats=FORMATS,
+    build=True,
+    idea="Scale, bias, residual and activation follow the sums while these are in the cache: the result is written once.",
+)
+def conv2d_finished(request: Request) -> Callable[..., Any]:
+    form = request.formats[0]
+    assert form is not None
+
+    def run(
+        *given: Array | None, activation: str | None = None, dtype: Format | None = None, **params: Any
+    ) -> Any:  # of another format than x's: sums of 16-bit floats are rounded once, to that
+        sums = float32 if dtype not in (None, form) and form is not float64 else form
+        if sums is not form:
+            given = tuple(None if a is None else convert(a, form, sums) for a in given)
+        y = native.module().conv2d_finished(*given, activation=activation or "", **params)
+        return y if dtype in (None, sums) else convert(y, sums, dtype)
+
+    return run
 
 
 @kernel(

@@ -140,6 +140,8 @@ CASES = [
     case("conv2d accumulate", lambda x, w: ug.conv2d(x, w, padding=1, accumulate="e8m10"), IMAGE, FILTERS),
     case("conv1d", lambda x, w: ug.conv1d(x, w, stride=2, padding=1), floats(2, 3, 9), floats(4, 3, 2), exact=False),
     case("conv3d", lambda x, w: ug.conv3d(x, w, padding=(1, 0, 1)), floats(1, 2, 3, 4, 4), floats(3, 2, 2, 3, 2), exact=False),
+    case("conv_transpose3d", lambda x, w: ug.conv_transpose3d(x, w, stride=(2, 1, 1)), floats(1, 3, 2, 3, 3),
+         floats(3, 2, 2, 2, 2), exact=False),
     case("conv_transpose2d", lambda x, w: ug.conv_transpose2d(x, w, stride=2, padding=1, output_padding=1), floats(2, 3, 4, 4),
          floats(3, 2, 3, 3), exact=False),
     case("max_pool2d", lambda x: ug.max_pool2d(x, 2), IMAGE),
