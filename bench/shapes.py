@@ -21,6 +21,12 @@ from ulpgrad.kernels.spec import Op, Sample
 Maker = Callable[[np.random.Generator, int, Op], Sample]
 MILLION = 1 << 20
 COLUMNS = 1024
+STOCHASTIC: dict[str, Any] = {
+    "dtype": as_format("bfloat16"),
+    "key": 1,
+    "counter": 0,
+    "random_bits": 24,
+}  # how results are rounded
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,14 @@ def reduced(rng: np.random.Generator, n: int, op: Op) -> Sample:
 
 
 def square_matrices(rng: np.random.Generator, n: int, op: Op) -> Sample:
-    return Sample((rng.standard_normal((n, n)), rng.standard_normal((n, n))))
+    params = STOCHASTIC if op.name == "matmul_stochastic" else {}
+    return Sample((rng.standard_normal((n, n)), rng.standard_normal((n, n))), params)
+
+
+def matrices_in_blocks(rng: np.random.Generator, n: int, op: Op) -> Sample:
+    form: Any = as_format("mxfp8_e4m3")
+    a, b = (form.encode(rng.standard_normal((n, n)), axis=axis) for axis in (-1, -2))
+    return Sample((a.codes, a.scales, b.codes, b.scales), {"a_format": form, "b_format": form})
 
 
 def codes(rng: np.random.Generator, n: int, op: Op) -> Sample:
@@ -156,7 +169,8 @@ def codes(rng: np.random.Generator, n: int, op: Op) -> Sample:
 
 def layer(rng: np.random.Generator, n: int, op: Op) -> Sample:
     x, weight = rng.standard_normal((n, 784)), rng.standard_normal((512, 784)) / 28
-    return Sample((x, weight, rng.standard_normal(512)), {"activation": "relu"})
+    params = STOCHASTIC if op.name == "linear_stochastic" else {}
+    return Sample((x, weight, rng.standard_normal(512)), {"activation": "relu", **params})
 
 
 def images(rng: np.random.Generator, n: int, op: Op) -> Sample:
@@ -211,6 +225,8 @@ def pooled_to(rng: np.random.Generator, n: int, op: Op) -> Sample:
 def heads(rng: np.random.Generator, n: int, op: Op) -> Sample:
     q, k, v, g = (rng.standard_normal((2, 4, n, 64)) for _ in range(4))
     params = {"is_causal": True, "scale": 0.125}
+    if op.name == "attention_float8":
+        return Sample((q, k, v), {**params, "dtype": as_format("bfloat16")})
     if op.name == "attention":
         return Sample((q, k, v, None), params)
     y, lse = forward("attention", q, k, v, None, **params)
@@ -377,6 +393,8 @@ SHAPES: dict[str, Shape] = {
     "matmul": Shape(square_matrices, 512, "rows and columns of square matrices"),
     "integer_matmul": Shape(codes, 512, "rows and columns of square matrices"),
     "integer_conv2d": Shape(codes, 8, "images of 16 channels, 32 x 32, through 32 filters 3 x 3"),
+    "blocks": Shape(matrices_in_blocks, 512, "rows and columns of square matrices of mxfp8_e4m3"),
+    "linear_stochastic": Shape(layer, 64, "rows through a layer 784-512 with bias and ReLU, to bfloat16"),
     "linear": Shape(layer, 64, "rows through a layer 784-512 with bias and ReLU"),
     "conv": Shape(images, 8, "images of 16 channels, 32 x 32, through 32 filters 3 x 3"),
     "conv3d": Shape(volumes, 4, "volumes of 16 channels, 16 x 16 x 16, through 32 filters 3 x 3 x 3"),
@@ -388,6 +406,7 @@ SHAPES: dict[str, Shape] = {
     "fused": Shape(chained, MILLION, "elements through x (2 x + 0.5) + y"),
     "fixed": Shape(fixed_point, MILLION, "elements of Q7.8"),
     "fixed_matmul": Shape(fixed_point, 256, "rows and columns of square matrices of Q7.8"),
+    "attention_float8": Shape(heads, 512, "positions, 2 x 4 causal heads of 64, to bfloat16"),
     "attention": Shape(heads, 512, "positions, 2 x 4 causal heads of 64"),
     "recurrent": Shape(sequences, 64, "steps of 32 rows of 256 units"),
     "cross_entropy": Shape(classes, 1024, "rows of 1000 classes"),

@@ -202,6 +202,17 @@ def attention(
                 exact=exact, within=3e-2 if backward else WITHIN[form])  # fmt: skip
 
 
+def attention_float8(length: int, size: int, *targets: Target, causal: bool = False) -> Work:
+    """The row of 16-bit attention, with operands in float8_e4m3fn and the result in bfloat16."""
+    work = attention("float8_e4m3fn", length, size, *targets, causal=causal)
+    batch, heads = max(1, small(16384) // small(length)), small(2048) // min(size, small(2048)) or 1
+    shape = (batch, heads, small(length), min(size, small(size)))
+    q, k, v = (draw.tensor(shape, "float8_e4m3fn", seed) for seed in range(3))
+    return replace(work, peers=[], within=WITHIN["bfloat16"], ours=replace(
+        work.ours, call=lambda: ug.scaled_dot_product_attention(q, k, v, is_causal=causal, dtype="bfloat16")
+    ))  # fmt: skip
+
+
 def decoding(form: str, keys: int, *targets: Target, heads: int = 32, groups: int = 8, size: int = 128) -> Work:
     """One query of each head on many keys, as where a token is generated; bytes of keys and values are counted."""
     keys, size, t = small(keys, 128), small(size), torch()
@@ -432,6 +443,8 @@ def works() -> Iterator[Callable[[], Work]]:
         yield partial(attention, "bfloat16", 16384, 128, *forward, causal=causal)
         yield partial(attention, "bfloat16", 4096, 128, Target(1, "FlashAttention"), causal=causal, backward=True)
     yield lambda: attention("float16", 4096, 64, Target(1.1, "FlashAttention"))
+    for causal in (False, True):
+        yield partial(attention_float8, 16384, 128, causal=causal)
     for keys in (4096, 16384, 65536):
         yield partial(decoding, "bfloat16", keys, Target(1, "torch"))
     yield partial(decoding, "float32", 16384, Target(1, "torch"))

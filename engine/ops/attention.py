@@ -8,16 +8,20 @@ from typing import Any
 
 import numpy as np
 
+from ulpgrad import dispatch
 from ulpgrad.autograd import is_grad_enabled
 from ulpgrad.device import CPU
 from ulpgrad.differentiable import Primitive, plain_calls
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
-from ulpgrad.formats import bool_
+from ulpgrad.formats import Format, as_format, bool_
+from ulpgrad.formats.promotion import result_format
 from ulpgrad.kernels.attention import spec
 from ulpgrad.kernels.attention.spec import Dropout
 from ulpgrad.kernels.attention.visible import Window, check_lengths, local, visible
+from ulpgrad.kernels.attention_float8 import spec as float8_spec
 from ulpgrad.ops import elementwise as ew
 from ulpgrad.ops.common import as_tensor, beside, broadcast_shapes
+from ulpgrad.ops.creation import astype
 from ulpgrad.ops.dropout import dropped
 from ulpgrad.ops.linalg import matmul
 from ulpgrad.ops.manipulation import broadcast_to, matrix_transpose, reshape
@@ -109,6 +113,7 @@ def _joint(
 _attention = Primitive(
     spec.attention, "q k v mask query_lengths key_lengths", "y lse", joint=_joint, composite=_composite
 )
+_attention_float8 = Primitive(float8_spec.attention_float8, "q k v")
 _attention_gradient = Primitive(spec.attention_gradient, "g0 q k v mask y lse query_lengths key_lengths", "dq dk dv")
 
 
@@ -154,12 +159,39 @@ def _lengths(name: str, what: str, given: Any, q: Tensor) -> Tensor | None:
     return lengths
 
 
+def _factors(name: str, descale: Any) -> tuple[float, float, float]:
+    """What q, k and v are multiplied by."""
+    if descale is None:
+        return 1.0, 1.0, 1.0
+    try:
+        q, k, v = map(float, descale)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{name}: descale={descale!r}: expected three numbers, for q, k and v") from None
+    return q, k, v
+
+
+def _result(name: str, dtype: Any, *tensors: Tensor) -> Format:
+    """The format of the result where one is asked for, or operands have factors."""
+    out = as_format(dtype) if dtype is not None else result_format(*(t.dtype for t in tensors))
+    if out not in float8_spec.RESULTS:
+        names = ", ".join(f.name for f in float8_spec.RESULTS)
+        raise FormatError(f"{name}: dtype={out.name}: expected one of {names}")
+    return out
+
+
+def _in_float8(*tensors: Tensor) -> bool:
+    """Whether kernels of 8-bit floats take these operands: no policy is active, no gradient recorded."""
+    recorded = is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return not recorded and not dispatch.state.policies and all(t.dtype in float8_spec.FORMATS for t in tensors)
+
+
 @remembered
 def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_causal: bool | str = False,
                                  scale: float | None = None, enable_gqa: bool = False,
                                  window_size: tuple[int, int] | None = None, dropout_p: float = 0.0, training: bool = True,
-                                 generator: Generator | None = None, query_lengths: Any = None,
-                                 key_lengths: Any = None) -> Tensor:  # fmt: skip
+                                 generator: Generator | None = None, query_lengths: Any = None, key_lengths: Any = None,
+                                 dtype: Any = None,
+                                 descale: tuple[float, float, float] | None = None) -> Tensor:  # fmt: skip
     """softmax(scale q kᵀ + mask) v over the last two axes (Vaswani et al. 2017).
 
     q (..., l, d), k (..., s, d), v (..., s, e) -> (..., l, e), usually with (batch, heads) in front; leading axes
@@ -177,6 +209,11 @@ def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_ca
     In training, each weight of the softmax is dropped with probability `dropout_p`, or divided by 1 - dropout_p, by the
     next words of `generator` (or of ulpgrad.random's default one): those that `dropout` of all weights, (..., l, s),
     would take. They are never all in memory, and backward draws them again.
+
+    `descale`: numbers that q, k and v stand for a multiple of, as tensors of 8-bit floats do that were scaled to their range.
+    `dtype`: the result's format, one of float32, bfloat16 and float16. Both are for 8-bit floats, which a GPU then multiplies
+    as they are (8-bit scores, weights and values in float16; causal and grouped heads); with masks, windows, lengths, dropout
+    or a gradient, and for wider operands, they are converted to `dtype` first.
 
     Raises ShapeError where shapes do not fit, FormatError for lengths that are no integers, ArgumentError for a window that
     is none, for dropout_p outside [0, 1) and, on the CPU, for lengths below 0 or beyond l or s; on a GPU, which would have to
@@ -200,7 +237,20 @@ def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_ca
         scale = 1.0 / math.sqrt(q.shape[-1]) if q.shape[-1] else 1.0
     if isinstance(is_causal, str) and is_causal != "lower_right":
         raise ArgumentError(f"{name}: is_causal={is_causal!r}: expected True, False or 'lower_right'")
-    params: dict[str, Any] = {"is_causal": bool(is_causal), "scale": float(scale)}
+    factors = _factors(name, descale)
+    scale = float(scale) * factors[0] * factors[1]
+    params: dict[str, Any] = {"is_causal": bool(is_causal), "scale": scale}
+    if dtype is not None or descale is not None:
+        out = _result(name, dtype, q, k, v)
+        plain = mask is None and window_size is None and query_lengths is None and key_lengths is None
+        if plain and not (dropout_p and training) and _in_float8(q, k, v):
+            lower_right = is_causal == "lower_right"
+            y: Tensor = _attention_float8(q, k, v, **params, factor=factors[2], lower_right=lower_right, dtype=out)
+            return y
+        q, k, v = (astype(t, out, copy=False) for t in (q, k, v))
+        y = scaled_dot_product_attention(q, k, v, mask, is_causal, scale, enable_gqa, window_size, dropout_p, training,
+                                         generator, query_lengths, key_lengths)  # fmt: skip
+        return y if factors[2] == 1.0 else y * factors[2]
     if dropout_p and training:
         params["dropout"] = _dropout(name, dropout_p, generator, q, k)
     lengths: tuple[Tensor | None, ...] = ()

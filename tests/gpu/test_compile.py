@@ -258,3 +258,25 @@ def test_factors_of_gradients_are_products_of_their_own(name: str) -> None:
         check(found)
         for launch in found if name.endswith("step") else ():
             assert "fma." not in launch.compiled.asm["ptx"], f"{launch.kernel} for sm_{launch.arch}"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("size", [64, 128, 256])
+@pytest.mark.parametrize("arch", [80, 90])
+def test_attention_of_8_bits_compiles(arch: int, size: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each size of head, causal and not: nothing spills, and scores come from 8-bit units where these are meant."""
+    monkeypatch.setattr(gpu, "capability", lambda: arch)
+    monkeypatch.setattr(triton_compile, "architectures", lambda: [arch])
+    triton_compile.launches.clear()
+    q = gpu.xp().zeros((1, 2, 1024, size), np.uint8)
+    op, form = OPS["attention_float8"], as_format("float8_e4m3fn")
+    (rung,) = registry.ladder(op, "cuda")
+    run = rung.run(Request(op, "cuda", (form,) * 3, (q, q, q), {}))
+    for causal in (True, False):
+        run(q, q, q, is_causal=causal, scale=0.1, dtype=as_format(dtype))
+    check(triton_compile.launches)
+    for launch in triton_compile.launches:
+        text = launch.compiled.asm["ptx"]
+        in_8_bits = re.search(r"wgmma\.mma_async\S*k32\.f32\.e4m3\.e4m3", text) is not None
+        assert in_8_bits == (arch == 90 and dtype == "bfloat16")
+        assert re.search(r"wgmma\.mma_async\S*k16\.f32\.f16" if arch == 90 else r"mma\.sync\S*f32\.f16", text)

@@ -1,0 +1,1 @@
+"""Attention of 8-bit floats."""
