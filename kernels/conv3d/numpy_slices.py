@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.formats import Array, Format, float32, float64
-from ulpgrad.kernels.conv.numpy_steps import best
 from ulpgrad.kernels.conv3d import spec
 from ulpgrad.kernels.conv3d.spec import Triple
 from ulpgrad.kernels.registry import Request, kernel
+from ulpgrad.kernels.steps import best
 
 FORMATS = (float32, float64)
 
