@@ -3,8 +3,8 @@ launch.
 
 While a graph is captured nothing runs: calls are recorded, with the memory that they were given. A replay runs all of it again,
 in the same memory. Hence what `CaptureError` refuses: reading values on the host, data that comes from the host, kernels that are
-not loaded yet, random numbers whose place in the stream the host counts. What an optimizer and a GradScaler count on the host
-(steps, learning rates, the scale) is counted at each replay, and copied to where the graph reads it.
+not loaded yet. What the host counts (an optimizer's steps and learning rates, the loss scale, the place in a stream of random
+numbers) is counted at each replay, and copied to where the graph reads it.
 """
 
 from __future__ import annotations
@@ -106,8 +106,15 @@ class graph:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         gpu.state.capture = None
+        for undo in reversed(self._capture.undo):
+            undo()
         try:
             found = self._end(error)
+            if self._capture.unread:
+                raise CaptureError(
+                    "random numbers that are drawn on the CPU cannot be captured in a graph: every replay would read those; draw "
+                    "on the GPU, or before, into a tensor that the graph reads"
+                )
         finally:
             self._stack.close()
         self.graph._graph, self.graph._capture = found, self._capture
@@ -158,7 +165,11 @@ class Graphed:
         known = self._known.setdefault(tuple((x.shape, x.dtype) for x in tensors), _Known())
         if known.calls < self.warmup:
             known.calls += 1
-            return self.function(*(_there(x) for x in tensors))
+            gpu.state.rehearsed = set()  # kernels are compiled as the graph launches them
+            try:
+                return self.function(*(_there(x) for x in tensors))
+            finally:
+                gpu.state.rehearsed = None
         if known.graph is None:
             known.inputs = [copy_of(_there(x)) for x in tensors]
             captured = CUDAGraph()

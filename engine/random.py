@@ -107,14 +107,22 @@ class Generator:
     def reserve(self, words: int) -> tuple[int, int]:
         """Take the next `words` words out of the stream, in whole blocks; returns (key, counter) for an op that draws
         them itself, as dropout does."""
-        capture.refuse(
-            "a draw of random numbers (dropout among them), whose position in the stream the host counts,",
-            "draw before, into a tensor that the graph reads",
-        )
+        key, counter = self._next(words)
+        captured = capture.current()
+        if captured is not None:  # each replay takes the next words, and writes to the GPU where they are
+            captured.draw((key, counter), lambda: philox.packed(*self._next(words)), lambda: self._back(counter))
+        elif gpu.state.rehearsed is not None:
+            gpu.state.rehearsed.add((key, counter))
+        return key, counter
+
+    def _next(self, words: int) -> tuple[int, int]:
         with self._lock:
             counter = self._position
             self._position = (counter + -(-words // BLOCK)) & LAST
             return self._seed, counter
+
+    def _back(self, counter: int) -> None:
+        self._position = counter
 
     def _draw(self, op: Op, words: int, size: int, device: Any = None, **params: Any) -> Array:
         key, counter = self.reserve(words)

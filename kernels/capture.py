@@ -24,6 +24,9 @@ class Capture:
         self.arrays: list[Any] = []
         self.before: list[Callable[[], None]] = []
         self.after: list[Callable[[], None]] = []
+        self.draws: dict[tuple[int, int], Any] = {}  # key and counter of each draw, in the memory that its kernels read
+        self.unread: set[tuple[int, int]] = set()
+        self.undo: list[Callable[[], None]] = []  # what the host has counted meanwhile, though nothing has run
         self.settings: Callable[[], dict[str, Any]] | None = (
             None  # of the optimizer that is stepping: an op's keywords, now
         )
@@ -72,6 +75,15 @@ class Capture:
             recorder = recording()
             if recorder is not None:
                 recorder.touch(a.host for a in found)
+
+    def draw(self, stream: tuple[int, int], packed: Callable[[], Any], undo: Callable[[], None]) -> None:
+        """Note a draw of random numbers: `packed()` takes the next words out of the stream, as a kernel reads where they are."""
+        undo()
+        there = self.upload(packed())
+        self.draws[stream] = there
+        self.unread.add(stream)
+        self.undo.append(undo)
+        self.before.append(lambda: there.__setitem__(..., gpu.xp().asarray(packed())))
 
     def number(self, values: Callable[[], Any]) -> Any:
         """An array on the device that holds, at each replay, what `values()` gives then: a NumPy array of one shape and type."""

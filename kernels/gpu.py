@@ -22,6 +22,7 @@ class _State(threading.local):
     asked a device and not looked at."""
 
     capture: Any = None
+    rehearsed: set[Any] | None = None  # draws of random numbers, where what runs is going to be captured
     questions: list[Any]
 
     def __init__(self) -> None:

@@ -39,6 +39,13 @@ def words(key: int, counter: int, size: int) -> Array:
     return np.stack([c0, c1, c2, c3], axis=1).astype(np.uint32).reshape(-1)[:size]
 
 
+def packed(key: int, counter: int) -> Array:
+    """Key and counter as int64[6] that kernels of a GPU read: 32 bits each, between an upper bit and a lowest one, so that no
+    value of them has a kernel compiled for it."""
+    parts = (key, key >> 32, counter, counter >> 32, counter >> 64, counter >> 96)
+    return np.array([(part & LOW32) << 1 | 1 << 40 | 1 for part in parts], np.int64)
+
+
 def uniform_bits(dtype: Float) -> int:
     """Random bits in one uniform value: as many as the format has below 1.0, which is then never reached."""
     return dtype.mantissa_bits + min(1, dtype.bias - 1)

@@ -280,3 +280,22 @@ def test_attention_of_8_bits_compiles(arch: int, size: int, dtype: str, monkeypa
         in_8_bits = re.search(r"wgmma\.mma_async\S*k32\.f32\.e4m3\.e4m3", text) is not None
         assert in_8_bits == (arch == 90 and dtype == "bfloat16")
         assert re.search(r"wgmma\.mma_async\S*k16\.f32\.f16" if arch == 90 else r"mma\.sync\S*f32\.f16", text)
+
+
+def test_draws_of_a_graph_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a graph is going to be captured, key and counter lie in memory."""
+    monkeypatch.setattr(gpu.state, "rehearsed", {(1, 2)})
+    triton_compile.launches.clear()
+    x = gpu.xp().zeros(100, np.float32)
+    for op, arrays, params in (
+        ("dropout", (x,), {"p": 0.5}),
+        ("random_normal", (), {"size": 100, "dtype": as_format("float32")}),
+    ):
+        given = {**params, "key": 1, "counter": 2}
+        forms = tuple(as_format("float32") for _ in arrays)
+        dispatch.make_plan(OPS[op], "cuda:0", forms, arrays, given).run(*arrays, **given)
+    found = list(triton_compile.launches)
+    assert {launch.kernel for launch in found} == {"_dropout", "_normal"}
+    for launch in found:
+        assert [launch.signature[name] for name in ("k0", "k1", "c0", "c1", "c2", "c3")] == ["*i64"] * 6
+    check(found)
