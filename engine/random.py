@@ -110,7 +110,7 @@ class Generator:
         key, counter = self._next(words)
         captured = capture.current()
         if captured is not None:  # each replay takes the next words, and writes to the GPU where they are
-            captured.draw((key, counter), lambda: philox.packed(*self._next(words)), lambda: self._back(counter))
+            captured.draw((key, counter), lambda: self._next(words), self.set_state)
         elif gpu.state.rehearsed is not None:
             gpu.state.rehearsed.add((key, counter))
         return key, counter
@@ -120,9 +120,6 @@ class Generator:
             counter = self._position
             self._position = (counter + -(-words // BLOCK)) & LAST
             return self._seed, counter
-
-    def _back(self, counter: int) -> None:
-        self._position = counter
 
     def _draw(self, op: Op, words: int, size: int, device: Any = None, **params: Any) -> Array:
         key, counter = self.reserve(words)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ulpgrad.errors import CaptureError
 from ulpgrad.kernels import gpu
+from ulpgrad.kernels.random.philox import packed
 
 
 class Capture:
@@ -76,14 +77,16 @@ class Capture:
             if recorder is not None:
                 recorder.touch(a.host for a in found)
 
-    def draw(self, stream: tuple[int, int], packed: Callable[[], Any], undo: Callable[[], None]) -> None:
-        """Note a draw of random numbers: `packed()` takes the next words out of the stream, as a kernel reads where they are."""
-        undo()
-        there = self.upload(packed())
+    def draw(
+        self, stream: tuple[int, int], take: Callable[[], tuple[int, int]], set_state: Callable[[Any], None]
+    ) -> None:
+        """Note a draw of random numbers. `take()` takes the next words out of the stream, and tells key and counter; each replay
+        does, and writes them where kernels read them."""
+        there = self.upload(packed(*stream))
         self.draws[stream] = there
         self.unread.add(stream)
-        self.undo.append(undo)
-        self.before.append(lambda: there.__setitem__(..., gpu.xp().asarray(packed())))
+        self.undo.append(lambda: set_state({"seed": stream[0], "position": stream[1]}))
+        self.before.append(lambda: there.__setitem__(..., gpu.xp().asarray(packed(*take()))))
 
     def number(self, values: Callable[[], Any]) -> Any:
         """An array on the device that holds, at each replay, what `values()` gives then: a NumPy array of one shape and type."""
