@@ -10,6 +10,7 @@ import pytest
 import ulpgrad as ug
 from ulpgrad import dispatch, nn
 from ulpgrad.errors import ArgumentError, ShapeError
+from ulpgrad.kernels import native
 from ulpgrad.testing import gradcheck
 
 
@@ -225,5 +226,11 @@ def test_batch_norm_in_inference_is_a_scale_and_a_shift() -> None:
         got = conv.normalized(x, norm, "relu", residual=r, residual_first=True)
         assert ops_of(lambda: conv.normalized(x, norm, "relu"))[-1] == "conv2d_finished"
     np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-5, atol=1e-5)
+    net = nn.Sequential(conv, norm, nn.ReLU(), nn.Flatten())
+    with ug.no_grad():
+        steps = nn.Flatten()(ug.relu(norm(conv(x))))
+        np.testing.assert_allclose(net(x).numpy(), steps.numpy(), rtol=1e-5, atol=1e-5)
+        assert ("conv2d_finished" in ops_of(lambda: net(x))) == (native.missing() is None)
+    assert ops_of(lambda: net(x))[0] == "conv2d"  # whose gradient is recorded
     with pytest.raises(ArgumentError, match="running statistics"):
         nn.BatchNorm2d(4, track_running_stats=False).scale_and_shift()

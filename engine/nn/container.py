@@ -8,6 +8,7 @@ from typing import Any, cast
 from ulpgrad import dispatch
 from ulpgrad.autograd import is_grad_enabled
 from ulpgrad.errors import ArgumentError
+from ulpgrad.kernels import native
 from ulpgrad.nn.activation import GELU, ReLU, Sigmoid, SiLU, Tanh
 from ulpgrad.nn.convolution import Conv2d, MaxPool2d
 from ulpgrad.nn.linear import Linear
@@ -50,8 +51,8 @@ class Sequential(ModuleList):
     """Modules called one after the other: `Sequential(Linear(64, 32), ReLU(), Linear(32, 10))`.
 
     A Conv2d, the activation behind it and the pooling behind that run as one kernel where they can (see `ulpgrad.conv2d`),
-    and so do a Linear and its activation while no gradient is recorded; on a GPU also a Conv2d, the BatchNorm2d behind it and an
-    activation, in evaluation mode while no gradient is recorded.
+    and so do, while no gradient is recorded, a Linear and its activation, and in evaluation mode a Conv2d, the BatchNorm2d
+    behind it and an activation.
     """
 
     def __init__(self, *modules: Module) -> None:
@@ -79,11 +80,13 @@ class Sequential(ModuleList):
 
 
 def _in_one(first: Module, norm: Module, x: Any) -> bool:
-    """Whether a convolution and the batch normalization behind it are one kernel: on a GPU, in one format, and where nobody asks
-    for the steps."""
+    """Whether a convolution and the batch normalization behind it are one kernel: in C++ or on a GPU, in one format, and where
+    nobody asks for the steps."""
     if type(first) is not Conv2d or type(norm) is not BatchNorm2d or norm.training or norm.running_mean is None:
         return False
-    if not isinstance(x, Tensor) or x.device.type == "cpu" or dispatch.state.policies or dispatch.state.pinned:
+    if not isinstance(x, Tensor) or dispatch.state.policies or dispatch.state.pinned:
+        return False
+    if x.device.type == "cpu" and native.missing() is not None:
         return False
     parts = (x, first.weight, first.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
     return first.out_channels == norm.num_features and {t.dtype for t in parts if t is not None} == {x.dtype}
