@@ -96,8 +96,11 @@ def test_leaves_of_any_kind_have_gradients_of_a_float() -> None:
 
 def test_explain_names_the_kernel_behind_a_number_system() -> None:
     q, a = ug.ones((8, 8), dtype="q7.8"), ug.ones((8, 8)).to(ug.Affine("int8", 0.1))
-    for operand, wanted in ((q, "integer_matmul"), (a, "integer_matmul"), (ug.ones((8, 32)).to("mxint8"), "linear")):
-        found = ug.explain("linear" if wanted == "linear" else "matmul", operand, operand)
+    blocks = ug.ones((8, 32)).to("mxint8")
+    for function, operand, wanted in (
+        ("matmul", q, "integer_matmul"), ("matmul", a, "integer_matmul"), ("linear", blocks, "block_matmul"),
+    ):  # fmt: skip
+        found = ug.explain(function, operand, operand)
         assert found.op.name == wanted
         assert found.taken.startswith("cpu/")
     with pytest.raises(ArgumentError, match="a table or plain NumPy"):

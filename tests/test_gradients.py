@@ -322,7 +322,11 @@ def test_no_differentiable_function_is_missing_from_the_table() -> None:
         met.update(names_in_graph(grads(case.function, args, create_graph=True)))
     x = ug.ones(2, requires_grad=True)
     met.update(names_in_graph((ug.astype(x, ug.float64),)))
-    assert differentiable_in((*MODULES, inspect.getmodule(einsum))) - met == set()
+    rounded = {
+        "matmul_stochastic",
+        "linear_stochastic",
+    }  # have no differences: tests/test_matmul_stochastic.py has their gradients
+    assert differentiable_in((*MODULES, inspect.getmodule(einsum))) - met == rounded
 
 
 def float_calls(primitive: Primitive) -> Iterator[tuple[list[ug.Tensor | None], dict[str, Any]]]:
