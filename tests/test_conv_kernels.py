@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ulpgrad as ug
 from ulpgrad.formats import bfloat16, float16, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.conv import spec
@@ -219,3 +220,31 @@ def test_types_are_not_mixed(random: Any) -> None:
         native.module().conv2d(x, weight, None, **SAME)
     with pytest.raises(TypeError, match="x: expected floats, got int32"):
         native.module().conv2d(x.astype(np.int32), weight, None, **SAME)
+
+
+@pytest.mark.skipif(native.missing() is not None, reason="the rung is of the C++ extension")
+@pytest.mark.parametrize("form", [ug.float32, ug.float64, ug.bfloat16, ug.float16], ids=str)
+@pytest.mark.parametrize(("image", "dilation"), [((1, 1), 3), ((3, 2), 1), ((4, 1), (1, 5))])
+def test_one_position_is_a_product(form: Any, image: tuple[int, int], dilation: Any) -> None:
+    """Forward, both gradients, and what follows: against the same in float64."""
+    source = ug.Generator(3)
+    wide = [
+        ug.randn(*s, generator=source) for s in ((5, 6, *image), (7, 6, *image), (7,), (7,), (5, 7, 1, 1), (5, 7, 1, 1))
+    ]
+    x, w, b, s, r, g = (t.to(form) for t in wide)
+    x = ug.permute_dims(ug.asarray(ug.permute_dims(x, (0, 2, 3, 1)), copy=True), (0, 3, 1, 2))  # channels last
+    assert ug.explain("conv2d", x, w, b, dilation=dilation).taken == "cpu/native-position"
+    found = []
+    for this in (form, ug.float64):
+        given = [t.to(this).detach() for t in (x, w, b)]
+        for t in given:
+            t.requires_grad_()
+        y = ug.conv2d(*given, dilation=dilation, activation="relu")
+        y.backward(g.to(this))
+        with ug.no_grad():
+            how = {"dilation": dilation, "activation": "relu", "scale": s.to(this), "residual": r.to(this)}
+            after = [ug.conv2d(*given, **how, residual_first=first) for first in (False, True)]
+        found.append([t.to(ug.float64).numpy() for t in (y.detach(), *after, *(t.grad for t in given))])  # type: ignore[union-attr]
+    unit = {ug.float32: 2.0**-22, ug.float64: 2.0**-50, ug.bfloat16: 2.0**-7, ug.float16: 2.0**-10}[form]
+    for got, want in zip(*found, strict=True):
+        np.testing.assert_allclose(got, want, rtol=unit, atol=8 * unit)

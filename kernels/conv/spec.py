@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -101,10 +101,23 @@ def _weight_gradient(
 
 
 def _key(*arrays: Any, **params: Any) -> Any:
-    """GPU rungs choose by sizes and layout, those of the CPU by neither."""
+    """GPU rungs choose by sizes and layout, those of the CPU by whether there is one position alone."""
     if arrays[0].__class__ is np.ndarray:
-        return None
+        return has_one_position(arrays, params)
     return tuple((a.shape, a.strides) for a in arrays if a is not None), tuple(params.items())
+
+
+def has_one_position(arrays: Sequence[Any], params: Mapping[str, Any]) -> bool:
+    """Whether filters see a whole image at once, forwards or in a gradient: one group, neither padding nor dilation."""
+    image = params.get("size") or arrays[0].shape[2:]
+    filters = arrays[1].shape[2:]
+    return (
+        tuple(image) == filters
+        and params.get("groups", 1) == 1
+        and params["padding"] == (0, 0)
+        and all(d == 1 or k == 1 for d, k in zip(params["dilation"], filters, strict=False))
+        and 0 not in filters
+    )
 
 
 def _flops(
@@ -324,6 +337,7 @@ def _conv2d_finished_samples() -> Iterator[Sample]:
     yield sample((1, 5, 6, 6), (5, 1, 3, 3), "bias scale", "depthwise", groups=5, activation="sigmoid")
     yield sample((2, 3, 8, 7), (5, 3, 2, 3), "bias scale residual", "odd channels", activation="relu", dtype=float16)
     yield sample((0, 3, 5, 5), (4, 3, 3, 3), "bias scale residual", "empty batch", activation="relu")
+    yield sample((3, 20, 3, 2), (9, 20, 3, 2), "bias scale residual", "one position", activation="silu", padding=(0, 0))
 
 
 def _input_gradient_samples() -> Iterator[Sample]:
@@ -370,7 +384,7 @@ conv2d_finished = Op(
     formats=FLOATS,
     flops=lambda x, weight, bias, *_, **params: _flops(x, weight, bias, **params),
     samples=_conv2d_finished_samples,
-    key=lambda *arrays, dtype=None, **params: (dtype, _key(*arrays, **params)),
+    key=lambda *arrays, dtype=None, **params: (dtype, params.get("residual_first"), _key(*arrays, **params)),
     ulps=ULPS,
     magnitude=_finished_magnitude,
 )
