@@ -23,6 +23,11 @@ class Sample(NamedTuple):
     name: str = ""
 
 
+def of_absolutes(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same sums over absolute values: what an error is measured against."""
+    return lambda *arrays, **params: function(*(None if a is None else abs(a) for a in arrays), **params)
+
+
 def promoted(*formats: Format | None, **_: Any) -> Format:
     """Result rule: all operands promote to one format, which is the result's."""
     return result_format(*(f for f in formats if f is not None))
@@ -142,4 +147,4 @@ def _quiet() -> Any:
     return np.errstate(all="ignore")
 
 
-__all__ = ["Arrays", "Op", "Sample", "first", "promoted"]
+__all__ = ["Arrays", "Op", "Sample", "first", "of_absolutes", "promoted"]

@@ -32,13 +32,22 @@ __all__ = [
     "vecdot",
 ]
 
+# Of results as they are, and of results that are rounded stochastically, which gradients pass straight through.
+_OF_MATMUL: dict[str, Any] = {
+    "a": lambda g, b: _matmul(g, matrix_transpose(b)),
+    "b": lambda g, a: _matmul(matrix_transpose(a), g),
+}
+_OF_FINISHED: dict[str, Any] = {
+    "x": lambda g, weight, scale, factor: matmul(_scaled(g, scale, factor), weight),
+    "weight": lambda g, x, scale, factor: _weight_gradient(_scaled(g, scale, factor), x),
+    "bias": lambda g: g,
+    "scale": lambda g, x, weight, factor: _scaled(g * _linear(x, weight, None, activation=None), None, factor),
+    "residual": lambda g: g,
+}
 _matmul: Primitive = Primitive(
     spec.matmul,
     "a b",
-    gradients={
-        "a": lambda g, b: _matmul(g, matrix_transpose(b)),
-        "b": lambda g, a: _matmul(matrix_transpose(a), g),
-    },
+    gradients=_OF_MATMUL,
 )
 _linear: Primitive = Primitive(
     spec.linear,
@@ -52,32 +61,17 @@ _linear: Primitive = Primitive(
 _finished: Primitive = Primitive(
     spec.linear,
     "x weight bias scale residual",
-    gradients={
-        "x": lambda g, weight, scale, factor: matmul(_scaled(g, scale, factor), weight),
-        "weight": lambda g, x, scale, factor: _weight_gradient(_scaled(g, scale, factor), x),
-        "bias": lambda g: g,
-        "scale": lambda g, x, weight, factor: _scaled(g * _linear(x, weight, None, activation=None), None, factor),
-        "residual": lambda g: g,
-    },
+    gradients=_OF_FINISHED,
 )
 _matmul_drawn: Primitive = Primitive(
     spec.matmul_stochastic,
     "a b",
-    gradients={
-        "a": lambda g, b: _matmul(g, matrix_transpose(b)),
-        "b": lambda g, a: _matmul(matrix_transpose(a), g),
-    },
+    gradients=_OF_MATMUL,
 )
 _linear_drawn: Primitive = Primitive(
     spec.linear_stochastic,
     "x weight bias scale residual",
-    gradients={
-        "x": lambda g, weight, scale, factor: matmul(_scaled(g, scale, factor), weight),
-        "weight": lambda g, x, scale, factor: _weight_gradient(_scaled(g, scale, factor), x),
-        "bias": lambda g: g,
-        "scale": lambda g, x, weight, factor: _scaled(g * _linear(x, weight, None, activation=None), None, factor),
-        "residual": lambda g: g,
-    },
+    gradients=_OF_FINISHED,
 )
 ACTIVATIONS = {"relu": ew.relu, "gelu": ew.gelu, "silu": ew.silu, "tanh": ew.tanh, "sigmoid": ew.sigmoid}
 

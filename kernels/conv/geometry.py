@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ulpgrad.errors import ArgumentError, ShapeError
+from ulpgrad.formats import Array
 
 Pair = tuple[int, int]
 AXES = ("height", "width")
@@ -19,6 +20,20 @@ def output_size(size: Sequence[int], kernel: Pair, stride: Pair, padding: Pair, 
         for s, k, t, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
     )
     return rows, columns
+
+
+def grouped(a: Array, axis: int, groups: int) -> Array:
+    """Split an axis into (groups, size / groups)."""
+    return a.reshape(*a.shape[:axis], groups, a.shape[axis] // groups, *a.shape[axis + 1 :])
+
+
+def check_groups(op: str, channels: int, outputs: int, groups: Any) -> None:
+    """Channels and outputs divide into groups."""
+    if not isinstance(groups, int) or groups < 1:
+        raise ArgumentError(f"{op}: groups={groups!r}: expected a whole number of at least 1")
+    for name, count in (("input channels (axis 1)", channels), ("output channels", outputs)):
+        if count % groups:
+            raise ShapeError(f"{op}: {count} {name} do not divide into groups={groups}")
 
 
 def check_pairs(op: str, least: int, **pairs: Any) -> None:

@@ -10,9 +10,17 @@ import numpy as np
 
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import FLOATS, Array, Format, bfloat16, float16, float32, float64, int64
-from ulpgrad.kernels.conv.geometry import Pair, check_image, check_pairs, check_windows, output_size
+from ulpgrad.kernels.conv.geometry import (
+    Pair,
+    check_groups,
+    check_image,
+    check_pairs,
+    check_windows,
+    grouped,
+    output_size,
+)
 from ulpgrad.kernels.matmul.spec import ACTIVATIONS, RESULTS, activate
-from ulpgrad.kernels.spec import Op, Sample, promoted
+from ulpgrad.kernels.spec import Op, Sample, of_absolutes, promoted
 
 ULPS: dict[Format, float] = {float32: 8, float64: 8}
 
@@ -23,11 +31,6 @@ def windows(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair)
     spans = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
     seen = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(2, 3))
     return seen[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
-
-
-def _grouped(a: Array, axis: int, groups: int) -> Array:
-    """Split an axis into (groups, size / groups)."""
-    return a.reshape(*a.shape[:axis], groups, a.shape[axis] // groups, *a.shape[axis + 1 :])
 
 
 def _conv2d(
@@ -41,8 +44,8 @@ def _conv2d(
     groups: int,
     activation: str | None = None,
 ) -> Array:
-    seen = _grouped(windows(x, weight.shape[2:], stride, padding, dilation), 1, groups)
-    y = np.einsum("ngchwij,gocij->ngohw", seen, _grouped(weight, 0, groups), optimize=True)
+    seen = grouped(windows(x, weight.shape[2:], stride, padding, dilation), 1, groups)
+    y = np.einsum("ngchwij,gocij->ngohw", seen, grouped(weight, 0, groups), optimize=True)
     y = y.reshape(y.shape[0], weight.shape[0], *y.shape[3:])
     return activate(y if bias is None else y + bias[:, None, None], activation)
 
@@ -74,7 +77,7 @@ def _conv2d_finished(
 
 def _finished_magnitude(*arrays: Array | None, **params: Any) -> Array:
     """The terms' sizes; and the result's, which may be larger (sigmoid(0) = 0.5)."""
-    return _of_absolutes(_conv2d_finished)(*arrays, **{**params, "activation": None}) + abs(
+    return of_absolutes(_conv2d_finished)(*arrays, **{**params, "activation": None}) + abs(
         _conv2d_finished(*arrays, **params)  # type: ignore[arg-type]
     )
 
@@ -83,7 +86,7 @@ def _input_gradient(
     g: Array, weight: Array, *, size: Pair, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> Array:
     (n, _, oh, ow), (_, c, kh, kw) = g.shape, weight.shape
-    out, by_group, filters = np.zeros((n, c * groups, *size)), _grouped(g, 1, groups), _grouped(weight, 0, groups)
+    out, by_group, filters = np.zeros((n, c * groups, *size)), grouped(g, 1, groups), grouped(weight, 0, groups)
     padded = np.pad(out, ((0, 0), (0, 0), *((p, p) for p in padding)))
     for i in range(kh):
         for j in range(kw):
@@ -95,8 +98,8 @@ def _input_gradient(
 def _weight_gradient(
     g: Array, x: Array, *, size: Pair, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> Array:
-    seen = _grouped(windows(x, size, stride, padding, dilation), 1, groups)[:, :, :, : g.shape[2], : g.shape[3]]
-    gradient = np.einsum("ngohw,ngchwij->gocij", _grouped(g, 1, groups), seen, optimize=True)
+    seen = grouped(windows(x, size, stride, padding, dilation), 1, groups)[:, :, :, : g.shape[2], : g.shape[3]]
+    gradient = np.einsum("ngohw,ngchwij->gocij", grouped(g, 1, groups), seen, optimize=True)
     return gradient.reshape(g.shape[1], x.shape[1] // groups, *size)
 
 
@@ -127,27 +130,14 @@ def _flops(
     return 2.0 * x.shape[0] * prod(weight.shape) * prod(positions)
 
 
-def _of_absolutes(function: Any) -> Any:
-    """The same sums over absolute values: what an error is measured against."""
-    return lambda *arrays, **params: function(*(None if a is None else np.abs(a) for a in arrays), **params)
-
-
-def _check_groups(op: str, channels: int, outputs: int, groups: Any) -> None:
-    if not isinstance(groups, int) or groups < 1:
-        raise ArgumentError(f"{op}: groups={groups!r}: expected a whole number of at least 1")
-    for name, count in (("input channels (axis 1)", channels), ("output channels", outputs)):
-        if count % groups:
-            raise ShapeError(f"{op}: {count} {name} do not divide into groups={groups}")
-
-
 def _magnitude(x: Array, weight: Array, bias: Array | None, *, activation: str | None = None, **params: Any) -> Array:
     """The terms' sizes; and the result's, which may be larger (sigmoid(0) = 0.5)."""
-    terms: Array = _of_absolutes(_conv2d)(x, weight, bias, **params)
+    terms: Array = of_absolutes(_conv2d)(x, weight, bias, **params)
     return terms if activation is None else terms + abs(_conv2d(x, weight, bias, activation=activation, **params))
 
 
 def _pool_magnitude(*arrays: Array | None, **params: Any) -> tuple[Array, int]:
-    return _of_absolutes(_conv2d_max_pool)(*arrays, **{**params, "activation": None})[0], 0
+    return of_absolutes(_conv2d_max_pool)(*arrays, **{**params, "activation": None})[0], 0
 
 
 def _check_conv2d(
@@ -164,7 +154,7 @@ def _check_conv2d(
     check_image("conv2d", "x", x.shape)
     if weight.ndim != 4:
         raise ShapeError(f"conv2d: weight has shape {weight.shape}: expected 4 axes (out, in / groups, height, width)")
-    _check_groups("conv2d", x.shape[1], weight.shape[0], groups)
+    check_groups("conv2d", x.shape[1], weight.shape[0], groups)
     if x.shape[1] != weight.shape[1] * groups:
         raise ShapeError(
             f"conv2d: channels differ: x {x.shape} has {x.shape[1]}, weight {weight.shape} with groups={groups} takes "
@@ -220,7 +210,7 @@ def _check_input_gradient(
     check_pairs(op, 1, size=size)
     if weight.ndim != 4 or weight.shape[0] != g.shape[1]:
         raise ShapeError(f"{op}: g {g.shape} has {g.shape[1]} channels (axis 1), weight {weight.shape} gives others")
-    _check_groups(op, weight.shape[1] * max(groups, 1), weight.shape[0], groups)
+    check_groups(op, weight.shape[1] * max(groups, 1), weight.shape[0], groups)
     _check_positions(op, g, size, weight.shape[2:], stride, padding, dilation)
 
 
@@ -232,7 +222,7 @@ def _check_weight_gradient(
     check_image(op, "x", x.shape)
     if g.shape[0] != x.shape[0]:
         raise ShapeError(f"{op}: batches (axis 0) differ: g {g.shape}, x {x.shape}: {g.shape[0]} != {x.shape[0]}")
-    _check_groups(op, x.shape[1], g.shape[1], groups)
+    check_groups(op, x.shape[1], g.shape[1], groups)
     _check_positions(op, g, x.shape[2:], size, stride, padding, dilation)
 
 
@@ -417,7 +407,7 @@ conv2d_input_gradient = Op(
     samples=_input_gradient_samples,
     key=_key,
     ulps=ULPS,
-    magnitude=_of_absolutes(_input_gradient),
+    magnitude=of_absolutes(_input_gradient),
 )
 
 conv2d_weight_gradient = Op(
@@ -431,7 +421,7 @@ conv2d_weight_gradient = Op(
     samples=_weight_gradient_samples,
     key=_key,
     ulps=ULPS,
-    magnitude=_of_absolutes(_weight_gradient),
+    magnitude=of_absolutes(_weight_gradient),
 )
 
 FORWARD = (conv2d, conv2d_finished)

@@ -10,8 +10,8 @@ import numpy as np
 
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats import FLOATS, Array, Format, float32, float64
-from ulpgrad.kernels.conv.geometry import LARGEST
-from ulpgrad.kernels.spec import Op, Sample
+from ulpgrad.kernels.conv.geometry import LARGEST, check_groups, grouped
+from ulpgrad.kernels.spec import Op, Sample, of_absolutes
 
 Triple = tuple[int, int, int]
 AXES = ("depth", "height", "width")
@@ -42,16 +42,11 @@ def _windows(x: Array, kernel: Sequence[int], stride: Triple, padding: Triple, d
     return view
 
 
-def _grouped(a: Array, axis: int, groups: int) -> Array:
-    """Split an axis into (groups, size / groups)."""
-    return a.reshape(*a.shape[:axis], groups, a.shape[axis] // groups, *a.shape[axis + 1 :])
-
-
 def _conv3d(
     x: Array, weight: Array, bias: Array | None, *, stride: Triple, padding: Triple, dilation: Triple, groups: int
 ) -> Array:
-    seen = _grouped(_windows(x, weight.shape[2:], stride, padding, dilation), 1, groups)
-    y = np.einsum("ngcdhwijk,gocijk->ngodhw", seen, _grouped(weight, 0, groups), optimize=True)
+    seen = grouped(_windows(x, weight.shape[2:], stride, padding, dilation), 1, groups)
+    y = np.einsum("ngcdhwijk,gocijk->ngodhw", seen, grouped(weight, 0, groups), optimize=True)
     y = y.reshape(y.shape[0], weight.shape[0], *y.shape[3:])
     return y if bias is None else y + bias[:, None, None, None]
 
@@ -60,7 +55,7 @@ def _input_gradient(
     g: Array, weight: Array, *, size: Triple, stride: Triple, padding: Triple, dilation: Triple, groups: int
 ) -> Array:
     (n, _, *count), (_, c, *kernel) = g.shape, weight.shape
-    by_group, filters = _grouped(g, 1, groups), _grouped(weight, 0, groups)
+    by_group, filters = grouped(g, 1, groups), grouped(weight, 0, groups)
     padded = _padded(np.zeros((n, c * groups, *size)), padding)
     for tap in np.ndindex(*kernel):
         places = tuple(
@@ -75,8 +70,8 @@ def _input_gradient(
 def _weight_gradient(
     g: Array, x: Array, *, size: Triple, stride: Triple, padding: Triple, dilation: Triple, groups: int
 ) -> Array:
-    seen = _grouped(_windows(x, size, stride, padding, dilation), 1, groups)
-    gradient = np.einsum("ngodhw,ngcdhwijk->gocijk", _grouped(g, 1, groups), seen, optimize=True)
+    seen = grouped(_windows(x, size, stride, padding, dilation), 1, groups)
+    gradient = np.einsum("ngodhw,ngcdhwijk->gocijk", grouped(g, 1, groups), seen, optimize=True)
     return gradient.reshape(g.shape[1], x.shape[1] // groups, *size)
 
 
@@ -109,20 +104,12 @@ def _check_volumes(
         raise ShapeError(f"{op}: {name} has shape {tuple(shape)}: expected 5 axes ({axes})")
 
 
-def _check_groups(op: str, channels: int, outputs: int, groups: Any) -> None:
-    if not isinstance(groups, int) or groups < 1:
-        raise ArgumentError(f"{op}: groups={groups!r}: expected a whole number of at least 1")
-    for name, count in (("input channels (axis 1)", channels), ("output channels", outputs)):
-        if count % groups:
-            raise ShapeError(f"{op}: {count} {name} do not divide into groups={groups}")
-
-
 def _check_conv3d(
     x: Array, weight: Array, bias: Array | None, *, stride: Triple, padding: Triple, dilation: Triple, groups: int
 ) -> None:
     _check_volumes("conv3d", "x", x.shape)
     _check_volumes("conv3d", "weight", weight.shape, "out, in / groups, depth, height, width")
-    _check_groups("conv3d", x.shape[1], weight.shape[0], groups)
+    check_groups("conv3d", x.shape[1], weight.shape[0], groups)
     if x.shape[1] != weight.shape[1] * groups:
         raise ShapeError(
             f"conv3d: channels differ: x {x.shape} has {x.shape[1]}, weight {weight.shape} with groups={groups} takes "
@@ -153,7 +140,7 @@ def _check_input_gradient(
     _check_triples(op, 1, size=size)
     if weight.ndim != 5 or weight.shape[0] != g.shape[1]:
         raise ShapeError(f"{op}: g {g.shape} has {g.shape[1]} channels (axis 1), weight {weight.shape} gives others")
-    _check_groups(op, weight.shape[1] * max(groups, 1), weight.shape[0], groups)
+    check_groups(op, weight.shape[1] * max(groups, 1), weight.shape[0], groups)
     _check_positions(op, g, size, weight.shape[2:], stride, padding, dilation)
 
 
@@ -165,7 +152,7 @@ def _check_weight_gradient(
     _check_volumes(op, "x", x.shape)
     if g.shape[0] != x.shape[0]:
         raise ShapeError(f"{op}: batches (axis 0) differ: g {g.shape}, x {x.shape}: {g.shape[0]} != {x.shape[0]}")
-    _check_groups(op, x.shape[1], g.shape[1], groups)
+    check_groups(op, x.shape[1], g.shape[1], groups)
     _check_positions(op, g, x.shape[2:], size, stride, padding, dilation)
 
 
@@ -213,11 +200,6 @@ def _weight_gradient_samples() -> Iterator[Sample]:
         yield Sample((g, x), {"size": weight.shape[2:], **params}, name)
 
 
-def _of_absolutes(function: Any) -> Any:
-    """The same sums over absolute values: what an error is measured against."""
-    return lambda *arrays, **params: function(*(None if a is None else np.abs(a) for a in arrays), **params)
-
-
 def _flops(x: Array, weight: Array, _: Array | None, *, groups: int, **geometry: Any) -> float:
     return 2.0 * x.shape[0] * prod(weight.shape) * prod(output_size(x.shape[2:], weight.shape[2:], **geometry))
 
@@ -233,7 +215,7 @@ conv3d = Op(
     flops=_flops,
     samples=_conv3d_samples,
     ulps=ULPS,
-    magnitude=_of_absolutes(_conv3d),
+    magnitude=of_absolutes(_conv3d),
 )
 
 conv3d_input_gradient = Op(
@@ -246,7 +228,7 @@ conv3d_input_gradient = Op(
     flops=lambda g, weight, **_: 2.0 * g.shape[0] * prod(weight.shape) * prod(g.shape[2:]),
     samples=_input_gradient_samples,
     ulps=ULPS,
-    magnitude=_of_absolutes(_input_gradient),
+    magnitude=of_absolutes(_input_gradient),
 )
 
 conv3d_weight_gradient = Op(
@@ -259,7 +241,7 @@ conv3d_weight_gradient = Op(
     flops=lambda g, x, *, size, groups, **_: 2.0 * prod(g.shape) * (x.shape[1] // groups) * prod(size),
     samples=_weight_gradient_samples,
     ulps=ULPS,
-    magnitude=_of_absolutes(_weight_gradient),
+    magnitude=of_absolutes(_weight_gradient),
 )
 
 __all__ = ["conv3d", "conv3d_input_gradient", "conv3d_weight_gradient", "output_size"]
