@@ -120,6 +120,8 @@ AXES: list[Mistake] = [
     (lambda: ug.topk(A, 1, axis=2), AxisError, "topk: axis 2"),
     (lambda: ug.cumulative_sum(A), ShapeError, "cumulative_sum: axis must be given for a tensor of 2 dimensions"),
     (lambda: ug.sort(S), AxisError, "sort: axis -1 is outside a tensor of 0 dimensions"),
+    *((lambda n=n: getattr(ug, n)(ug.ones((4, 32)).to("mxfp8_e4m3")), FormatError,
+       f"^{n}: mxfp8_e4m3 has scales along an axis") for n in ("sort", "argsort")),
     (lambda: ug.max(ug.zeros((0, 3)), axis=0), (ShapeError, ArgumentError), r"max: .*\(0, 3\)"),
     (lambda: ug.min(ug.zeros(0)), (ShapeError, ArgumentError), r"min: .*\(0,\)"),
     (lambda: ug.argmax(ug.zeros((2, 0)), axis=1), (ShapeError, ArgumentError), r"argmax: .*\(2, 0\)"),

@@ -50,9 +50,9 @@ def _turned(values: Array) -> Array:
     return np.negative(values) if values.dtype.kind == "f" else np.invert(values)
 
 
-def _order(x: Tensor, axis: int, descending: bool) -> Tensor:
+def _order(name: str, x: Tensor, axis: int, descending: bool) -> Tensor:
     if x.dtype.routed:
-        check_movable("sort", x.dtype, [x])
+        check_movable(name, x.dtype, [x])
         x = Tensor(x.storage, as_format(x.storage.dtype))  # codes of one scale are in their values' order
     return _argsort(x, axis=axis, descending=descending)
 
@@ -73,7 +73,7 @@ def sort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool
     x = as_tensor(x)
     where = normalize_axis("sort", axis, x.ndim)
     if x.requires_grad:
-        return along_axis(x, _order(x, where, descending), axis=where)
+        return along_axis(x, _order("sort", x, where, descending), axis=where)
     with beside(x.storage):
         keys = copied(_keys(x, descending))
         kind: Any = "stable" if stable and _has_both_zeros(keys) else None  # no other equal values can be told apart
@@ -88,7 +88,7 @@ def sort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool
 def argsort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
     """The positions (int64) that sort x along an axis; equal values keep their order, whether `stable` asks for it or not."""
     x = as_tensor(x)
-    return _order(x, normalize_axis("argsort", axis, x.ndim), descending)
+    return _order("argsort", x, normalize_axis("argsort", axis, x.ndim), descending)
 
 
 @remembered
