@@ -22,7 +22,7 @@ LEVELS = [
     {"kernels"},
     {"device", "dispatch", "profile", "remembered"},
     {"autograd", "tensor", "differentiable", "function", "learning", "scaled"},
-    {"cuda", "graphs", "ops", "random", "policy", "explain", "fixed", "fused"},
+    {"cuda", "generator", "graphs", "ops", "random", "policy", "explain", "fixed", "fused"},
     {"nn", "optim", "io", "data", "testing", "quantization"},
     {"bench"},
     {"cli"},

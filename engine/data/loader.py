@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad import random
 from ulpgrad.data.dataset import ArrayDataset, Dataset, to_tensor
 from ulpgrad.device import Device, as_device
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats import Array
+from ulpgrad.generator import Generator, generator_or_default
 from ulpgrad.tensor import Tensor
 
 
@@ -39,7 +39,7 @@ class DataLoader:
         shuffle: bool = False,
         drop_last: bool = False,
         seed: int | None = None,
-        generator: random.Generator | None = None,
+        generator: Generator | None = None,
         collate: Callable[[list[Any]], Any] | None = None,
         device: Any = None,
     ) -> None:
@@ -54,8 +54,8 @@ class DataLoader:
         self.dataset = dataset
         self.shuffle, self.drop_last, self.collate = shuffle, drop_last, collate
         self.device = None if device is None else as_device(device)
-        own = None if seed is None else random.Generator(seed)
-        self.generator = own or random.generator_or_default("DataLoader", generator)
+        own = None if seed is None else Generator(seed)
+        self.generator = own or generator_or_default("DataLoader", generator)
 
     def __len__(self) -> int:
         n = len(self.dataset)

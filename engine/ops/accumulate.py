@@ -16,11 +16,11 @@ import numpy as np
 from ulpgrad.differentiable import Primitive, prepared
 from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.formats import RANDOM_BITS, Format, as_format, float32
+from ulpgrad.generator import BLOCK, Generator, generator_or_default
 from ulpgrad.kernels.accumulate import spec
 from ulpgrad.kernels.matmul.spec import check_matmul
 from ulpgrad.ops.creation import astype
 from ulpgrad.ops.manipulation import broadcast_to, flip, matrix_transpose, reshape
-from ulpgrad.random import BLOCK, Generator, generator_or_default
 from ulpgrad.tensor import Tensor
 
 __all__ = ["Accumulate"]

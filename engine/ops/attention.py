@@ -15,6 +15,7 @@ from ulpgrad.differentiable import Primitive, plain_calls
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import Format, as_format, bool_
 from ulpgrad.formats.promotion import result_format
+from ulpgrad.generator import Generator, generator_or_default
 from ulpgrad.kernels.attention import spec
 from ulpgrad.kernels.attention.spec import Dropout
 from ulpgrad.kernels.attention.visible import Window, check_lengths, local, visible
@@ -26,7 +27,6 @@ from ulpgrad.ops.dropout import dropped
 from ulpgrad.ops.linalg import matmul
 from ulpgrad.ops.manipulation import broadcast_to, matrix_transpose, reshape
 from ulpgrad.ops.reduction import max as largest, sum as total
-from ulpgrad.random import Generator, generator_or_default
 from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError
+from ulpgrad.generator import Generator, generator_or_default
 from ulpgrad.kernels.random import spec
 from ulpgrad.ops.common import as_tensor
-from ulpgrad.random import Generator, generator_or_default
 from ulpgrad.tensor import Tensor
 
 __all__ = ["dropout"]

@@ -12,6 +12,7 @@ from ulpgrad.differentiable import Primitive, plain_calls
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats import FLOATS, Format, as_format, float32, float64
 from ulpgrad.formats.rounding import RANDOM_BITS
+from ulpgrad.generator import Generator, generator_or_default
 from ulpgrad.kernels.matmul import spec
 from ulpgrad.ops import accumulate as acc, elementwise as ew
 from ulpgrad.ops.blocks import product as block_product
@@ -20,7 +21,6 @@ from ulpgrad.ops.creation import astype
 from ulpgrad.ops.manipulation import matrix_transpose, moveaxis, permute_dims, reshape
 from ulpgrad.ops.packing import PackedWeight
 from ulpgrad.ops.quantize import quantize
-from ulpgrad.random import Generator, generator_or_default
 from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
 
