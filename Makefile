@@ -78,7 +78,7 @@ build/cupy:
 	  echo "CUPY CANNOT BE HAD HERE: what needs it is NOT TESTED"; }
 
 # As the machine is: on one with a GPU nothing is installed, and the package is found through links.
-gpu-check: types-links  ## on a machine with a GPU: all its tests, then ours beside cuBLAS, cuDNN and torch, into reports/gpu.json
+gpu-check: types-links  ## on a machine with a GPU: all its tests, ours beside cuBLAS, cuDNN and torch, compute-sanitizer: into reports/gpu.json
 	@mkdir -p reports
 	-$(PYTHON) setup.py -q build_ext --inplace
 	PYTHONPATH=.types $(PYTHON) -m ulpgrad.bench.gpu.check --json reports/gpu.json

@@ -31,7 +31,8 @@ def copy_bandwidth() -> float:
 @cache
 def product_rate(form: str) -> float | None:
     """Operations a second of cuBLAS on square matrices of random values: through CuPy in the formats that it has (bfloat16 is
-    as fast as float16), else through torch; None where neither can, or for a format that has no unit."""
+    as fast as float16), else through torch; None where neither can, or for a format that has no unit. "tf32": matrix units on
+    float32 whose last 13 bits they do not read."""
     if gpu.mode():
         return None
     work = 2.0 * SIDE**3
@@ -40,7 +41,13 @@ def product_rate(form: str) -> float | None:
         a, b = (draw.normal((SIDE, SIDE), seed).astype(CUPY[form]) for seed in (1, 2))
         return work / events.median(lambda: xp.matmul(a, b))
     torch = imported("torch")
-    if torch is None or not torch.cuda.is_available() or form not in ("int8", "float8_e4m3fn"):
+    if torch is None or not torch.cuda.is_available() or form not in ("int8", "float8_e4m3fn", "tf32"):
         return None
+    if form == "tf32":
+        mine, theirs = (draw.for_torch(torch, (SIDE, SIDE), "float32", seed) for seed in (1, 2))
+        before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, True
+        rate = work / events.median(lambda: torch.matmul(mine, theirs))
+        torch.backends.cuda.matmul.allow_tf32 = before
+        return rate
     mine, theirs = (draw.for_torch(torch, (SIDE, SIDE), form, seed) for seed in (1, 2))
     return work / events.median(draw.torch_product(torch, form, mine, theirs))

@@ -1,37 +1,36 @@
-"""`make gpu-check`: every kernel test on the device, then the table beside cuBLAS, cuDNN and torch, into one JSON file.
+"""`make gpu-check`: every kernel test on the device, then the table beside cuBLAS, cuDNN and torch, the layers of whole networks,
+and small tests under compute-sanitizer, into one JSON file.
 
 A rung that has run on no GPU so far is tested before all others, in a process of its own; where that fails, neither the other
 tests nor the table touch it, and the status says so.
 
-What was measured so far is written after each row, so that a run that is cut off has not been for nothing.
+Each part has a time of its own; together they stay within ten minutes. The layers of all networks take longer: `--networks all`.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import json
 import os
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ulpgrad.bench import machine
-from ulpgrad.bench.gpu import ceilings, events, rows
-from ulpgrad.bench.peers import page
-from ulpgrad.bench.peers.work import Outcome, Target, Work, WrongResult, check, judge, outcome
-from ulpgrad.errors import DeviceError, UlpgradError
-from ulpgrad.io.atomic import atomic_write
+from ulpgrad.bench.gpu import ceilings, events, layers, rows, sanitizer
+from ulpgrad.bench.gpu.networks import NETWORKS
+from ulpgrad.bench.gpu.record import Record
+from ulpgrad.bench.peers.work import Outcome, Target, Work, judge
+from ulpgrad.errors import DataError, DeviceError
 from ulpgrad.kernels import capabilities, gpu
 
 RECORD = "gpu-check.json"
 ALL, FIRST = "tests/gpu", "tests/gpu/test_warpgroup.py"
 UNVERIFIED = "warpgroup"  # what tests of that rung have in their names
 ALONE = 90  # seconds for FIRST
+NETWORK = "ResNet-50"
 
 
 def facts() -> dict[str, Any]:
@@ -47,12 +46,6 @@ def facts() -> dict[str, Any]:
         found["versions"]["torch"] = t.__version__
         found["versions"]["cudnn"] = t.backends.cudnn.version()
     return found
-
-
-def measure(work: Work) -> Outcome:
-    """One row, by device events, after its results were held against float64."""
-    errors = check(work)
-    return outcome(work, 1, events.seconds([c.call for c in (work.ours, *work.peers)]), errors)
 
 
 def launch_cost() -> Outcome:
@@ -85,51 +78,40 @@ def tests(seconds: int, jobs: int, files: str, *how: str) -> dict[str, Any]:
     return {"status": status, "seconds": time.perf_counter() - start, "last": text.strip().splitlines()[-1:]}
 
 
-def write(out: Path, record: dict[str, Any]) -> None:
-    with atomic_write(out, text=True) as file:
-        json.dump(record, file, indent=1)
-        file.write("\n")
-
-
-def run(out: Path, only: str, limit: float, with_unverified: bool = True) -> int:
-    """Measure and write; the exit status is 0 where every row came to a right result."""
-    record: dict[str, Any] = {**facts(), "rows": [], "failed": []}
-    end, wrong = time.perf_counter() + limit, 0
+def run(record: Record, only: str, limit: float, with_unverified: bool = True) -> None:
+    """Measure the table into the record."""
+    end = time.perf_counter() + limit
     works: list[Callable[[], Work | Outcome]] = [launch_cost, *rows.works()]
     if with_unverified:
         works += rows.unverified()
     else:
-        record["failed"].append({"work": rows.WARPGROUP, "error": f"{FIRST} failed: its rows are left out"})
+        record.left_out(f"{FIRST} failed: its rows are left out", rows.WARPGROUP)
     for make in works:
         if time.perf_counter() > end:
-            record["failed"].append({"error": f"not measured: {limit:g} s were over"})
-            print(record["failed"][-1]["error"], flush=True)
+            record.left_out(f"not measured: {limit:g} s were over")
             break
-        name, work = "a row", None
-        try:
-            work = make()
-            name = work.name if isinstance(work, Work) else work.work
-            if only and not all(word in name for word in only.split()):
-                continue
-            found = measure(work) if isinstance(work, Work) else work
-            record["rows"].append(found.as_data())
-            print(*(cell for line in page.rows([found]) for cell in line), sep=" | ", flush=True)
-        except Exception as error:  # one row's failure is a row of the record; the rest is measured
-            wrong += 1
-            record["failed"].append({"work": name, "error": f"{type(error).__name__}: {error}"})
-            print(f"{name}: {type(error).__name__}: {error}", flush=True)
-            if not isinstance(error, (UlpgradError, WrongResult)):
-                traceback.print_exc()
-        finally:
-            work = None  # its operands go before the next row's come
-            gc.collect()
-            if not gpu.mode():
-                gpu.xp().get_default_memory_pool().free_all_blocks()
-        write(out, record)
-    rates = {form: ceilings.product_rate(form) for form in ("bfloat16", "float8_e4m3fn", "int8")}
-    record["ceilings"] = {"copy_bytes_per_second": ceilings.copy_bandwidth(), "product_per_second": rates}
-    write(out, record)
-    return 1 if wrong else 0
+        found = record.attempt(make, lambda name: all(word in name for word in only.split()))
+        if found is not None:
+            record.data["rows"].append(found.as_data())
+            record.write()
+
+
+def limits(record: Record) -> None:
+    """What the device does at most, as the rows had it."""
+    rates = {form: ceilings.product_rate(form) for form in ("bfloat16", "float8_e4m3fn", "int8", "tf32")}
+    record.data["ceilings"] = {"copy_bytes_per_second": ceilings.copy_bandwidth(), "product_per_second": rates}
+    record.write()
+
+
+def chosen(names: str) -> list[str]:
+    """Networks by their names, with commas between them; "all" and "none" as well."""
+    if names in ("all", "none"):
+        return list(NETWORKS) if names == "all" else []
+    found = names.split(",")
+    for name in found:
+        if name not in NETWORKS:
+            raise DataError(f"gpu-check: no network {name!r}: expected {', '.join(NETWORKS)}, all or none")
+    return found
 
 
 def main() -> int:
@@ -137,21 +119,40 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=Path(RECORD), help="where the record goes")
     parser.add_argument("--only", default="", help="words that a row's name has")
     parser.add_argument(
-        "--tests", type=int, default=300, metavar="SECONDS", help="for the tests, which come first; 0: none"
+        "--tests", type=int, default=240, metavar="SECONDS", help="for the tests, which come first; 0: none"
     )
-    parser.add_argument("--rows", type=float, default=240, metavar="SECONDS", help="for the rows; 0: none")
+    parser.add_argument("--rows", type=float, default=150, metavar="SECONDS", help="for the rows; 0: none")
+    parser.add_argument(
+        "--networks", help=f"whose layers are measured: {', '.join(NETWORKS)}, all, none; without --only, {NETWORK}"
+    )
+    parser.add_argument("--layers", type=float, default=90, metavar="SECONDS", help="for the layers of all networks")
+    parser.add_argument("--sanitizer", type=float, default=90, metavar="SECONDS", help="for compute-sanitizer; 0: none")
     parser.add_argument("--jobs", type=int, default=8, help="processes that run tests")
     given = parser.parse_args()
     reason = capabilities.missing("cuda") or capabilities.missing("triton")
     if reason:
         raise DeviceError(f"gpu-check: {reason}")
-    first = status = 0
+    networks = chosen(given.networks or ("none" if given.only else NETWORK))
+    record, with_unverified, statuses = Record(given.json, facts()), True, []
     if given.tests:
         alone = tests(min(given.tests, ALONE), 1, FIRST)
-        first, left = alone["status"], max(1, given.tests - int(alone["seconds"]))
-        without = () if first == 0 else ("-k", f"not {UNVERIFIED}")
-        status = tests(left, given.jobs, ALL, f"--ignore={FIRST}", *without)["status"]
-    return (given.rows and run(given.json, given.only, given.rows, first == 0)) or first or status
+        with_unverified = alone["status"] == 0
+        without = () if with_unverified else ("-k", f"not {UNVERIFIED}")
+        left = max(1, given.tests - int(alone["seconds"]))
+        record.data["tests"] = [alone, tests(left, given.jobs, ALL, f"--ignore={FIRST}", *without)]
+        statuses += [found["status"] for found in record.data["tests"]]
+    record.write()
+    if given.rows:
+        run(record, given.only, given.rows, with_unverified)
+    if networks:
+        layers.run(record, networks, given.layers)
+    if given.rows or networks:
+        limits(record)
+    if given.sanitizer:
+        found = record.data["sanitizer"] = sanitizer.run(given.sanitizer, with_unverified)
+        statuses += [1 for one in found if one["is_clean"] is False]
+        record.write()
+    return 1 if record.wrong else next((status for status in statuses if status), 0)
 
 
 if __name__ == "__main__":

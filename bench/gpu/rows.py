@@ -29,7 +29,10 @@ SAME: dict[str, Any] = {"stride": (1, 1), "dilation": (1, 1), "groups": 1}
 LAYERS = ((32, 64, 56, 64), (32, 256, 14, 256), (8, 256, 112, 512))  # images, channels, side, results' channels
 SETS = 3  # sets of operands that calls go through in turn
 WITHIN = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1e-2, "float8_e4m3fn": 8e-2, "int8": 0.0}
-LIMITS = {"float32": "float32", "float8_e5m2": "float8_e4m3fn"}
+LIMITS = {
+    "float32": ("tf32", 3),
+    "float8_e5m2": ("float8_e4m3fn", 1),
+}  # the unit, and its products for each one of ours
 
 
 def torch() -> Any:
@@ -54,12 +57,15 @@ def in_turn(make: Callable[[int], Callable[[], Any]], sets: int = SETS) -> Calla
     return lambda: next(calls)()
 
 
-def _limit(form: str) -> Callable[[], float | None]:
-    def limit() -> float | None:
-        rate = ceilings.product_rate(LIMITS.get(form, form))
-        return None if rate is None else rate / TERA
+def limit(form: str) -> Callable[[], float | None]:
+    """What the matrix units do at most in products of a format, measured in the same run, in TFLOP/s."""
+    unit, products = LIMITS.get(form, (form, 1))
 
-    return limit
+    def measured() -> float | None:
+        rate = ceilings.product_rate(unit)
+        return None if rate is None else rate / products / TERA
+
+    return measured
 
 
 def _sums(a: Any, b: Any) -> Any:
@@ -97,7 +103,7 @@ def product(form: str, side: int, *targets: Target) -> Work:
     amount = 2.0 * side**3
     peers = [] if t is None else [Contender("cuBLAS", in_turn(theirs), amount, values)]
     return Work(f"matmul {form} {side}³", Contender(OURS, in_turn(ours), amount, values), peers, "TFLOP/s", TERA,
-                _limit(form), targets, exact=exact, within=WITHIN[form])  # fmt: skip
+                limit(form), targets, exact=exact, within=WITHIN[form])  # fmt: skip
 
 
 def stochastic(form: str, side: int, *targets: Target) -> Work:
@@ -132,9 +138,9 @@ def block_product(form: str, side: int, dtype: str, *targets: Target) -> Work:
     def values(out: Any) -> Any:
         return draw.host(draw.result(out)[rows])
 
-    amount, limit = 2.0 * side**3, _limit("bfloat16" if dtype == "float32" else "float8_e4m3fn")
+    amount, most = 2.0 * side**3, limit("bfloat16" if dtype == "float32" else "float8_e4m3fn")
     return Work(f"matmul {form} {side}³ to {dtype}", Contender(OURS, in_turn(ours), amount, values), [], "TFLOP/s", TERA,
-                limit, targets, exact=exact, within=WITHIN[dtype])  # fmt: skip
+                most, targets, exact=exact, within=WITHIN[dtype])  # fmt: skip
 
 
 def attention(
@@ -198,7 +204,7 @@ def attention(
         for name, backend in (("FlashAttention", backends.FLASH_ATTENTION), ("cuDNN", backends.CUDNN_ATTENTION)):
             peers.append(Contender(name, theirs(backend), amount, values))
     name = f"attention {form} {'backward ' if backward else ''}{'causal ' if causal else ''}{batch}x{heads}x{length}x{size}"
-    return Work(name, Contender(OURS, ours(), amount, values), peers, "TFLOP/s", TERA, _limit(form), targets,
+    return Work(name, Contender(OURS, ours(), amount, values), peers, "TFLOP/s", TERA, limit(form), targets,
                 exact=exact, within=3e-2 if backward else WITHIN[form])  # fmt: skip
 
 
@@ -364,7 +370,7 @@ def convolution(n: int, c: int, side: int, o: int, *targets: Target, form: str =
     ours = by(rung) if rung else lambda: ug.conv2d(image, filters, padding=1)
     return Work(f"conv2d {form} {n}x{c}x{side}x{side} -> {o}{f' by {rung}' if rung else ''}",
                 Contender(OURS, ours, amount, values), peers, "TFLOP/s", TERA,
-                _limit(form), targets, exact=exact, within=WITHIN[form])  # fmt: skip
+                limit(form), targets, exact=exact, within=WITHIN[form])  # fmt: skip
 
 
 def adamw(*targets: Target) -> Work:

@@ -4,6 +4,7 @@ In a document, what stands between `<!-- recorded: KIND WORDS -->` and `<!-- end
 
     peers WORDS       rows of peers-cpu.json with all these words in their name; several choices with | between them
     gpu WORDS         the same of gpu.json, which `make gpu-check` writes; or that nothing has been measured
+    networks          the layers of networks in gpu.json; pictures are docs/pictures/gpu-NETWORK-FORMAT.svg
     errors WORDS      their errors against float64
     elsewhere NAME WORDS   rows of peers-NAME.json, recorded on another machine, their errors, and what that machine is
     ladder NAME       the rungs of ladder-NAME.json, in tables; its picture is docs/pictures/ladder-NAME.svg
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from ulpgrad.bench import exercises
+from ulpgrad.bench.gpu import shown as on_layers
 from ulpgrad.bench.peers import page, profiled
 from ulpgrad.bench.peers.work import Outcome
 from ulpgrad.bench.pictures import Picture
@@ -39,6 +41,7 @@ from ulpgrad.errors import DataError
 from ulpgrad.io.atomic import atomic_write
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
+NOT_YET = "Nothing of this has been measured on a GPU yet.\n"
 BLOCK = re.compile(r"(<!-- recorded: (\w+)(?: ([^\n]*?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -87,11 +90,35 @@ def peers(words: str, table: str = "peers-cpu") -> str:
 
 def on_gpu(words: str) -> str:
     if not (RESULTS / "gpu.json").exists():
-        return "Nothing of this has been measured on a GPU yet.\n"
-    found = read("gpu")
+        return NOT_YET
+    return f"{peers(words, 'gpu')}\n{_made_on_gpu(read('gpu'))}\n"
+
+
+def _made_on_gpu(found: Mapping[str, Any]) -> str:
     devices = ", ".join(device["name"] for device in found["gpu"]["devices"])
-    versions = ", ".join(f"{name} {found['versions'].get(name)}" for name in ("triton", "cupy", "torch"))
-    return f"{peers(words, 'gpu')}\n{devices}; {versions}; commit {found['commit']}.\n"
+    versions = ", ".join(f"{name} {found['versions'].get(name)}" for name in ("triton", "cupy", "torch", "cudnn"))
+    return f"{devices}; {versions}; commit {found['commit']}."
+
+
+def networks(words: str) -> str:
+    """A line for each network and format, then a table and a picture of the layers of each."""
+    del words
+    found = _networks()
+    if not found:
+        return NOT_YET
+    columns, lines = on_layers.summary(found)
+    parts = [markdown(columns, lines, columns[1:])]
+    for entry in found:
+        name, (columns, lines) = on_layers.name(entry), on_layers.table(entry)
+        title = f"{entry['network']} in {entry['format']}, batches of {entry['images']}"
+        parts.append(f"{title}:\n\n![{title}](pictures/{name}.svg)\n\n{markdown(columns, lines, columns[1:])}")
+    return "\n".join((*parts, f"{on_layers.LEGEND} {_made_on_gpu(read('gpu'))}\n"))
+
+
+def _networks() -> list[dict[str, Any]]:
+    """What gpu.json has of networks."""
+    found: list[dict[str, Any]] = read("gpu").get("networks", []) if (RESULTS / "gpu.json").exists() else []
+    return [entry for entry in found if entry["layers"]]
 
 
 def errors(words: str, table: str = "peers-cpu") -> str:
@@ -250,7 +277,7 @@ changed; `needed`: the factor that a change must have to be told, for half of th
 KINDS: dict[str, Callable[[str], str]] = {
     "peers": peers, "errors": errors, "elsewhere": elsewhere, "ladder": ladder, "roofline": roofline, "rung": rung, "code": code,
     "behind": behind, "ceilings": ceilings, "exercises": listed, "suite": suite, "formats": formats, "gpu": on_gpu,
-    "steps": steps, "trial": trial,
+    "networks": networks, "steps": steps, "trial": trial,
 }  # fmt: skip
 
 
@@ -267,13 +294,14 @@ def filled(text: str) -> str:
 
 
 def pictures() -> list[Picture]:
-    """One of each recorded sweep, and of each ladder."""
+    """One of each recorded sweep, of each ladder, and of each network on a GPU."""
     sweeps = [
         Picture(f"sweep-{re.sub(r'[^a-z0-9]+', '-', name)}", f"{name}: {rows[0]['unit']} over sizes",
                 page.drawing(name, outcomes(rows)), page.BROAD)
         for name, rows in read("sweep-cpu")["sweeps"].items()
     ]  # fmt: skip
-    return sweeps + [climbs.picture(read(path.stem), path.stem) for path in sorted(RESULTS.glob("ladder-*.json"))]
+    ladders = [climbs.picture(read(path.stem), path.stem) for path in sorted(RESULTS.glob("ladder-*.json"))]
+    return sweeps + ladders + [on_layers.picture(entry) for entry in _networks()]
 
 
 def documents(root: Path) -> list[Path]:

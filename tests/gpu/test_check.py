@@ -13,7 +13,9 @@ pytest.importorskip("rich", reason="the table needs the extra `lab`")
 if gpu.mode() != "emulated":
     pytest.skip("on a device this is `make gpu-check` itself", allow_module_level=True)
 
-from ulpgrad.bench.gpu import check, events
+from ulpgrad.bench.gpu import check, events, layers
+from ulpgrad.bench.gpu.networks import NETWORKS, Layer, Network
+from ulpgrad.bench.gpu.record import Record
 
 pytestmark = pytest.mark.filterwarnings("ignore::ulpgrad.errors.HostFallbackWarning")
 
@@ -21,10 +23,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::ulpgrad.errors.HostFallbackWarn
 def test_rows_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "SAMPLES", 3)
     out = tmp_path / "gpu.json"
-    status = check.run(out, "", 600)
+    found = Record(out, check.facts())
+    check.run(found, "", 600)
+    check.limits(found)
     record = json.loads(out.read_text())
     assert record["failed"] == []
-    assert status == 0
+    assert found.wrong == 0
+    assert record["ceilings"]["copy_bytes_per_second"] > 0
     assert len(record["rows"]) > 20
     for row in record["rows"]:
         assert row["rate"] > 0
@@ -43,7 +48,46 @@ def test_a_row_that_is_wrong_is_told_and_the_rest_goes_on(tmp_path: Path, monkey
     monkeypatch.setitem(rows.WITHIN, "float16", 0.0)
     monkeypatch.setattr(events, "SAMPLES", 3)
     out = tmp_path / "gpu.json"
-    assert check.run(out, "matmul", 600) == 1
+    found = Record(out, {})
+    check.run(found, "matmul", 600)
+    assert found.wrong == 1
     record = json.loads(out.read_text())
     assert "WrongResult" in record["failed"][0]["error"]
     assert [row["work"] for row in record["rows"]] == ["matmul float32 16³"]
+
+
+# A layer of each kind: the first, a stride, one tap with a stride, no padding, a transposed one.
+SMALL = Network("a small network", 2, {
+    Layer(3, 9, 8, 7, 2, 3, is_first=True): 1, Layer(16, 8, 8, 3, 2, 1): 2, Layer(8, 8, 16, 1, 2): 1, Layer(8, 8, 8, 3): 3,
+    Layer(8, 8, 16, 2, 2, is_turned=True): 1,
+})  # fmt: skip
+
+
+@pytest.mark.parametrize("form", layers.FORMS)
+def test_layers_of_a_network_are_right_and_add_up(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "SAMPLES", 3)
+    monkeypatch.setattr(layers, "FORMS", (form,))
+    monkeypatch.setitem(NETWORKS, SMALL.name, SMALL)
+    out = tmp_path / "gpu.json"
+    layers.run(Record(out, {}), [SMALL.name], 600)
+    record = json.loads(out.read_text())
+    assert record["failed"] == []
+    (entry,) = record["networks"]
+    assert [line["times"] for line in entry["layers"]] == [1, 2, 1, 3, 1]
+    for line in entry["layers"]:
+        assert list(line["passes"]) == [p for p in layers.PASSES if not (line["is_first"] and p == "input gradient")]
+        for row in line["passes"].values():
+            assert 0 < row["errors"]["ulpgrad"] < layers.WITHIN[form]
+            assert row["notes"][0].startswith("ulpgrad: cuda/"), row["notes"]
+    assert list(entry["whole"]) == list(layers.WHOLE)
+    seconds = {over: 1 / row["rate"] for over, row in entry["whole"].items()}
+    assert seconds["forward and backward"] == pytest.approx(seconds["forward"] + seconds["backward"])
+
+
+def test_a_network_that_is_cut_off_has_no_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, SMALL.name, SMALL)
+    out = tmp_path / "gpu.json"
+    layers.run(Record(out, {}), [SMALL.name], 0)
+    record = json.loads(out.read_text())
+    assert [entry["whole"] for entry in record["networks"]] == [{}, {}]
+    assert "14 of 14 rows are missing, so there is no sum; 0 s were over" in record["failed"][0]["error"]
