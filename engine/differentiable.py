@@ -20,6 +20,7 @@ from ulpgrad.autograd import Node, Saved, is_grad_enabled
 from ulpgrad.device import CPU, Device, device_of, moved_to, retried
 from ulpgrad.errors import FormatError, GradientError
 from ulpgrad.formats import Format
+from ulpgrad.kernels import gpu
 from ulpgrad.kernels.spec import Op
 from ulpgrad.remembered import Remembered
 from ulpgrad.tensor import Tensor
@@ -165,14 +166,20 @@ class Primitive(Remembered):
     def _routed(
         self, tensors: Sequence[Tensor | None], formats: Sequence[Format | None], params: dict[str, Any]
     ) -> tuple[Tensor, ...]:
-        """By the arithmetic of a number system of its own. That of fixed point and affine formats is the CPU's: operands on a
-        GPU are copied there, and results back."""
+        """By the arithmetic of a number system of its own, on the device of the operands."""
         run = arithmetic_of(formats)
         in_blocks = all(f is None or not f.routed or f.kind == "block" for f in formats)
         if in_blocks or all(t is None or t.device.type == "cpu" for t in tensors):
             return run(self, tensors, params)
-        outs: tuple[Tensor, ...] = through_host(self.op.name, tensors, lambda *moved: run(self, moved, params))
-        return outs
+        tensors = beside_others(tensors)
+        plain = dispatch.together(tuple(None if t is None or t.dtype.kind == "block" else t.storage for t in tensors))
+        tensors = [
+            t if t is None or a is None or t.storage is a else Tensor(a, t.dtype)
+            for t, a in zip(tensors, plain, strict=True)
+        ]
+        index = dispatch.device_type(tuple(None if t is None else t.storage for t in tensors)).partition(":")[2]
+        with gpu.on_device(int(index)):
+            return run(self, tensors, params)
 
     def record(self, tensors: Sequence[Tensor | None], outs: tuple[Tensor, ...], params: dict[str, Any]) -> None:
         """Tie the first output to a new node if an input requires a gradient."""

@@ -122,16 +122,17 @@ def together(arrays: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(places) != 1:
         return arrays
     index = places.pop()
-    return tuple(
-        capture.kept(_on_gpu(a.tobytes(), a.dtype, index)) if a.__class__ is np.ndarray and a.ndim == 0 else a
-        for a in arrays
-    )
+    return tuple(constant(a, index) if a.__class__ is np.ndarray and a.ndim == 0 else a for a in arrays)
+
+
+def constant(array: Array, index: int) -> Any:
+    """A small array of the host in the memory of a GPU, where it is kept, and where nobody may write to it."""
+    return capture.kept(_on_gpu(array.tobytes(), array.dtype, array.shape, index))
 
 
 @lru_cache(1024)
-def _on_gpu(value: bytes, dtype: np.dtype[Any], index: int) -> Any:
-    """One value in the memory of a GPU, where nobody may write to it."""
-    return capture.constant(np.frombuffer(value, dtype).reshape(()), index)
+def _on_gpu(values: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], index: int) -> Any:
+    return capture.constant(np.frombuffer(values, dtype).reshape(shape), index)
 
 
 def _promoted(op: Op, formats: Formats) -> Formats:

@@ -8,12 +8,26 @@ from typing import Any
 import numpy as np
 
 from ulpgrad import dispatch, ops
+from ulpgrad.device import device_of, module_of, moved_to
 from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.fixed import rules
 from ulpgrad.fixed.routing import implements, is_fixed, operands
 from ulpgrad.fixed.rules import Rule
-from ulpgrad.fixed.run import Outcome, bounds_of, cut_of, hull, product_bounds, rescaled, run, run_cut, shifted, stored
-from ulpgrad.formats import Array, Fixed, bool_, float64
+from ulpgrad.fixed.run import (
+    Outcome,
+    bounds_of,
+    cut_of,
+    hull,
+    on_host,
+    product_bounds,
+    rescaled,
+    run,
+    run_cut,
+    shifted,
+    stored,
+)
+from ulpgrad.formats import Array, Fixed, bool_, float64, int64
+from ulpgrad.kernels import gpu
 from ulpgrad.kernels.elementwise import spec as plain
 from ulpgrad.kernels.fixed import spec
 from ulpgrad.kernels.fixed.cut import Cut
@@ -102,24 +116,28 @@ def quotient(
         over_zero = np.broadcast_to(null, shape)
         _refuse_undefined(name, rule, form, over_zero, np.broadcast_to(a, shape))
         b = b + null.astype(b.dtype)
+    if b.__class__ is np.ndarray:  # counts, which the host knows
+        b = moved_to(b, device_of(a))
     left, right = max(form.fraction_bits - fraction, 0), max(fraction - form.fraction_bits, 0)
     more = rule.random_bits if rule.rounding == "stochastic" else 1
     bounds = hull(shifted(first, left), shifted((-first[1], -first[0]), left), shifted(second, right + more),
                   shifted((-second[1], -second[0]), right + more))  # fmt: skip
     out = run(name, spec.divide, rule, form, form.fraction_bits, bounds, (a, b), shape, left=left, right=right)
     if over_zero is not None:
-        below = np.broadcast_to(a, shape)[over_zero] < 0
-        out.tensor.storage[over_zero] = np.where(below, *(form.storage.type(code) for code in bounds_of(form)))
+        low, high = (form.storage.type(code) for code in bounds_of(form))
+        codes = out.tensor.storage
+        codes[...] = np.where(over_zero, np.where(np.broadcast_to(a, shape) < 0, low, high), codes)
         if out.outside is not None:
-            out.outside[over_zero] = True
+            out.outside[...] = out.outside | over_zero
     return out
 
 
 def _refuse_undefined(name: str, rule: Rule, form: Fixed, over_zero: Array, a: Array) -> None:
     """FormatError for 0 / 0, and for x / 0, which is an infinity, where results do not saturate."""
-    undefined = bool((a[over_zero] == 0).any())
+    both = over_zero & (a == 0)
+    undefined = bool(both.any())
     if undefined or rule.overflow != "saturate":
-        place = tuple(int(i) for i in np.argwhere(over_zero & (a == 0) if undefined else over_zero)[0])
+        place = tuple(int(i) for i in np.argwhere(gpu.to_host(both if undefined else over_zero))[0])
         what = "0 / 0, which has no value" if undefined else "a division by zero, which can only saturate"
         raise FormatError(
             f"{name}: {what}{f', at {place}' if place else ''}: {form.name} has neither NaN nor infinity; replace zeros first"
@@ -157,7 +175,7 @@ def right_shift(name: str, rule: Rule, x: Tensor, by: Tensor) -> Outcome:
 
 
 def _power(by: Tensor, sign: int = 1) -> Tensor:
-    return Tensor(np.ldexp(1.0, sign * by.storage.astype(np.int64)), float64)
+    return Tensor(np.ldexp(1.0, sign * gpu.to_host(by.storage).astype(np.int64)), float64).to(by.device)  # type: ignore[no-any-return]
 
 
 def _shift(name: str, rule: Rule, x: Tensor, by: Tensor, sign: int) -> Outcome:
@@ -165,7 +183,7 @@ def _shift(name: str, rule: Rule, x: Tensor, by: Tensor, sign: int) -> Outcome:
         raise FormatError(
             f"{name}: {x.dtype.name} by {by.dtype.name}: expected a fixed-point tensor, shifted by integers"
         )
-    form, amounts = x.dtype, by.storage
+    form, amounts = x.dtype, gpu.to_host(by.storage)
     assert isinstance(form, Fixed)
     if amounts.size and not 0 <= int(amounts.min()) <= int(amounts.max()) <= 1000:
         raise ArgumentError(f"{name}: shifts from {amounts.min()} to {amounts.max()}: expected 0 to 1000 places")
@@ -176,10 +194,11 @@ def _shift(name: str, rule: Rule, x: Tensor, by: Tensor, sign: int) -> Outcome:
     shape = _shape(x.storage, amounts)
     codes, everywhere = np.broadcast_to(x.storage, shape), np.broadcast_to(amounts, shape)
     target = rules.result_of(name, rule, (form,), lambda: form)
-    out = np.empty(shape, target.storage)
-    outside = np.zeros(shape, np.bool_)
+    xp, place = module_of(codes), device_of(codes)
+    out = xp.empty(shape, target.storage)
+    outside = xp.zeros(shape, np.bool_)
     for amount in np.unique(amounts):
-        here = everywhere == amount
+        here = tuple(moved_to(index, place) for index in np.nonzero(everywhere == amount))
         part = rescaled(name, rule, target, form.fraction_bits - sign * int(amount), bounds_of(form), codes[here])
         out[here] = part.tensor.storage
         if part.outside is not None:
@@ -255,7 +274,7 @@ def sign(name: str, rule: Rule, x: Tensor) -> Outcome:
     """-1, 0 or 1, in x's format or the rule's."""
     (form,) = operands(name, x)
     target = rules.result_of(name, rule, (form,), rules.no_full(name, "a sign"))
-    return rescaled(name, rule, target, 0, (-1, 1), np.sign(x.storage))
+    return rescaled(name, rule, target, 0, (-1, 1), module_of(x.storage).sign(x.storage))
 
 
 @implements("floor", "ceil", "trunc", "round")
@@ -280,14 +299,20 @@ def compare(name: str, rule: Rule, a: Tensor, b: Tensor) -> Outcome:
     if x is y:
         return Outcome(Tensor(on_codes(plain.OPS[name], a, b), bool_))
     fraction = max(x.fraction_bits, y.fraction_bits)
-    codes = [t.storage.astype(object) << (fraction - f.fraction_bits) for t, f in zip((a, b), forms, strict=True)]
-    return Outcome(Tensor(np.asarray(getattr(np, name)(*codes)).astype(np.bool_), bool_))
+    ahead = [fraction - f.fraction_bits for f in forms]
+    fits = all(f.bits + more < 64 for f, more in zip(forms, ahead, strict=True))
+    wide = [t.storage.astype(np.int64) if fits else on_host(name, t.storage).astype(object) for t in (a, b)]
+    codes = [c << more for c, more in zip(wide, ahead, strict=True)]
+    if fits:
+        return Outcome(Tensor(on_codes(plain.OPS[name], *(Tensor(c, int64) for c in codes)), bool_))
+    found = np.asarray(getattr(np, name)(*codes)).astype(np.bool_)
+    return Outcome(Tensor(moved_to(found, a.device), bool_))
 
 
 @implements("isnan", "isinf", "isfinite")
 def special(name: str, rule: Rule, x: Tensor) -> Outcome:
     """Fixed point has neither NaN nor infinity."""
-    return Outcome(Tensor(np.full(x.shape, name == "isfinite"), bool_))
+    return Outcome(Tensor(module_of(x.storage).full(x.shape, name == "isfinite"), bool_))
 
 
 @implements("signbit")

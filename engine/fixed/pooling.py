@@ -7,12 +7,13 @@ from math import prod
 
 import numpy as np
 
+from ulpgrad.device import device_of, module_of, moved_to
 from ulpgrad.fixed.elementwise import chosen
 from ulpgrad.fixed.reduction import shared, sum_bounds
 from ulpgrad.fixed.routing import implements, operands
 from ulpgrad.fixed.rules import Rule, added_bits
-from ulpgrad.fixed.run import Outcome
-from ulpgrad.formats import Array
+from ulpgrad.fixed.run import Outcome, on_host
+from ulpgrad.formats import Array, Fixed
 from ulpgrad.kernels.adaptive_pool.spec import spans
 from ulpgrad.kernels.conv.geometry import Pair, output_size
 from ulpgrad.tensor import Tensor
@@ -23,12 +24,21 @@ ONE = (1, 1)
 def taps(x: Array, fill: int, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Iterator[Array]:
     """For each place in a window, the plane of values that all windows have there: [n, c, oh, ow], views."""
     rows, columns = output_size(x.shape[2:], kernel_size, stride, padding, dilation)
-    padded = np.full((*x.shape[:2], *(s + 2 * p for s, p in zip(x.shape[2:], padding, strict=True))), fill, x.dtype)
+    padded = module_of(x).full(
+        (*x.shape[:2], *(s + 2 * p for s, p in zip(x.shape[2:], padding, strict=True))), fill, x.dtype
+    )
     padded[:, :, padding[0] : padding[0] + x.shape[2], padding[1] : padding[1] + x.shape[3]] = x
     for i in range(kernel_size[0]):
         for j in range(kernel_size[1]):
             part = padded[:, :, i * dilation[0] :: stride[0], j * dilation[1] :: stride[1]]
             yield part[:, :, :rows, :columns]
+
+
+def widened(name: str, x: Tensor, form: Fixed, terms: int) -> Array:
+    """Codes as integers that hold sums of so many: int64, or Python's, on the host."""
+    if form.bits + added_bits(terms) <= 63:
+        return x.storage.astype(np.int64)  # type: ignore[no-any-return]
+    return on_host(name, x.storage).astype(object)
 
 
 @implements("max_pool2d")
@@ -39,7 +49,7 @@ def max_pool2d(
     first, *rest = taps(x.storage, form.min_code, kernel_size, stride, padding, dilation)
     out = first.copy()
     for tap in rest:
-        np.maximum(out, tap, out=out)
+        module_of(out).maximum(out, tap, out=out)
     return chosen(name, rule, Tensor(out, form))
 
 
@@ -50,8 +60,8 @@ def avg_pool2d(
     """The exact sum over the count, rounded once."""
     (form,) = operands(name, x)
     terms = prod(kernel_size)
-    wide = np.int64 if form.bits + added_bits(terms) <= 63 else object
-    first, *rest = taps(x.storage.astype(wide), 0, kernel_size, stride, padding, ONE)
+    sums = widened(name, x, form, terms)
+    first, *rest = taps(sums, 0, kernel_size, stride, padding, ONE)
     sums = first.copy()
     for tap in rest:
         sums += tap
@@ -59,7 +69,7 @@ def avg_pool2d(
     if not count_include_pad:
         ones = np.ones((1, 1, *x.shape[2:]), np.int64)
         counts = np.sum(list(taps(ones, 0, kernel_size, stride, padding, ONE)), axis=0)
-    return shared(name, rule, form, sums, counts, sum_bounds(form, terms))
+    return shared(name, rule, form, sums, counts, sum_bounds(form, terms), x.device)
 
 
 def _edges(size: int, count: int) -> tuple[Array, Array]:
@@ -74,9 +84,9 @@ def adaptive_max_pool2d(name: str, rule: Rule, x: Tensor, *, output_size: Pair) 
     out = x.storage
     for axis, count in zip((2, 3), output_size, strict=True):
         first, end = _edges(out.shape[axis], count)
-        ends = np.take(out, [out.shape[axis] - 1], axis)  # so that a window may end behind the last value
-        both = np.stack((first, end), 1).reshape(-1)
-        out = np.take(np.maximum.reduceat(np.concatenate((out, ends), axis), both, axis), range(0, 2 * count, 2), axis)
+        places = first[:, None] + np.arange(int((end - first).max()))
+        places = np.minimum(places, end[:, None] - 1)  # short windows have their last value several times
+        out = out.take(moved_to(places, x.device), axis).max(axis + 1)
     return chosen(name, rule, Tensor(out, form))
 
 
@@ -84,12 +94,13 @@ def adaptive_max_pool2d(name: str, rule: Rule, x: Tensor, *, output_size: Pair) 
 def adaptive_avg_pool2d(name: str, rule: Rule, x: Tensor, *, output_size: Pair) -> Outcome:
     """The exact sum over the count, rounded once: windows are differences of running sums."""
     (form,) = operands(name, x)
-    wide = np.int64 if form.bits + added_bits(prod(x.shape[2:])) <= 63 else object
-    sums, counts = x.storage.astype(wide), np.ones((1, 1), np.int64)
+    sums, counts = widened(name, x, form, prod(x.shape[2:])), np.ones((1, 1), np.int64)
+    xp, wide = module_of(sums), sums.dtype
     for axis, count in zip((2, 3), output_size, strict=True):
         first, end = _edges(sums.shape[axis], count)
-        before = np.zeros((*sums.shape[:axis], 1, *sums.shape[axis + 1 :]), wide)
-        running = np.concatenate((before, np.cumsum(sums, axis, wide)), axis)
-        sums = np.take(running, end, axis) - np.take(running, first, axis)
+        before = xp.zeros((*sums.shape[:axis], 1, *sums.shape[axis + 1 :]), wide)
+        running = xp.concatenate((before, xp.cumsum(sums, axis, wide)), axis)
+        low, high = (moved_to(edge, device_of(sums)) for edge in (first, end))
+        sums = running.take(high, axis) - running.take(low, axis)
         counts = counts * (end - first).reshape(-1, *[1] * (3 - axis))
-    return shared(name, rule, form, sums, counts, sum_bounds(form, int(counts.max())))
+    return shared(name, rule, form, sums, counts, sum_bounds(form, int(counts.max())), x.device)

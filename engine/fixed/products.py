@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from ulpgrad import dispatch
+from ulpgrad.device import device_of, module_of
 from ulpgrad.errors import FormatError
 from ulpgrad.fixed import rules
+from ulpgrad.fixed.pooling import taps
 from ulpgrad.fixed.routing import IMPLEMENTED, implements, operands
 from ulpgrad.fixed.rules import Rule
 from ulpgrad.fixed.run import (
@@ -22,6 +24,7 @@ from ulpgrad.fixed.run import (
     Outcome,
     bounds_of,
     hull,
+    on_host,
     product_bounds,
     rescaled,
     run,
@@ -31,7 +34,6 @@ from ulpgrad.fixed.run import (
 )
 from ulpgrad.formats import Array, Fixed
 from ulpgrad.kernels.conv.geometry import Pair
-from ulpgrad.kernels.conv.spec import windows
 from ulpgrad.kernels.fixed import spec
 from ulpgrad.kernels.integer import spec as integer
 from ulpgrad.kernels.integer.accumulator import Accumulator
@@ -135,15 +137,16 @@ def _wide(product: Product, form: Fixed, a: Array, b: Array, bias: Array | None,
     if bias is not None and bias_form is not None:
         ahead = fraction - bias_form.fraction_bits
         if not 0 <= ahead <= 62 or max(f.max_code for f in (product.a, product.b, bias_form)) >= 2**63:
-            exact = (np.matmul(a.astype(object), b.astype(object)) << max(-ahead, 0)) + (
-                bias.astype(object) << max(ahead, 0)
-            )
-            return run_exact(name, rule, form, fraction + max(-ahead, 0), np.asarray(exact, object))
+            place = device_of(a)
+            a, b, bias = (on_host(name, v).astype(object) for v in (a, b, bias))
+            exact = (np.matmul(a, b) << max(-ahead, 0)) + (bias << max(ahead, 0))
+            return run_exact(name, rule, form, fraction + max(-ahead, 0), np.asarray(exact, object), place=place)
         # the bias is one more row of b, under a column of constants in a
-        column = np.full((*a.shape[:-1], 1), 1 << ahead, np.int64)
-        row = np.broadcast_to(bias, (*b.shape[:-2], 1, b.shape[-1]))
+        xp = module_of(a)
+        column = xp.full((*a.shape[:-1], 1), 1 << ahead, np.int64)
+        row = xp.broadcast_to(bias, (*b.shape[:-2], 1, b.shape[-1]))
         a, b, column, row = (v.astype(np.int64, copy=False) for v in (a, b, column, row))
-        a, b = np.concatenate((a, column), axis=-1), np.concatenate((b, row), axis=-2)
+        a, b = xp.concatenate((a, column), axis=-1), xp.concatenate((b, row), axis=-2)
         extra = shifted(bounds_of(bias_form), ahead)
         bounds = hull(bounds, extra, (bounds[0] + extra[0], bounds[1] + extra[1]))
     return run(name, spec.matmul, rule, form, fraction, bounds, (a, b), spec.matmul_shape(a, b))
@@ -215,11 +218,12 @@ def conv2d(
         added = None if bias is None else bias.storage.reshape(-1, 1, 1)
         return _finished(product, form, product.sums(codes, accumulator), added, bias_form)
     kernel = weight.shape[2], weight.shape[3]
-    seen = windows(x.storage, kernel, **geometry)  # [n, c, oh, ow, kh, kw]
+    xp = module_of(x.storage)
+    seen = xp.stack(list(taps(x.storage, 0, kernel, **geometry)), axis=-1)  # [n, c, oh, ow, kh kw]
     n, c, oh, ow = seen.shape[:4]
     o, per = weight.shape[0], c // groups
-    left = np.moveaxis(seen.reshape(n, groups, per, oh, ow, -1), 2, 4).reshape(n, groups, oh * ow, -1)
-    right = np.swapaxes(weight.storage.reshape(groups, o // groups, -1), 1, 2)
+    left = xp.moveaxis(seen.reshape(n, groups, per, oh, ow, -1), 2, 4).reshape(n, groups, oh * ow, -1)
+    right = weight.storage.reshape(groups, o // groups, -1).swapaxes(1, 2)
     added = None if bias is None else bias.storage.reshape(groups, 1, -1)
     out = _wide(product, form, left, right, added, bias_form)
     return Outcome(
@@ -230,4 +234,4 @@ def conv2d(
 
 def _as_images(rows: Array, n: int, o: int, oh: int, ow: int) -> Array:
     """[n, groups, positions, outputs per group] as [n, o, oh, ow]."""
-    return np.ascontiguousarray(np.swapaxes(rows, 2, 3)).reshape(n, o, oh, ow)
+    return rows.swapaxes(2, 3).reshape(n, o, oh, ow)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from ulpgrad import dispatch
+from ulpgrad.device import Device, as_array
 from ulpgrad.fixed import rules
 from ulpgrad.fixed.elementwise import chosen, on_codes, quotient
 from ulpgrad.fixed.routing import implements, operands
 from ulpgrad.fixed.rules import Rule
-from ulpgrad.fixed.run import Outcome, bounds_of, rescaled, run_exact, stored
+from ulpgrad.fixed.run import Outcome, bounds_of, on_host, rescaled, run_exact, stored
 from ulpgrad.formats import Array, Fixed, bool_, int64
 from ulpgrad.kernels.reduction import spec
 from ulpgrad.tensor import Tensor
@@ -20,12 +21,14 @@ from ulpgrad.tensor import Tensor
 Axes = tuple[int, ...]
 
 
-def total(codes: Array, form: Fixed, axis: Axes, keepdims: bool) -> tuple[Array, int]:
-    """The exact sums and how many codes are in each: int64 where that holds them, else Python integers."""
+def total(name: str, codes: Array, form: Fixed, axis: Axes, keepdims: bool) -> tuple[Array, int]:
+    """The exact sums and how many codes are in each: int64 where that holds them, else Python integers, on the host."""
     terms = math.prod(codes.shape[a] for a in axis)
     params = {"axis": axis, "keepdims": keepdims}
     if form.bits + rules.added_bits(terms) <= 63:
-        return np.asarray(dispatch.call(spec.sum, (stored(codes),), (codes,), params)[0], np.int64), terms
+        sums = as_array(dispatch.call(spec.sum, (stored(codes),), (codes,), params)[0])
+        return sums.astype(np.int64, copy=False), terms
+    codes = on_host(name, codes)
     high, low = (codes >> 32).astype(np.int64), (codes & 0xFFFFFFFF).astype(np.int64)
     halves = [dispatch.call(spec.sum, (int64,), (half,), params)[0] for half in (high, low)]
     upper, lower = (np.asarray(half).astype(object) for half in halves)
@@ -40,10 +43,10 @@ def sum_bounds(form: Fixed, terms: int) -> tuple[int, int]:
 @implements("sum")
 def sum_(name: str, rule: Rule, x: Tensor, *, axis: Axes, keepdims: bool) -> Outcome:
     (form,) = operands(name, x)
-    sums, terms = total(x.storage, form, axis, keepdims)
+    sums, terms = total(name, x.storage, form, axis, keepdims)
     target = rules.result_of(name, rule, (form,), lambda: rules.of_total(name, form, terms))
     if sums.dtype == object:
-        return run_exact(name, rule, target, form.fraction_bits, sums)
+        return run_exact(name, rule, target, form.fraction_bits, sums, place=x.device)
     return rescaled(name, rule, target, form.fraction_bits, sum_bounds(form, terms), sums)
 
 
@@ -51,19 +54,22 @@ def sum_(name: str, rule: Rule, x: Tensor, *, axis: Axes, keepdims: bool) -> Out
 def mean(name: str, rule: Rule, x: Tensor, *, axis: Axes, keepdims: bool) -> Outcome:
     """The exact sum over the count, rounded once."""
     (form,) = operands(name, x)
-    sums, terms = total(x.storage, form, axis, keepdims)
-    return shared(name, rule, form, sums, np.array(terms), sum_bounds(form, terms))
+    sums, terms = total(name, x.storage, form, axis, keepdims)
+    return shared(name, rule, form, sums, np.array(terms), sum_bounds(form, terms), x.device)
 
 
-def shared(name: str, rule: Rule, form: Fixed, sums: Array, counts: Array, bounds: tuple[int, int]) -> Outcome:
-    """Sums over whole counts."""
+def shared(
+    name: str, rule: Rule, form: Fixed, sums: Array, counts: Array, bounds: tuple[int, int], place: Device
+) -> Outcome:
+    """Sums over whole counts, which the host knows; sums that int64 does not hold lie there too."""
     target = rules.result_of(name, rule, (form,), rules.no_full(name, "a quotient"))
     if sums.dtype != object:
         most = int(counts.max()) if counts.size else 1
         return quotient(name, rule, target, sums, counts, form.fraction_bits, bounds, (0, most))
     left = target.fraction_bits - form.fraction_bits
     values, divisor = sums << max(left, 0), counts.astype(object) << max(-left, 0)
-    return run_exact(name, rule, target, target.fraction_bits, np.asarray(values, object), divisor=np.asarray(divisor))
+    return run_exact(name, rule, target, target.fraction_bits, np.asarray(values, object), divisor=np.asarray(divisor),
+                     place=place)  # fmt: skip
 
 
 @implements("max", "min")

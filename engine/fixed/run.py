@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from ulpgrad import dispatch
+from ulpgrad.device import CPU, Device, as_array, device_of, moved_to
 from ulpgrad.errors import FormatError
 from ulpgrad.fixed.rules import Rule
 from ulpgrad.formats import INTEGERS, Array, Fixed, Format
+from ulpgrad.kernels import gpu
 from ulpgrad.kernels.fixed import spec
 from ulpgrad.kernels.fixed.convert import exact_text
 from ulpgrad.kernels.fixed.cut import Cut, applied, cut_to, limited, quotient
@@ -52,6 +54,13 @@ def product_bounds(a: Bounds, b: Bounds, terms: int = 1) -> Bounds:
     return min(0, *corners) * terms, max(0, *corners) * terms
 
 
+def on_host(name: str, codes: Array) -> Array:
+    """Codes where Python's integers can be made of them, which have any size. From a GPU they are copied, with a warning."""
+    if codes.__class__ is not np.ndarray:
+        dispatch.note_fallback(name, f"{name}: integers of more than 64 bits are not computed on a GPU")
+    return gpu.to_host(codes)  # type: ignore[no-any-return]
+
+
 INTEGER = {form.storage: form for form in INTEGERS}
 
 
@@ -72,14 +81,18 @@ def cut_of(rule: Rule, form: Fixed, fraction: int, bounds: Bounds) -> Cut:
     )
 
 
-def words_for(rule: Rule, shape: tuple[int, ...]) -> Array | None:
-    """The random words of a call, in the order of its results: none but for stochastic rounding."""
-    if rule.rounding != "stochastic":
-        return None
+def generator_of(rule: Rule) -> Any:
+    """Where a rule's random words come from."""
     from ulpgrad.random import default_generator
 
-    generator = rule.generator or default_generator
-    return np.asarray(generator.words(int(np.prod(shape, dtype=np.int64)))).reshape(shape)
+    return rule.generator or default_generator
+
+
+def words_for(rule: Rule, shape: tuple[int, ...], place: Device = CPU) -> Array | None:
+    """The random words of a call on a device, in the order of its results: none but for stochastic rounding."""
+    if rule.rounding != "stochastic":
+        return None
+    return as_array(generator_of(rule).words(int(np.prod(shape, dtype=np.int64)), place)).reshape(shape)  # type: ignore[no-any-return]
 
 
 def run(
@@ -110,14 +123,23 @@ def run_cut(
 ) -> Outcome:
     """The same with a cut that is known."""
     formats = (*(stored(a) for a in arrays), None)
-    result, _ = dispatch.call(op, formats, (*arrays, words_for(rule, shape)), {**params, "cut": cut})
+    words = None if rule.rounding != "stochastic" else words_for(rule, shape, device_of(arrays[0]))
+    result, _ = dispatch.call(op, formats, (*arrays, words), {**params, "cut": cut})
     return _outcome(name, rule, form, result, cut, lambda place: _value(op, arrays, place, params, fraction), fraction)
 
 
 def run_exact(
-    name: str, rule: Rule, form: Fixed, fraction: int, values: Array, *, divisor: Array | None = None
+    name: str,
+    rule: Rule,
+    form: Fixed,
+    fraction: int,
+    values: Array,
+    *,
+    divisor: Array | None = None,
+    place: Device = CPU,
 ) -> Outcome:
-    """The same for exact values that are there already, as Python integers of any size (dtype object), divided or not."""
+    """The same for exact values that are there already, as Python integers of any size (dtype object), divided or not. The
+    result is moved to a device."""
     shape = values.shape
     flat = values.reshape(-1)
     extent = (min(flat, default=0), max(flat, default=0))
@@ -131,8 +153,12 @@ def run_exact(
         by = np.broadcast_to(divisor, shape).reshape(-1).astype(object)
         codes, outside = limited(quotient(flat, by, cut, words), cut)
         result = codes if outside is None else (codes, outside)
-    result = tuple(r.reshape(shape) for r in result) if isinstance(result, tuple) else result.reshape(shape)
-    return _outcome(name, rule, form, result, cut, lambda place: int(values[place]), fraction)
+    result = (
+        tuple(moved_to(r.reshape(shape), place) for r in result)
+        if isinstance(result, tuple)
+        else moved_to(result.reshape(shape), place)
+    )
+    return _outcome(name, rule, form, result, cut, lambda at: int(values[at]), fraction)
 
 
 def rescaled(name: str, rule: Rule, form: Fixed, fraction: int, bounds: Bounds, codes: Array) -> Outcome:
@@ -158,7 +184,7 @@ def _text(value: int | float, fraction: int) -> str:
 def overflowed(name: str, form: Fixed, outside: Array, text: Callable[[tuple[int, ...]], str]) -> None:
     """FormatError with the first place that did not fit, and what would have been there."""
     if outside.any():
-        place = tuple(int(i) for i in np.argwhere(outside)[0])
+        place = tuple(int(i) for i in np.argwhere(gpu.to_host(outside))[0])
         raise FormatError(
             f"{name}: the result{f' at {place}' if place else ''} is {text(place)}, which does not fit {form.name} "
             f"({form.min} to {form.max}): take more integer bits, or overflow='saturate'"
@@ -169,6 +195,7 @@ def _value(
     op: Op, arrays: Sequence[Array], place: tuple[int, ...], params: dict[str, Any], fraction: int
 ) -> int | float:
     """What an operation came to at one place, before it was cut, in units of 2^-fraction; of a quotient the value."""
+    arrays = [gpu.to_host(a) for a in arrays]
     if op is spec.matmul:
         i, j = place[-2:]
         lead = np.broadcast_shapes(*(a.shape[:-2] for a in arrays))

@@ -14,17 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from ulpgrad import ops
+from ulpgrad import dispatch, ops
+from ulpgrad.device import Device, as_array, module_of, moved_to
 from ulpgrad.fixed import rules
 from ulpgrad.fixed.elementwise import quotient
 from ulpgrad.fixed.routing import implements, operands
 from ulpgrad.fixed.rules import Rule
-from ulpgrad.fixed.run import Outcome, overflowed, run_exact, words_for
-from ulpgrad.formats import Array, Fixed, Random
+from ulpgrad.fixed.run import Outcome, generator_of, on_host, overflowed, run_exact
+from ulpgrad.formats import Array, Fixed, float64
 from ulpgrad.formats.rounding import whole_units
+from ulpgrad.kernels import capture
+from ulpgrad.kernels.quantize.spec import quantize
 from ulpgrad.tensor import Tensor
 
 WHOLE = 16  # bits of the widest word of which all codes are in a table
@@ -45,18 +49,33 @@ REAL: dict[str, Callable[[Array], Array]] = {
 # Words of up to 16 bits
 
 
+Tables = tuple[Array, ...]
+
+
+def table_on(device: Device, make: Callable[..., Tables], *args: Any) -> Any:
+    """Tables that a function makes and keeps, where they are looked up: on a GPU they are kept once more."""
+    if device.type == "cpu":
+        return make(*args)
+    return tuple(capture.kept(table) for table in _tables_on(device.index, make, *args))
+
+
+@lru_cache(64)
+def _tables_on(index: int, make: Callable[..., Tables], *args: Any) -> Tables:
+    return tuple(capture.constant(table, index) for table in make(*args))
+
+
 @lru_cache(32)
-def values_of(name: str, form: Fixed) -> Array:
+def values_of(name: str, form: Fixed) -> Tables:
     """The function of every code, in the order of the codes' bits as they are stored: float64[2^storage bits]."""
     codes = np.arange(2 ** (8 * form.itemsize)).astype(f"u{form.itemsize}").view(form.storage)
     with np.errstate(over="ignore"):
-        return np.asarray(np.minimum(REAL[name](form.exact(codes)), LARGEST))
+        return (np.asarray(np.minimum(REAL[name](form.exact(codes)), LARGEST)),)
 
 
 @lru_cache(32)
-def table_of(name: str, form: Fixed, target: Fixed, rounding: str, overflow: str) -> tuple[Array, Array]:
+def table_of(name: str, form: Fixed, target: Fixed, rounding: str, overflow: str) -> Tables:
     """The same as codes of the result, and which of them do not fit it."""
-    values = values_of(name, form)
+    (values,) = values_of(name, form)
     negative = values < 0
     units = whole_units(np.ldexp(np.abs(values), target.fraction_bits), negative, rounding)
     units = np.where(negative, -units, units)
@@ -68,17 +87,16 @@ def looked_up(name: str, rule: Rule, form: Fixed, target: Fixed, x: Tensor) -> O
     """A function from its table."""
     places = x.storage.view(f"u{form.itemsize}")
     if rule.rounding == "stochastic":
-        words = words_for(rule, x.shape)
-        assert words is not None
-        values = values_of(name, form)[places]
-        return Outcome(
-            Tensor(target.encode(values, rule.rounding, rule.overflow, random=Random(words, rule.random_bits)), target)
-        )
-    codes, outside = table_of(name, form, target, rule.rounding, rule.overflow)
-    flags = np.take(outside, places) if rule.watch or rule.overflow == "raise" else None
+        values = as_array(table_on(x.device, values_of, name, form)[0].take(places))
+        key, counter = generator_of(rule).reserve(x.size)
+        options = {"dtype": target, "rounding": rule.rounding, "overflow": rule.overflow, "subnormals": True, "key": key,
+                   "counter": counter, "random_bits": rule.random_bits}  # fmt: skip
+        return Outcome(Tensor(dispatch.call(quantize, (float64,), (values,), options)[0], target))
+    codes, outside = table_on(x.device, table_of, name, form, target, rule.rounding, rule.overflow)
+    flags = as_array(outside.take(places)) if rule.watch or rule.overflow == "raise" else None
     if flags is not None and rule.overflow == "raise":
-        overflowed(name, target, flags, lambda place: repr(float(values_of(name, form)[places[place]])))
-    return Outcome(Tensor(np.take(codes, places), target), flags if rule.watch else None)
+        overflowed(name, target, flags, lambda place: repr(float(values_of(name, form)[0][int(places[place])])))
+    return Outcome(Tensor(as_array(codes.take(places)), target), flags if rule.watch else None)
 
 
 # Wider words
@@ -124,14 +142,16 @@ def exponentials(name: str, rule: Rule, x: Tensor) -> Outcome:
     target = rules.result_of(name, rule, (form,), rules.no_full(name, "an exponential"))
     if form.bits <= WHOLE:
         return looked_up(name, rule, form, target, x)
+    storage = on_host(name, x.storage)
     if name == "exp":
-        return run_exact(name, rule, target, FRACTION, exponential(x.storage, form.fraction_bits))
-    codes = x.storage.reshape(-1).astype(object)
+        return run_exact(name, rule, target, FRACTION, exponential(storage, form.fraction_bits), place=x.device)
+    codes = storage.reshape(-1).astype(object)
     e = exponential(-np.abs(codes) * (2 if name == "tanh" else 1), form.fraction_bits)
     one, negative = 1 << FRACTION, codes < 0
     above = np.where(negative, e, one) if name == "sigmoid" else np.where(negative, e - one, one - e)
     n = target.fraction_bits
-    out = run_exact(name, rule, target, n, above << max(n, 0), divisor=(one + e) << max(-n, 0))
+    out = run_exact(name, rule, target, n, above << max(n, 0), divisor=(one + e) << max(-n, 0),
+                    place=x.device)  # fmt: skip
     outside = None if out.outside is None else out.outside.reshape(x.shape)
     return Outcome(Tensor(out.tensor.storage.reshape(x.shape), target), outside)
 
@@ -148,25 +168,26 @@ def softmax(name: str, rule: Rule, x: Tensor, *, axis: int) -> Outcome:
     (form,) = operands(name, x)
     target = rules.result_of(name, rule, (form,), rules.no_full(name, "an exponential"))
     if not x.size:
-        return Outcome(Tensor(np.empty(x.shape, target.storage), target))
+        return Outcome(Tensor(module_of(x.storage).empty(x.shape, target.storage), target))
     terms = x.shape[axis]
     fraction = softmax_bits(target, terms)
     if form.bits <= WHOLE:
-        table, wide = falling(form, fraction), x.storage.astype(np.int32)
+        (table,), wide = table_on(x.device, falling, form, fraction), x.storage.astype(np.int32)
         distance = wide.max(axis=axis, keepdims=True) - wide
-        e = table[np.minimum(distance, len(table) - 1, out=distance)]
+        e = as_array(table.take(module_of(distance).minimum(distance, len(table) - 1, out=distance)))
     else:
-        exact = x.storage.astype(object)
+        exact = on_host(name, x.storage).astype(object)
         distance = exact - exact.max(axis=axis, keepdims=True)
         e = (exponential(distance, form.fraction_bits) >> (FRACTION - fraction)).astype(np.int64)
+        e = moved_to(e, x.device)
     bounds = (0, 1 << fraction)
     sums = e.sum(axis=axis, keepdims=True)
     return quotient(name, rule, target, e, sums, 0, bounds, (0, terms << fraction))
 
 
 @lru_cache(32)
-def falling(form: Fixed, fraction: int) -> Array:
+def falling(form: Fixed, fraction: int) -> Tables:
     """exp(-d 2^-n) of `fraction` fraction bits for each distance d between two codes, up to where it is zero: int64."""
     distances = np.ldexp(np.arange(1 << form.bits, dtype=np.float64), -form.fraction_bits)
     values = np.rint(np.ldexp(np.exp(-distances), fraction)).astype(np.int64)
-    return values[: np.count_nonzero(values) + 1]
+    return (values[: np.count_nonzero(values) + 1],)

@@ -18,12 +18,13 @@ import numpy as np
 
 from ulpgrad import autograd, dispatch
 from ulpgrad.autograd import is_grad_enabled
+from ulpgrad.device import module_of
 from ulpgrad.differentiable import Primitive, arithmetic
-from ulpgrad.formats import Affine, Array, as_format, float32
+from ulpgrad.formats import Affine, Array, as_format, float32, float64
 from ulpgrad.function import Context, Function
 from ulpgrad.kernels.spec import Op
 from ulpgrad.ops import elementwise as ew
-from ulpgrad.ops.quantize import through_float32, to_format
+from ulpgrad.ops.quantize import beside_codes, through_float32, to_format
 from ulpgrad.tensor import Tensor
 
 __all__: list[str] = []
@@ -55,21 +56,21 @@ def _per_tensor(form: Affine | None, axis: int | None = None) -> bool:
 
 
 def _rounded(sums: Array, scale: Array, bias: Tensor | None = None, axis: int = -1) -> Tensor:
-    values = sums * scale
+    values = sums * beside_codes(scale, sums)
     if bias is not None:
-        exact = np.asarray(bias.dtype.exact(bias.storage), dtype=np.float64)
+        exact = to_format(bias.detach(), float64).storage
         values += exact.reshape([-1 if i == axis % values.ndim else 1 for i in range(values.ndim)])
-    return Tensor(values.astype(np.float32), float32)
+    return Tensor(dispatch.convert(values, float64, float32), float32)
 
 
 def _product(a: Array, b: Array, zero_a: Array, zero_b: Array) -> Array:
     """Sums over (a - zero_a)(b - zero_b) of matrices of codes; zero points broadcast over rows of a and columns of b."""
     sums = _run("integer_matmul", a, b, accumulator=_accumulator(a.shape[-1])).astype(np.int64)
     if zero_b.any():
-        sums -= zero_b * a.sum(-1, keepdims=True, dtype=np.int64)
+        sums -= beside_codes(zero_b, b) * a.sum(-1, keepdims=True, dtype=np.int64)
     if zero_a.any():
-        sums -= zero_a * b.sum(-2, keepdims=True, dtype=np.int64)
-        sums += a.shape[-1] * zero_a * zero_b
+        sums -= beside_codes(zero_a, a) * b.sum(-2, keepdims=True, dtype=np.int64)
+        sums += beside_codes(a.shape[-1] * zero_a * zero_b, a)
     return sums
 
 
@@ -96,20 +97,21 @@ def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, **settings: Any) -> 
     form, weight_form = _affine(x), _affine(weight)
     if not (form and weight_form and _per_tensor(form) and _per_tensor(weight_form, 0)):
         return None
-    codes, kernel, zero = x.storage, weight.storage, int(form.zero_point)
+    codes, kernel, zero, xp = x.storage, weight.storage, int(form.zero_point), module_of(x.storage)
     (top, left), groups = settings["padding"], settings["groups"]
     terms = math.prod(kernel.shape[1:])
     run = functools.partial(_run, "integer_conv2d", accumulator=_accumulator(terms))
     if zero and (top or left):  # padding stands for 0, whose code is the zero point
-        codes = np.pad(codes, ((0, 0), (0, 0), (top, top), (left, left)), constant_values=zero)
+        codes = xp.pad(codes, ((0, 0), (0, 0), (top, top), (left, left)), constant_values=zero)
         settings = {**settings, "padding": (0, 0)}
     sums = run(codes, kernel, **settings).astype(np.int64)
     weight_zero = np.broadcast_to(weight_form.zero_point, kernel.shape[:1])[:, None, None]
+    there = beside_codes(weight_zero, kernel)
     if zero:
-        sums -= zero * (kernel.sum((1, 2, 3), dtype=np.int64)[:, None, None] - terms * weight_zero)
+        sums -= zero * (kernel.sum((1, 2, 3), dtype=np.int64)[:, None, None] - terms * there)
     if weight_zero.any():
-        ones = np.ones((groups, *kernel.shape[1:]), np.int8)
-        sums -= weight_zero * np.repeat(run(codes, ones, **settings), kernel.shape[0] // groups, axis=1)
+        ones = xp.ones((groups, *kernel.shape[1:]), np.int8)
+        sums -= there * run(codes, ones, **settings).repeat(kernel.shape[0] // groups, axis=1)
     scale = form.scale * np.broadcast_to(weight_form.scale, kernel.shape[:1])
     return _rounded(sums, scale[:, None, None], bias, axis=1)
 

@@ -12,16 +12,32 @@ from typing import Any
 import numpy as np
 
 from ulpgrad import dispatch
-from ulpgrad.device import CPU, Device, moved_to
+from ulpgrad.device import CPU, Device, beside, device_of, moved_to
 from ulpgrad.differentiable import Primitive, through_host
 from ulpgrad.errors import ArgumentError, FormatError
-from ulpgrad.formats import Affine, Block, BlockArray, Counts, Fixed, Format, Random, as_format, float32, float64
+from ulpgrad.formats import (
+    Affine,
+    Array,
+    Block,
+    BlockArray,
+    Counts,
+    Fixed,
+    Format,
+    Random,
+    as_format,
+    float32,
+    float64,
+    int64,
+    uint64,
+)
 from ulpgrad.formats.rounding import RANDOM_BITS, check, round_to_odd
 from ulpgrad.function import Context, Function
 from ulpgrad.kernels.cast import convert
 from ulpgrad.kernels.copy import copied
+from ulpgrad.kernels.fixed import spec as fixed_spec
 from ulpgrad.kernels.quantize import spec
 from ulpgrad.kernels.quantize.counts import counted
+from ulpgrad.kernels.random.spec import random_bits as random_words
 from ulpgrad.ops.common import as_tensor
 from ulpgrad.ops.creation import values_of
 from ulpgrad.tensor import Tensor
@@ -133,10 +149,11 @@ def quantize(
              "random_bits": random_bits}  # fmt: skip
 
     def run(t: Tensor) -> Tensor:
-        if t.device.type != "cpu" and (counts is not None or t.dtype.kind in ("fixed", "affine")):
+        if t.device.type != "cpu" and counts is not None:
             out: Tensor = through_host("quantize", [t], convert_it)
             return out
-        return convert_it(t)
+        with beside(t.storage):
+            return convert_it(t)
 
     def convert_it(t: Tensor) -> Tensor:
         return _converted(t, form, drawn, -1 if axis is None else axis, counts)
@@ -170,6 +187,10 @@ def _converted(t: Tensor, form: Format, drawn: dict[str, Any], axis: int, counts
     """The conversion itself, by the fastest road there is."""
     plain = drawn["rounding"] == "nearest_even" and drawn["overflow"] is None and drawn["subnormals"]
     source = t.dtype
+    whole = source in (int64, uint64) and counts is None and t.storage.__class__ is not np.ndarray
+    if whole and isinstance(form, Fixed) and form.fraction_bits >= 0:
+        source = Fixed(63, 0) if source is int64 else Fixed(64, 0, signed=False)  # float64 does not hold them
+        t = Tensor(t.storage, source)
     if isinstance(source, Fixed) and isinstance(form, Fixed) and counts is None:
         return _between_fixed(t, form, drawn)
     if form.kind in ("integer", "bool") or (plain and counts is None and not form.routed and not source.routed):
@@ -190,6 +211,10 @@ def _converted(t: Tensor, form: Format, drawn: dict[str, Any], axis: int, counts
     values = _plain(t, exactly=form is not float64)
     if values.dtype is form and values is not t and drawn["overflow"] is None and drawn["subnormals"]:
         return values  # exact there: nothing to round
+    if plain and form.kind == "float" and values is not t:
+        from ulpgrad.ops.creation import astype
+
+        return astype(values, form)
     if values.dtype not in spec.SOURCES:
         wide = values_of(values)
         wide = wide.astype(np.int8) if wide.dtype == np.bool_ else wide
@@ -220,6 +245,8 @@ def _plain(t: Tensor, exactly: bool = True) -> Tensor:
     form = t.dtype
     if not form.routed:
         return t
+    if isinstance(form, (Affine, Fixed)) and t.storage.__class__ is not np.ndarray:
+        return _plain_on_gpu(t, form, exactly)
     if isinstance(form, Affine):
         return Tensor(form.exact(t.storage), float64)
     if isinstance(form, Fixed) and form.bits > 53 and exactly:
@@ -232,12 +259,53 @@ def _plain(t: Tensor, exactly: bool = True) -> Tensor:
     return Tensor(values, as_format(values.dtype))
 
 
+def _plain_on_gpu(t: Tensor, form: Affine | Fixed, exactly: bool) -> Tensor:
+    """The same where codes lie on a GPU: float64 holds them, and what they are multiplied by is rounded once."""
+    if isinstance(form, Affine):
+        scale, zero = (beside_codes(form.along(p, t.ndim, t.shape), t.storage) for p in (form.scale, form.zero_point))
+        return Tensor((t.storage.astype(np.float64) - zero) * scale, float64)
+    codes = round_to_odd(t.storage) if form.bits > 53 and exactly else t.storage.astype(np.float64)
+    values = codes * form.scale
+    if form.bits > 24:
+        return Tensor(values, float64)
+    return Tensor(dispatch.convert(values, float64, float32), float32)
+
+
+def _near(t: Tensor, source: Fixed, form: Fixed) -> tuple[Any, Fixed]:
+    """Codes on a GPU that are to saturate in another format, those of wide words brought near it, so that 64 bits hold what they
+    meet on their way."""
+    near = max(form.integer_bits, 1 - source.fraction_bits, 0) + 2
+    if source.bits <= 32 or near + source.fraction_bits >= source.bits - 1:
+        return t.storage, source
+    kept = Fixed(near, source.fraction_bits)
+    low = kept.min_code if source.signed else 0
+    return t.storage.clip(low, kept.max_code).astype(kept.storage), kept
+
+
+def beside_codes(parameter: Array, codes: Any) -> Any:
+    """Scales or zero points where codes lie."""
+    return (
+        parameter if codes.__class__ is np.ndarray else dispatch.constant(np.asarray(parameter), device_of(codes).index)
+    )
+
+
 def _between_fixed(t: Tensor, form: Fixed, drawn: dict[str, Any]) -> Tensor:
     from ulpgrad.kernels.fixed import requantize
 
     assert isinstance(t.dtype, Fixed)
-    words = _words(drawn, t.shape)
-    return Tensor(requantize(t.storage, t.dtype, form, drawn["rounding"], drawn["overflow"] or "saturate", words), form)
+    rounding, overflow = drawn["rounding"], drawn["overflow"] or "saturate"
+    if t.storage.__class__ is np.ndarray:
+        return Tensor(requantize(t.storage, t.dtype, form, rounding, overflow, _words(drawn, t.shape)), form)
+    words = None
+    if rounding == "stochastic":
+        stream = {"key": drawn["key"], "counter": drawn["counter"], "size": t.size}
+        words = Random(dispatch.call(random_words, (), (), stream, str(t.device))[0], drawn["random_bits"])
+
+    def run(codes: Any, words: Any, **params: Any) -> Any:
+        return dispatch.call(fixed_spec.rescale, (fixed_spec.int_format(codes.dtype), None), (codes, words), params)[0]
+
+    codes, source = _near(t, t.dtype, form) if overflow == "saturate" else (t.storage, t.dtype)
+    return Tensor(requantize(codes, source, form, rounding, overflow, words, run), form)
 
 
 def _blocked(t: Tensor, form: Block, drawn: dict[str, Any], axis: int, counts: Counts | None) -> Tensor:

@@ -51,7 +51,7 @@ class Cut:
             largest += 1 << self.drop
         if self.rounding == "stochastic":
             largest = max(largest, 1 << (max(self.drop, 0) + self.random_bits + 1))
-        span = self.high - self.low if self.wrap else max(self.high, -self.low)
+        span = self.high - self.low if self.wrap else max(self.high, -self.low - 1)
         needed = max(largest + (max(-self.low, self.high) if self.wrap else 0), span).bit_length() + 1
         return next((w for w in WIDTHS if needed <= w), UNBOUNDED)
 

@@ -165,9 +165,9 @@ CASES = [
     case("to integers", lambda x: x.to(ug.int32), A, waits=True),
     case("saturate", lambda x: ug.quantize(x * 1e6, ug.float16, overflow="saturate"), A),
     case("fake_quantize", lambda x: ug.fake_quantize(x, "e4m3fn"), A),
-    case("fixed point", lambda x: (x.to(ug.Q(3, 4)) + 1).to(ug.float32), A, waits=True),
-    case("blocks", lambda x: (x.to("mxfp8_e4m3") @ x.T.to("mxfp8_e4m3", axis=0)), A, exact=False, waits=True),
-    case("affine", lambda x: x.to(ug.Affine("int8", 0.05, 3)).to(ug.float32), A, waits=True),
+    case("fixed point", lambda x: (x.to(ug.Q(3, 4)) + 1).to(ug.float32), A),
+    case("blocks", lambda x: (x.to("mxfp8_e4m3") @ x.T.to("mxfp8_e4m3", axis=0)), A, exact=False),
+    case("affine", lambda x: x.to(ug.Affine("int8", 0.05, 3)).to(ug.float32), A),
 ]  # fmt: skip
 
 
