@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from ulpgrad import dispatch
+from ulpgrad.device import module_of
 from ulpgrad.differentiable import Primitive
 from ulpgrad.formats import Array, as_format
+from ulpgrad.kernels.conv.geometry import output_size
 from ulpgrad.kernels.integer import spec
 from ulpgrad.kernels.integer.accumulator import Accumulator
 from ulpgrad.ops.accumulate import accumulator
@@ -79,7 +81,7 @@ def _matmul(product: Product, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _linear(product: Product, x: Tensor, weight: Tensor, *, activation: None) -> Tensor:
-    return product(x, _like(np.swapaxes(weight.storage, -1, -2), weight))
+    return product(x, _like(weight.storage.swapaxes(-1, -2), weight))
 
 
 def _conv2d(product: Product, x: Tensor, weight: Tensor, **geometry: Any) -> Tensor:
@@ -96,7 +98,7 @@ def _conv2d_input_gradient(product: Product, g: Tensor, weight: Tensor, *, size:
     """Patches' gradients, w'[c kh kw, o] g[n, o, p], added where the patches overlap (in float64, or exactly in integers)."""
     groups, (out, inner, kh, kw) = geometry["groups"], weight.shape
     n = g.shape[0]
-    columns = np.swapaxes(weight.storage.reshape(groups, out // groups, -1), -1, -2)
+    columns = weight.storage.reshape(groups, out // groups, -1).swapaxes(-1, -2)
     flat = g.storage.reshape(n, groups, out // groups, -1)
     patches = product(_like(columns[None], weight), _like(flat, g))
     shape = (n, groups * inner, *size)
@@ -128,12 +130,14 @@ def unfold(
 ) -> tuple[Array, tuple[int, int]]:
     """Patches of images (n, c, h, w) as columns (n, groups, c / groups kh kw, oh ow), and (oh, ow)."""
     n, c = x.shape[:2]
-    padded = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
-    spans = [d * (k - 1) + 1 for d, k in zip(dilation, size, strict=True)]
-    windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(2, 3))
-    windows = windows[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
-    oh, ow = windows.shape[2:4]
-    columns = windows.transpose(0, 1, 4, 5, 2, 3).reshape(n, groups, c // groups * size[0] * size[1], oh * ow)
+    padded = module_of(x).pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
+    oh, ow = output_size(x.shape[2:], size, stride, padding, dilation)
+    taps = [
+        padded[:, :, i * dilation[0] :: stride[0], j * dilation[1] :: stride[1]][:, :, :oh, :ow]
+        for i in range(size[0])
+        for j in range(size[1])
+    ]
+    columns = module_of(x).stack(taps, axis=2).reshape(n, groups, c // groups * size[0] * size[1], oh * ow)
     return columns, (oh, ow)
 
 
@@ -151,7 +155,7 @@ def fold(
     """The way back of `unfold`: every value of a patch added to the pixel it came from."""
     n, c, h, w = shape
     wide = patches.dtype if patches.dtype.kind == "i" else np.float64
-    total = np.zeros((n, c, h + 2 * padding[0], w + 2 * padding[1]), dtype=wide)
+    total = module_of(patches).zeros((n, c, h + 2 * padding[0], w + 2 * padding[1]), dtype=wide)
     taps = patches.reshape(n, c, *size, *places)
     for i in range(size[0]):
         for j in range(size[1]):
@@ -160,7 +164,7 @@ def fold(
                 :, :, top : top + places[0] * stride[0] : stride[0], left : left + places[1] * stride[1] : stride[1]
             ] += taps[:, :, i, j]
     inner = total[:, :, padding[0] : padding[0] + h, padding[1] : padding[1] + w]
-    return np.ascontiguousarray(inner).astype(patches.dtype, copy=False)
+    return module_of(patches).ascontiguousarray(inner).astype(patches.dtype, copy=False)  # type: ignore[no-any-return]
 
 
 def accumulation(given: Any, what: str) -> Accumulation | None:

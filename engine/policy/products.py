@@ -14,13 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad import dispatch
 from ulpgrad.autograd import Node, Saved, is_grad_enabled
-from ulpgrad.device import CPU, as_array, beside, device_of, moved_to
+from ulpgrad.device import as_array, beside
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import GradientError
 from ulpgrad.formats import Array, Fixed, Format, as_format
-from ulpgrad.kernels.gpu import to_host
 from ulpgrad.ops.quantize import Estimator
 from ulpgrad.policy.accumulating import Accumulation
 from ulpgrad.policy.quantizers import Grid, Quantizer
@@ -111,14 +109,6 @@ class Rules:
 
     def _contract(self, run: Callable[[Tensor, Tensor, bool], Tensor], u: Grid, v: Grid) -> Array:
         how, a, b = self.accumulation, u.values, v.values
-        place = device_of(a)
-        if how is not None and place != CPU:  # chosen accumulators are the CPU's
-            dispatch.note_fallback(
-                self.primitive.op.name, f"{self.primitive.op.name}: a GPU has no accumulator to choose"
-            )
-            there = [Grid(to_host(side.values), side.scale, side.form) for side in (u, v)]
-            out: Array = moved_to(self._contract(run, *there), place)
-            return out
         if how is not None and how.integer and isinstance(u.form, Fixed) and isinstance(v.form, Fixed):
             a, b = u.codes(), v.codes()
             with how:

@@ -292,3 +292,43 @@ def test_what_stays_where_it_is() -> None:
         assert str((x * x + 1 - ug.tanh(x)).device) == "cuda:1"
     with pytest.raises(DeviceError, match="different devices"):
         ug.asarray(A).to(Q).to("cuda") + ug.asarray(A).to(Q)
+
+
+ACCUMULATED = {
+    "int32": lambda: ug.policy.Policy(weight=Q, activation=BYTES, gradient=BYTES, accumulate="int32"),
+    "words that saturate": lambda: ug.policy.Policy(
+        weight=BYTES, activation=Q, gradient=Q, accumulate=F.Accumulator(18, shift=3, overflow="saturate", rounding="down")
+    ),
+    "floats": lambda: ug.policy.Policy(
+        weight="e4m3fn", activation="e4m3fn", gradient="e5m2", accumulate=ug.Accumulate("e6m9", 16)
+    ),
+    "stochastic": lambda: ug.policy.Policy(
+        weight=Q, activation=Q, gradient=Q, rounding="stochastic", accumulate=ug.Accumulate("e6m9", rounding="stochastic")
+    ),
+}  # fmt: skip
+PRODUCTS = {
+    "linear": (lambda x, w, b: ug.linear(x, w, b, "relu"), (floats(2, 3, 5), floats(4, 5), floats(4))),
+    "matmul": (lambda x, w, b: x @ w + b, (A, SQUARE, floats(4))),
+    "conv2d": (
+        lambda x, w, b: ug.conv2d(x, w, b, stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=2),
+        (IMAGE, FILTERS, BIAS),
+    ),
+}
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("name", ACCUMULATED)
+def test_accumulators_of_policies(name: str, product: str, fallbacks: list[str]) -> None:
+    """A product under a policy with an accumulator has the CPU's bits on a GPU, and so have its three gradients."""
+    run, arrays = PRODUCTS[product]
+    found = []
+    for device in ("cpu", "cuda"):
+        policy = ACCUMULATED[name]()
+        ug.manual_seed(1)
+        x, w, b = (ug.asarray(a, device=device).requires_grad_() for a in arrays)
+        with policy:
+            y = run(x, w, b)
+        y.backward(ug.asarray(np.random.default_rng(1).uniform(-1, 1, y.shape).astype(np.float32), device=device))
+        found.append([stored(t) for t in (y, x.grad, w.grad, b.grad)])
+    assert found[0] == found[1]
+    assert not fallbacks

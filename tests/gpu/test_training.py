@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 import ulpgrad as ug
-from ulpgrad import data, io, nn, optim
-from ulpgrad.errors import FormatError
+from ulpgrad import data, dispatch, io, nn, optim
+from ulpgrad.errors import FormatError, HostFallbackWarning
 from ulpgrad.kernels import gpu
 
 pytestmark = pytest.mark.filterwarnings("ignore::ulpgrad.errors.HostFallbackWarning")
@@ -227,13 +228,18 @@ POLICIES = {
         activation=ug.policy.dorefa.activation(3),
         gradient=ug.policy.dorefa.gradient(4),
     ),
+    "integer accumulator": lambda: ug.policy.Policy(
+        weight=ug.Q(1, 6), activation=ug.Q(3, 4), gradient=ug.Q(1, 14), accumulate="int64"
+    ),
+    "blocks of 4 bits": lambda: ug.policy.Policy(weight="mxfp4_e2m1", activation="mxfp6_e3m2", gradient="mxint8"),
     "accumulator": lambda: ug.policy.Policy(weight="e4m3fn", activation="e4m3fn", accumulate=ug.Accumulate("e6m9", 16)),
 }
 
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_policies(name: str, digits: tuple[Any, Any]) -> None:
-    """A network in another number system, and under a watch, learns on the GPU what it learns on the CPU."""
+    """A network in another number system, and under a watch, learns on the GPU what it learns on the CPU, without its help."""
+    dispatch._plans.clear()  # plans that go through the CPU warn when they are made
     found = {}
     images, labels = digits
     for device in ("cpu", "cuda"):
@@ -241,7 +247,8 @@ def test_policies(name: str, digits: tuple[Any, Any]) -> None:
         optimizer = sgd(model.parameters())
         ug.manual_seed(4)
         losses = found[device] = []
-        with ug.policy.watch(model):
+        with ug.policy.watch(model), warnings.catch_warnings():
+            warnings.simplefilter("error", HostFallbackWarning)
             for rows in (slice(0, 16), slice(16, 32)):
                 with policy:
                     x, y = ug.asarray(images[rows], device=device), ug.asarray(labels[rows], device=device)
