@@ -19,11 +19,12 @@ from ulpgrad.device import as_array, beside
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import GradientError
 from ulpgrad.formats import Array, Fixed, Format, as_format
+from ulpgrad.ops.blocks import multiplied, turned
 from ulpgrad.ops.quantize import Estimator
 from ulpgrad.policy.accumulating import Accumulation
-from ulpgrad.policy.quantizers import Grid, Quantizer
+from ulpgrad.policy.quantizers import Grid, InBlocks, Quantizer
 from ulpgrad.policy.rounding import carrier
-from ulpgrad.policy.tables import BLOCK_AXES
+from ulpgrad.policy.tables import BLOCK_AXES, IN_BLOCKS
 from ulpgrad.tensor import Tensor
 
 Rounder = Callable[[Quantizer, Array, int, str], Grid]  # quantizer, values, axis, role
@@ -89,7 +90,9 @@ class Rules:
                 return self.primitive(left, right, *last, **self.params)
             return self.primitive.plain((left, right, *last), self.params)[0]
 
-        out = self._contract(run, u, v)
+        out = self._of_blocks(0, u, v)
+        fused = fused and out is None
+        out = self._contract(run, u, v) if out is None else out
         if bias is not None and not fused:
             out = out + bias.reshape(-1, *(1,) * (out.ndim - 2)) if out.ndim == 4 else out + bias
         return out
@@ -105,7 +108,23 @@ class Rules:
             out: Tensor = self.primitive.rules[name](*[given[n] for n in self.primitive.reads[name]])
             return out
 
-        return unbroadcast(self._contract(run, g.along(axes[0]), other.along(axes[1])), self.shapes[position])
+        u, v = g.along(axes[0]), other.along(axes[1])
+        out = self._of_blocks(1 + position, u, v)
+        return unbroadcast(self._contract(run, u, v) if out is None else out, self.shapes[position])
+
+    def _of_blocks(self, which: int, u: Grid, v: Grid) -> Array | None:
+        """One of the three products from codes and scales; None where operands are not such, or it is no product of matrices."""
+        found = IN_BLOCKS.get(self.primitive.op.name)
+        if found is None or self.accumulation is not None:
+            return None
+        if not (isinstance(u, InBlocks) and isinstance(v, InBlocks)) or min(u.blocks.ndim, v.blocks.ndim) < 2:
+            return None
+        swapped, left_turned, right_turned = found[which]
+        left, right = (v, u) if swapped else (u, v)
+        a = turned(left.blocks) if left_turned else left.blocks
+        b = turned(right.blocks) if right_turned else right.blocks
+        out: Array | None = multiplied(a, b, (left.form, right.form))  # type: ignore[arg-type]
+        return out
 
     def _contract(self, run: Callable[[Tensor, Tensor, bool], Tensor], u: Grid, v: Grid) -> Array:
         how, a, b = self.accumulation, u.values, v.values

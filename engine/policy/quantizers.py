@@ -12,9 +12,9 @@ import numpy as np
 
 from ulpgrad import autograd
 from ulpgrad.errors import ArgumentError, FormatError
-from ulpgrad.formats import Array, Fixed, Float, Format, as_format, float32, float64
+from ulpgrad.formats import Array, Block, BlockArray, Fixed, Float, Format, as_format, float32, float64
 from ulpgrad.ops.quantize import ESTIMATORS, Estimator
-from ulpgrad.policy.rounding import on_grid
+from ulpgrad.policy.rounding import in_blocks, on_grid, values_of
 from ulpgrad.random import Generator
 
 
@@ -41,6 +41,23 @@ class Grid:
     def plain(self) -> Array:
         """What it stands for, in one array."""
         return self.values if self.scale == 1.0 else self.values * self.values.dtype.type(self.scale)
+
+
+class InBlocks(Grid):
+    """Values of a GPU in blocks: as codes and scales, which its products take, and as values where those are asked for."""
+
+    __slots__ = ("_decoded", "blocks")
+
+    def __init__(self, blocks: BlockArray, form: Block) -> None:
+        self.blocks, self.scale, self.form, self._codes = blocks, 1.0, form, None
+        self._decoded: Array | None = None
+
+    @property
+    def values(self) -> Array:  # type: ignore[override]
+        if self._decoded is None:
+            assert isinstance(self.form, Block)
+            self._decoded = values_of(self.blocks, self.form, np.float32)
+        return self._decoded
 
 
 class Quantizer(Protocol):
@@ -83,6 +100,8 @@ class Plain:
 
     def round(self, values: Array, axis: int = -1) -> Grid:
         """To the grid of the format; blocks lie along `axis`."""
+        if isinstance(self.form, Block) and values.__class__ is not np.ndarray and values.dtype == np.float32:
+            return InBlocks(in_blocks(values, self.form, self.rounding, self.generator, axis), self.form)
         return Grid(on_grid(values, self.form, self.rounding, self.overflow, self.generator, axis), 1.0, self.form)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ulpgrad import dispatch
-from ulpgrad.formats import Array, Format, float32, float64
+from ulpgrad.formats import Array, Block, BlockArray, Format, as_format, float32, float64
 from ulpgrad.formats.rounding import RANDOM_BITS
 from ulpgrad.kernels.copy import copied
 from ulpgrad.kernels.quantize import spec
@@ -25,21 +25,35 @@ def on_grid(values: Array, form: Format, rounding: str, overflow: str, generator
     FormatError for NaN into a format without it. Stochastic rounding takes as many words as there are values, in the order of
     blocks.
     """
-    wide = carrier(values)
+    if isinstance(form, Block):
+        return values_of(in_blocks(values, form, rounding, generator, axis), form, values.dtype)
+    options = _options(values, form, rounding, overflow, generator)
+    rounded: Array = dispatch.call(spec.fake_quantize, (carrier(values),), (values,), options)[0]
+    return rounded
+
+
+def in_blocks(values: Array, form: Block, rounding: str, generator: Generator, axis: int) -> BlockArray:
+    """The same as codes and scales."""
+    options = _options(values, form, rounding, None, generator) | {"axis": -1}
+    lines = contiguous(values.swapaxes(axis, -1)) if values.ndim else values
+    codes, scales = dispatch.call(spec.block_quantize, (carrier(values),), (lines,), options)[0]
+    return BlockArray(codes.swapaxes(axis, -1), scales.swapaxes(axis, -1), axis % values.ndim, form.size)
+
+
+def values_of(blocks: BlockArray, form: Block, kind: Any) -> Array:
+    """What blocks stand for, in an array of a type, lying as they do."""
+    codes, scales = (part.swapaxes(blocks.axis, -1) for part in (blocks.codes, blocks.scales))
+    kinds = as_format(codes.dtype), as_format(scales.dtype)
+    rounded: Array = dispatch.call(spec.block_dequantize, kinds, (codes, scales), {"dtype": form, "axis": -1})[0]
+    return rounded.swapaxes(blocks.axis, -1).astype(kind, copy=False)
+
+
+def _options(values: Array, form: Format, rounding: str, overflow: str | None, generator: Generator) -> dict[str, Any]:
     key, counter = generator.reserve(values.size) if rounding == "stochastic" else (0, 0)
-    options: dict[str, Any] = {
+    return {
         "dtype": form, "rounding": rounding, "overflow": overflow, "subnormals": True, "key": key, "counter": counter,
         "random_bits": RANDOM_BITS,
     }  # fmt: skip
-    rounded: Array
-    if form.kind == "block":
-        options |= {"axis": -1, "overflow": None}
-        lines = contiguous(values.swapaxes(axis, -1)) if values.ndim else values
-        (codes, scales), kinds = dispatch.call(spec.block_quantize, (wide,), (lines,), options)
-        rounded, _ = dispatch.call(spec.block_dequantize, kinds, (codes, scales), {"dtype": form, "axis": -1})
-        return rounded.swapaxes(axis, -1).astype(values.dtype, copy=False)
-    rounded, _ = dispatch.call(spec.fake_quantize, (wide,), (values,), options)
-    return rounded
 
 
 def contiguous(values: Array) -> Array:

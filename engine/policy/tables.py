@@ -24,5 +24,11 @@ BLOCK_AXES = {
     "matmul": ((-1, -2), (-1, -1), (-2, -2)),
     "conv2d": ((1, 1), (1, 0), (0, 0)),
 }
+# How these are products of matrices, whose blocks lie along the summed axis: per product, whether its operands change places, and
+# whether the left and the right matrix are then transposed.
+IN_BLOCKS = {
+    "linear": ((False, False, True), (False, False, False), (False, True, False)),
+    "matmul": ((False, False, False), (False, False, True), (True, True, False)),
+}
 
 ROLES = ("weight", "bias", "activation", "gradient", "accumulate", "update")

@@ -10,11 +10,16 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.errors import FormatError, ShapeError
-from ulpgrad.formats import Array, Block, BlockArray, Format, as_format, bfloat16, float16, float32, int8, uint8
+from ulpgrad.formats import Array, Block, BlockArray, Float, Format, as_format, bfloat16, float16, float32, int8, uint8
 from ulpgrad.kernels.matmul import spec as matmul_spec, strided
 from ulpgrad.kernels.spec import Op, Sample
 
 RESULTS = (float32, bfloat16, float16)
+
+
+def is_narrow(form: Block) -> bool:
+    """Whether bfloat16 has the significant bits of all elements, as units of a GPU want them."""
+    return not isinstance(form.element, Float) or form.element.mantissa_bits <= 7
 
 
 def values(codes: Array, scales: Array, form: Block, axis: int) -> Array:
@@ -133,4 +138,4 @@ block_matmul = Op(
     key=_key,
 )
 
-__all__ = ["MANY", "RESULTS", "block_matmul", "values"]
+__all__ = ["MANY", "RESULTS", "block_matmul", "is_narrow", "values"]

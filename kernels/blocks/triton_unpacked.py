@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ulpgrad.formats import Block, Float, Format, bfloat16, float32, int8, uint8
+from ulpgrad.formats import Block, Format, bfloat16, float32, int8, uint8
 from ulpgrad.kernels.blocks import spec
 from ulpgrad.kernels.blocks.triton_operands import in_float8
 from ulpgrad.kernels.matmul import triton_grouped, triton_operands as operands, triton_persistent
@@ -22,7 +22,7 @@ from ulpgrad.kernels.registry import Request, kernel
 
 def _refusal(request: Request) -> str | None:
     forms = request.params["a_format"], request.params["b_format"]
-    if any(isinstance(f.element, Float) and f.element.mantissa_bits > 7 for f in forms):
+    if not all(map(spec.is_narrow, forms)):
         return "takes elements of at most 8 significant bits"
     a, _, b, _ = request.arrays
     few = a.ndim < 2 or a.size // max(a.shape[-1], 1) < spec.MANY or b.shape[-1] < spec.MANY

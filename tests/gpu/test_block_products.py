@@ -121,3 +121,51 @@ def test_tensors() -> None:
         y = ug.linear(x.to("cuda"), w.to("cuda"), dtype=dtype)
         assert y.device.type == "cuda"
         np.testing.assert_allclose(y.to("float32").numpy(), wide, rtol=close, atol=10 * close)
+
+
+def _random(seed: int, *shapes: tuple[int, ...]) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+@pytest.mark.parametrize("name", ["mxfp8_e4m3", "mxfp4_e2m1", "mxint8"])
+def test_gradients_of_tensors(name: str) -> None:
+    """Products that are recorded are made of codes as well, with the gradients of the values."""
+    arrays = _random(1, (2, 5, 70), (70, 9), (11, 70), (11,))
+
+    def run(device: str) -> list[Any]:
+        a, b, w, bias = (ug.asarray(v, device=device).requires_grad_() for v in arrays)
+        y = (
+            ug.matmul(a.to(name), b.to(name, axis=0)).sum()
+            + (ug.linear(a.to(name), w.to(name), bias, "relu") ** 2).sum()
+        )
+        y.backward()
+        return [y, a.grad, b.grad, w.grad, bias.grad]
+
+    expected, found = run("cpu"), []
+    calls = dispatch.calls_of(lambda: found.extend(run("cuda")))
+    assert [call[0].name for call in calls].count("block_matmul") == 2
+    for z, y in zip(found, expected, strict=True):
+        assert z.device.type == "cuda"
+        np.testing.assert_allclose(z.detach().numpy(), y.detach().numpy(), rtol=2e-5, atol=2e-3)
+
+
+@pytest.mark.parametrize("gradient", ["mxfp8_e5m2", None, "mxfp6_e3m2"])
+def test_policies(gradient: str | None) -> None:
+    """Under a policy of blocks the three products of a layer are made of codes; without blocks in one operand, of values."""
+    arrays = _random(2, (3, 4, 70), (9, 70), (9,), (3, 9, 5))
+
+    def run(device: str) -> list[Any]:
+        x, w, bias, other = (ug.asarray(v, device=device).requires_grad_() for v in arrays)
+        with ug.policy.Policy(weight="mxfp8_e4m3", activation="mxfp8_e4m3", gradient=gradient):
+            y = ug.matmul(ug.linear(x, w, bias), other)
+        y.backward(ug.asarray(np.cos(np.arange(60, dtype=np.float32)).reshape(3, 4, 5), device=device))
+        return [y, x.grad, w.grad, bias.grad, other.grad]
+
+    expected, found = run("cpu"), []
+    calls = [call[0].name for call in dispatch.calls_of(lambda: found.extend(run("cuda")))]
+    assert calls.count("block_matmul") == (2 if gradient is None else 6)
+    for z, y in zip(found, expected, strict=True):
+        assert z.device.type == "cuda"
+        wanted = y.detach().numpy()
+        np.testing.assert_allclose(z.detach().numpy(), wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
