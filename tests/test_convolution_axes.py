@@ -76,7 +76,7 @@ def test_along_one_and_three_axes(x: Any, w: Any, stride: Any, padding: Any, dil
     np.testing.assert_allclose(y.detach().numpy(), want, rtol=1e-11, atol=1e-11)
     if y.size:
         gradcheck(lambda *given: convolve(*given, stride, padding, dilation, groups), list(arrays), order=2)
-    with ug.use(conv2d="cpu/reference"):  # volumes as images, as on a GPU and in other number systems
+    with ug.use(conv2d="cpu/reference"):  # volumes as images, as in other number systems
         images = convolve(*arrays, stride, padding, dilation, groups)
     np.testing.assert_allclose(images.detach().numpy(), want, rtol=1e-11, atol=1e-11)
 
@@ -101,7 +101,7 @@ def test_transposed(x: Any, w: Any, stride: Any, padding: Any, behind: Any, dila
     if len(x) == 4:  # what makes an image of y's size from it gives one of x's size back
         assert ug.conv2d(y, arrays[1], None, stride, padding, dilation, groups).shape == x
     gradcheck(lambda *given: convolve(*given, stride, padding, behind, groups, dilation), list(arrays), order=2)
-    if len(x) == 5:  # by the convolution of images, as on a GPU and in other number systems
+    if len(x) == 5:  # by the convolution of images, as in other number systems
         assert ug.conv3d(y, arrays[1], None, stride, padding, dilation, groups).shape == x
         with ug.use(conv2d_input_gradient="cpu/reference"):
             images = convolve(*arrays, stride, padding, behind, groups, dilation)

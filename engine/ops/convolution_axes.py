@@ -1,5 +1,5 @@
 """Convolution along one axis and along three, and its transpose, by the kernels of conv2d and of its input gradient: signals are
-images of one row. Volumes of floats on the CPU have ops of their own (`convolution_volumes`), others are images whose channels
+images of one row. Volumes of floats have ops of their own (`convolution_volumes`), others are images whose channels
 are those of all taps in depth."""
 
 from __future__ import annotations

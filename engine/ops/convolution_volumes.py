@@ -1,10 +1,9 @@
-"""Convolution of volumes and its gradients: three ops that are each other's gradients, so every order exists. They are for floats
-on the CPU; elsewhere volumes are images (`convolution_axes`)."""
+"""Convolution of volumes and its gradients: three ops that are each other's gradients, so every order exists. They are for
+floats; in other number systems volumes are images (`convolution_axes`)."""
 
 from __future__ import annotations
 
 from ulpgrad import dispatch
-from ulpgrad.device import elsewhere
 from ulpgrad.differentiable import Primitive
 from ulpgrad.kernels.conv3d import spec
 from ulpgrad.ops.reduction import sum as total
@@ -50,9 +49,9 @@ _weight_gradient: Primitive = Primitive(
 
 
 def are_whole(*operands: Tensor | None) -> bool:
-    """Whether these ops take the operands: floats on the CPU. Policies and pins are for the convolution of images, whose places
+    """Whether these ops take the operands: floats. Policies and pins are for the convolution of images, whose places
     and rungs they name."""
     if dispatch.state.policies or any(dispatch.is_pinned(n) for n in ("conv2d", "conv2d_input_gradient")):
         return False
     given = [t for t in operands if t is not None]
-    return all(t.dtype.kind == "float" and not t.dtype.routed and elsewhere(t.storage) is None for t in given)
+    return all(t.dtype.kind == "float" and not t.dtype.routed for t in given)
