@@ -76,15 +76,50 @@ def shape(op: Any, x: tuple[int, ...], weight: tuple[int, ...], **given: Any) ->
 
 def test_what_is_told_of_a_convolution() -> None:
     forward = shape(spec.conv2d, (2, 12, 6, 7), (40, 12, 3, 2), stride=(2, 1), padding=(1, 0))
-    assert cuda_warpgroup.pixels(forward) == Pixels(
+    (walks,) = cuda_warpgroup.walks(forward)
+    assert cuda_warpgroup.pixels(forward, walks) == Pixels(
         (16, 7, 6, 2), (32, 224, 1344), (0, -1), (-1, -2), (1, 2), (1, 2), 64, 128
     )
     assert cuda_warpgroup.filters(forward, 64) == Tiles((16, 6, 40), (32, 192), (64, 1, 64))
     backward = shape(spec.conv2d_input_gradient, (2, 24, 6, 7), (40, 24, 3, 3), padding=(0, 2))
-    assert cuda_warpgroup.pixels(backward) == Pixels(
+    (walks,) = cuda_warpgroup.walks(backward)
+    assert cuda_warpgroup.pixels(backward, walks) == Pixels(
         (40, 9, 4, 2), (80, 720, 2880), (0, -2), (-2, 0), (1, 1), (2, 2), 64, 128
     )
     assert cuda_warpgroup.filters(backward, 128) == Tiles((40, 9, 24), (80, 720), (64, 1, 128))
+
+
+def test_a_phase_of_the_strides_is_walked_by_itself() -> None:
+    """Its pixels see the positions that have read them, by the taps that have, the lowest first."""
+    for size, kernel, stride, padding, dilation in itertools.product(
+        range(1, 8), (1, 2, 3), (1, 2, 3, 4), range(5), (1, 2, 3)
+    ):
+        positions = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        if positions < 1:
+            continue
+        for phase in range(min(stride, size)):
+            found = cuda_warpgroup.phase_walk(size, kernel, stride, padding, dilation, phase)
+            pixels = range(phase, size, stride)
+            taps = [t for t in range(kernel) if (phase + padding - t * dilation) % stride == 0]
+            if not taps:
+                assert found is None
+                continue
+            assert found is not None
+            assert (found.positions, found.taps, found.stride) == (len(pixels), len(taps), 1)
+            seen = [[found.first + p + t * found.step for t in range(found.taps)] for p in range(found.positions)]
+            assert seen == [[(i + padding - t * dilation) // stride for t in taps] for i in pixels]
+            lower, upper, _ = walk(positions, found.positions, found.taps, found.first, 1, found.step)
+            assert list(range(lower, positions - 1 + upper + 1)) == [min(places) for places in seen]
+
+
+def test_phases_are_in_the_order_of_the_kernel() -> None:
+    two = shape(spec.conv2d_input_gradient, (1, 8, 7, 6), (8, 8, 3, 1), stride=(2, 3), padding=(1, 0))
+    rows, columns = ([cuda_warpgroup.phase_walk(*axis, phase) for phase in range(axis[2])] for axis in (
+        (7, 3, 2, 1, 1), (6, 1, 3, 0, 1)))  # fmt: skip
+    assert columns[1:] == [None, None]
+    assert cuda_warpgroup.walks(two) == [(y, x) if x else None for y in rows for x in columns]
+    small = shape(spec.conv2d_input_gradient, (1, 8, 2, 2), (8, 8, 1, 1), stride=(5, 1), padding=(0, 0))
+    assert len(cuda_warpgroup.walks(small)) == small.phases == 2  # rows beyond the image are none
 
 
 def test_a_block_has_the_shared_memory_that_it_asks_for() -> None:

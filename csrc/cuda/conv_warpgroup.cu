@@ -26,10 +26,11 @@ struct Pipeline {
   Mbarrier filled[STAGES], empty[STAGES];
 };
 
+// `phase` of the strides, of the input gradient: each is a launch, since the copy unit walks along images of its own.
 template <class T, bool GRADIENT, int COLUMNS>
 __global__ void __launch_bounds__(GroupTile<COLUMNS>::THREADS, 1)
     conv_warpgroup(T* y, const T* x, const T* w, const T* bias, const T* scale, const T* residual, Convolution c,
-                   Strides xs, Strides ws, Strides ys, After after, const __grid_constant__ TensorMap images,
+                   Strides xs, Strides ws, Strides ys, After after, int phase, const __grid_constant__ TensorMap images,
                    const __grid_constant__ TensorMap filters) {
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using Tile = GroupTile<COLUMNS>;
@@ -41,7 +42,8 @@ __global__ void __launch_bounds__(GroupTile<COLUMNS>::THREADS, 1)
   __shared__ Pipeline<STAGES> pipeline;
   const int thread = threadIdx.x;
   if (thread == 0) {
-    g = gather_of<GRADIENT>(c, blockIdx.z), e = {bias, scale, residual, after};
+    const int part = GRADIENT ? blockIdx.z * phases(c.y) * phases(c.x) + phase : blockIdx.z;
+    g = gather_of<GRADIENT>(c, part), e = {bias, scale, residual, after};
     for (int i = 0; i < STAGES; ++i) {
       init_barrier(&pipeline.filled[i], 1);
       init_barrier(&pipeline.empty[i], Tile::WORKERS / WARP);
@@ -64,6 +66,7 @@ __global__ void __launch_bounds__(GroupTile<COLUMNS>::THREADS, 1)
       const int first_y = base_at(by, place.y), first_x = base_at(bx, place.x), write = order.column(tile);
       for (int tap_y = 0; tap_y < g.y.taps; ++tap_y) {
         for (int tap_x = 0; tap_x < g.x.taps; ++tap_x) {
+          const int row = g.y.tap_first + tap_y * g.y.tap_step, column = g.x.tap_first + tap_x * g.x.tap_step;
           for (int read = 0; read < g.reads; read += Tile::DEPTH, ring.next()) {
             Mbarrier* const filled = &pipeline.filled[ring.stage];
             unsigned char* const stage = memory + ring.stage * Tile::STAGE_BYTES;
@@ -72,7 +75,7 @@ __global__ void __launch_bounds__(GroupTile<COLUMNS>::THREADS, 1)
             copy_pixels(stage, images, filled, g.read_channel + read, first_x, first_y, place.image,
                         tap_offset(bx, tap_x), tap_offset(by, tap_y));
             copy_box(stage + Tile::A_BYTES, filters, filled, (GRADIENT ? g.read_channel : 0) + read,
-                     tap_y * g.x.taps + tap_x, (GRADIENT ? 0 : g.write_channel) + write);
+                     row * c.x.kernel + column, (GRADIENT ? 0 : g.write_channel) + write);
           }
         }
       }

@@ -5,7 +5,8 @@ A tile is 128 positions x 64, 128 or 256 channels, in steps of 64 channels under
 as windows do (im2col), so that a step's patches are one copy and its filters another; barriers in shared memory say when a
 stage of the pipeline is full, and when it may be filled again. Nobody computes addresses. A block makes one tile after the
 other, and the copies for the next run while the results of one are finished and stored, as the other rungs do it. The input
-gradient of stride 1 is the same on filters from the side of their inputs.
+gradient is the same on filters from the side of their inputs, in a launch for each phase of the strides: the pixels of a phase
+are walked along by themselves, under the taps that have read them.
 
 It has run on the host, where the units do as NVIDIA documents them, but not on a GPU: it is ranked below `cuda-matrix`, and taken
 only where it is asked for. Next limit: each block reads filters by itself that its neighbours read too, where a cluster of
@@ -15,8 +16,11 @@ blocks would share them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
-from typing import Any
+from itertools import product
+from math import gcd, prod
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ulpgrad.formats import Format, bfloat16, float16
 from ulpgrad.kernels import cuda_tensor_map as maps, gpu
@@ -39,6 +43,7 @@ ROWS, WIDTHS, DEPTH, THREADS = 128, (64, 128, 256), 64, 384  # as `GroupTile` of
 LINE, WARPS, PITCH = 128, 8, 8  # bytes of a step, warps that multiply, padding of a line of sums
 MANY = 132  # tiles that keep the processors of a large GPU busy
 MOST_TILES = 2**31 - 1
+MOST_PHASES = 64  # launches for one input gradient
 ITEM = 2  # bytes
 
 
@@ -71,26 +76,57 @@ def width(rows: int, columns: int, others: int) -> int:
     return WIDTHS[0]
 
 
-def pixels(shape: Shape) -> maps.Pixels:
-    """What is told of the images that are read: those of the forward pass, or the gradient of its results."""
+class Walk(NamedTuple):
+    """One axis of the images that are read: position p sees first + p * stride + t * step by tap t."""
+
+    positions: int
+    taps: int
+    first: int
+    stride: int
+    step: int
+
+
+def phase_walk(size: int, kernel: int, stride: int, padding: int, dilation: int, phase: int) -> Walk | None:
+    """Pixels phase, phase + stride, ... of an axis, which see the positions that have read them; None where no tap has. As
+    `gradient_axis` of csrc/cuda/conv_index.cuh has it."""
+    divisor = gcd(stride, dilation)
+    cycle, from_first = stride // divisor, phase + padding
+    for tap in range(min(cycle, kernel)):
+        first, rest = divmod(from_first - tap * dilation, stride)
+        if not rest:
+            return Walk(
+                (size - 1 - phase) // stride + 1, (kernel - 1 - tap) // cycle + 1, first, 1, -(dilation // divisor)
+            )
+    return None
+
+
+Walks = tuple[Walk, Walk]
+
+
+def walks(shape: Shape) -> list[Walks | None]:
+    """That of the forward pass, or one for each phase of the strides, in the kernel's order; None where nothing is read."""
+    axes = list(zip(shape.size, shape.kernel, shape.stride, shape.padding, shape.dilation, strict=True))
     if shape.op in spec.FORWARD:
-        channels, sizes, positions = shape.groups * shape.inputs, shape.size, shape.positions
-        axes = [
-            (p, -a, s, d) for p, a, s, d in zip(positions, shape.padding, shape.stride, shape.dilation, strict=True)
-        ]
-    else:
-        channels, sizes, positions = shape.groups * shape.outputs, shape.positions, shape.size
-        axes = [(p, a, 1, -d) for p, a, d in zip(positions, shape.padding, shape.dilation, strict=True)]
+        y, x = (Walk(count, k, -p, s, d) for count, (_, k, s, p, d) in zip(shape.positions, axes, strict=True))
+        return [(y, x)]
+    rows, columns = ([phase_walk(*axis, phase) for phase in range(min(axis[2], axis[0]))] for axis in axes)
+    return [None if y is None or x is None else (y, x) for y, x in product(rows, columns)]
+
+
+def pixels(shape: Shape, walks: Walks) -> maps.Pixels:
+    """What is told of the images that are read: those of the forward pass, or the gradient of its results."""
+    is_forward = shape.op in spec.FORWARD
+    channels, sizes = (shape.inputs, shape.size) if is_forward else (shape.outputs, shape.positions)
     (top, bottom, down), (left, right, across) = (
-        maps.walk(size, count, taps, first, stride, step)
-        for size, taps, (count, first, stride, step) in zip(sizes, shape.kernel, axes, strict=True)
+        maps.walk(size, w.positions, w.taps, w.first, w.stride, w.step) for size, w in zip(sizes, walks, strict=True)
     )
     height, columns = sizes
-    padded = channels + -channels % (units.PACKET // ITEM)
+    padded = shape.groups * channels
+    padded += -padded % (units.PACKET // ITEM)
     pixel = padded * ITEM
     return maps.Pixels(
         (padded, columns, height, shape.images), (pixel, columns * pixel, height * columns * pixel), (left, top),
-        (right, bottom), (axes[1][2], axes[0][2]), (across, down), DEPTH, ROWS,
+        (right, bottom), (walks[1].stride, walks[0].stride), (across, down), DEPTH, ROWS,
     )  # fmt: skip
 
 
@@ -110,8 +146,8 @@ def refusal(request: Request) -> str | None:
     if reason is not None:
         return reason
     is_forward = request.op in spec.FORWARD
-    if not is_forward and shape.stride != (1, 1):
-        return f"takes the input gradient of stride 1, not {shape.stride}"
+    if not is_forward and shape.phases > MOST_PHASES:
+        return f"takes input gradients of up to {MOST_PHASES} phases of the strides, not {shape.phases}"
     read, rows, columns = (
         (shape.inputs, shape.rows, shape.outputs) if is_forward else (shape.outputs, shape.phase_rows, shape.inputs)
     )
@@ -119,19 +155,25 @@ def refusal(request: Request) -> str | None:
         return f"takes groups of a multiple of {DEPTH} channels, not {read}"
     if cdiv(rows, ROWS) * cdiv(columns, WIDTHS[0]) > MOST_TILES:
         return f"makes up to {MOST_TILES} tiles"
-    return pixels(shape).refusal() or filters(shape, WIDTHS[0]).refusal()
+    reasons = (pixels(shape, each).refusal() for each in walks(shape) if each is not None)
+    return next((reason for reason in reasons if reason), None) or filters(shape, WIDTHS[0]).refusal()
 
 
-def launch(chosen: units.Kernels, form: Format, shape: Shape, rows: int, columns: int, y: Any, x: Any, weight: Any,
+def launch(chosen: units.Kernels, form: Format, shape: Shape, columns: int, y: Any, x: Any, weight: Any,
            after: After | None) -> None:  # fmt: skip
-    """A block for each processor at most, which goes through the tiles of its group."""
-    wide = width(rows, columns, shape.groups)
-    tiles = cdiv(rows, ROWS) * cdiv(columns, wide)
-    grid = (min(tiles, cdiv(gpu.processors(), shape.groups)), 1, shape.groups)
+    """A block for each processor at most, which goes through the tiles of its group; for each phase of the strides."""
     operands, finish = ((None, None, None), NOTHING) if after is None else (after.operands, after.argument)
     places = (shape.argument, strides(x), strides(weight), strides(y), finish)
-    copies = maps.argument(pixels(shape), x, form), maps.argument(filters(shape, wide), weight, form)
-    chosen[wide].launch(grid, (THREADS, 1, 1), y, x, weight, *operands, *places, *copies, shared=shared_bytes(wide))
+    for phase, each in enumerate(walks(shape)):
+        if each is None:
+            continue
+        rows = shape.images * each[0].positions * each[1].positions
+        wide = width(rows, columns, shape.groups)
+        tiles = cdiv(rows, ROWS) * cdiv(columns, wide)
+        grid = (min(tiles, cdiv(gpu.processors(), shape.groups)), 1, shape.groups)
+        copies = maps.argument(pixels(shape, each), x, form), maps.argument(filters(shape, wide), weight, form)
+        chosen[wide].launch(grid, (THREADS, 1, 1), y, x, weight, *operands, *places, np.int32(phase), *copies,
+                            shared=shared_bytes(wide))  # fmt: skip
 
 
 @kernel(spec.conv2d_finished, "cuda/cuda-warpgroup", rank=85, formats=FORMATS, where=refusal, build=True)
@@ -143,7 +185,7 @@ def conv2d(request: Request) -> Callable[..., Any]:
     def fill(shape: Shape, y: Any, x: Any, weight: Any, after: After) -> None:
         x, weight = units.laid(x), channels_last(units.padded(weight, 1), 1)
         shape = shape.of(x, weight)
-        launch(FORWARD[form], form, shape, shape.rows, shape.outputs, y, x, weight, after)
+        launch(FORWARD[form], form, shape, shape.outputs, y, x, weight, after)
 
     return forward(fill)
 
@@ -156,6 +198,8 @@ def input_gradient(request: Request) -> Callable[..., Any]:
     def fill(shape: Shape, dx: Any, g: Any, weight: Any) -> None:
         g, weight = units.laid(g), channels_last(units.padded(weight, 0), 0)
         shape = shape.of(g, weight)
-        launch(INPUT_GRADIENT[form], form, shape, shape.phase_rows, shape.inputs, dx, g, weight, None)
+        if None in walks(shape):
+            dx[...] = 0  # pixels that no window has seen
+        launch(INPUT_GRADIENT[form], form, shape, shape.inputs, dx, g, weight, None)
 
     return backward(fill)

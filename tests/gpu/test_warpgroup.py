@@ -73,9 +73,20 @@ def test_forward(name: str, form: Format, monkeypatch: pytest.MonkeyPatch) -> No
     held(spec.conv2d, form, *problem(spec.conv2d, x, weight, **given))
 
 
-@pytest.mark.parametrize("name", [n for n, (*_, given) in CASES.items() if "stride" not in given])
+# Phases of the strides: pixels that no window has seen, taps that only some have, more phases along one axis than the other.
+PHASES: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
+    "one tap with strides": ((2, 16, 9, 8), (24, 16, 1, 1), {"stride": (2, 2), "padding": (0, 0)}),
+    "the first layer of a network": ((1, 16, 15, 12), (64, 16, 7, 7), {"stride": (2, 2), "padding": (3, 3)}),
+    "strides and dilation": ((2, 8, 14, 11), (16, 8, 3, 2), {"stride": (4, 3), "dilation": (2, 3), "padding": (3, 1)}),
+    "dilation by the stride": ((1, 8, 9, 9), (8, 8, 2, 3), {"stride": (2, 2), "dilation": (2, 2), "padding": (2, 2)}),
+    "a stride beyond the image": ((2, 8, 3, 9), (8, 8, 3, 3), {"stride": (5, 2)}),
+    "strides and groups": ((2, 128, 6, 5), (128, 64, 3, 3), {"groups": 2, "stride": (1, 2)}),
+}
+
+
+@pytest.mark.parametrize("name", {**CASES, **PHASES})
 def test_input_gradient(name: str) -> None:
-    x, weight, given = CASES[name]
+    x, weight, given = {**CASES, **PHASES}[name]
     if name == "three channels":
         weight = (3, 16, 3, 3)  # of the result, which is what is read
         x = (2, 16, 9, 9)
@@ -114,6 +125,13 @@ def test_a_refusal_says_what_the_unit_cannot_do(x: Any, weight: Any, given: Any,
     arrays, params = problem(spec.conv2d, x, weight, **given)
     with pytest.raises(KernelError, match=reason):
         run(spec.conv2d, NAME, bfloat16, tuple(stored(bfloat16, a, True) for a in arrays), params)
+
+
+def test_an_input_gradient_of_too_many_phases_is_refused() -> None:
+    op = spec.conv2d_input_gradient
+    arrays, params = problem(op, (1, 8, 20, 20), (8, 8, 3, 3), stride=(9, 8))
+    with pytest.raises(KernelError, match="up to 64 phases of the strides, not 72"):
+        run(op, NAME, bfloat16, tuple(stored(bfloat16, a, True) for a in arrays), params)
 
 
 MISTAKES = {
