@@ -7,7 +7,7 @@ import pytest
 
 import ulpgrad as ug
 from ulpgrad import dispatch
-from ulpgrad.errors import ArgumentError, FormatError
+from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 
 
 def made(form: str) -> list[ug.Tensor]:
@@ -38,7 +38,11 @@ def test_gradients_go_through_the_wider_format() -> None:
 
 def test_what_is_asked_for_is_checked() -> None:
     q, k, v = made("float8_e4m3fn")
-    with pytest.raises(ArgumentError, match="expected three numbers, for q, k and v"):
+    with pytest.raises(ArgumentError, match="expected three numbers, or tensors"):
         ug.scaled_dot_product_attention(q, k, v, dtype="float32", descale=(1, 2))
+    with pytest.raises(ShapeError, match=r"descale of k has shape \(3, 2\): expected \(2, 3\)|do not broadcast"):
+        ug.scaled_dot_product_attention(q, k, v, dtype="float32", descale=(1, ug.ones((3, 2)), 1))
+    with pytest.raises(FormatError, match="descale of v is int64"):
+        ug.scaled_dot_product_attention(q, k, v, dtype="float32", descale=(1, 1, ug.ones((2, 3), dtype="int64")))
     with pytest.raises(FormatError, match="expected one of float32, bfloat16, float16"):
         ug.scaled_dot_product_attention(q, k, v, descale=(1, 2, 3))

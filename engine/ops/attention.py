@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ulpgrad import dispatch
 from ulpgrad.autograd import is_grad_enabled
-from ulpgrad.device import CPU
+from ulpgrad.device import CPU, elsewhere
 from ulpgrad.differentiable import Primitive, plain_calls
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
-from ulpgrad.formats import Format, as_format, bool_
+from ulpgrad.formats import Format, as_format, bool_, float32, int32
 from ulpgrad.formats.promotion import result_format
 from ulpgrad.generator import Generator, generator_or_default
 from ulpgrad.kernels.attention import spec
@@ -22,10 +22,10 @@ from ulpgrad.kernels.attention.visible import Window, check_lengths, local, visi
 from ulpgrad.kernels.attention_float8 import spec as float8_spec
 from ulpgrad.ops import elementwise as ew
 from ulpgrad.ops.common import as_tensor, beside, broadcast_shapes
-from ulpgrad.ops.creation import astype
+from ulpgrad.ops.creation import astype, ones
 from ulpgrad.ops.dropout import dropped
 from ulpgrad.ops.linalg import matmul
-from ulpgrad.ops.manipulation import broadcast_to, matrix_transpose, reshape
+from ulpgrad.ops.manipulation import broadcast_to, matrix_transpose, reshape, stack
 from ulpgrad.ops.reduction import max as largest, sum as total
 from ulpgrad.remembered import remembered
 from ulpgrad.tensor import Tensor
@@ -113,7 +113,7 @@ def _joint(
 _attention = Primitive(
     spec.attention, "q k v mask query_lengths key_lengths", "y lse", joint=_joint, composite=_composite
 )
-_attention_float8 = Primitive(float8_spec.attention_float8, "q k v")
+_attention_float8 = Primitive(float8_spec.attention_float8, "q k v mask scales")
 _attention_gradient = Primitive(spec.attention_gradient, "g0 q k v mask y lse query_lengths key_lengths", "dq dk dv")
 
 
@@ -159,15 +159,54 @@ def _lengths(name: str, what: str, given: Any, q: Tensor) -> Tensor | None:
     return lengths
 
 
-def _factors(name: str, descale: Any) -> tuple[float, float, float]:
-    """What q, k and v are multiplied by."""
+class _Factors(NamedTuple):
+    """What q, k and v are multiplied by: numbers, and where heads have factors of their own tensors, of q's leading axes."""
+
+    numbers: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    heads: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None)
+
+    @property
+    def by_head(self) -> bool:
+        return any(t is not None for t in self.heads)
+
+    def bits(self, q: Tensor) -> Tensor | None:
+        """The operand `scales` of kernels: for each head, what scores and results are multiplied by."""
+        if not self.by_head:
+            return None
+        plain_calls.varies()  # memory that is read as another format
+        one = ones(q.shape[:-2], dtype=float32, device=elsewhere(q.storage))
+        of_q, of_k, of_v = (one if t is None else t for t in self.heads)
+        both: Tensor = stack([of_q * of_k, of_v], axis=-1)
+        return Tensor(both.storage.view(np.int32), int32)
+
+
+def _factors(name: str, descale: Any, *tensors: Tensor) -> _Factors:
+    """What `descale` asks for. Heads of k and v that serve several of q's are repeated."""
     if descale is None:
-        return 1.0, 1.0, 1.0
+        return _Factors()
     try:
-        q, k, v = map(float, descale)
+        given = tuple(descale)
+        numbers = tuple(1.0 if isinstance(value, Tensor) else float(value) for value in given)
+        q_number, k_number, v_number = numbers
     except (TypeError, ValueError):
-        raise ArgumentError(f"{name}: descale={descale!r}: expected three numbers, for q, k and v") from None
-    return q, k, v
+        raise ArgumentError(
+            f"{name}: descale={descale!r}: expected three numbers, or tensors of a number for each head, for q, k and v"
+        ) from None
+    heads: list[Tensor | None] = []
+    for what, value, t in zip("qkv", given, tensors, strict=True):
+        if not isinstance(value, Tensor):
+            heads.append(None)
+            continue
+        if value.dtype.kind != "float" or value.requires_grad:
+            raise FormatError(f"{name}: descale of {what} is {value.dtype.name}: expected floats without a gradient")
+        lead = t.shape[:-2]
+        if broadcast_shapes(name, value.shape, lead) != lead:
+            raise ShapeError(
+                f"{name}: descale of {what} has shape {value.shape}: expected {lead}, or less that broadcasts to it"
+            )
+        wide = broadcast_to(astype(value, float32, copy=False), lead)
+        heads.append(_for_every_head(reshape(wide, (*lead, 1, 1)), tensors[0])[..., 0, 0])
+    return _Factors((q_number, k_number, v_number), (heads[0], heads[1], heads[2]))
 
 
 def _result(name: str, dtype: Any, *tensors: Tensor) -> Format:
@@ -191,7 +230,7 @@ def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_ca
                                  window_size: tuple[int, int] | None = None, dropout_p: float = 0.0, training: bool = True,
                                  generator: Generator | None = None, query_lengths: Any = None, key_lengths: Any = None,
                                  dtype: Any = None,
-                                 descale: tuple[float, float, float] | None = None) -> Tensor:  # fmt: skip
+                                 descale: tuple[Any, Any, Any] | None = None) -> Tensor:  # fmt: skip
     """softmax(scale q kᵀ + mask) v over the last two axes (Vaswani et al. 2017).
 
     q (..., l, d), k (..., s, d), v (..., s, e) -> (..., l, e), usually with (batch, heads) in front; leading axes
@@ -210,10 +249,11 @@ def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_ca
     next words of `generator` (or of ulpgrad.random's default one): those that `dropout` of all weights, (..., l, s),
     would take. They are never all in memory, and backward draws them again.
 
-    `descale`: numbers that q, k and v stand for a multiple of, as tensors of 8-bit floats do that were scaled to their range.
-    `dtype`: the result's format, one of float32, bfloat16 and float16. Both are for 8-bit floats, which a GPU then multiplies
-    as they are (8-bit scores, weights and values in float16; causal and grouped heads); with masks, windows, lengths, dropout
-    or a gradient, and for wider operands, they are converted to `dtype` first.
+    `descale`: numbers that q, k and v stand for a multiple of, as tensors of 8-bit floats do that were scaled to their range; or
+    tensors of a number for each head, that broadcast to (batch, heads). `dtype`: the result's format, one of float32, bfloat16
+    and float16. Both are for 8-bit floats, which a GPU then multiplies as they are (8-bit scores, weights and values in float16;
+    causal, bool masks and grouped heads); with float masks, windows, lengths, dropout or a gradient, and for wider operands, they
+    are converted to `dtype` first, or with numbers for heads to float32.
 
     Raises ShapeError where shapes do not fit, FormatError for lengths that are no integers, ArgumentError for a window that
     is none, for dropout_p outside [0, 1) and, on the CPU, for lengths below 0 or beyond l or s; on a GPU, which would have to
@@ -237,20 +277,30 @@ def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None, is_ca
         scale = 1.0 / math.sqrt(q.shape[-1]) if q.shape[-1] else 1.0
     if isinstance(is_causal, str) and is_causal != "lower_right":
         raise ArgumentError(f"{name}: is_causal={is_causal!r}: expected True, False or 'lower_right'")
-    factors = _factors(name, descale)
-    scale = float(scale) * factors[0] * factors[1]
+    factors = _factors(name, descale, q, k, v)
+    scale = float(scale) * factors.numbers[0] * factors.numbers[1]
     params: dict[str, Any] = {"is_causal": bool(is_causal), "scale": scale}
     if dtype is not None or descale is not None:
         out = _result(name, dtype, q, k, v)
-        plain = mask is None and window_size is None and query_lengths is None and key_lengths is None
+        plain = (
+            (mask is None or mask.dtype is bool_)
+            and window_size is None
+            and query_lengths is None
+            and key_lengths is None
+        )
         if plain and not (dropout_p and training) and _in_float8(q, k, v):
             lower_right = is_causal == "lower_right"
-            y: Tensor = _attention_float8(q, k, v, **params, factor=factors[2], lower_right=lower_right, dtype=out)
+            y: Tensor = _attention_float8(q, k, v, mask, factors.bits(q), **params, factor=factors.numbers[2],
+                                          lower_right=lower_right, dtype=out)  # fmt: skip
             return y
-        q, k, v = (astype(t, out, copy=False) for t in (q, k, v))
+        q, k, v = (astype(t, float32 if factors.by_head else out, copy=False) for t in (q, k, v))
+        of_q, of_k, of_v = factors.heads
+        for t in (of_q, of_k):  # scores' factors, which all are q's here
+            q = q if t is None else q * reshape(t, (*t.shape, 1, 1))
         y = scaled_dot_product_attention(q, k, v, mask, is_causal, scale, enable_gqa, window_size, dropout_p, training,
                                          generator, query_lengths, key_lengths)  # fmt: skip
-        return y if factors[2] == 1.0 else y * factors[2]
+        y = y if of_v is None else y * reshape(of_v, (*of_v.shape, 1, 1))
+        return astype(y if factors.numbers[2] == 1.0 else y * factors.numbers[2], out, copy=False)
     if dropout_p and training:
         params["dropout"] = _dropout(name, dropout_p, generator, q, k)
     lengths: tuple[Tensor | None, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,8 @@ def test_wide_heads_are_refused() -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_tensors(device: str) -> None:
-    """Values that were scaled to the format's range, as delayed scaling does; the wider road for what has a mask."""
+    """Values that were scaled to the format's range, as delayed scaling does, as a whole or by heads; with a mask, and on the
+    wider road for a mask that is added."""
     rng = np.random.default_rng(1)
     q, k, v = (
         ug.asarray(rng.standard_normal(s).astype(np.float32)) for s in ((2, 4, 60, 16), (2, 2, 60, 16), (2, 2, 60, 16))
@@ -67,6 +69,21 @@ def test_tensors(device: str) -> None:
         found = ug.scaled_dot_product_attention(*moved, dtype=dtype, **how)
         assert (found.dtype.name, found.device.type) == (dtype, device)
         assert errors(found.to("float32").numpy(), wanted) < close
-        mask = ug.ones((60, 60), dtype="bool", device=device)
-        masked = ug.scaled_dot_product_attention(*moved, mask, dtype=dtype, **how)
-        assert errors(masked.to("float32").numpy(), wanted) < close
+        heads = rng.uniform(0.5, 2, (2, 4)).astype(np.float32)
+        by_head = [
+            ug.asarray(heads),
+            ug.asarray(heads[:1, :2]),
+            ug.asarray(heads[1, 1:3]),
+        ]  # of q, k and v, as they broadcast
+        scaled = [t * (s * h.reshape(*h.shape, 1, 1)) for t, s, h in zip(values, (1, 1, 1), by_head, strict=True)]
+        seen = rng.random((60, 60)) < 0.7
+        masks = (ug.asarray(seen), ug.asarray(np.where(seen, 0, -np.inf).astype(np.float32)))
+        exact = ug.scaled_dot_product_attention(*scaled, masks[0], is_causal=True, enable_gqa=True).numpy()
+        descale = tuple((h * s).to(device) for h, s in zip(by_head, scales, strict=True))
+        for mask in masks:
+            run = functools.partial(
+                ug.scaled_dot_product_attention, *moved, mask.to(device), dtype=dtype, **{**how, "descale": descale}
+            )
+            calls = [call[0].name for call in dispatch.calls_of(run)]
+            assert ("attention_float8" in calls) == (mask.dtype is ug.bool)
+            assert errors(run().to("float32").numpy(), exact) < close

@@ -264,7 +264,8 @@ def test_factors_of_gradients_are_products_of_their_own(name: str) -> None:
 @pytest.mark.parametrize("size", [64, 128, 256])
 @pytest.mark.parametrize("arch", [80, 90])
 def test_attention_of_8_bits_compiles(arch: int, size: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of each size of head, causal and not: nothing spills, and scores come from 8-bit units where these are meant."""
+    """Of each size of head, causal and not, with a mask and scales of heads and without: nothing spills, and scores come
+    from units for 8 bits where these are meant."""
     monkeypatch.setattr(gpu, "capability", lambda: arch)
     monkeypatch.setattr(triton_compile, "architectures", lambda: [arch])
     triton_compile.launches.clear()
@@ -272,8 +273,10 @@ def test_attention_of_8_bits_compiles(arch: int, size: int, dtype: str, monkeypa
     op, form = OPS["attention_float8"], as_format("float8_e4m3fn")
     (rung,) = registry.ladder(op, "cuda")
     run = rung.run(Request(op, "cuda", (form,) * 3, (q, q, q), {}))
+    mask, scales = gpu.xp().zeros((1024, 1024), np.bool_), gpu.xp().zeros((1, 2, 2), np.int32)
     for causal in (True, False):
         run(q, q, q, is_causal=causal, scale=0.1, dtype=as_format(dtype))
+        run(q, q, q, mask, scales, is_causal=causal, scale=0.1, dtype=as_format(dtype))
     check(triton_compile.launches)
     for launch in triton_compile.launches:
         text = launch.compiled.asm["ptx"]
