@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +78,9 @@ def tests(seconds: int, jobs: int, files: str, *how: str) -> dict[str, Any]:
     return {"status": status, "seconds": time.perf_counter() - start, "last": text.strip().splitlines()[-1:]}
 
 
-def run(record: Record, only: str, limit: float, with_unverified: bool = True) -> None:
-    """Measure the table into the record."""
+def run(record: Record, works: Iterable[Callable[[], Work | Outcome]], only: str, limit: float) -> None:
+    """Measure rows into the record."""
     end = time.perf_counter() + limit
-    works: list[Callable[[], Work | Outcome]] = [launch_cost, *rows.works()]
-    if with_unverified:
-        works += rows.unverified()
-    else:
-        record.left_out(f"{FIRST} failed: its rows are left out", rows.WARPGROUP)
     for make in works:
         if time.perf_counter() > end:
             record.left_out(f"not measured: {limit:g} s were over")
@@ -94,6 +89,17 @@ def run(record: Record, only: str, limit: float, with_unverified: bool = True) -
         if found is not None:
             record.data["rows"].append(found.as_data())
             record.write()
+
+
+def verified() -> Iterator[Callable[[], Work | Outcome]]:
+    yield launch_cost
+    yield from rows.works()
+
+
+def unverified(networks: Sequence[str]) -> Iterator[Callable[[], Work]]:
+    """Rows of a rung that has run on no GPU. They come last: what goes wrong there takes no other row along."""
+    yield from rows.unverified()
+    yield from layers.unverified(networks)
 
 
 def limits(record: Record) -> None:
@@ -121,12 +127,15 @@ def main() -> int:
     parser.add_argument(
         "--tests", type=int, default=240, metavar="SECONDS", help="for the tests, which come first; 0: none"
     )
-    parser.add_argument("--rows", type=float, default=150, metavar="SECONDS", help="for the rows; 0: none")
+    parser.add_argument("--rows", type=float, default=140, metavar="SECONDS", help="for the rows; 0: none")
     parser.add_argument(
         "--networks", help=f"whose layers are measured: {', '.join(NETWORKS)}, all, none; without --only, {NETWORK}"
     )
-    parser.add_argument("--layers", type=float, default=90, metavar="SECONDS", help="for the layers of all networks")
-    parser.add_argument("--sanitizer", type=float, default=90, metavar="SECONDS", help="for compute-sanitizer; 0: none")
+    parser.add_argument("--layers", type=float, default=80, metavar="SECONDS", help="for the layers of all networks")
+    parser.add_argument(
+        "--unverified", type=float, default=30, metavar="SECONDS", help=f"for rows of {rows.WARPGROUP}; 0: none"
+    )
+    parser.add_argument("--sanitizer", type=float, default=80, metavar="SECONDS", help="for compute-sanitizer; 0: none")
     parser.add_argument("--jobs", type=int, default=8, help="processes that run tests")
     given = parser.parse_args()
     reason = capabilities.missing("cuda") or capabilities.missing("triton")
@@ -143,11 +152,15 @@ def main() -> int:
         statuses += [found["status"] for found in record.data["tests"]]
     record.write()
     if given.rows:
-        run(record, given.only, given.rows, with_unverified)
+        run(record, verified(), given.only, given.rows)
     if networks:
         layers.run(record, networks, given.layers)
     if given.rows or networks:
         limits(record)
+    if given.unverified and with_unverified:
+        run(record, unverified(networks), given.only, given.unverified)
+    elif given.unverified:
+        record.left_out(f"{FIRST} failed: its rows are left out", rows.WARPGROUP)
     if given.sanitizer:
         found = record.data["sanitizer"] = sanitizer.run(given.sanitizer, with_unverified)
         statuses += [1 for one in found if one["is_clean"] is False]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -15,8 +15,10 @@ from ulpgrad.bench.gpu import draw, rows
 from ulpgrad.bench.gpu.networks import NETWORKS, Layer, Network, shrunk
 from ulpgrad.bench.gpu.record import Record, told
 from ulpgrad.bench.peers.work import OURS, Contender, Outcome, Target, Work, judge
+from ulpgrad.formats import as_format
 from ulpgrad.kernels import gpu
-from ulpgrad.kernels.conv import spec
+from ulpgrad.kernels.conv import cuda_warpgroup, spec
+from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op
 from ulpgrad.tensor import Tensor
 
@@ -31,6 +33,11 @@ WITHIN = {"bfloat16": 1e-2, "float32": 1e-4}  # sums of half a million products,
 
 def passes(layer: Layer) -> tuple[str, ...]:
     return tuple(name for name in PASSES if not (layer.is_first and name == "input gradient"))
+
+
+def at_hand(layer: Layer) -> Layer:
+    """As large as the device can do it: an emulated one takes small ones."""
+    return shrunk(layer, 16, 8) if gpu.mode() else layer
 
 
 def op_of(layer: Layer, name: str) -> Op:
@@ -60,8 +67,7 @@ class Problem:
             "groups": 1,
         }
 
-    def ours(self, op: Op) -> tuple[Callable[[], Tensor], str]:
-        """The call as dispatch makes it, and the rung that it takes."""
+    def request(self, op: Op) -> Request:
         operands: tuple[Tensor | None, ...]
         if op is spec.conv2d:
             operands, params = (self.x, self.weight, None), self.geometry
@@ -70,13 +76,21 @@ class Problem:
         else:
             operands, params = (self.g, self.x), {**self.geometry, "size": self.weight.shape[2:]}
         formats = tuple(None if t is None else t.dtype for t in operands)
-        arrays = tuple(None if t is None else t.storage for t in operands)
+        return Request(op, "cuda", formats, tuple(None if t is None else t.storage for t in operands), params)
+
+    def ours(self, op: Op, rung: str = "") -> tuple[Callable[[], Tensor], str]:
+        """The call by a rung, or as dispatch makes it, and the rung that it takes."""
+        r = self.request(op)
+        with dispatch.use(**{op.name: rung} if rung else {}):
+            plan = dispatch.make_plan(op, str(self.x.device), r.formats, r.arrays, dict(r.params))
 
         def call() -> Tensor:
-            storage, results = dispatch.call(op, formats, arrays, params)
+            if rung:
+                return Tensor(plan.run(*r.arrays, **r.params), plan.formats[0])
+            storage, results = dispatch.call(op, r.formats, r.arrays, dict(r.params))
             return Tensor(storage, results[0])
 
-        return call, dispatch.plan(op, formats, arrays, params).rung.name
+        return call, plan.rung.name
 
     def theirs(self, t: Any, op: Op) -> list[tuple[str, Callable[[], Any], str]]:
         """torch's calls in each layout, and who makes them where it is not cuDNN. float32 is as exact as ours; a last one is
@@ -144,19 +158,37 @@ class Problem:
         return draw.host(draw.result(out)[self.filters if op is spec.conv2d_weight_gradient else -1])
 
 
-def row(network: Network, form: str, layer: Layer, name: str) -> Work:
-    """A pass of a layer."""
-    title = f"{network.name} {form} {name}, {layer}"
-    given, images = (shrunk(layer, 16, 8), 2) if gpu.mode() else (layer, network.images)
+def row(network: Network, form: str, layer: Layer, name: str, rung: str = "") -> Work:
+    """A pass of a layer. A `rung` that is named is also beside the one that is taken otherwise."""
+    title = f"{network.name} {form} {name}, {layer}{f' by {rung}' if rung else ''}"
+    given, images = at_hand(layer), 2 if gpu.mode() else network.images
     problem, op, t = Problem(given, images, form), op_of(layer, name), rows.torch()
     amount, values = 2.0 * given.products * images, partial(problem.values, op)
-    ours, rung = problem.ours(op)
-    peers = [
+    ours, taken = problem.ours(op, rung)
+    peers: list[Contender] = []
+    targets: tuple[Target, ...] = ()
+    if rung:
+        call, other = problem.ours(op)
+        peers, targets = [Contender(other, call, amount, values)], (Target(1.2, other), Target(0.9, LAST))
+    peers += [
         Contender(peer, call, amount, None if peer == FAST else values, note=note)
         for peer, call, note in (problem.theirs(t, op) if t is not None else ())
     ]
-    return Work(title, Contender(OURS, ours, amount, values, note=rung), peers, "TFLOP/s", rows.TERA, rows.limit(form),
-                exact=lambda: problem.exact(op), within=WITHIN[form])  # fmt: skip
+    return Work(title, Contender(OURS, ours, amount, values, note=taken), peers, "TFLOP/s", rows.TERA, rows.limit(form),
+                targets, exact=lambda: problem.exact(op), within=WITHIN[form])  # fmt: skip
+
+
+def unverified(names: Sequence[str]) -> Iterator[Callable[[], Work]]:
+    """Layers by the rung that is not taken by itself before it has run on a GPU, where it can run and takes them."""
+    form = FORMS[0]
+    if cuda_warpgroup.FORWARD[as_format(form)][64].refusal() is not None:
+        return
+    for network in (NETWORKS[name] for name in names):
+        for layer, name in itertools.product(network.layers, PASSES[:2]):
+            if name in passes(layer):
+                request = Problem(at_hand(layer), 1, form).request(op_of(layer, name))
+                if cuda_warpgroup.refusal(request) is None:
+                    yield partial(row, network, form, layer, name, rows.WARPGROUP)
 
 
 Found = dict[tuple[Layer, str], Outcome]

@@ -464,8 +464,7 @@ def works() -> Iterator[Callable[[], Work]]:
 
 
 def unverified() -> Iterator[Callable[[], Work]]:
-    """Rows of a rung that is not taken by itself before it has run on a GPU; none where it cannot run. They come last: what goes
-    wrong there takes no other row along."""
+    """Rows of a rung that is not taken by itself before it has run on a GPU; none where it cannot run."""
     if cuda_warpgroup.FORWARD[float16][64].refusal() is None:
         for layer in LAYERS:
             targets = Target(1.2, MATRIX), Target(0.9, "cuDNN channels last")

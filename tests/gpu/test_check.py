@@ -24,7 +24,7 @@ def test_rows_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(events, "SAMPLES", 3)
     out = tmp_path / "gpu.json"
     found = Record(out, check.facts())
-    check.run(found, "", 600)
+    check.run(found, [*check.verified(), *check.unverified([])], "", 600)
     check.limits(found)
     record = json.loads(out.read_text())
     assert record["failed"] == []
@@ -49,7 +49,7 @@ def test_a_row_that_is_wrong_is_told_and_the_rest_goes_on(tmp_path: Path, monkey
     monkeypatch.setattr(events, "SAMPLES", 3)
     out = tmp_path / "gpu.json"
     found = Record(out, {})
-    check.run(found, "matmul", 600)
+    check.run(found, check.verified(), "matmul", 600)
     assert found.wrong == 1
     record = json.loads(out.read_text())
     assert "WrongResult" in record["failed"][0]["error"]
@@ -82,6 +82,19 @@ def test_layers_of_a_network_are_right_and_add_up(form: str, tmp_path: Path, mon
     assert list(entry["whole"]) == list(layers.WHOLE)
     seconds = {over: 1 / row["rate"] for over, row in entry["whole"].items()}
     assert seconds["forward and backward"] == pytest.approx(seconds["forward"] + seconds["backward"])
+
+
+def test_layers_by_a_rung_that_waits_to_be_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "SAMPLES", 3)
+    monkeypatch.setitem(NETWORKS, SMALL.name, SMALL)
+    found = Record(tmp_path / "gpu.json", {})
+    check.run(found, layers.unverified([SMALL.name]), "", 600)
+    assert found.data["failed"] == []
+    assert len(found.data["rows"]) == 9  # forwards and, but of the first, backwards
+    for row in found.data["rows"]:
+        assert row["work"].endswith("by cuda/cuda-warpgroup")
+        assert "ulpgrad: cuda/cuda-warpgroup" in row["notes"]
+        assert list(row["peers"]) == ["cuda/cuda-matrix"]
 
 
 def test_a_network_that_is_cut_off_has_no_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
