@@ -20,11 +20,12 @@ class Typed(NamedTuple):
 
 
 class Described(NamedTuple):
-    """An array as blocks that a tensor memory access moves."""
+    """An array as blocks that a tensor memory access moves; in Gluon with the layout that they have in shared memory."""
 
     array: Any
     form: Format | None
     block: tuple[int, ...]
+    layout: Any = None
 
 
 def typed(array: Any, form: Format) -> Any:
@@ -39,11 +40,16 @@ def descriptor(array: Any, form: Format | None, block: Sequence[int]) -> Describ
     return Described(array, form, tuple(block))
 
 
-def descriptor_of(base: Any, array: Any, block: tuple[int, ...]) -> Any:
-    """Triton's own descriptor, on what stands for the array's memory."""
-    from triton.tools.tensor_descriptor import TensorDescriptor
+def descriptor_of(base: Any, array: Any, block: tuple[int, ...], layout: Any = None) -> Any:
+    """Triton's own descriptor, or Gluon's with a layout, on what stands for the array's memory."""
+    if layout is None:
+        from triton.tools.tensor_descriptor import TensorDescriptor
+    else:
+        from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
     made = TensorDescriptor.__new__(TensorDescriptor)  # its own checks ask torch's questions of the base
+    if layout is not None:
+        made.layout = layout
     made.base, made.shape, made.block_shape = base, list(array.shape), list(block)
     made.strides = [s // array.itemsize for s in array.strides]
     made.padding, made.round_f32_to_tf32 = "zero", False

@@ -45,7 +45,6 @@ def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: d
     """Compile a kernel as a launch with these arguments would, for each architecture."""
     from triton import compile as triton_compile
     from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
 
     from ulpgrad.kernels.triton_device import pointer
 
@@ -67,10 +66,21 @@ def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: d
     for arch in architectures():
         key = (kernel, arch, *signature.values(), *map(str, (fixed, attributes, options)))
         if key not in _known:
-            source = ASTSource(kernel, signature=signature, constexprs=fixed, attrs=attributes)
+            source = _source(kernel)(kernel, signature=signature, constexprs=fixed, attrs=attributes)
             _known[key] = triton_compile(source, target=GPUTarget("cuda", arch, 32), options=options)
         shown = {name: value for name, value in constants.items() if name not in OPTIONS}
         launches.append(Launch(kernel.__name__, arch, tuple(grid), shown, signature, _known[key]))
+
+
+def _source(kernel: Any) -> Any:
+    """The class of a kernel's source, by the language that it is written in."""
+    if kernel.is_gluon():
+        from triton.experimental.gluon._runtime import GluonASTSource
+
+        return GluonASTSource
+    from triton.compiler import ASTSource
+
+    return ASTSource
 
 
 def _type(value: Any) -> tuple[str, bool]:
@@ -86,5 +96,7 @@ def _type(value: Any) -> tuple[str, bool]:
         return "fp32", False
     base = getattr(value, "base", None)
     if base is not None:
-        return f"tensordesc<{TYPES[str(base.dtype)]}{list(value.block_shape)}>".replace(" ", ""), False
+        layout = getattr(value, "layout", None)
+        kind = f"{TYPES[str(base.dtype)]}{list(value.block_shape)}{'' if layout is None else f',{layout!r}'}"
+        return f"tensordesc<{kind}>".replace(" ", ""), False
     return f"*{TYPES[str(value.dtype)]}", value.address % 16 == 0

@@ -94,7 +94,7 @@ def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: d
             key.append((a.form, address & 15 == 0))
             values.append(address)
         elif kind is Described:
-            key.append((a.array.dtype.num, a.form, a.block))
+            key.append((a.array.dtype.num, a.form, a.block, a.layout))
             values.append(described(a))
         else:
             raise Unknown(type(a).__name__)
@@ -142,4 +142,5 @@ def pointer(value: Any) -> Any:
 def described(value: Described) -> Any:
     """An array as Triton's tensor descriptor."""
     array = value.array
-    return descriptor_of(pointer(array if value.form is None else typed(array, value.form)), array, value.block)
+    base = pointer(array if value.form is None else typed(array, value.form))
+    return descriptor_of(base, array, value.block, value.layout)

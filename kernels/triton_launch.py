@@ -70,15 +70,21 @@ def launch(kernel: Any, grid: Sequence[int], *arguments: Any, **constants: Any) 
 
         constants.setdefault("enable_fp_fusion", True)
         return triton_compile.run(kernel, sizes, arguments, constants)
-    interpreter.check_interpreted(kernel)
+    in_gluon = on_device and is_gluon(kernel)
+    if not in_gluon:
+        interpreter.check_interpreted(kernel)
     if on_device and any(isinstance(a, np.ndarray) for a in arguments):
         raise DeviceError("launch: arrays of the host and of a GPU in one launch; move them to one device")
-    given = [_on_host(a) for a in arguments]
-    if not on_device:
-        return interpreter.run(kernel, sizes, given, constants)
     from ulpgrad.kernels import emulated_streams
 
     hosts = [a.host for a in (getattr(a, "array", a) for a in arguments) if gpu.is_array(a)]
+    if in_gluon:
+        from ulpgrad.kernels import gluon_host
+
+        return emulated_streams.record(hosts, lambda: gluon_host.run(kernel, sizes, arguments, constants))
+    given = [_on_host(a) for a in arguments]
+    if not on_device:
+        return interpreter.run(kernel, sizes, given, constants)
     return emulated_streams.record(hosts, lambda: interpreter.run(kernel, sizes, given, constants))
 
 
@@ -92,13 +98,19 @@ def _device_launcher() -> Callable[..., None] | None:
     return triton_device.run
 
 
+def is_gluon(kernel: Any) -> bool:
+    """Whether a kernel is written in Gluon (`triton_gluon`)."""
+    asked = getattr(kernel, "is_gluon", None)
+    return asked is not None and asked()
+
+
 def _on_device(value: Any) -> bool:
     return gpu.is_array(value.array if isinstance(value, (Typed, Described)) else value)
 
 
 def _on_host(value: Any) -> Any:
     match value:
-        case Described(array, form, block):
+        case Described(array, form, block, _):
             return descriptor_of(_on_host(array if form is None else typed(array, form)), array, block)
         case Typed(array, form):
             return interpreter.StandIn(getattr(array, "host", array), form)

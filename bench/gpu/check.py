@@ -1,8 +1,9 @@
 """`make gpu-check`: every kernel test on the device, then the table beside cuBLAS, cuDNN and torch, the layers of whole networks,
 and small tests under compute-sanitizer, into one JSON file.
 
-A rung that has run on no GPU so far is tested before all others, in a process of its own; where that fails, neither the other
-tests nor the table touch it, and the status says so.
+Rungs that have run on no GPU so far are tested before all others, each in a process of its own and for a limited time; where
+that fails, neither the other tests nor the table touch the rung, and the status says so. Rows of one whose barriers wait without
+end come last, in such a process too.
 
 Each part has a time of its own; together they stay within ten minutes. The layers of all networks take longer: `--networks all`.
 """
@@ -10,9 +11,11 @@ Each part has a time of its own; together they stay within ten minutes. The laye
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,9 +30,10 @@ from ulpgrad.errors import DataError, DeviceError
 from ulpgrad.kernels import capabilities, gpu
 
 RECORD = "gpu-check.json"
-ALL, FIRST = "tests/gpu", "tests/gpu/test_warpgroup.py"
-UNVERIFIED = "warpgroup"  # what tests of that rung have in their names
-ALONE = 90  # seconds for FIRST
+ALL = "tests/gpu"
+# Tests of rungs that have run on no GPU, by what tests of all rungs have in their names where they meet them.
+FIRST = {"warpgroup": "tests/gpu/test_warpgroup.py", "gluon": "tests/gpu/test_gluon.py"}
+ALONE, APART = 90, 45  # seconds for each of these, and for rows in a process of their own
 NETWORK = "ResNet-50"
 
 
@@ -102,6 +106,26 @@ def unverified(networks: Sequence[str]) -> Iterator[Callable[[], Work]]:
     yield from layers.unverified(networks)
 
 
+def apart(record: Record, rung: str, only: str, seconds: float) -> None:
+    """Rows of a rung that may wait without end, measured in a process of their own, which ends with its time."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "rows.json"
+        command = [sys.executable, "-m", "ulpgrad.bench.gpu.check", "--rung", rung, "--json", str(out), "--only", only]
+        why = ""
+        try:
+            status = subprocess.run([*command, "--rows", str(seconds)], timeout=seconds).returncode
+        except subprocess.TimeoutExpired:
+            status, why = -1, f"stopped after {seconds:g} s"
+        found = json.loads(out.read_text()) if out.exists() else {"rows": [], "failed": []}
+    record.data["rows"] += found["rows"]
+    record.data["failed"] += found["failed"]
+    record.wrong += len(found["failed"])
+    if why or (status and not found["failed"]):
+        record.wrong += 1
+        record.left_out(why or f"its process ended with {status}", rung)
+    record.write()
+
+
 def limits(record: Record) -> None:
     """What the device does at most, as the rows had it."""
     rates = {form: ceilings.product_rate(form) for form in ("bfloat16", "float8_e4m3fn", "int8", "tf32")}
@@ -125,7 +149,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=Path(RECORD), help="where the record goes")
     parser.add_argument("--only", default="", help="words that a row's name has")
     parser.add_argument(
-        "--tests", type=int, default=240, metavar="SECONDS", help="for the tests, which come first; 0: none"
+        "--tests", type=int, default=225, metavar="SECONDS", help="for the tests, which come first; 0: none"
     )
     parser.add_argument("--rows", type=float, default=140, metavar="SECONDS", help="for the rows; 0: none")
     parser.add_argument(
@@ -133,22 +157,36 @@ def main() -> int:
     )
     parser.add_argument("--layers", type=float, default=80, metavar="SECONDS", help="for the layers of all networks")
     parser.add_argument(
-        "--unverified", type=float, default=30, metavar="SECONDS", help=f"for rows of {rows.WARPGROUP}; 0: none"
+        "--unverified",
+        type=float,
+        default=30,
+        metavar="SECONDS",
+        help="for rows of rungs that have run on no GPU; 0: none",
     )
     parser.add_argument("--sanitizer", type=float, default=80, metavar="SECONDS", help="for compute-sanitizer; 0: none")
     parser.add_argument("--jobs", type=int, default=8, help="processes that run tests")
+    parser.add_argument(
+        "--rung", choices=[*rows.WAITING], help="a rung that may wait without end: its rows, and nothing else"
+    )
     given = parser.parse_args()
     reason = capabilities.missing("cuda") or capabilities.missing("triton")
     if reason:
         raise DeviceError(f"gpu-check: {reason}")
     networks = chosen(given.networks or ("none" if given.only else NETWORK))
-    record, with_unverified, statuses = Record(given.json, facts()), True, []
+    record, failed, statuses = Record(given.json, facts()), list[str](), []
+    if given.rung:
+        record.write()
+        run(record, rows.WAITING[given.rung](), given.only, given.rows)
+        return min(1, record.wrong)
     if given.tests:
-        alone = tests(min(given.tests, ALONE), 1, FIRST)
-        with_unverified = alone["status"] == 0
-        without = () if with_unverified else ("-k", f"not {UNVERIFIED}")
-        left = max(1, given.tests - int(alone["seconds"]))
-        record.data["tests"] = [alone, tests(left, given.jobs, ALL, f"--ignore={FIRST}", *without)]
+        left, alone = given.tests, []
+        for name, file in FIRST.items():
+            alone.append(tests(min(left, ALONE), 1, file))
+            left = max(1, left - int(alone[-1]["seconds"]))
+            failed += [name] if alone[-1]["status"] else []
+        without = ("-k", " and ".join(f"not {name}" for name in failed)) if failed else ()
+        others = tests(left, given.jobs, ALL, *(f"--ignore={file}" for file in FIRST.values()), *without)
+        record.data["tests"] = [*alone, others]
         statuses += [found["status"] for found in record.data["tests"]]
     record.write()
     if given.rows:
@@ -157,14 +195,19 @@ def main() -> int:
         layers.run(record, networks, given.layers)
     if given.rows or networks:
         limits(record)
-    if given.unverified and with_unverified:
+    if given.unverified and "warpgroup" not in failed:
         run(record, unverified(networks), given.only, given.unverified)
     elif given.unverified:
-        record.left_out(f"{FIRST} failed: its rows are left out", rows.WARPGROUP)
+        record.left_out(f"{FIRST['warpgroup']} failed: its rows are left out", rows.WARPGROUP)
     if given.sanitizer:
-        found = record.data["sanitizer"] = sanitizer.run(given.sanitizer, with_unverified)
+        found = record.data["sanitizer"] = sanitizer.run(given.sanitizer, "warpgroup" not in failed)
         statuses += [1 for one in found if one["is_clean"] is False]
         record.write()
+    for name in rows.WAITING if given.unverified else ():
+        if name in failed:
+            record.left_out(f"{FIRST[name]} failed: its rows are left out", name)
+        else:
+            apart(record, name, given.only, APART)
     return 1 if record.wrong else next((status for status in statuses if status), 0)
 
 

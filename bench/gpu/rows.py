@@ -18,6 +18,7 @@ from ulpgrad.bench.peers.others import imported
 from ulpgrad.bench.peers.work import OURS, Contender, Target, Work
 from ulpgrad.formats import as_format, float16
 from ulpgrad.kernels import gpu
+from ulpgrad.kernels.attention import spec as attend
 from ulpgrad.kernels.conv import cuda_warpgroup, spec as conv
 from ulpgrad.kernels.integer import spec as integer
 
@@ -25,6 +26,7 @@ TERA, GIGA = 1e12, 1e9
 CHECKED = 64  # rows of a result, spread over all of them, that are held against float64
 LR, DECAY = 1e-3, 0.01  # of AdamW
 MATRIX, WARPGROUP = "cuda/cuda-matrix", "cuda/cuda-warpgroup"  # rungs of conv2d
+TUNED, GLUON = "cuda/triton-tuned", "cuda/triton-gluon"  # rungs of attention
 SAME: dict[str, Any] = {"stride": (1, 1), "dilation": (1, 1), "groups": 1}
 LAYERS = ((32, 64, 56, 64), (32, 256, 14, 256), (8, 256, 112, 512))  # images, channels, side, results' channels
 SETS = 3  # sets of operands that calls go through in turn
@@ -144,12 +146,13 @@ def block_product(form: str, side: int, dtype: str, *targets: Target) -> Work:
 
 
 def attention(
-    form: str, length: int, size: int, *targets: Target, causal: bool = False, backward: bool = False
+    form: str, length: int, size: int, *targets: Target, causal: bool = False, backward: bool = False, rung: str = ""
 ) -> Work:
-    """16k tokens of a model of width 2048, as FlashAttention's papers measure."""
+    """16k tokens of a model of width 2048, as FlashAttention's papers measure. A `rung` that is named is also beside the one that
+    is taken otherwise; heads have its size on an emulated GPU too."""
     length, t = small(length), torch()
     batch, heads = max(1, small(16384) // length), small(2048) // min(size, small(2048)) or 1
-    size = min(size, small(size))
+    size = size if rung else min(size, small(size))
     shape = (batch, heads, length, size)
     q, k, v, g = (draw.tensor(shape, form, seed) for seed in range(4))
     rows = spread(length)
@@ -197,15 +200,23 @@ def attention(
         parts = [draw.host(draw.result(part)[0, 0][rows]) for part in (out if backward else [out])]
         return np.stack(parts) if backward else parts[0]
 
+    def by(name: str) -> Callable[[], Any]:
+        arrays, params = (q.storage, k.storage, v.storage, None), {"is_causal": causal, "scale": 1 / math.sqrt(size)}
+        with dispatch.use(attention=name):
+            plan = dispatch.make_plan(attend.attention, str(q.device), (q.dtype,) * 3 + (None,), arrays, params)
+        return lambda: ug.Tensor(plan.run(*arrays, **params)[0], q.dtype)
+
     amount = 4.0 * batch * heads * length**2 * size * (0.5 if causal else 1) * (2.5 if backward else 1)
-    peers = []
+    peers = [Contender(TUNED, by(TUNED), amount, values)] if rung else []
     if t is not None:
         backends = imported("torch.nn.attention").SDPBackend
         for name, backend in (("FlashAttention", backends.FLASH_ATTENTION), ("cuDNN", backends.CUDNN_ATTENTION)):
             peers.append(Contender(name, theirs(backend), amount, values))
     name = f"attention {form} {'backward ' if backward else ''}{'causal ' if causal else ''}{batch}x{heads}x{length}x{size}"
-    return Work(name, Contender(OURS, ours(), amount, values), peers, "TFLOP/s", TERA, limit(form), targets,
-                exact=exact, within=3e-2 if backward else WITHIN[form])  # fmt: skip
+    if rung:
+        name = f"{name} by {rung}"
+    return Work(name, Contender(OURS, by(rung) if rung else ours(), amount, values), peers, "TFLOP/s", TERA, limit(form),
+                targets, exact=exact, within=3e-2 if backward else WITHIN[form])  # fmt: skip
 
 
 def attention_float8(length: int, size: int, *targets: Target, causal: bool = False) -> Work:
@@ -469,3 +480,15 @@ def unverified() -> Iterator[Callable[[], Work]]:
         for layer in LAYERS:
             targets = Target(1.2, MATRIX), Target(0.9, "cuDNN channels last")
             yield partial(convolution, *layer, *targets, rung=WARPGROUP)
+
+
+def in_gluon() -> Iterator[Callable[[], Work]]:
+    """Rows of attention's rung for sm_90, which is not taken by itself either; none where it cannot run."""
+    if gpu.capability() == 90:
+        for size, causal in itertools.product((64, 128), (False, True)):
+            targets = Target(1.2, TUNED), Target(0.9, "cuDNN")
+            yield partial(attention, "bfloat16", 16384, size, *targets, causal=causal, rung=GLUON)
+
+
+# Rows of unverified rungs whose barriers wait without end: who measures them does so in a process that can be ended.
+WAITING = {"gluon": in_gluon}

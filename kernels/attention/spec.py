@@ -17,6 +17,7 @@ from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op, Sample
 
 LARGEST_HEAD = 256  # features that blocks of a GPU hold
+USUAL_HEADS = (64, 128)  # features of heads that one rung of a GPU is made for
 INTEGERS = (int32, int64)  # formats of lengths
 
 
@@ -389,10 +390,10 @@ def _chosen_by(
     dropout: Dropout | None = None,
     **_: Any,
 ) -> tuple[bool, ...]:
-    """What rungs ask about a call: whether heads are too wide for blocks, the sign of the scale, a window, another place of
-    queries, dropout, and whether these are few."""
-    wide = max(q.shape[-1], v.shape[-1]) > LARGEST_HEAD
-    return wide, scale > 0, window is None, lower_right, dropout is None, is_decoding(q, k)
+    """What rungs ask about a call: whether heads are too wide for blocks, or of the sizes of models, the sign of the scale, a
+    window, another place of queries, dropout, whether queries are few, and whether there are keys."""
+    wide, usual = max(q.shape[-1], v.shape[-1]) > LARGEST_HEAD, q.shape[-1] == v.shape[-1] in USUAL_HEADS
+    return wide, usual, scale > 0, window is None, lower_right, dropout is None, is_decoding(q, k), k.shape[-2] > 0
 
 
 def _cost(q: Array, k: Array, query_lengths: Any = None, key_lengths: Any = None, **params: Any) -> float:

@@ -16,6 +16,7 @@ COMPILED = (
     "test_compile.py",
     "test_compile_matmul.py",
     "test_compile_blocks.py",
+    "test_compile_gluon.py",
 )  # under ULPGRAD_CUDA=compile, and only there
 ANYWHERE = ("test_cuda_compile.py", "test_stub_driver.py")  # start processes of their own, or need no arrays
 

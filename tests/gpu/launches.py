@@ -65,4 +65,15 @@ assert len(triton_device._compiled) == 5, "another alignment or number was taken
 os.environ["STUB_PARAMETERS"] = ""
 launch(many, (0,), x, typed(bits, bfloat16), 1000, 1, 1 << 40, 0.5, out, BLOCK=256, num_warps=8)  # nothing
 launch(blocks, (4,), descriptor(matrix, None, (16, 32)), descriptor(matrix, None, (16, 32)), BLOCK=16, num_warps=4)
+from ulpgrad.kernels.attention import triton_gluon
+
+q, k = xp.zeros((2, 4, 300, 64), np.uint16), xp.zeros((2, 1, 200, 64), np.uint16)
+for name, array in (("queries", q), ("keys", k)):
+    show(name, array)
+sys.stdout.flush()
+DESCRIPTOR = "8,4,4,4,4,8,8,8,8,"  # the map, sizes, strides
+os.environ["STUB_PARAMETERS"] = DESCRIPTOR + "8," + DESCRIPTOR * 3 + "4,4,4,4,4,4"
+y, lse = triton_gluon.attention(q, k, k, None, is_causal=True, scale=0.5, lower_right=True)
+show("y", y)
+show("lse", lse)
 print("torch" in sys.modules)

@@ -56,6 +56,23 @@ def test_a_row_that_is_wrong_is_told_and_the_rest_goes_on(tmp_path: Path, monkey
     assert [row["work"] for row in record["rows"]] == ["matmul float32 16³"]
 
 
+def test_rows_of_a_rung_that_may_wait_without_end(tmp_path: Path) -> None:
+    """They come from another process, which is ended when its time is over, and what it left is kept."""
+    out = tmp_path / "gpu.json"
+    found = Record(out, {})
+    check.apart(found, "gluon", "64 causal", 300)
+    assert found.wrong == 0
+    record = json.loads(out.read_text())
+    assert record["failed"] == []
+    assert record["rows"]
+    for row in record["rows"]:
+        assert row["work"].endswith("by cuda/triton-gluon")
+        assert set(row["errors"]) == {"ulpgrad", "cuda/triton-tuned"}
+    check.apart(found, "gluon", "", 0.01)
+    assert found.wrong == 1
+    assert json.loads(out.read_text())["failed"] == [{"work": "gluon", "error": "stopped after 0.01 s"}]
+
+
 # A layer of each kind: the first, a stride, one tap with a stride, no padding, a transposed one.
 SMALL = Network("a small network", 2, {
     Layer(3, 9, 8, 7, 2, 3, is_first=True): 1, Layer(16, 8, 8, 3, 2, 1): 2, Layer(8, 8, 16, 1, 2): 1, Layer(8, 8, 8, 3): 3,

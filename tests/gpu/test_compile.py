@@ -165,7 +165,8 @@ def test_heads_of_attention_compile(arch: int, form: str, size: int, monkeypatch
     x = gpu.xp().zeros((1, 2, 300, size), np.float32 if form == "float32" else np.uint16)
     lse = gpu.xp().zeros((1, 2, 300), np.float32)
     for name, arrays in (("attention", (x, x, x, None)), ("attention_gradient", (x, x, x, x, None, x, lse))):
-        fused, tuned = registry.ladder(OPS[name], "cuda")[1:3]
+        rungs = {rung.name: rung for rung in registry.ladder(OPS[name], "cuda")}
+        fused, tuned = rungs["cuda/triton-fused"], rungs["cuda/triton-tuned"]
         for rung, window in ((fused, (100, 20)), (tuned, (100, 20)), (tuned, None)):
             rung.run(*arrays, is_causal=True, scale=0.1, window=window)
     # Three products for one in float32: of 256 features even a block of 16 rows fills the registers; else a few scalars spill.

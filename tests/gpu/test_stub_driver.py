@@ -3,6 +3,7 @@ for each kind of arguments."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ulpgrad.kernels import capabilities
@@ -33,7 +35,8 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     env.pop("TRITON_INTERPRET", None)
     done = subprocess.run([sys.executable, HERE / "launches.py"], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"^(many|blocks) +compiled in \d+ ms$", done.stderr, re.MULTILINE)) == 6, done.stderr
+    compiled = re.findall(r"^(many|blocks|attention_forward_gluon) +compiled in \d+ ms$", done.stderr, re.MULTILINE)
+    assert len(compiled) == 7, done.stderr
     return done.stdout.splitlines()
 
 
@@ -57,7 +60,7 @@ def test_arguments_arrive(printed: list[str]) -> None:
 
 def test_grid_block_and_stream(printed: list[str]) -> None:
     stream = next(line.split()[1] for line in printed if line.startswith("stream"))
-    first, streamed, _, _, other, *_, described = launches(printed)
+    first, streamed, _, _, other, _, described, _ = launches(printed)
     assert first[2:5] == ["4", "1", "1"]
     assert first[6] == str(8 * 32)
     assert first[10] == "0"
@@ -66,13 +69,40 @@ def test_grid_block_and_stream(printed: list[str]) -> None:
     assert described[6] == str(4 * 32)
     assert int(described[8]) >= 16 * 32 * 2, "a block of float16 goes through shared memory"
     assert other[6] == str(8 * 32), "constants in another order are told apart"
-    assert len(launches(printed)) == 7, "a grid without programs launches nothing"
+    assert len(launches(printed)) == 8, "a grid without programs launches nothing"
 
 
 def test_descriptors(printed: list[str]) -> None:
     """Sizes and boxes of a tensor descriptor are given innermost first, strides in bytes."""
     described = [line for line in printed if line.startswith("descriptor")]
-    assert described == [f"descriptor address {places(printed)['matrix']} shape 96 64 strides 192 box 32 16"] * 2
+    assert described[:2] == [f"descriptor address {places(printed)['matrix']} shape 96 64 strides 192 box 32 16"] * 2
+
+
+def test_partitions(printed: list[str]) -> None:
+    """A kernel in Gluon gets the threads of all partitions, the shared memory of its rings, and descriptors of its operands."""
+    at = dict(line.split() for line in printed if line.split()[0] in ("queries", "keys", "y", "lse"))
+    boxes = {
+        "y": ("y", 300, 4, 64),
+        "q": ("queries", 300, 4, 64),
+        "k": ("keys", 200, 1, 128),
+        "v": ("keys", 200, 1, 128),
+    }
+    wanted, parameters = [], {}
+    for name, (array, length, heads, rows) in boxes.items():
+        head, batch = 64 * length, 64 * length * heads
+        wanted.append(f"descriptor address {at[array]} shape 64 {length} {heads} 2 strides 128 {2 * head} {2 * batch} "
+                      f"box 64 {rows} 1 1")  # fmt: skip
+        parameters[name] = [
+            f"{n:x}" for n in (0, 2, heads, length, 64, batch, head, 64, 1)
+        ]  # the map is the stub's: zeros
+    assert [line for line in printed if line.startswith("descriptor")][2:] == wanted
+    launch = launches(printed)[-1]
+    assert launch[2:5] == ["24", "1", "1"], "three tiles of 128 queries, of eight heads"
+    assert launch[6] == str(12 * 32), "two groups of four warps, and a third of which one warp loads"
+    rings = (2 * 64 + 2 * 2 * 128) * 64 * 2
+    assert rings < int(launch[8]) < rings + 4096
+    numbers = ["4", "4", "12c", "c8", f"{2**32 - 100:x}", f"{np.float32(0.5 / math.log(2)).view(np.uint32):x}"]
+    assert launch[12:] == [*parameters["y"], at["lse"], *parameters["q"], *parameters["k"], *parameters["v"], *numbers]
 
 
 def test_no_other_framework(printed: list[str]) -> None:
