@@ -11,6 +11,7 @@ import ulpgrad as ug
 from ulpgrad.formats import bfloat16, float16, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.conv import spec
+from ulpgrad.kernels.conv.geometry import windows
 
 pytestmark = pytest.mark.skipif(native.missing() is not None, reason="needs the C++ extension")
 
@@ -138,7 +139,7 @@ def test_errors_do_not_grow_with_the_length_of_sums(random: Any) -> None:
     x, weight = x.astype(np.float32), weight.astype(np.float32)
     want = spec.conv2d.reference(x.astype(float), weight.astype(float), None, **SAME)
     chain = np.zeros(want.shape, np.float32)
-    seen = spec.windows(x, (3, 3), (1, 1), (1, 1), (1, 1))
+    seen = windows(x, (3, 3), (1, 1), (1, 1), (1, 1))
     for c, i, j in np.ndindex(512, 3, 3):
         chain += weight[:, c, i, j][:, None, None] * seen[:, c, None, :, :, i, j]
     error, plain = (np.linalg.norm(y - want) for y in (native.module().conv2d(x, weight, None, **SAME), chain))

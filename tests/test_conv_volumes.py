@@ -9,6 +9,7 @@ import pytest
 
 from ulpgrad.formats import bfloat16, float16, float32, float64
 from ulpgrad.kernels import native
+from ulpgrad.kernels.conv.geometry import output_size
 from ulpgrad.kernels.conv3d import spec
 
 pytestmark = pytest.mark.skipif(native.missing() is not None, reason="needs the C++ extension")
@@ -40,7 +41,7 @@ def test_volumes_in_every_layout_and_format(form: Any, last: bool, x: Any, weigh
     random, lay = np.random.default_rng(0), channels_last if last else np.ascontiguousarray
     params = {**DEEP, **params}
     volumes, filters = random.normal(size=x), random.normal(size=weight)
-    size = spec.output_size(x[2:], weight[2:], *(params[n] for n in ("stride", "padding", "dilation")))
+    size = output_size(x[2:], weight[2:], *(params[n] for n in ("stride", "padding", "dilation")))
     g = random.normal(size=(x[0], weight[0], *size))
     calls: dict[str, Any] = {
         "conv3d": ((volumes, filters, random.normal(size=weight[0])), params),

@@ -7,7 +7,7 @@ from typing import Any
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.kernels.adaptive_pool import spec as adaptive
-from ulpgrad.kernels.conv.geometry import check_image
+from ulpgrad.kernels.conv.geometry import check_axes
 from ulpgrad.kernels.pool import spec
 from ulpgrad.ops.common import as_tensor, pair
 from ulpgrad.ops.indexing import take_along_axis
@@ -120,7 +120,7 @@ def avg_pool2d(
 
 def to_output_size(name: str, shape: tuple[int, ...], output_size: Any) -> tuple[int, int]:
     """(oh, ow) from a number, or two of which None is the image's own."""
-    check_image(name, "x", shape)
+    check_axes(name, "x", shape)
     given = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     if len(given) != 2:
         raise ArgumentError(

@@ -15,7 +15,7 @@ import numpy as np
 
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats import FLOATS, Array, Format, float32, float64, int64
-from ulpgrad.kernels.conv.geometry import AXES, Pair, check_image, check_pairs
+from ulpgrad.kernels.conv.geometry import IMAGES, Pair, check_axes, check_numbers
 from ulpgrad.kernels.spec import Op, Sample
 
 
@@ -65,15 +65,15 @@ def _adaptive_max_pool2d(x: Array, *, output_size: Pair) -> tuple[Array, Array]:
 
 def check_sizes(op: str, name: str, size: Pair, output_size: Pair) -> None:
     """Images have at least one row and one column, and so have results."""
-    check_pairs(op, 1, **{name: output_size})
-    for axis, s in zip(AXES, size, strict=True):
+    check_numbers(op, 1, IMAGES, **{name: output_size})
+    for axis, s in zip(IMAGES.axes, size, strict=True):
         if s < 1:
             raise ShapeError(f"{op}: {axis}: images of {tuple(size)} have no values to pool: expected at least 1")
 
 
 def _check(op: str) -> Callable[..., None]:
     def check(x: Array, *, output_size: Pair) -> None:
-        check_image(op, "x", x.shape)
+        check_axes(op, "x", x.shape)
         check_sizes(op, "output_size", x.shape[2:], output_size)
 
     return check
@@ -81,8 +81,8 @@ def _check(op: str) -> Callable[..., None]:
 
 def _check_gradient(g: Array, *, size: Pair) -> None:
     op = "adaptive_avg_pool2d_gradient"
-    check_image(op, "g", g.shape)
-    check_pairs(op, 1, size=size)
+    check_axes(op, "g", g.shape)
+    check_numbers(op, 1, size=size)
     if min(g.shape[2:]) < 1:
         raise ArgumentError(f"{op}: g has shape {g.shape}: expected at least one window along each axis")
 

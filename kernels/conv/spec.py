@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
-from ulpgrad.formats import FLOATS, Array, Format, bfloat16, float16, float32, float64, int64
-from ulpgrad.kernels.conv.geometry import (
-    Pair,
-    check_groups,
-    check_image,
-    check_pairs,
-    check_windows,
-    grouped,
-    output_size,
-)
+from ulpgrad.formats import FLOATS, Array, Format, bfloat16, float16, float32, int64
+from ulpgrad.kernels.conv import axes
+from ulpgrad.kernels.conv.geometry import IMAGES, Pair, check_numbers, grouped, output_size, windows
 from ulpgrad.kernels.matmul.spec import ACTIVATIONS, RESULTS, activate
 from ulpgrad.kernels.spec import Op, Sample, of_absolutes, promoted
-
-ULPS: dict[Format, float] = {float32: 8, float64: 8}
-
-
-def windows(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Array:
-    """The patches that the kernel sees: [n, c, h, w] -> [n, c, oh, ow, kh, kw], a view of the padded images."""
-    padded = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)))
-    spans = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
-    seen = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(2, 3))
-    return seen[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
 
 
 def _conv2d(
@@ -82,27 +66,6 @@ def _finished_magnitude(*arrays: Array | None, **params: Any) -> Array:
     )
 
 
-def _input_gradient(
-    g: Array, weight: Array, *, size: Pair, stride: Pair, padding: Pair, dilation: Pair, groups: int
-) -> Array:
-    (n, _, oh, ow), (_, c, kh, kw) = g.shape, weight.shape
-    out, by_group, filters = np.zeros((n, c * groups, *size)), grouped(g, 1, groups), grouped(weight, 0, groups)
-    padded = np.pad(out, ((0, 0), (0, 0), *((p, p) for p in padding)))
-    for i in range(kh):
-        for j in range(kw):
-            seen = padded[:, :, i * dilation[0] :: stride[0], j * dilation[1] :: stride[1]][:, :, :oh, :ow]
-            seen += np.einsum("ngohw,goc->ngchw", by_group, filters[..., i, j]).reshape(seen.shape)
-    return padded[:, :, padding[0] : padding[0] + size[0], padding[1] : padding[1] + size[1]]
-
-
-def _weight_gradient(
-    g: Array, x: Array, *, size: Pair, stride: Pair, padding: Pair, dilation: Pair, groups: int
-) -> Array:
-    seen = grouped(windows(x, size, stride, padding, dilation), 1, groups)[:, :, :, : g.shape[2], : g.shape[3]]
-    gradient = np.einsum("ngohw,ngchwij->gocij", grouped(g, 1, groups), seen, optimize=True)
-    return gradient.reshape(g.shape[1], x.shape[1] // groups, *size)
-
-
 def _key(*arrays: Any, **params: Any) -> Any:
     """GPU rungs choose by sizes and layout, those of the CPU by whether there is one position alone."""
     if arrays[0].__class__ is np.ndarray:
@@ -123,13 +86,6 @@ def has_one_position(arrays: Sequence[Any], params: Mapping[str, Any]) -> bool:
     )
 
 
-def _flops(
-    x: Array, weight: Array, _: Array | None, *, stride: Pair, padding: Pair, dilation: Pair, **__: Any
-) -> float:
-    positions = output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
-    return 2.0 * x.shape[0] * prod(weight.shape) * prod(positions)
-
-
 def _magnitude(x: Array, weight: Array, bias: Array | None, *, activation: str | None = None, **params: Any) -> Array:
     """The terms' sizes; and the result's, which may be larger (sigmoid(0) = 0.5)."""
     terms: Array = of_absolutes(_conv2d)(x, weight, bias, **params)
@@ -141,30 +97,11 @@ def _pool_magnitude(*arrays: Array | None, **params: Any) -> tuple[Array, int]:
 
 
 def _check_conv2d(
-    x: Array,
-    weight: Array,
-    bias: Array | None,
-    *,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    groups: int,
-    activation: str | None = None,
+    x: Array, weight: Array, bias: Array | None, *, activation: str | None = None, **geometry: Any
 ) -> None:
-    check_image("conv2d", "x", x.shape)
-    if weight.ndim != 4:
-        raise ShapeError(f"conv2d: weight has shape {weight.shape}: expected 4 axes (out, in / groups, height, width)")
-    check_groups("conv2d", x.shape[1], weight.shape[0], groups)
-    if x.shape[1] != weight.shape[1] * groups:
-        raise ShapeError(
-            f"conv2d: channels differ: x {x.shape} has {x.shape[1]}, weight {weight.shape} with groups={groups} takes "
-            f"{weight.shape[1]} * {groups} = {weight.shape[1] * groups}"
-        )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(f"conv2d: bias has shape {bias.shape}: expected {weight.shape[:1]}, one value per output")
+    axes.check("conv2d", IMAGES, x, weight, bias, **geometry)
     if activation is not None and activation not in ACTIVATIONS:
         raise ArgumentError(f"conv2d: activation={activation!r}: expected None or one of {', '.join(ACTIVATIONS)}")
-    check_windows("conv2d", x.shape[2:], weight.shape[2:], stride, padding, dilation)
 
 
 def _check_conv2d_finished(
@@ -186,44 +123,10 @@ def _check_conv2d_max_pool(
     x: Array, weight: Array, bias: Array | None, *, window: Pair, activation: str | None = None, **geometry: Any
 ) -> None:
     _check_conv2d(x, weight, bias, groups=1, activation=activation, **geometry)
-    check_pairs("conv2d_max_pool", 1, window=window)
+    check_numbers("conv2d_max_pool", 1, window=window)
     size = output_size(x.shape[2:], weight.shape[2:], **geometry)
     if window[0] > size[0] or window[1] > size[1]:
         raise ShapeError(f"conv2d_max_pool: windows of {window} are larger than the convolution's result, {size}")
-
-
-def _check_positions(op: str, g: Array, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> None:
-    check_windows(op, size, kernel, stride, padding, dilation)
-    expected = output_size(size, kernel, stride, padding, dilation)
-    if g.shape[2:] != expected:
-        raise ShapeError(
-            f"{op}: g has shape {g.shape}: a kernel of {kernel} on images of {size} with stride {stride}, padding "
-            f"{padding} and dilation {dilation} gives {expected}, not {g.shape[2:]}"
-        )
-
-
-def _check_input_gradient(
-    g: Array, weight: Array, *, size: Pair, stride: Pair, padding: Pair, dilation: Pair, groups: int
-) -> None:
-    op = "conv2d_input_gradient"
-    check_image(op, "g", g.shape)
-    check_pairs(op, 1, size=size)
-    if weight.ndim != 4 or weight.shape[0] != g.shape[1]:
-        raise ShapeError(f"{op}: g {g.shape} has {g.shape[1]} channels (axis 1), weight {weight.shape} gives others")
-    check_groups(op, weight.shape[1] * max(groups, 1), weight.shape[0], groups)
-    _check_positions(op, g, size, weight.shape[2:], stride, padding, dilation)
-
-
-def _check_weight_gradient(
-    g: Array, x: Array, *, size: Pair, stride: Pair, padding: Pair, dilation: Pair, groups: int
-) -> None:
-    op = "conv2d_weight_gradient"
-    check_image(op, "g", g.shape)
-    check_image(op, "x", x.shape)
-    if g.shape[0] != x.shape[0]:
-        raise ShapeError(f"{op}: batches (axis 0) differ: g {g.shape}, x {x.shape}: {g.shape[0]} != {x.shape[0]}")
-    check_groups(op, x.shape[1], g.shape[1], groups)
-    _check_positions(op, g, x.shape[2:], size, stride, padding, dilation)
 
 
 #       x              weight         stride  padding dilation groups  what it is
@@ -254,22 +157,8 @@ CASES = (
 SAME = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
 
 
-def _cases() -> Iterator[tuple[Array, Array, Array, Array, dict[str, Any], str]]:
-    """(x, weight, bias, g, params, name) for each row of CASES; values are exact in every float format."""
-    random = np.random.default_rng(0)
-
-    def values(*shape: int) -> Array:
-        return random.integers(-8, 9, shape) / 8
-
-    for x, weight, stride, padding, dilation, groups, name in CASES:
-        oh, ow = output_size(x[2:], weight[2:], stride, padding, dilation)
-        params = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-        yield values(*x), values(*weight), values(weight[0]), values(x[0], weight[0], oh, ow), params, name
-
-
 def _conv2d_samples() -> Iterator[Sample]:
-    for index, (x, weight, bias, _, params, name) in enumerate(_cases()):
-        yield Sample((x, weight, bias if index % 2 == 0 else None), params, name)
+    yield from axes.samples(CASES)
     random = np.random.default_rng(1)
     x, weight = random.normal(size=(2, 33, 12, 13)) * 100, random.normal(size=(18, 33, 3, 3))
     params = SAME
@@ -286,7 +175,7 @@ def _conv2d_samples() -> Iterator[Sample]:
 
 def _conv2d_max_pool_samples() -> Iterator[Sample]:
     random = np.random.default_rng(2)
-    for index, (x, weight, bias, g, params, name) in enumerate(_cases()):
+    for index, (x, weight, bias, g, params, name) in enumerate(axes.made(CASES)):
         geometry = {k: v for k, v in params.items() if k != "groups"}
         window = (2, 2) if min(g.shape[2:]) > 1 else (1, 1)
         if params["groups"] == 1:
@@ -330,14 +219,8 @@ def _conv2d_finished_samples() -> Iterator[Sample]:
     yield sample((3, 20, 3, 2), (9, 20, 3, 2), "bias scale residual", "one position", activation="silu", padding=(0, 0))
 
 
-def _input_gradient_samples() -> Iterator[Sample]:
-    for x, weight, _, g, params, name in _cases():
-        yield Sample((g, weight), {"size": x.shape[2:], **params}, name)
-
-
 def _weight_gradient_samples() -> Iterator[Sample]:
-    for x, weight, _, g, params, name in _cases():
-        yield Sample((g, x), {"size": weight.shape[2:], **params}, name)
+    yield from axes.weight_gradient_samples(CASES)
     random = np.random.default_rng(1)
     g, x = random.normal(size=(5, 7, 12, 13)), random.normal(size=(5, 6, 12, 13)) * 100
     params = {**SAME, "size": (3, 3)}
@@ -355,10 +238,10 @@ conv2d = Op(
     doc="Each output is the activation of the sum of a window of x times a filter; the filter is not flipped.",
     check=_check_conv2d,
     formats=FLOATS,
-    flops=_flops,
+    flops=axes.flops,
     samples=_conv2d_samples,
     key=_key,
-    ulps=ULPS,
+    ulps=axes.ULPS,
     magnitude=_magnitude,
 )
 
@@ -372,10 +255,10 @@ conv2d_finished = Op(
     check=_check_conv2d_finished,
     result=lambda *formats, dtype=None, **_: promoted(*formats) if dtype is None else dtype,
     formats=FLOATS,
-    flops=lambda x, weight, bias, *_, **params: _flops(x, weight, bias, **params),
+    flops=lambda x, weight, bias, *_, **params: axes.flops(x, weight, bias, **params),
     samples=_conv2d_finished_samples,
     key=lambda *arrays, dtype=None, **params: (dtype, params.get("residual_first"), _key(*arrays, **params)),
-    ulps=ULPS,
+    ulps=axes.ULPS,
     magnitude=_finished_magnitude,
 )
 
@@ -389,39 +272,39 @@ conv2d_max_pool = Op(
     check=_check_conv2d_max_pool,
     result=lambda x, *_, **__: (x, int64),
     formats=FLOATS,
-    flops=_flops,
+    flops=axes.flops,
     samples=_conv2d_max_pool_samples,
     key=_key,
-    ulps=ULPS,
+    ulps=axes.ULPS,
     magnitude=_pool_magnitude,
 )
 
 conv2d_input_gradient = Op(
     "conv2d_input_gradient",
     "(g: [n, o, oh, ow], weight: [o, c/groups, kh, kw], *, size, stride, padding, dilation, groups) -> [n, c, h, w]",
-    _input_gradient,
+    axes.input_gradient,
     doc="The gradient of conv2d with respect to x, whose images have height and width `size`.",
-    check=_check_input_gradient,
+    check=partial(axes.check_input_gradient, "conv2d_input_gradient", IMAGES),
     formats=FLOATS,
-    flops=lambda g, weight, **_: 2.0 * g.shape[0] * prod(weight.shape) * prod(g.shape[2:]),
-    samples=_input_gradient_samples,
+    flops=axes.input_gradient_flops,
+    samples=partial(axes.input_gradient_samples, CASES),
     key=_key,
-    ulps=ULPS,
-    magnitude=of_absolutes(_input_gradient),
+    ulps=axes.ULPS,
+    magnitude=of_absolutes(axes.input_gradient),
 )
 
 conv2d_weight_gradient = Op(
     "conv2d_weight_gradient",
     "(g: [n, o, oh, ow], x: [n, c, h, w], *, size, stride, padding, dilation, groups) -> [o, c/groups, kh, kw]",
-    _weight_gradient,
+    axes.weight_gradient,
     doc="The gradient of conv2d with respect to weight, whose filters have height and width `size`.",
-    check=_check_weight_gradient,
+    check=partial(axes.check_weight_gradient, "conv2d_weight_gradient", IMAGES),
     formats=FLOATS,
-    flops=lambda g, x, *, size, groups, **_: 2.0 * prod(g.shape) * (x.shape[1] // groups) * prod(size),
+    flops=axes.weight_gradient_flops,
     samples=_weight_gradient_samples,
     key=_key,
-    ulps=ULPS,
-    magnitude=of_absolutes(_weight_gradient),
+    ulps=axes.ULPS,
+    magnitude=of_absolutes(axes.weight_gradient),
 )
 
 FORWARD = (conv2d, conv2d_finished)
@@ -433,5 +316,4 @@ __all__ = [
     "conv2d_input_gradient",
     "conv2d_max_pool",
     "conv2d_weight_gradient",
-    "windows",
 ]

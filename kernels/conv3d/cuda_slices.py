@@ -15,8 +15,8 @@ from typing import Any
 from ulpgrad.formats import Format
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.conv.cuda_arguments import FORMATS
+from ulpgrad.kernels.conv.geometry import Triple, output_size
 from ulpgrad.kernels.conv3d import spec
-from ulpgrad.kernels.conv3d.spec import Triple
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.steps import best_on
 
@@ -77,7 +77,7 @@ def conv3d(request: Request) -> Any:
     def run(x: Any, weight: Any, bias: Any, **geometry: Any) -> Any:
         across, (o, c, taps, *kernel) = _plane(**geometry), weight.shape
         how = {k: v for k, v in geometry.items() if k != "groups"}
-        n, size = x.shape[0], spec.output_size(x.shape[2:], weight.shape[2:], **how)
+        n, size = x.shape[0], output_size(x.shape[2:], weight.shape[2:], **how)
         firsts = [t * how["dilation"][0] - how["padding"][0] for t in range(taps)]
         images = _images(x, firsts, size[0], how["stride"][0], geometry["groups"])
         filters = weight.transpose(0, 2, 1, 3, 4).reshape(o, taps * c, *kernel)

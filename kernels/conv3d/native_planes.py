@@ -10,8 +10,8 @@ from typing import Any
 
 from ulpgrad.formats import Array, bfloat16, float16, float32, float64
 from ulpgrad.kernels import native
+from ulpgrad.kernels.conv.geometry import Triple
 from ulpgrad.kernels.conv3d import spec
-from ulpgrad.kernels.conv3d.spec import Triple
 from ulpgrad.kernels.registry import kernel
 
 FORMATS = (float32, float64, bfloat16, float16)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.formats import Array, Format, float32, float64
+from ulpgrad.kernels.conv.geometry import Triple, output_size
 from ulpgrad.kernels.conv3d import spec
-from ulpgrad.kernels.conv3d.spec import Triple
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.steps import best
 
@@ -57,7 +57,7 @@ def conv3d(request: Request) -> Any:
     def run(x: Array, weight: Array, bias: Array | None, **geometry: Any) -> Array:
         across, taps = _plane(**geometry), weight.shape[2]
         how = {k: v for k, v in geometry.items() if k != "groups"}
-        rows = spec.output_size(x.shape[2:], weight.shape[2:], **how)[0]
+        rows = output_size(x.shape[2:], weight.shape[2:], **how)[0]
         given = _slices(x, taps, rows, **how), _filters(weight), bias
         y = best("conv2d", form, *given, **across)(*given, **across)
         y = y.reshape(x.shape[0], rows, *y.shape[1:])

@@ -10,7 +10,7 @@ import numpy as np
 
 from ulpgrad.errors import AccumulatorError, ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import Array, Format, int8, int16, int32, int64, uint8
-from ulpgrad.kernels.conv.geometry import Pair, check_image, check_windows, output_size
+from ulpgrad.kernels.conv.geometry import Pair, check_axes, check_windows, output_size
 from ulpgrad.kernels.integer.accumulator import INT32, INT64, OVERFLOWS, ROUNDINGS, Accumulator, as_accumulator
 from ulpgrad.kernels.spec import Op, Sample
 
@@ -134,7 +134,7 @@ def _check_conv2d(
     op = "integer_conv2d"
     as_accumulator(accumulator)
     _check_codes(op, x=x, weight=weight)
-    check_image(op, "x", x.shape)
+    check_axes(op, "x", x.shape)
     if weight.ndim != 4:
         raise ShapeError(f"{op}: weight has shape {weight.shape}: expected 4 axes (out, in / groups, height, width)")
     if not isinstance(groups, int) or groups < 1:

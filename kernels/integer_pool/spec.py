@@ -11,8 +11,7 @@ import numpy as np
 from ulpgrad.errors import ArgumentError
 from ulpgrad.formats import Array, int8, int16, uint8
 from ulpgrad.kernels.adaptive_pool.spec import CASES as TO_A_SIZE, adaptive_avg_pool2d, spans
-from ulpgrad.kernels.conv.geometry import Pair, output_size
-from ulpgrad.kernels.conv.spec import windows
+from ulpgrad.kernels.conv.geometry import Pair, output_size, windows
 from ulpgrad.kernels.pool import spec as pool
 from ulpgrad.kernels.spec import Op, Sample
 

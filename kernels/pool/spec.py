@@ -10,8 +10,7 @@ import numpy as np
 
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import FLOATS, Array, Format, float32, float64, int64
-from ulpgrad.kernels.conv.geometry import AXES, Pair, check_image, check_pairs, check_windows, output_size
-from ulpgrad.kernels.conv.spec import windows
+from ulpgrad.kernels.conv.geometry import IMAGES, Pair, check_axes, check_numbers, check_windows, output_size, windows
 from ulpgrad.kernels.spec import Op, Sample
 
 ONE = (1, 1)
@@ -78,7 +77,9 @@ def check_indices(indices: Array, size: Pair) -> None:
 def _check_pool(op: str, size: Pair, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> None:
     check_windows(op, size, kernel_size, stride, padding, dilation)
     positions = output_size(size, kernel_size, stride, padding, dilation)
-    for axis, s, n, k, t, p, d in zip(AXES, size, positions, kernel_size, stride, padding, dilation, strict=True):
+    for axis, s, n, k, t, p, d in zip(
+        IMAGES.axes, size, positions, kernel_size, stride, padding, dilation, strict=True
+    ):
         for window in (*range(min(n, -(-p // t))), n - 1):
             start = window * t - p
             tap = -(min(start, 0) // d)  # the first that is not before the image
@@ -90,19 +91,19 @@ def _check_pool(op: str, size: Pair, kernel_size: Pair, stride: Pair, padding: P
 
 
 def _check_max_pool2d(x: Array, *, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> None:
-    check_image("max_pool2d", "x", x.shape)
+    check_axes("max_pool2d", "x", x.shape)
     _check_pool("max_pool2d", x.shape[2:], kernel_size, stride, padding, dilation)
 
 
 def _check_max_pool2d_gradient(g: Array, indices: Array, *, size: Pair) -> None:
-    check_image("max_pool2d_gradient", "g", g.shape)
-    check_pairs("max_pool2d_gradient", 1, size=size)
+    check_axes("max_pool2d_gradient", "g", g.shape)
+    check_numbers("max_pool2d_gradient", 1, size=size)
     if g.shape != indices.shape:
         raise ShapeError(f"max_pool2d_gradient: g {g.shape} and indices {indices.shape} differ in shape")
 
 
 def _check_avg_pool2d(x: Array, *, kernel_size: Pair, stride: Pair, padding: Pair, count_include_pad: bool) -> None:
-    check_image("avg_pool2d", "x", x.shape)
+    check_axes("avg_pool2d", "x", x.shape)
     _check_pool("avg_pool2d", x.shape[2:], kernel_size, stride, padding, ONE)
 
 
@@ -110,8 +111,8 @@ def _check_avg_pool2d_gradient(
     g: Array, *, size: Pair, kernel_size: Pair, stride: Pair, padding: Pair, count_include_pad: bool
 ) -> None:
     op = "avg_pool2d_gradient"
-    check_image(op, "g", g.shape)
-    check_pairs(op, 1, size=size)
+    check_axes(op, "g", g.shape)
+    check_numbers(op, 1, size=size)
     _check_pool(op, size, kernel_size, stride, padding, ONE)
     expected = output_size(size, kernel_size, stride, padding, ONE)
     if g.shape[2:] != expected:
