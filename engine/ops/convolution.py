@@ -1,4 +1,4 @@
-"""Convolution of images and its gradients: three ops that are each other's gradients, so every order exists."""
+"""Convolution of images, with what may follow it in one kernel: activation, pooling, a scale and what is added."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ulpgrad.kernels.conv.geometry import output_size
 from ulpgrad.kernels.matmul.spec import RESULTS
 from ulpgrad.ops import accumulate as acc, elementwise as ew
 from ulpgrad.ops.common import as_tensor, pair
+from ulpgrad.ops.convolution_gradients import primitives
 from ulpgrad.ops.creation import astype
 from ulpgrad.ops.linalg import ACTIVATIONS
 from ulpgrad.ops.manipulation import permute_dims, reshape
@@ -25,42 +26,8 @@ from ulpgrad.tensor import Tensor
 
 __all__ = ["conv2d"]
 
-_conv2d: Primitive = Primitive(
-    spec.conv2d,
-    "x weight bias",
-    gradients={
-        "x": lambda g, weight, x_shape, stride, padding, dilation, groups: input_gradient(
-            g, weight, size=x_shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
-        ),
-        "weight": lambda g, x, weight_shape, stride, padding, dilation, groups: _weight_gradient(
-            g, x, size=weight_shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
-        ),
-        "bias": lambda g: total(g, axis=(0, 2, 3)),
-    },
-)
-input_gradient: Primitive = Primitive(
-    spec.conv2d_input_gradient,
-    "g0 weight",
-    gradients={
-        "g0": lambda g, weight, stride, padding, dilation, groups: _conv2d(
-            g, weight, None, stride=stride, padding=padding, dilation=dilation, groups=groups
-        ),
-        "weight": lambda g, g0, weight_shape, stride, padding, dilation, groups: _weight_gradient(
-            g0, g, size=weight_shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
-        ),
-    },
-)
-_weight_gradient: Primitive = Primitive(
-    spec.conv2d_weight_gradient,
-    "g0 x",
-    gradients={
-        "g0": lambda g, x, stride, padding, dilation, groups: _conv2d(
-            x, g, None, stride=stride, padding=padding, dilation=dilation, groups=groups
-        ),
-        "x": lambda g, g0, x_shape, stride, padding, dilation, groups: input_gradient(
-            g0, g, size=x_shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
-        ),
-    },
+_conv2d, input_gradient, _weight_gradient = primitives(
+    spec.conv2d, spec.conv2d_input_gradient, spec.conv2d_weight_gradient
 )
 
 
