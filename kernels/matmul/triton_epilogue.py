@@ -106,3 +106,17 @@ def stored(
     else:
         result = y.to(TYPE)
     return result
+
+
+@triton.jit
+def write(
+    out, y, rows, columns, first, m, n, scale, bias, residual, factor, k0, k1, c0, c1, c2, c3, stride_rm, stride_rn,
+    ACTIVATION: tl.constexpr, FACTOR: tl.constexpr, EXPONENT_BITS: tl.constexpr, GRID: tl.constexpr, BITS: tl.constexpr,
+    WORDS: tl.constexpr,
+):  # fmt: skip
+    """Sums as results of these rows and columns of a matrix whose first result is `out[first]`: finished, rounded and stored."""
+    y = finish(y, rows, columns, m, n, scale, bias, residual, factor, stride_rm, stride_rn, ACTIVATION, FACTOR)
+    y = stored(
+        y, rows, columns, first, n, k0, k1, c0, c1, c2, c3, out.dtype.element_ty, EXPONENT_BITS, GRID, BITS, WORDS
+    )  # fmt: skip
+    tl.store(out + first + rows.to(tl.int64) * n + columns, y, (rows < m) & (columns < n))

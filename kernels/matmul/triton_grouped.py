@@ -17,7 +17,7 @@ from ulpgrad.errors import ArgumentError
 from ulpgrad.formats import bfloat16, float8_e4m3fn, float8_e5m2, float16, float32
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.matmul import spec, triton_configs as configs, triton_operands as operands
-from ulpgrad.kernels.matmul.triton_epilogue import finish, stored
+from ulpgrad.kernels.matmul.triton_epilogue import write
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
 
@@ -78,14 +78,10 @@ def multiply(
         sums = tl.dot(left, right, sums, input_precision=PRECISION, max_num_imprecise_acc=IMPRECISE)
         from_a += BLOCK_K * stride_ak
         from_b += BLOCK_K * stride_bk
-    result = finish(
-        sums, rows, columns, m, n, scale, bias, residual, factor, stride_rm, stride_rn, ACTIVATION, FACTOR
+    write(
+        out, sums, rows, columns, matrix * m * n, m, n, scale, bias, residual, factor, k0, k1, c0, c1, c2, c3,
+        stride_rm, stride_rn, ACTIVATION, FACTOR, EXPONENT_BITS, GRID, BITS, WORDS,
     )  # fmt: skip
-    first = matrix * m * n
-    result = stored(
-        result, rows, columns, first, n, k0, k1, c0, c1, c2, c3, out.dtype.element_ty, EXPONENT_BITS, GRID, BITS, WORDS
-    )  # fmt: skip
-    tl.store(out + first + rows.to(tl.int64) * n + columns, result, (rows < m) & (columns < n))
 
 
 def precision() -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ulpgrad.formats import bfloat16, float16, float32, float64
 from ulpgrad.kernels.matmul import spec, triton_configs as configs, triton_operands as operands
-from ulpgrad.kernels.matmul.triton_epilogue import finish, stored
+from ulpgrad.kernels.matmul.triton_epilogue import write
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
 
@@ -43,14 +43,10 @@ def multiply(
         left = tl.load(a + rows * stride_am + along * stride_ak, (rows < m) & (along < k), 0)
         right = tl.load(b + down * stride_bk + columns * stride_bn, (down < k) & (columns < n), 0)
         sums = tl.dot(left, right, sums, input_precision="ieee", out_dtype=SUM)
-    result = finish(
-        sums, rows, columns, m, n, scale, bias, residual, factor, stride_rm, stride_rn, ACTIVATION, FACTOR
+    write(
+        out, sums, rows, columns, matrix * m * n, m, n, scale, bias, residual, factor, k0, k1, c0, c1, c2, c3,
+        stride_rm, stride_rn, ACTIVATION, FACTOR, EXPONENT_BITS, GRID, BITS, WORDS,
     )  # fmt: skip
-    first = matrix * m * n
-    result = stored(
-        result, rows, columns, first, n, k0, k1, c0, c1, c2, c3, out.dtype.element_ty, EXPONENT_BITS, GRID, BITS, WORDS
-    )  # fmt: skip
-    tl.store(out + first + rows.to(tl.int64) * n + columns, result, (rows < m) & (columns < n))
 
 
 def run(product: operands.Product) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from ulpgrad.formats import bfloat16, float16, float32
 from ulpgrad.kernels.matmul import spec, triton_grouped, triton_operands as operands
 from ulpgrad.kernels.matmul.strided import Facts, of_layer, of_product, parts_of, strides
-from ulpgrad.kernels.matmul.triton_epilogue import finish, stored
+from ulpgrad.kernels.matmul.triton_epilogue import write
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
 
@@ -32,19 +32,15 @@ def add_parts(
     rows = (tl.program_id(0) // across * ROWS + tl.arange(0, ROWS))[:, None]
     columns = (tl.program_id(0) % across * COLUMNS + tl.arange(0, COLUMNS))[None, :]
     inside = (rows < m) & (columns < n)
-    place = rows.to(tl.int64) * n + columns
     sums = tl.zeros((ROWS, COLUMNS), tl.float32)
-    at = parts + place
+    at = parts + rows.to(tl.int64) * n + columns
     for _ in range(count):
         sums += tl.load(at, inside, 0.0)
         at += m * n
-    result = finish(
-        sums, rows, columns, m, n, scale, bias, residual, factor, stride_rm, stride_rn, ACTIVATION, FACTOR
+    write(
+        out, sums, rows, columns, 0, m, n, scale, bias, residual, factor, k0, k1, c0, c1, c2, c3,
+        stride_rm, stride_rn, ACTIVATION, FACTOR, EXPONENT_BITS, GRID, BITS, WORDS,
     )  # fmt: skip
-    result = stored(
-        result, rows, columns, 0, n, k0, k1, c0, c1, c2, c3, out.dtype.element_ty, EXPONENT_BITS, GRID, BITS, WORDS
-    )  # fmt: skip
-    tl.store(out + place, result, inside)
 
 
 def run(product: operands.Product) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from ulpgrad.formats import INTEGERS, bfloat16, float16, float32, float64
 from ulpgrad.kernels.matmul import spec, triton_operands as operands
 from ulpgrad.kernels.matmul.strided import of_layer, of_product, strides
-from ulpgrad.kernels.matmul.triton_epilogue import finish, stored
+from ulpgrad.kernels.matmul.triton_epilogue import write
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton
 
@@ -54,14 +54,10 @@ def multiply(
         rows, columns, total = zero, results[None, :], total[None, :]
     else:
         rows, columns, total = results[:, None], zero, total[:, None]
-    total = finish(
-        total, rows, columns, m, n, scale, bias, residual, factor, stride_rm, stride_rn, ACTIVATION, FACTOR
+    write(
+        out, total, rows, columns, matrix * m * n, m, n, scale, bias, residual, factor, k0, k1, c0, c1, c2, c3,
+        stride_rm, stride_rn, ACTIVATION, FACTOR, EXPONENT_BITS, GRID, BITS, WORDS,
     )  # fmt: skip
-    first = matrix * m * n
-    total = stored(
-        total, rows, columns, first, n, k0, k1, c0, c1, c2, c3, out.dtype.element_ty, EXPONENT_BITS, GRID, BITS, WORDS
-    )  # fmt: skip
-    tl.store(out + first + rows.to(tl.int64) * n + columns, total, (rows < m) & (columns < n))
 
 
 def run(product: operands.Product) -> Any:
