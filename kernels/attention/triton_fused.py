@@ -33,7 +33,8 @@ from ulpgrad.kernels.attention.triton_operands import (
     stacked,
     steps,
     there,
-    weighted,
+    to_keys,
+    to_queries,
 )
 from ulpgrad.kernels.attention.visible import Window
 from ulpgrad.kernels.registry import Request, kernel
@@ -160,15 +161,8 @@ def attention_keys_gradient(
             s = masked(s, mask + batch * mask_batch + head * mask_head, rows[None, :], at[:, None], rows_there, keys_there,
                        left, right, place, mask_row, mask_column, IS_CAUSAL, WINDOW, MASK)  # fmt: skip
             weights = tl.exp(s - base[None, :])
-            if DROPOUT != 0:
-                seen = kept(row_of_all + row, block * N, keys, limit, k0, k1, c0, c1, c2, c3, DROPOUT, N, True)
-                to_value = weighted(tl.where(seen, weights, 0.0), grad, to_value, PRECISION)
-                change = tl.dot(value, tl.trans(grad), input_precision=PRECISION)
-                wanted = weights * (tl.where(seen, change * factor, 0.0) - own[None, :])
-            else:
-                to_value = weighted(weights, grad, to_value, PRECISION)
-                wanted = weights * (tl.dot(value, tl.trans(grad), input_precision=PRECISION) - own[None, :])
-            to_key = weighted(wanted, query, to_key, PRECISION)
+            to_key, to_value = to_keys(to_key, to_value, weights, query, value, grad, own, row_of_all + row, block * N, keys,
+                                       factor, limit, k0, k1, c0, c1, c2, c3, DROPOUT, N, PRECISION)  # fmt: skip
     if DROPOUT != 0:
         to_value *= factor
     out = which * keys + at[:, None]
@@ -215,13 +209,8 @@ def attention_queries_gradient(
         s = masked(s, mask, rows[:, None], at[None, :], rows_there, keys_there, left, right, place, mask_row, mask_column,
                    IS_CAUSAL, WINDOW, MASK)  # fmt: skip
         weights = tl.exp(s - base[:, None])
-        if DROPOUT != 0:
-            seen = kept(which * length + row, start, keys, limit, k0, k1, c0, c1, c2, c3, DROPOUT, N, False)
-            change = tl.dot(grad, tl.trans(value), input_precision=PRECISION)
-            wanted = weights * (tl.where(seen, change * factor, 0.0) - own[:, None])
-        else:
-            wanted = weights * (tl.dot(grad, tl.trans(value), input_precision=PRECISION) - own[:, None])
-        result = weighted(wanted, key, result, PRECISION)
+        result = to_queries(result, weights, key, value, grad, own, which * length + row, start, keys, factor, limit,
+                            k0, k1, c0, c1, c2, c3, DROPOUT, N, PRECISION)  # fmt: skip
     tl.store(dq + (which * length + rows)[:, None] * d + i[None, :], (result * scale).to(dq.dtype.element_ty),
              mask=(rows < length)[:, None] & (i < d)[None, :])  # fmt: skip
 

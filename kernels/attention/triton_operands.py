@@ -224,6 +224,39 @@ def weighted(weights, x, total, PRECISION: tl.constexpr):
     return total
 
 
+@triton.jit
+def to_keys(
+    to_key, to_value, weights, query, value, grad, own, rows, start, keys, factor, limit, k0, k1, c0, c1, c2, c3,
+    DROPOUT: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """dk and dv with what a block of weights (keys, queries) adds to them; dv without dropout's factor, dk without the scale.
+    `own` is what the softmax takes from the gradient of each weight; `rows`, `start` and `keys` as in `kept`."""
+    if DROPOUT != 0:
+        seen = kept(rows, start, keys, limit, k0, k1, c0, c1, c2, c3, DROPOUT, N, True)
+        to_value = weighted(tl.where(seen, weights, 0.0), grad, to_value, PRECISION)
+        change = tl.dot(value, tl.trans(grad), input_precision=PRECISION)
+        wanted = weights * (tl.where(seen, change * factor, 0.0) - own[None, :])
+    else:
+        to_value = weighted(weights, grad, to_value, PRECISION)
+        wanted = weights * (tl.dot(value, tl.trans(grad), input_precision=PRECISION) - own[None, :])
+    return weighted(wanted, query, to_key, PRECISION), to_value
+
+
+@triton.jit
+def to_queries(
+    result, weights, key, value, grad, own, rows, start, keys, factor, limit, k0, k1, c0, c1, c2, c3, DROPOUT: tl.constexpr,
+    N: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """dq, without the scale, with what a block of weights (queries, keys) adds to it."""
+    if DROPOUT != 0:
+        seen = kept(rows, start, keys, limit, k0, k1, c0, c1, c2, c3, DROPOUT, N, False)
+        change = tl.dot(grad, tl.trans(value), input_precision=PRECISION)
+        wanted = weights * (tl.where(seen, change * factor, 0.0) - own[:, None])
+    else:
+        wanted = weights * (tl.dot(grad, tl.trans(value), input_precision=PRECISION) - own[:, None])
+    return weighted(wanted, key, result, PRECISION)
+
+
 __all__ = ["ADDED_MASK", "BOOL_MASK", "FORMATS", "NO_MASK", "Mask", "bits_of", "block_of", "dropping", "format_of",
            "four", "given", "kept", "keys_seen", "lengths_of", "mask_of", "masked", "number", "precision",
-           "queries_that_see", "reach", "stacked", "steps", "there", "weighted"]  # fmt: skip
+           "queries_that_see", "reach", "stacked", "steps", "there", "to_keys", "to_queries", "weighted"]  # fmt: skip

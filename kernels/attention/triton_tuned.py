@@ -35,7 +35,8 @@ from ulpgrad.kernels.attention.triton_operands import (
     stacked,
     steps,
     there,
-    weighted,
+    to_keys,
+    to_queries,
 )
 from ulpgrad.kernels.attention.visible import Window
 from ulpgrad.kernels.registry import Request, kernel
@@ -226,15 +227,8 @@ def _keys_sweep(
             weights = tl.exp2(s * 1.4426950408889634 - base[None, :])
         else:
             weights = tl.exp2(s * (scale * 1.4426950408889634) - base[None, :])
-        if DROPOUT != 0:
-            seen = kept(first + rows, first_key, all_keys, limit, k0, k1, c0, c1, c2, c3, DROPOUT, N, True)
-            to_value = weighted(tl.where(seen, weights, 0.0), grad, to_value, PRECISION)
-            change = tl.dot(value, tl.trans(grad), input_precision=PRECISION)
-            wanted = weights * (tl.where(seen, change * factor, 0.0) - own[None, :])
-        else:
-            to_value = weighted(weights, grad, to_value, PRECISION)
-            wanted = weights * (tl.dot(value, tl.trans(grad), input_precision=PRECISION) - own[None, :])
-        to_key = weighted(wanted, query, to_key, PRECISION)
+        to_key, to_value = to_keys(to_key, to_value, weights, query, value, grad, own, first + rows, first_key, all_keys,
+                                   factor, limit, k0, k1, c0, c1, c2, c3, DROPOUT, N, PRECISION)  # fmt: skip
     return to_key, to_value
 
 
@@ -319,13 +313,8 @@ def _queries_sweep(
             weights = tl.exp2(s * 1.4426950408889634 - base[:, None])
         else:
             weights = tl.exp2(s * (scale * 1.4426950408889634) - base[:, None])
-        if DROPOUT != 0:
-            seen = kept(first + rows, start, all_keys, limit, k0, k1, c0, c1, c2, c3, DROPOUT, N, False)
-            change = tl.dot(grad, tl.trans(value), input_precision=PRECISION)
-            wanted = weights * (tl.where(seen, change * factor, 0.0) - own[:, None])
-        else:
-            wanted = weights * (tl.dot(grad, tl.trans(value), input_precision=PRECISION) - own[:, None])
-        result = weighted(wanted, key, result, PRECISION)
+        result = to_queries(result, weights, key, value, grad, own, first + rows, start, all_keys, factor, limit,
+                            k0, k1, c0, c1, c2, c3, DROPOUT, N, PRECISION)  # fmt: skip
     return result
 
 
