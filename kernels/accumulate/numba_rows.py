@@ -16,15 +16,13 @@ from ulpgrad.kernels.accumulate import spec
 from ulpgrad.kernels.accumulate.rule import Rule, chunk_of, refusal
 from ulpgrad.kernels.matmul import layout
 from ulpgrad.kernels.numba_jit import jit, prange
+from ulpgrad.kernels.random.numba_blocks import block
 from ulpgrad.kernels.reduction.spec import result_shape
 from ulpgrad.kernels.registry import kernel
 
 MANTISSA, BIAS, DOUBLE = 52, 1023, 52
 SIGN, EXPONENT = np.int64(-(2**63)), np.int64(0x7FF << 52)
 ROUNDER = np.int64(0x4330000000000000)  # the code of 2^52: with a number below 2^32 in its last bits, 2^52 plus that
-MASK, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
-M0, M1, W0, W1 = (np.uint64(v) for v in (0xD2511F53, 0xCD9E8D57, 0x9E3779B9, 0xBB67AE85))
-ONE, ZERO = np.uint64(1), np.uint64(0)
 
 
 @jit(inline="always")
@@ -55,24 +53,11 @@ def _round(code: Any, word: Any, digits: int, lowest: int, highest: int, top: fl
     return np.int64(np.float64(result).view(np.int64) | sign).view(np.float64)
 
 
-@jit(inline="always")
-def _block(low: Any, high: Any, key: Any) -> Any:
-    """Philox4x32-10, see kernels/random/philox.py."""
-    c0, c1, c2, c3 = low & MASK, low >> HALF, high & MASK, high >> HALF
-    k0, k1 = key & MASK, key >> HALF
-    for _ in range(10):
-        p0, p1 = M0 * c0, M1 * c2
-        c0, c1, c2, c3 = (p1 >> HALF) ^ c1 ^ k0, p1 & MASK, (p0 >> HALF) ^ c3 ^ k1, p0 & MASK
-        k0, k1 = (k0 + W0) & MASK, (k1 + W1) & MASK
-    return c0, c1, c2, c3
-
-
 @jit()
 def _draw(words: Array, first: int, addition: int, blocks: int, key: Any, low: Any, high: Any) -> None:
     """The words of four additions of results first, first + 1, ...: words[addition % 4, result]."""
     for j in range(words.shape[1]):
-        index = low + np.uint64((first + j) * blocks + addition // 4)
-        w0, w1, w2, w3 = _block(index, high + (ONE if index < low else ZERO), key)
+        w0, w1, w2, w3 = block(low, high, key, (first + j) * blocks + addition // 4)
         words[0, j], words[1, j], words[2, j], words[3, j] = w0, w1, w2, w3
 
 

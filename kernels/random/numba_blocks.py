@@ -31,7 +31,8 @@ RETRY = np.uint64(1 << 32)  # philox.RETRY, in the upper half of the counter
 
 
 @jit(inline="always")
-def _block(low: Any, high: Any, key: Any, j: Any) -> Any:
+def block(low: Any, high: Any, key: Any, j: Any) -> Any:
+    """The four words of block j of a stream, see philox.py."""
     index = low + np.uint64(j)
     upper = high + (ONE if index < low else ZERO)
     c0, c1, c2, c3 = index & MASK, index >> HALF, upper & MASK, upper >> HALF
@@ -47,7 +48,7 @@ def _block(low: Any, high: Any, key: Any, j: Any) -> Any:
 def draw_lanes(lanes: Array, low: Any, high: Any, key: Any, first: Any) -> None:
     """Words of blocks from `first` on: a row of first words, of second ones, and so on."""
     for j in range(lanes.shape[1]):
-        w0, w1, w2, w3 = _block(low, high, key, first + j)
+        w0, w1, w2, w3 = block(low, high, key, first + j)
         lanes[0, j], lanes[1, j], lanes[2, j], lanes[3, j] = w0, w1, w2, w3
 
 
@@ -168,7 +169,7 @@ def _place(x: Any, span: Any) -> Any:
 def _permutation(out: Array, low: Any, high: Any, key: Any) -> None:
     for i in range(out.size):
         if i % 2 == 0:
-            w0, w1, w2, w3 = _block(low, high, key, i // 2)
+            w0, w1, w2, w3 = block(low, high, key, i // 2)
         else:
             w0, w1 = w2, w3
         span = np.uint64(i) + ONE
@@ -176,7 +177,7 @@ def _permutation(out: Array, low: Any, high: Any, key: Any) -> None:
         attempt = high
         while rest < span and rest < (ZERO - span) % span:
             attempt += RETRY
-            b0, b1, b2, b3 = _block(low, attempt, key, i // 2)
+            b0, b1, b2, b3 = block(low, attempt, key, i // 2)
             place, rest = _place((b0 | (b1 << HALF)) if i % 2 == 0 else (b2 | (b3 << HALF)), span)
         out[i] = out[place]
         out[place] = i
