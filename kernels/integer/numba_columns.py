@@ -12,21 +12,9 @@ from ulpgrad.formats import Array
 from ulpgrad.kernels.integer import spec
 from ulpgrad.kernels.integer.accumulator import INT32, INT64, Accumulator, as_accumulator
 from ulpgrad.kernels.matmul import layout
+from ulpgrad.kernels.matmul.numba_integer import multiply
 from ulpgrad.kernels.numba_jit import jit, prange
 from ulpgrad.kernels.registry import Request, kernel
-
-
-@jit(parallel=True)
-def multiply(a: Array, b: Array, c: Array) -> None:
-    """c += a @ b, in c's width."""
-    stack, m, n = c.shape
-    for task in prange(stack * m):
-        s, i = task // m, task % m
-        left, right, row = a[min(s, len(a) - 1), i], b[min(s, len(b) - 1)], c[s, i]
-        for p in range(len(left)):
-            scale, line = left[p], right[p]
-            for j in range(n):
-                row[j] += scale * line[j]
 
 
 @jit(parallel=True)

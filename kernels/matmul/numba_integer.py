@@ -11,6 +11,7 @@ from ulpgrad.kernels.registry import kernel
 
 @jit(parallel=True)
 def multiply(a: Array, b: Array, c: Array) -> None:
+    """c += a @ b, in c's width."""
     stack, m, n = c.shape
     for task in prange(stack * m):
         s, i = task // m, task % m
