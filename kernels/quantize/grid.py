@@ -10,6 +10,7 @@ import numpy as np
 
 from ulpgrad.formats import Array, Block, Fixed, Float, Format, Random
 from ulpgrad.formats.rounding import ROUNDINGS
+from ulpgrad.kernels.registry import Request
 
 BEYOND = float(np.finfo(np.float64).max)
 MODE = {name: i for i, name in enumerate(ROUNDINGS)}  # as csrc/cpu/quantize.h numbers them
@@ -112,9 +113,12 @@ def refusal(form: Format, overflow: str | None) -> str | None:
     return f"rounds to floats and fixed point, not to {form.kind} formats"
 
 
-def block_refusal(form: Block) -> str | None:
-    """Why compiled loops do not make these blocks, or None."""
-    element = form.element
+def block_refusal(request: Request) -> str | None:
+    """Why compiled loops do not make the blocks asked for, or None."""
+    x, params = request.arrays[0], request.params
+    if params["rounding"] == "stochastic" and params["axis"] % x.ndim != x.ndim - 1:
+        return "draws random words in the order of memory: stochastic rounding wants blocks on the last axis"
+    element = params["dtype"].element
     if isinstance(element, Float) and not (element.has_negative_zero and element.mantissa_bits):
         return f"wants elements with a negative zero and mantissa bits, unlike {element}"
     if isinstance(element, Float) and not (-126 <= element.min_exponent <= 100 and element.carrier == np.float32):

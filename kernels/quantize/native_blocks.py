@@ -12,17 +12,10 @@ from ulpgrad.kernels import native
 from ulpgrad.kernels.quantize import spec
 from ulpgrad.kernels.quantize.counts import native_grid
 from ulpgrad.kernels.quantize.grid import back, block_refusal, carry_from, options, rows, table
-from ulpgrad.kernels.registry import Request, kernel
+from ulpgrad.kernels.registry import kernel
 
 
-def _where(request: Request) -> str | None:
-    x, params = request.arrays[0], request.params
-    if params["rounding"] == "stochastic" and params["axis"] % x.ndim != x.ndim - 1:
-        return "draws random words in the order of memory: stochastic rounding wants blocks on the last axis"
-    return block_refusal(params["dtype"])
-
-
-@kernel(spec.block_quantize, "cpu/native-blocks", rank=50, formats=[float32, float64], where=_where)
+@kernel(spec.block_quantize, "cpu/native-blocks", rank=50, formats=[float32, float64], where=block_refusal)
 def block_quantize(x: Array, *, dtype: Block, axis: int, rounding: str, overflow: str | None, subnormals: bool, key: int,
                    counter: int, random_bits: int) -> tuple[Array, Array]:  # fmt: skip
     element = dtype.element

@@ -23,7 +23,7 @@ from ulpgrad.kernels.quantize.numba_round import (
     rounded_whole,
 )
 from ulpgrad.kernels.random.numba_blocks import random_bits as random_words
-from ulpgrad.kernels.registry import Request, kernel
+from ulpgrad.kernels.registry import kernel
 
 INFINITY_BITS = 0x7FF0000000000000
 LIFT = 60  # powers of two by which values of the smallest blocks grow, so that subnormal ones become normal
@@ -102,14 +102,7 @@ def _fixed(x: Any, codes: Any, scales: Any, size: int, largest: int, carry_from:
                 out[i] = np.int64(min(max(-whole if value < 0.0 else whole, low), high))
 
 
-def _where(request: Request) -> str | None:
-    x, params = request.arrays[0], request.params
-    if params["rounding"] == "stochastic" and params["axis"] % x.ndim != x.ndim - 1:
-        return "draws random words in the order of memory: stochastic rounding wants blocks on the last axis"
-    return block_refusal(params["dtype"])
-
-
-@kernel(spec.block_quantize, "cpu/numba-blocks", rank=20, formats=[float32, float64], where=_where)
+@kernel(spec.block_quantize, "cpu/numba-blocks", rank=20, formats=[float32, float64], where=block_refusal)
 def block_quantize(x: Array, *, dtype: Block, axis: int, rounding: str, overflow: str | None, subnormals: bool, key: int,
                    counter: int, random_bits: int) -> tuple[Array, Array]:  # fmt: skip
     element, is_drawn = dtype.element, rounding == "stochastic"

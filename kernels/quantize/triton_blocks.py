@@ -20,7 +20,7 @@ from ulpgrad.kernels.quantize.grid import MODE, block_refusal, carry_from, table
 from ulpgrad.kernels.quantize.triton_round import STOCHASTIC, whole
 from ulpgrad.kernels.quantize.triton_whole import whole_value
 from ulpgrad.kernels.random.triton_philox import stream, word_at
-from ulpgrad.kernels.registry import Request, kernel
+from ulpgrad.kernels.registry import kernel
 from ulpgrad.kernels.triton_launch import cdiv, launch, tl, triton, typed
 
 TILE = 1024  # values of a program
@@ -107,14 +107,9 @@ def _scales(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
     return tuple(counted)
 
 
-def _fits(request: Request) -> str | None:
-    x, params = request.arrays[0], request.params
-    if params["rounding"] == "stochastic" and params["axis"] % x.ndim != x.ndim - 1:
-        return "draws random words in the order of memory: stochastic rounding wants blocks on the last axis"
-    return block_refusal(params["dtype"])
-
-
-@kernel(spec.block_quantize, "cuda/triton-blocks", rank=40, formats=[float32, float64], where=_fits, contiguous=True)
+@kernel(
+    spec.block_quantize, "cuda/triton-blocks", rank=40, formats=[float32, float64], where=block_refusal, contiguous=True
+)
 def block_quantize(x: Any, *, dtype: Block, axis: int, rounding: str, overflow: str | None, subnormals: bool, key: int,
                    counter: int, random_bits: int) -> tuple[Any, Any]:  # fmt: skip
     xp, element = gpu.xp(), dtype.element
