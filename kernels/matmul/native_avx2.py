@@ -3,9 +3,10 @@ float16 while it is packed. Next limit: the registers; a larger tile would use e
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from ulpgrad.formats import Array, bfloat16, float16, float32, float64
+from ulpgrad.formats import bfloat16, float16, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.matmul import native_call, spec
 from ulpgrad.kernels.registry import Request, kernel
@@ -18,13 +19,6 @@ def matmul(request: Request) -> Any:
     return native.module().matmul_by("avx2", False)
 
 
-@kernel(spec.linear, "cpu/native-avx2", rank=70, formats=FORMATS, requires=("native", "avx2"))
-def linear(
-    x: Array,
-    weight: Array,
-    bias: Array | None,
-    scale: Array | None = None,
-    residual: Array | None = None,
-    **finish: Any,
-) -> Array:
-    return native_call.linear("avx2", False, x, weight, bias, scale, residual, **finish)
+@kernel(spec.linear, "cpu/native-avx2", rank=70, formats=FORMATS, requires=("native", "avx2"), build=True)
+def linear(request: Request) -> Any:
+    return partial(native_call.linear, "avx2", False)

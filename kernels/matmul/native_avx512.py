@@ -3,9 +3,10 @@ bfloat16, that they multiply one pair at a time."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from ulpgrad.formats import Array, bfloat16, float16, float32, float64
+from ulpgrad.formats import bfloat16, float16, float32, float64
 from ulpgrad.kernels import native
 from ulpgrad.kernels.matmul import native_call, spec
 from ulpgrad.kernels.registry import Request, kernel
@@ -18,13 +19,6 @@ def matmul(request: Request) -> Any:
     return native.module().matmul_by("avx512", False)
 
 
-@kernel(spec.linear, "cpu/native-avx512", rank=80, formats=FORMATS, requires=("native", "avx512"))
-def linear(
-    x: Array,
-    weight: Array,
-    bias: Array | None,
-    scale: Array | None = None,
-    residual: Array | None = None,
-    **finish: Any,
-) -> Array:
-    return native_call.linear("avx512", False, x, weight, bias, scale, residual, **finish)
+@kernel(spec.linear, "cpu/native-avx512", rank=80, formats=FORMATS, requires=("native", "avx512"), build=True)
+def linear(request: Request) -> Any:
+    return partial(native_call.linear, "avx512", False)

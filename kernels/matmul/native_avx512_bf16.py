@@ -7,9 +7,10 @@ ordinary FMAs instead, so that results keep to the same tolerance. Next limit: t
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from ulpgrad.formats import Array, bfloat16
+from ulpgrad.formats import bfloat16
 from ulpgrad.kernels import native
 from ulpgrad.kernels.matmul import native_call, spec
 from ulpgrad.kernels.registry import Request, kernel
@@ -22,13 +23,6 @@ def matmul(request: Request) -> Any:
     return native.module().matmul_by("avx512", True)
 
 
-@kernel(spec.linear, "cpu/native-avx512-bf16", rank=90, formats=FORMATS, requires=("native", "avx512_bf16"))
-def linear(
-    x: Array,
-    weight: Array,
-    bias: Array | None,
-    scale: Array | None = None,
-    residual: Array | None = None,
-    **finish: Any,
-) -> Array:
-    return native_call.linear("avx512", True, x, weight, bias, scale, residual, **finish)
+@kernel(spec.linear, "cpu/native-avx512-bf16", rank=90, formats=FORMATS, requires=("native", "avx512_bf16"), build=True)
+def linear(request: Request) -> Any:
+    return partial(native_call.linear, "avx512", True)

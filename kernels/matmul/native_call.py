@@ -12,8 +12,9 @@ from ulpgrad.kernels.matmul.prepacked import Prepacked
 
 
 def linear(
-    isa: str, dots: bool, x: Array, weight: Array, bias: Array | None, scale: Array | None, residual: Array | None, *,
-    activation: str | None = None, factor: float = 1.0, dtype: Format | None = None, packed: Prepacked | None = None,
+    isa: str, dots: bool, x: Array, weight: Array, bias: Array | None, scale: Array | None = None,
+    residual: Array | None = None, *, activation: str | None = None, factor: float = 1.0, dtype: Format | None = None,
+    packed: Prepacked | None = None,
 ) -> Array:  # fmt: skip
     """The extension's `linear` of an instruction set, for x of any number of axes."""
     if (
