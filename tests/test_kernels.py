@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -101,6 +101,31 @@ def meant(op: Op, arrays: tuple[Any, ...], formats: Any, params: dict[str, Any],
     return form in formats  # where samples are of integers alone, they have formats of their own
 
 
+class Call(NamedTuple):
+    """A sample as stored operands, their formats, and parameters."""
+
+    sample: Sample
+    layout: str
+    arrays: tuple[Any, ...]
+    formats: tuple[Format | None, ...]
+    params: dict[str, Any]
+
+    @property
+    def name(self) -> Any:
+        return self.sample.name or self.params
+
+
+def calls(
+    op: Op, form: Format, layouts: Sequence[str] = LAYOUTS[:1], samples: Iterable[Sample] | None = None
+) -> Iterator[Call]:
+    """The samples of an op that fit a format, where it takes it, in these layouts."""
+    for sample in op.samples() if samples is None else samples:
+        for layout in layouts:
+            given, params = operands(op, sample, form, layout), dict(sample.params)
+            if given is not None and meant(op, *given, params, form):
+                yield Call(sample, layout, *given, params)
+
+
 def listed_for_others(op: Op, form: Format) -> bool:
     """Whether a rung may claim this format for indices and masks alone, and take no values of it."""
     return op.promote is False and not isinstance(form, Float)
@@ -156,28 +181,19 @@ def test_rung(op: Op, rung: Rung, form: Format) -> None:
     if rung.unavailable():
         pytest.skip(rung.unavailable())
     ran = fitting = 0
-    for sample in op.samples():
-        for layout in LAYOUTS:
-            given = operands(op, sample, form, layout)
-            if given is None:
-                continue
-            arrays, formats = given
-            params = dict(sample.params)
-            if not meant(op, arrays, formats, params, form):
-                continue
-            fitting += 1
-            common = dispatch._promoted(op, formats)
-            request = Request(op, "cpu", common, arrays, params)
-            if any(c is not f for c, f in zip(common, formats, strict=True)) or rung.refusal(request):
-                continue
-            ran += 1
-            try:
-                with dispatch.use(**{op.name: rung.name}), np.errstate(all="ignore"):
-                    check(op, arrays, formats, params, dispatch.make_plan(op, "cpu", formats, arrays, params).run)
-            except AssertionError as error:
-                raise AssertionError(
-                    f"{op.name} by {rung.name}, sample {sample.name or params}, {layout}: {error}"
-                ) from None
+    for call in calls(op, form, LAYOUTS):
+        fitting += 1
+        _, _, arrays, formats, params = call
+        common = dispatch._promoted(op, formats)
+        request = Request(op, "cpu", common, arrays, params)
+        if any(c is not f for c, f in zip(common, formats, strict=True)) or rung.refusal(request):
+            continue
+        ran += 1
+        try:
+            with dispatch.use(**{op.name: rung.name}), np.errstate(all="ignore"):
+                check(op, arrays, formats, params, dispatch.make_plan(op, "cpu", formats, arrays, params).run)
+        except AssertionError as error:
+            raise AssertionError(f"{op.name} by {rung.name}, sample {call.name}, {call.layout}: {error}") from None
     assert ran > 0 or fitting == 0 or listed_for_others(op, form), (
         f"{rung.name} claims {form.name} but took none of {fitting} samples"
     )
@@ -188,18 +204,12 @@ def test_rung(op: Op, rung: Rung, form: Format) -> None:
 )
 def test_choice(op: Op, form: Format) -> None:
     """The rung that dispatch takes by itself, widening included, in every format of the op."""
-    for sample in op.samples():
-        given = operands(op, sample, form, "contiguous")
-        if given is None:
-            continue
-        arrays, formats = given
-        params = dict(sample.params)
-        if not meant(op, arrays, formats, params, form):
-            continue
+    for call in calls(op, form):
+        _, _, arrays, formats, params = call
         try:
             check(op, arrays, formats, params, lambda *a, f=formats, **p: dispatch.call(op, f, a, p)[0])
         except AssertionError as error:
-            raise AssertionError(f"{op.name}, sample {sample.name or params}: {error}") from None
+            raise AssertionError(f"{op.name}, sample {call.name}: {error}") from None
 
 
 def test_every_op_has_samples_and_a_document() -> None:

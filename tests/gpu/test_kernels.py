@@ -17,14 +17,7 @@ from ulpgrad.kernels.registry import Request, Rung
 from ulpgrad.kernels.spec import Op, Sample
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from test_kernels import (  # what the CPU's rungs are held to holds here
-    OPS,
-    check,
-    claimed,
-    listed_for_others,
-    meant,
-    operands,
-)
+from test_kernels import OPS, calls, check, claimed, listed_for_others  # what the CPU's rungs are held to holds here
 
 RUNGS = [(op, rung) for op in OPS.values() for rung in registry.ladder(op, "cuda")]
 LARGEST = 1 << 15  # elements of an operand: an interpreter takes seconds for more
@@ -115,7 +108,7 @@ def test_rung(op: Op, rung: Rung, form: Format) -> None:
 
 
 def _size(sample: Sample) -> int:
-    return max(np.size(a) for a in sample.arrays if a is not None)
+    return max((np.size(a) for a in sample.arrays if a is not None), default=0)
 
 
 def _run(op: Op, rung: Rung, form: Format, samples: list[Sample], first: bool) -> tuple[int, int]:
@@ -123,15 +116,9 @@ def _run(op: Op, rung: Rung, form: Format, samples: list[Sample], first: bool) -
     ran = fitting = 0
     for sample in samples:
         size = _size(sample)
-        for layout in LAYOUTS if first and (size <= SMALL or not gpu.mode()) else LAYOUTS[:1]:
-            given = operands(op, sample, form, layout)
-            if given is None:
-                continue
-            arrays, formats = given
-            params: dict[str, Any] = dict(sample.params)
-            if not meant(op, arrays, formats, params, form):
-                continue
+        for call in calls(op, form, LAYOUTS if first and (size <= SMALL or not gpu.mode()) else LAYOUTS[:1], [sample]):
             fitting += 1
+            _, _, arrays, formats, params = call
             common = dispatch._promoted(op, formats)
             on_gpu = tuple(None if a is None else laid_out(a) for a in arrays)
             request = Request(op, "cuda", common, on_gpu, params)
@@ -143,9 +130,7 @@ def _run(op: Op, rung: Rung, form: Format, samples: list[Sample], first: bool) -
                     check(op, arrays, formats, params,
                           on_host(dispatch.make_plan(op, "cuda:0", formats, on_gpu, params).run))  # fmt: skip
             except AssertionError as error:
-                raise AssertionError(
-                    f"{op.name} by {rung.name}, sample {sample.name or params}, {layout}: {error}"
-                ) from None
+                raise AssertionError(f"{op.name} by {rung.name}, sample {call.name}, {call.layout}: {error}") from None
     return fitting, ran
 
 
@@ -155,16 +140,8 @@ def test_choice(op: Op) -> None:
     and narrowest formats."""
     forms = list(op.formats)
     for form in dict.fromkeys((forms[0], forms[-1])):
-        for sample in list(op.samples())[:6]:
-            if any(a is not None and np.size(a) > LARGEST // 8 for a in sample.arrays):
-                continue
-            given = operands(op, sample, form, "contiguous")
-            if given is None:
-                continue
-            arrays, formats = given
-            params = dict(sample.params)
-            if not meant(op, arrays, formats, params, form):
-                continue
+        samples = [s for s in list(op.samples())[:6] if _size(s) <= LARGEST // 8]
+        for _, _, arrays, formats, params in calls(op, form, samples=samples):
             with pytest.MonkeyPatch.context() as patch:
                 import warnings
 
