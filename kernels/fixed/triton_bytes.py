@@ -13,8 +13,7 @@ from ulpgrad.formats import Array, int8, int16, uint8
 from ulpgrad.kernels.fixed import spec
 from ulpgrad.kernels.fixed.cut import Cut
 from ulpgrad.kernels.fixed.triton_steps import ends, product_of, refusal, store_cut
-from ulpgrad.kernels.integer.triton_bytes import byte_sums, largest, launch_tiles
-from ulpgrad.kernels.matmul.triton_grouped import tile_of
+from ulpgrad.kernels.integer.triton_bytes import byte_tile, largest, launch_tiles
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.triton_launch import tl, triton
 
@@ -27,12 +26,9 @@ def multiply(
     SUM: tl.constexpr, CHUNKED: tl.constexpr, GROUP: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    rows, columns, from_a, from_b, matrix = tile_of(
-        m, n, inner, stride_a0, stride_a1, stride_b0, stride_b1, INDEX, GROUP, BLOCK_M, BLOCK_N
-    )  # fmt: skip
-    sums = byte_sums(
-        a + from_a, b + from_b, rows, columns, m, n, k, stride_am, stride_ak, stride_bk, stride_bn, INDEX, SUM, CHUNKED,
-        BLOCK_M, BLOCK_N, BLOCK_K,
+    rows, columns, matrix, sums = byte_tile(
+        a, b, m, n, k, inner, stride_a0, stride_a1, stride_am, stride_ak, stride_b0, stride_b1, stride_bk, stride_bn, INDEX, SUM,
+        CHUNKED, GROUP, BLOCK_M, BLOCK_N, BLOCK_K,
     )  # fmt: skip
     store_cut(out, outside, sums, words, low, high, m, n, rows, columns, matrix, DROP, ROUNDING, RANDOM_BITS, WRAP)
 

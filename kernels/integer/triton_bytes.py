@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.formats import Array
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.fixed.triton_cut import limited, rounded
 from ulpgrad.kernels.integer import spec
 from ulpgrad.kernels.integer.accumulator import INT32, INT64, Accumulator, as_accumulator
+from ulpgrad.kernels.integer.triton_steps import by
 from ulpgrad.kernels.matmul import triton_configs as configs, triton_operands as operands
 from ulpgrad.kernels.matmul.triton_grouped import tile_of
 from ulpgrad.kernels.registry import Request, kernel
@@ -87,12 +87,19 @@ def chunk_sums(
 
 
 @triton.jit
-def byte_sums(
-    a, b, rows, columns, m, n, k, stride_am, stride_ak, stride_bk, stride_bn, INDEX: tl.constexpr, SUM: tl.constexpr,
-    CHUNKED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+def byte_tile(
+    a, b, m, n, k, inner, stride_a0, stride_a1, stride_am, stride_ak, stride_b0, stride_b1, stride_bk, stride_bn,
+    INDEX: tl.constexpr, SUM: tl.constexpr, CHUNKED: tl.constexpr, GROUP: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """A tile of a @ b for int8, uint8 and int16 codes, in SUM. CHUNKED: k is longer than one sum of bytes may be, which some
-    of the units saturate instead of wrapping."""
+    """This program's tile of products of int8, uint8 and int16 codes: its rows, its columns, which matrix of the stack it is of,
+    and its sums, in SUM. CHUNKED: k is longer than one sum of bytes may be, which some of the units saturate instead of
+    wrapping."""
+    rows, columns, from_a, from_b, matrix = tile_of(
+        m, n, inner, stride_a0, stride_a1, stride_b0, stride_b1, INDEX, GROUP, BLOCK_M, BLOCK_N
+    )  # fmt: skip
+    a += from_a
+    b += from_b
     k += tl.full((), 0, tl.int32)  # a number also where it is known to be 1
     if CHUNKED:
         total = tl.zeros((BLOCK_M, BLOCK_N), SUM)
@@ -105,7 +112,7 @@ def byte_sums(
         total = chunk_sums(
             a, b, rows, columns, m, n, 0, k, stride_am, stride_ak, stride_bk, stride_bn, INDEX, SUM, BLOCK_M, BLOCK_N, BLOCK_K
         )  # fmt: skip
-    return total
+    return rows, columns, matrix, total
 
 
 @triton.jit
@@ -115,12 +122,9 @@ def multiply(
     SHIFT: tl.constexpr, ROUNDING: tl.constexpr, WRAP: tl.constexpr, INDEX: tl.constexpr, SUM: tl.constexpr,
     CHUNKED: tl.constexpr, GROUP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    rows, columns, from_a, from_b, matrix = tile_of(
-        m, n, inner, stride_a0, stride_a1, stride_b0, stride_b1, INDEX, GROUP, BLOCK_M, BLOCK_N
-    )  # fmt: skip
-    sums = byte_sums(
-        a + from_a, b + from_b, rows, columns, m, n, k, stride_am, stride_ak, stride_bk, stride_bn, INDEX, SUM, CHUNKED,
-        BLOCK_M, BLOCK_N, BLOCK_K,
+    rows, columns, matrix, sums = byte_tile(
+        a, b, m, n, k, inner, stride_a0, stride_a1, stride_am, stride_ak, stride_b0, stride_b1, stride_bk, stride_bn, INDEX, SUM,
+        CHUNKED, GROUP, BLOCK_M, BLOCK_N, BLOCK_K,
     )  # fmt: skip
     at, inside = matrix * m * n + rows.to(tl.int64) * n + columns, (rows < m) & (columns < n)
     if ROUNDING is not None:
@@ -179,11 +183,4 @@ def _refusal(request: Request) -> str | None:
 
 @kernel(spec.integer_matmul, "cuda/triton-bytes", rank=60, formats=spec.FORMATS, where=_refusal, build=True)
 def integer_matmul(request: Request) -> Any:
-    form = request.formats[0]
-    assert form is not None
-
-    def call(a: Array, b: Array, *, accumulator: Any = None) -> Any:
-        chosen = as_accumulator(accumulator)
-        return run(operands.folded(a, b, form, spec.result_format(chosen)), chosen)
-
-    return call
+    return by(run, request)

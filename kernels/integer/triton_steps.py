@@ -8,6 +8,7 @@ Next limit: ordinary 64-bit arithmetic, one product at a time; each value is loa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,18 @@ def run(product: operands.Product, chosen: Accumulator) -> Any:
     return out
 
 
+def by(multiplied: Callable[[operands.Product, Accumulator], Any], request: Request) -> Any:
+    """integer_matmul as a rung whose products that function makes."""
+    form = request.formats[0]
+    assert form is not None
+
+    def call(a: Array, b: Array, *, accumulator: Any = None) -> Any:
+        chosen = as_accumulator(accumulator)
+        return multiplied(operands.folded(a, b, form, spec.result_format(chosen)), chosen)
+
+    return call
+
+
 def _refusal(request: Request) -> str | None:
     a, b = request.arrays
     chosen = as_accumulator(request.params.get("accumulator"))
@@ -83,11 +96,4 @@ def _refusal(request: Request) -> str | None:
 
 @kernel(spec.integer_matmul, "cuda/triton-steps", rank=40, formats=spec.FORMATS, where=_refusal, build=True)
 def integer_matmul(request: Request) -> Any:
-    form = request.formats[0]
-    assert form is not None
-
-    def call(a: Array, b: Array, *, accumulator: Any = None) -> Any:
-        chosen = as_accumulator(accumulator)
-        return run(operands.folded(a, b, form, spec.result_format(chosen)), chosen)
-
-    return call
+    return by(run, request)

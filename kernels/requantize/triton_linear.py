@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from ulpgrad.formats import Array, Format, int8
-from ulpgrad.kernels.integer.triton_bytes import byte_sums, largest, launch_tiles
+from ulpgrad.kernels.integer.triton_bytes import byte_tile, largest, launch_tiles
 from ulpgrad.kernels.matmul import layout, triton_operands as operands
-from ulpgrad.kernels.matmul.triton_grouped import tile_of
 from ulpgrad.kernels.registry import kernel
 from ulpgrad.kernels.requantize import spec
 from ulpgrad.kernels.requantize.triton_fused import codes
@@ -27,12 +26,9 @@ def multiply(
     WIDE: tl.constexpr, EVEN: tl.constexpr, INDEX: tl.constexpr, SUM: tl.constexpr, CHUNKED: tl.constexpr,
     GROUP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    rows, columns, from_a, from_b, matrix = tile_of(
-        m, n, inner, stride_a0, stride_a1, stride_b0, stride_b1, INDEX, GROUP, BLOCK_M, BLOCK_N
-    )  # fmt: skip
-    sums = byte_sums(
-        a + from_a, b + from_b, rows, columns, m, n, k, stride_am, stride_ak, stride_bk, stride_bn, INDEX, SUM, CHUNKED,
-        BLOCK_M, BLOCK_N, BLOCK_K,
+    rows, columns, matrix, sums = byte_tile(
+        a, b, m, n, k, inner, stride_a0, stride_a1, stride_am, stride_ak, stride_b0, stride_b1, stride_bk, stride_bn, INDEX, SUM,
+        CHUNKED, GROUP, BLOCK_M, BLOCK_N, BLOCK_K,
     )  # fmt: skip
     total = sums.to(tl.int64 if WIDE else tl.int32)
     value = codes(total, columns, columns < n, multiplier, shift, bias, zero_point, least, most, EVEN)
