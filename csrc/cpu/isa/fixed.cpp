@@ -1,5 +1,7 @@
 #include "fixed.h"
 
+#include <type_traits>
+
 // Values pass through small buffers of the width that holds them all, one simple loop per step, so that every step
 // vectorises and no combination of words, modes and widths needs code of its own. What is commonest, operands and
 // result of one 8- or 16-bit word, has loops that do all in registers.
@@ -10,34 +12,16 @@ namespace {
 using int128 = __int128;
 using uint128 = unsigned __int128;
 
+// The unsigned type of the same size: the library's own, but of 128 bits, which it need not know.
 template <typename W>
-struct UnsignedOf;
-template <>
-struct UnsignedOf<int8_t> {
-  using type = uint8_t;
-};
-template <>
-struct UnsignedOf<int16_t> {
-  using type = uint16_t;
-};
-template <>
-struct UnsignedOf<int32_t> {
-  using type = uint32_t;
-};
-template <>
-struct UnsignedOf<int64_t> {
-  using type = uint64_t;
-};
-template <>
-struct UnsignedOf<int128> {
-  using type = uint128;
-};
+using UnsignedOf =
+    typename std::conditional_t<sizeof(W) == 16, std::enable_if<true, uint128>, std::make_unsigned<W>>::type;
 
 constexpr int block = 256;
 
 template <typename W>
 ULPGRAD_INLINE W shifted(W x, int by) {
-  using U = typename UnsignedOf<W>::type;
+  using U = UnsignedOf<W>;
   return W(U(x) << by);
 }
 
@@ -270,58 +254,51 @@ void by_blocks(const FixedCall& c, const FixedRun& r) {
   }
 }
 
-// One word throughout, 32 bits on the way, to nearest even: all in registers.
-template <typename S, FixedKind kind, bool wrap, bool rounds>
-void direct(const FixedCall& c, const FixedRun& r) {
+// out = one(a, b) in words of type S; b without a step is one value.
+template <typename S, typename One>
+ULPGRAD_INLINE void each(const FixedRun& r, One one) {
   const S* __restrict a = static_cast<const S*>(r.a);
   const S* __restrict b = static_cast<const S*>(r.b);
   S* __restrict out = static_cast<S*>(r.out);
+  const int64_t n = r.n;
+  if (r.b_step) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) out[i] = one(a[i], b[i]);
+  } else {
+    const S y = b[0];
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) out[i] = one(a[i], y);
+  }
+}
+
+// One word throughout, 32 bits on the way, to nearest even: all in registers.
+template <typename S, FixedKind kind, bool wrap, bool rounds>
+void direct(const FixedCall& c, const FixedRun& r) {
   const int32_t low = int32_t(c.low), high = int32_t(c.high), mask = high - low;
   const int by = c.drop;
   const int32_t bias = rounds ? (int32_t(1) << (by - 1)) - 1 : 0;
-  const int64_t n = r.n, b_step = r.b_step;
-  const auto one = [=](int32_t x, int32_t y) {
+  each<S>(r, [=](int32_t x, int32_t y) {
     int32_t v = kind == FixedKind::multiply ? x * y : kind == FixedKind::subtract ? x - y : x + y;
     if (rounds) v = (v + bias + ((v >> by) & 1)) >> by;
     if (wrap) return S(((v - low) & mask) + low);
     v = v < low ? low : v;
     return S(v > high ? high : v);
-  };
-  if (b_step) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) out[i] = one(a[i], b[i]);
-  } else {
-    const int32_t y = b[0];
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) out[i] = one(a[i], y);
-  }
+  });
 }
 
 // Sums of whole words that saturate: in lanes of the word itself, where a sum that has the sign of neither operand
 // overflowed.
 template <typename S, bool subtract>
 void saturating(const FixedRun& r) {
-  using U = typename UnsignedOf<S>::type;
+  using U = UnsignedOf<S>;
   constexpr int sign = 8 * sizeof(S) - 1;
   constexpr U largest = U(U(1) << sign) - 1;
-  const U* __restrict a = static_cast<const U*>(r.a);
-  const U* __restrict b = static_cast<const U*>(r.b);
-  U* __restrict out = static_cast<U*>(r.out);
-  const int64_t n = r.n, b_step = r.b_step;
-  const auto one = [](U x, U y) {
+  each<U>(r, [](U x, U y) {
     const U sum = U(subtract ? x - y : x + y);
     const U over = U((x ^ sum) & (subtract ? x ^ y : y ^ sum));
     const U end = U((x >> sign) + largest);
     return over >> sign ? end : sum;
-  };
-  if (b_step) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) out[i] = one(a[i], b[i]);
-  } else {
-    const U y = b[0];
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) out[i] = one(a[i], y);
-  }
+  });
 }
 
 template <typename S, FixedKind kind>
