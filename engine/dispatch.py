@@ -114,6 +114,27 @@ def device_type(arrays: tuple[Any, ...]) -> str:
     return str(devices.pop())
 
 
+def placed(arrays: tuple[Any, ...]) -> tuple[tuple[Any, ...], str]:
+    """`together` and `device_type` in one look, where all operands lie on one device already."""
+    place, on_host = -1, False
+    try:
+        for a in arrays:
+            if a.__class__ is np.ndarray:
+                on_host = True
+            elif a is not None:
+                index = a.device.id
+                on_host = on_host or (place >= 0 and index != place)
+                place = index
+    except (AttributeError, UlpgradError):  # an array of another kind
+        on_host, place = True, 0
+    if place < 0:
+        return arrays, "cpu"
+    if not on_host:
+        return arrays, f"cuda:{place}"
+    arrays = together(arrays)
+    return arrays, device_type(arrays)
+
+
 def together(arrays: tuple[Any, ...]) -> tuple[Any, ...]:
     """Operands of one call, single values of the host moved to where the others are: numbers in expressions are such."""
     places = {
@@ -176,7 +197,14 @@ def _on_device(run: Callable[..., Any], index: int, mutates: bool) -> Callable[.
     """`run` on the device of its operands, whatever the current one is. What writes in place is not begun twice."""
 
     def call(*arrays: Any, **params: Any) -> Any:
+        if current() == index:
+            try:
+                return run(*arrays, **params)
+            except gpu.xp().cuda.memory.OutOfMemoryError:
+                pass
         return retried(index, run, *arrays, **params)
+
+    current = gpu.xp().cuda.runtime.getDevice
 
     def once(*arrays: Any, **params: Any) -> Any:
         with gpu.on_device(index):
@@ -274,8 +302,7 @@ def call(
         device = "cpu"
         for a in arrays:
             if a is not None and a.__class__ is not np.ndarray:
-                arrays = together(arrays)
-                device = device_type(arrays)
+                arrays, device = placed(arrays)
                 break
     if op.check is not None:
         op.check(*arrays, **params)

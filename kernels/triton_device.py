@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,8 @@ from ulpgrad.kernels import capture, gpu
 from ulpgrad.kernels.triton_arguments import Described, Typed, Unknown, descriptor_of, typed
 
 TWO_31 = 2**31
-_compiled: dict[tuple[Any, ...], tuple[Any, Any, Any, tuple[Any, ...]]] = {}
+# What launches a compiled kernel, its constants, and the kernel itself, which keeps its number from being given to another.
+_compiled: dict[tuple[Any, ...], tuple[Callable[..., None], tuple[Any, ...], Any]] = {}
 
 
 @cache
@@ -75,16 +76,16 @@ def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: d
     multiple of 16, of an integer whether it is 1, a multiple of 16, or needs 64 bits.
     """
     ndarray, device, stream = _array_library()
-    key: list[Any] = [kernel, device()]
+    key: list[Any] = [id(kernel), device()]  # Triton's own hash of a kernel takes as long as all the rest of this
     values: list[Any] = []
     for a in arguments:
         kind = a.__class__
         if kind is ndarray:
-            address = a.data.ptr
-            key.append(a.dtype.num if address & 15 == 0 else -1 - a.dtype.num)
+            address, number = a.data.ptr, a.dtype.num
+            key.append(number if address & 15 == 0 else -1 - number)
             values.append(address)
         elif kind is int:
-            key.append("1" if a == 1 else (a & 15 == 0, -TWO_31 <= a < TWO_31))
+            key.append(1003 if a == 1 else (1001 if a & 15 == 0 else 1000) + (0 if -TWO_31 <= a < TWO_31 else 4))
             values.append(a)
         elif kind is float or kind is bool or a is None:
             key.append(kind)
@@ -104,15 +105,15 @@ def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: d
     found = _compiled.get(seen)
     if found is None:
         found = _compiled[seen] = _compile(kernel, grid, arguments, constants)
-    launcher, function, metadata, fixed = found
+    launcher, fixed, _ = found
     x, y, z = grid if len(grid) == 3 else (*grid, 1, 1)[:3]
-    launcher(x, y, z, stream().ptr, function, metadata, None, None, None, *values, *fixed)
+    launcher(x, y, z, stream().ptr, values, fixed)
 
 
 def _compile(
     kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: dict[str, Any]
-) -> tuple[Any, Any, Any, tuple[Any, ...]]:
-    """The compiled kernel's launcher, function and metadata, and the constants as the launcher wants them, after the rest."""
+) -> tuple[Callable[..., None], tuple[Any, ...], Any]:
+    """What launches the compiled kernel, the constants as it wants them, after the rest, and the kernel."""
     capture.refuse(
         f"the first launch of {kernel.__name__} with such arguments, which compiles and loads it,",
         "run what is to be captured once or twice before (ulpgrad.cuda.make_graphed does)",
@@ -124,7 +125,27 @@ def _compile(
     if settings.get("ULPGRAD_LOG") == "kernels":
         print(f"{kernel.__name__:<22} compiled in {(time.perf_counter() - start) * 1e3:.0f} ms", file=sys.stderr)
     fixed = tuple(constants[p.name] for p in kernel.params[len(arguments) :])
-    return compiled.run, compiled.function, compiled.packed_metadata, fixed
+    return _launcher(compiled), fixed, kernel
+
+
+def _launcher(compiled: Any) -> Callable[..., None]:
+    """run(x, y, z, stream, values, constants) of a compiled kernel. Where it wants no memory of its own, Triton's C function is
+    called as its launcher in Python would (3.9); else that launcher is."""
+    run, function, metadata = compiled.run, compiled.function, compiled.packed_metadata
+    known = ("launch", "launch_cooperative_grid", "launch_pdl", "arg_annotations", "kernel_signature", "gsan_enabled")
+    wanted = [getattr(run, name, 0) for name in ("global_scratch_size", "profile_scratch_size", "gsan_enabled")]
+    if not all(hasattr(run, name) for name in known) or any(wanted):
+        return lambda x, y, z, stream, values, fixed: run(
+            x, y, z, stream, function, metadata, None, None, None, *values, *fixed
+        )
+    launch, cooperative, overlapping = run.launch, run.launch_cooperative_grid, run.launch_pdl
+    annotations, signature = run.arg_annotations, run.kernel_signature
+
+    def direct(x: int, y: int, z: int, stream: int, values: list[Any], fixed: tuple[Any, ...]) -> None:
+        launch(x, y, z, stream, function, cooperative, overlapping, metadata, None, None, None, None, None, annotations,
+               signature, (*values, *fixed))  # fmt: skip
+
+    return direct
 
 
 def pointer(value: Any) -> Any:

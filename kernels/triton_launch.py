@@ -50,9 +50,10 @@ def launch(kernel: Any, grid: Sequence[int], *arguments: Any, **constants: Any) 
     ArgumentError for a bad grid, FormatError for an array that Triton has no type for, DeviceError for memory on two devices.
     """
     run = _device_launcher()
-    if run is not None and 0 in grid and not any(isinstance(a, np.ndarray) for a in arguments):
-        return None
-    if run is not None and 0 not in grid:
+    if run is not None and 0 in grid:
+        if not any(isinstance(a, np.ndarray) for a in arguments):
+            return None
+    elif run is not None:
         if "enable_fp_fusion" not in constants:
             constants["enable_fp_fusion"] = True  # Triton 3.9 warns where it is left unsaid
         try:

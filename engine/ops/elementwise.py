@@ -128,9 +128,10 @@ def _unary(name: str, rule: Callable[..., Any] | None = None) -> Unary:
     def call(x: Any, /) -> Tensor:
         if not (state.special or plain_calls.listeners):
             try:
-                run, form = kept[x.dtype]
-                if x.storage.__class__ is not np.ndarray:
-                    raise TypeError
+                if x.storage.__class__ is np.ndarray:
+                    run, form = kept[x.dtype]
+                else:
+                    run, form = kept[x.dtype, x.storage.device.id]
                 out = Tensor(run(x.storage), form)
             except REFUSALS:
                 pass
@@ -140,7 +141,7 @@ def _unary(name: str, rule: Callable[..., Any] | None = None) -> Unary:
                 return out
         x = as_tensor(x)
         out = primitive(x)
-        kept.keep(x.dtype, x)
+        kept.keep((x.dtype,), x)
         return out
 
     return remembered(_named(call, name))  # type: ignore[no-any-return]
@@ -158,10 +159,14 @@ def _binary(name: str, rules: Rules | None = None) -> Binary:
             try:
                 number = x2.__class__ is float or x2.__class__ is int
                 other = scalar(x2, weak_format(x2, x1.dtype)) if number else x2
-                run, form = kept[x1.dtype, other.dtype]
-                if not x1.storage.__class__ is other.storage.__class__ is np.ndarray:
-                    raise TypeError
-                out = Tensor(run(x1.storage, other.storage), form)
+                a, b = x1.storage, other.storage
+                if a.__class__ is b.__class__ is np.ndarray:
+                    run, form = kept[x1.dtype, other.dtype]
+                else:
+                    index = a.device.id
+                    b = dispatch.constant(b, index) if number else b
+                    run, form = kept[x1.dtype, other.dtype, index, b.device.id]
+                out = Tensor(run(a, b), form)
             except REFUSALS:
                 pass
             else:
@@ -177,19 +182,22 @@ def _binary(name: str, rules: Rules | None = None) -> Binary:
 
 
 class _Roads(dict[Any, tuple[Callable[..., Any], Any]]):
-    """The rung that serves an op on the CPU, and the result's format, per formats of the operands."""
+    """The rung that serves an op, and the result's format, per formats of the operands, and on a GPU also per numbers of their
+    devices."""
 
     def __init__(self, op: Op) -> None:
         self.op = op
         registry.on_change(self.clear)
 
-    def keep(self, formats: Any, *tensors: Tensor) -> None:
+    def keep(self, formats: tuple[Any, ...], *tensors: Tensor) -> None:
         """Enter the choice made for a call, if any call of these formats would get the same."""
-        arrays = tuple(t.storage for t in tensors)
-        plain = all(a.__class__ is np.ndarray for a in arrays) and not any(t.dtype.routed for t in tensors)
-        if plain and self.op.key is None and not dispatch.state.special:
-            plan = dispatch.plan(self.op, tuple(t.dtype for t in tensors), arrays, {})
-            self[formats] = plan.run, plan.formats[0]
+        if self.op.key is not None or dispatch.state.special or any(t.dtype.routed for t in tensors):
+            return
+        arrays, device = dispatch.placed(tuple(t.storage for t in tensors))
+        place = () if device == "cpu" else (int(device[5:]),) * len(tensors)
+        plan = dispatch.plan(self.op, formats, arrays, {}, device)
+        key = (*formats, *place)
+        self[key if len(key) > 1 else key[0]] = plan.run, plan.formats[0]
 
 
 def _zero(g: Tensor) -> Tensor:
