@@ -32,6 +32,7 @@ from ulpgrad.kernels.elementwise import spec as plain
 from ulpgrad.kernels.fixed import spec
 from ulpgrad.kernels.fixed.cut import Cut
 from ulpgrad.kernels.spec import Op
+from ulpgrad.ops.quantize import beside_codes
 from ulpgrad.tensor import Tensor
 
 
@@ -117,7 +118,7 @@ def quotient(
         _refuse_undefined(name, rule, form, over_zero, np.broadcast_to(a, shape))
         b = b + null.astype(b.dtype)
     if b.__class__ is np.ndarray:  # counts, which the host knows
-        b = moved_to(b, device_of(a))
+        b = beside_codes(b, a)
     left, right = max(form.fraction_bits - fraction, 0), max(fraction - form.fraction_bits, 0)
     more = rule.random_bits if rule.rounding == "stochastic" else 1
     bounds = hull(shifted(first, left), shifted((-first[1], -first[0]), left), shifted(second, right + more),

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from ulpgrad.device import device_of, module_of, moved_to
+from ulpgrad.device import module_of
 from ulpgrad.fixed.elementwise import chosen
 from ulpgrad.fixed.reduction import shared, sum_bounds
 from ulpgrad.fixed.routing import implements, operands
@@ -16,6 +16,7 @@ from ulpgrad.fixed.run import Outcome, on_host
 from ulpgrad.formats import Array, Fixed
 from ulpgrad.kernels.adaptive_pool.spec import spans
 from ulpgrad.kernels.conv.geometry import Pair, output_size
+from ulpgrad.ops.quantize import beside_codes
 from ulpgrad.tensor import Tensor
 
 ONE = (1, 1)
@@ -86,7 +87,7 @@ def adaptive_max_pool2d(name: str, rule: Rule, x: Tensor, *, output_size: Pair) 
         first, end = _edges(out.shape[axis], count)
         places = first[:, None] + np.arange(int((end - first).max()))
         places = np.minimum(places, end[:, None] - 1)  # short windows have their last value several times
-        out = out.take(moved_to(places, x.device), axis).max(axis + 1)
+        out = out.take(beside_codes(places, out), axis).max(axis + 1)
     return chosen(name, rule, Tensor(out, form))
 
 
@@ -100,7 +101,7 @@ def adaptive_avg_pool2d(name: str, rule: Rule, x: Tensor, *, output_size: Pair) 
         first, end = _edges(sums.shape[axis], count)
         before = xp.zeros((*sums.shape[:axis], 1, *sums.shape[axis + 1 :]), wide)
         running = xp.concatenate((before, xp.cumsum(sums, axis, wide)), axis)
-        low, high = (moved_to(edge, device_of(sums)) for edge in (first, end))
+        low, high = (beside_codes(edge, sums) for edge in (first, end))
         sums = running.take(high, axis) - running.take(low, axis)
         counts = counts * (end - first).reshape(-1, *[1] * (3 - axis))
     return shared(name, rule, form, sums, counts, sum_bounds(form, int(counts.max())), x.device)

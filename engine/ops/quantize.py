@@ -283,7 +283,7 @@ def _near(t: Tensor, source: Fixed, form: Fixed) -> tuple[Any, Fixed]:
 
 
 def beside_codes(parameter: Array, codes: Any) -> Any:
-    """Scales or zero points where codes lie."""
+    """Scales, zero points, counts or places, which the host knows, where codes lie; on a GPU they are kept."""
     return (
         parameter if codes.__class__ is np.ndarray else dispatch.constant(np.asarray(parameter), device_of(codes).index)
     )
