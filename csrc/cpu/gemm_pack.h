@@ -146,23 +146,31 @@ static int64_t pack_transposed(int64_t width, int64_t count, int64_t k, const ty
   return whole;
 }
 
+// Packs `count` lanes that stand side by side into panels of `width`, `panel` values apart. Row by row of the matrix:
+// what stands together there is read together.
+template <typename Math>
+static void pack_rows(int64_t width, int64_t count, int64_t k, const typename Math::Value* src, int64_t k_stride,
+                      typename Math::Packed* out, int64_t panel) {
+  constexpr int lanes = kLanes<typename Math::Packed>;
+  constexpr int64_t depth = Math::depth;
+  for (int64_t p = 0; p * depth < k; ++p) {
+    const auto* from = src + p * depth * k_stride;
+    const bool whole = (p + 1) * depth <= k;
+    auto* to = out + p * width;
+    for (int64_t l = 0; l < count; l += width, to += panel)
+      for (int64_t v = 0; v < width; v += lanes)
+        store(to + v, pack_lanes<Math>(from + l + v, k_stride, whole, std::max<int64_t>(0, count - l - v)));
+  }
+}
+
 // Packs k values (the last pair may be half) of `count` lanes: out[p * width + l] is what stands at
 // src[l * lane_stride + p * depth * k_stride], 0 for l >= count.
 template <typename Math>
 static void pack_panel(int64_t width, int64_t count, int64_t k, const typename Math::Value* src, int64_t lane_stride,
                        int64_t k_stride, typename Math::Packed* out) {
-  constexpr int lanes = kLanes<typename Math::Packed>;
   constexpr int64_t depth = Math::depth;
   const int64_t steps = (k + depth - 1) / depth;
-  if (lane_stride == 1 && count > 1) {
-    for (int64_t p = 0; p < steps; ++p) {
-      const auto* from = src + p * depth * k_stride;
-      const bool whole = (p + 1) * depth <= k;
-      for (int64_t l = 0; l < width; l += lanes)
-        store(out + p * width + l, pack_lanes<Math>(from + l, k_stride, whole, std::max<int64_t>(0, count - l)));
-    }
-    return;
-  }
+  if (lane_stride == 1 && count > 1) return pack_rows<Math>(width, count, k, src, k_stride, out, 0);
   int64_t p = k_stride == 1 && k >= 8 && count > 1 ? pack_transposed<Math>(width, count, k, src, lane_stride, out) : 0;
   for (; p < steps; ++p) {
     const auto* from = src + p * depth * k_stride;

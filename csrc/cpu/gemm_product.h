@@ -102,7 +102,7 @@ class Product {
   void pack(void* to) const {
     for (int64_t p = 0; p == 0 || p < g.k; p += step_k) {
       const Panels<Math> block = packed_block(to, p);
-      parallel_tasks(columns, threads, [&](int64_t at) { pack_b(block, at, 0, p, std::min(step_k, g.k - p)); });
+      pack_shared_b(block, columns, 0, p, std::min(step_k, g.k - p));
     }
   }
 
@@ -122,6 +122,8 @@ class Product {
   static constexpr bool kSumsFit = std::is_same_v<Sum, Value>;
   static constexpr int64_t kWidth = 2 * kLanes<Sum>;  // of a panel of B
   static constexpr int64_t kSize = sizeof(Packed);
+  static constexpr int64_t kPackTogether =
+      8;  // most panels of B that are packed side by side: memory is read in longer runs
   static constexpr bool kReads = std::is_same_v<Value, Packed> && ULPGRAD_ISA_LEVEL >= 1;  // matrices where they stand
 
   const Gemm<Value>& g;
@@ -195,13 +197,28 @@ class Product {
     if constexpr (Math::depth == 2) to.tiny[at] = holds_tiny(out, rows * steps);
   }
 
-  void pack_b(const Panels<Math>& to, int64_t at, int64_t j0, int64_t p, int64_t k) const {
+  // Panels [at, at + count) of those that begin with column j0.
+  void pack_b(const Panels<Math>& to, int64_t at, int64_t count, int64_t j0, int64_t p, int64_t k) const {
     if (b_in_place) return;
-    const int64_t steps = parts_of(k, Math::depth), j = j0 + at * kWidth, cols = std::min(kWidth, g.n - j);
-    const int64_t width = vectors_for(cols) * kLanes<Sum>;
-    Packed* out = to.values + at * b_size(steps);
-    pack_panel<Math>(width, cols, k, g.b + p * g.b_row + j * g.b_col, g.b_col, g.b_row, out);
-    if constexpr (Math::depth == 2) to.tiny[at] = holds_tiny(out, width * steps);
+    const int64_t steps = parts_of(k, Math::depth), size = b_size(steps), j = j0 + at * kWidth;
+    const int64_t whole = g.b_col == 1 ? std::min(count, (g.n - j) / kWidth) : 0;
+    pack_rows<Math>(kWidth, whole * kWidth, k, g.b + p * g.b_row + j, g.b_row, to.values + at * size, size);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t first = j + i * kWidth, cols = std::min(kWidth, g.n - first);
+      const int64_t width = vectors_for(cols) * kLanes<Sum>;
+      Packed* out = to.values + (at + i) * size;
+      if (i >= whole) pack_panel<Math>(width, cols, k, g.b + p * g.b_row + first * g.b_col, g.b_col, g.b_row, out);
+      if constexpr (Math::depth == 2) to.tiny[at + i] = holds_tiny(out, width * steps);
+    }
+  }
+
+  // Panels that all threads read, packed by all.
+  void pack_shared_b(const Panels<Math>& to, int64_t count, int64_t j0, int64_t p, int64_t k) const {
+    const int64_t together = std::clamp(count / (2 * threads), int64_t{1}, kPackTogether);
+    parallel_tasks(parts_of(count, together), threads, [&](int64_t task) {
+      const int64_t at = task * together;
+      pack_b(to, at, std::min(together, count - at), j0, p, k);
+    });
   }
 
   // The panels of A that begin with row i0 times those of B that begin with column j0. The sums stand in C, or in
@@ -246,13 +263,14 @@ class Product {
     }
   }
 
-  // B is shared, as many columns at a time as the L3 cache holds; threads take rows of A that fit their L2 caches.
+  // B is shared, as many columns at a time as the L3 cache holds; threads take rows of A that leave room in their L2
+  // caches for panels of B and for what passes.
   void by_rows() const {
     const int64_t most_n = std::clamp(kSharedBytes / (most_steps * kSize * kWidth), int64_t{1}, columns) * kWidth;
     const int64_t most_m =
         waits() ? std::max<int64_t>(1, kSumBytes / (most_n * static_cast<int64_t>(sizeof(Sum)) * height)) * height
                 : g.m;
-    const int64_t fitting = std::max<int64_t>(1, l2_bytes() / 2 / (most_steps * kSize * height));
+    const int64_t fitting = std::max<int64_t>(1, l2_bytes() / 4 / (most_steps * kSize * height));
     const int64_t sums = waits() ? std::min(most_m, g.m) * most_n : 0;
     Sum* waiting;
     const Panels<Math> b = room(Slot::gemm_b, most_n / kWidth, b_size(most_steps), sums, &waiting);
@@ -263,7 +281,7 @@ class Product {
         const int64_t n = std::min(most_n, g.n - j);
         for (int64_t p = 0; p == 0 || p < g.k; p += step_k) {
           const int64_t k = std::min(step_k, g.k - p);
-          if (!g.packed) parallel_tasks(parts_of(n, kWidth), threads, [&](int64_t at) { pack_b(b, at, j, p, k); });
+          if (!g.packed) pack_shared_b(b, parts_of(n, kWidth), j, p, k);
           const Panels<Math> from = panels_of_b(b, j, p, k);
           parallel_tasks(blocks.size(), threads, [&](int64_t block) {
             const int64_t first = blocks.begin(block), count = blocks.begin(block + 1) - first;
@@ -319,7 +337,7 @@ class Product {
           const Panels<Math> b = room(Slot::gemm_b, 1, b_size(most_steps), 0, nullptr);
           for (int64_t at = task * together; at < std::min(count, (task + 1) * together); ++at) {
             const int64_t j = j0 + at * kWidth, cols = std::min(kWidth, g.n - j);
-            if (!g.packed) pack_b(b, 0, j, p, k);
+            if (!g.packed) pack_b(b, 0, 1, j, p, k);
             multiply(a, 0, g.m, panels_of_b(b, j, p, k), j, cols, p, k, waiting ? waiting + at * kWidth : nullptr,
                      most_n);
           }
