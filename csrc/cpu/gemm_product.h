@@ -20,7 +20,6 @@ namespace ulpgrad::ULPGRAD_ISA {
 constexpr int64_t kMostLane = int64_t{1} << 12;     // bytes of a row or column in a block of k
 constexpr int64_t kSharedBytes = int64_t{1} << 23;  // of shared panels of B: in the L3 cache
 constexpr int64_t kSumBytes = int64_t{1} << 24;     // of sums that wait between blocks of k, where C cannot hold them
-constexpr int64_t kNear = int64_t{1} << 15;         // bytes of an operand that stays in the L1 cache while it is used
 constexpr int64_t kPage = int64_t{1} << 12;         // bytes from one value to another on the same set of that cache
 constexpr int64_t kTaskWork = int64_t{1} << 16;     // multiply-adds that are worth a task
 
@@ -134,13 +133,15 @@ class Product {
   const bool in_place;           // sums wait in C
   const bool a_in_place, b_in_place;
 
-  // Packing pays where values are used several times, by several tiles, from beyond the nearest cache.
+  // Packing pays where values are used several times, by several tiles, and where it gathers them into cache lines of
+  // their own: not where a core's cache holds the whole operand.
+  static int64_t near() { return l2_bytes() / 4; }
   bool reads_a_in_place() const {
     if (!kReads || g.a_row * kSize % kPage == 0) return false;
-    return columns == 1 || (columns <= 8 && g.m * g.k * kSize <= kNear);
+    return columns == 1 || (columns <= 8 && g.m * g.k * kSize <= near());
   }
   bool reads_b_in_place() const {
-    return kReads && !g.packed && g.b_col == 1 && (tiles == 1 || (tiles <= 8 && g.n * g.k * kSize <= kNear));
+    return kReads && !g.packed && g.b_col == 1 && (tiles == 1 || (tiles <= 8 && g.n * g.k * kSize <= near()));
   }
 
   // A is shared where it fits the L2 cache: then B passes once, a panel at a time. Of two ways for several threads, the

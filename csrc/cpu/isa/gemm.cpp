@@ -10,7 +10,7 @@
 namespace ulpgrad::ULPGRAD_ISA {
 
 // Multiply-adds that make one more thread worth its start.
-constexpr int64_t kGrain = int64_t{1} << 19;
+constexpr int64_t kGrain = int64_t{1} << 18;
 
 template <typename Math>
 static void gemm(const Gemm<typename Math::Value>& g) {
