@@ -149,21 +149,21 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=Path(RECORD), help="where the record goes")
     parser.add_argument("--only", default="", help="words that a row's name has")
     parser.add_argument(
-        "--tests", type=int, default=225, metavar="SECONDS", help="for the tests, which come first; 0: none"
+        "--tests", type=int, default=200, metavar="SECONDS", help="for the tests, which come first; 0: none"
     )
-    parser.add_argument("--rows", type=float, default=140, metavar="SECONDS", help="for the rows; 0: none")
+    parser.add_argument("--rows", type=float, default=130, metavar="SECONDS", help="for the rows; 0: none")
     parser.add_argument(
         "--networks", help=f"whose layers are measured: {', '.join(NETWORKS)}, all, none; without --only, {NETWORK}"
     )
-    parser.add_argument("--layers", type=float, default=80, metavar="SECONDS", help="for the layers of all networks")
+    parser.add_argument("--layers", type=float, default=70, metavar="SECONDS", help="for the layers of all networks")
     parser.add_argument(
         "--unverified",
         type=float,
-        default=30,
+        default=25,
         metavar="SECONDS",
         help="for rows of rungs that have run on no GPU; 0: none",
     )
-    parser.add_argument("--sanitizer", type=float, default=80, metavar="SECONDS", help="for compute-sanitizer; 0: none")
+    parser.add_argument("--sanitizer", type=float, default=60, metavar="SECONDS", help="for compute-sanitizer; 0: none")
     parser.add_argument("--jobs", type=int, default=8, help="processes that run tests")
     parser.add_argument(
         "--rung", choices=[*rows.WAITING], help="a rung that may wait without end: its rows, and nothing else"

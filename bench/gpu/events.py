@@ -24,9 +24,11 @@ def _scratch() -> Any:
     return gpu.xp().empty(CACHE if not gpu.mode() else 1 << 10, np.uint8)
 
 
-def seconds(calls: Sequence[Callable[[], Any]], samples: int = SAMPLES) -> list[list[float]]:
-    """Seconds per call of each, in turns. What writes over the cache also hides the host's work before a launch."""
+def seconds(calls: Sequence[Callable[[], Any]], samples: int | None = None) -> list[list[float]]:
+    """Seconds per call of each, in turns, so many `samples` at most (else SAMPLES). What writes over the cache also hides the
+    host's work before a launch."""
     cuda = gpu.xp().cuda
+    most = samples or SAMPLES
     counts = []
     for call in calls:
         for _ in range(WARM):
@@ -35,9 +37,9 @@ def seconds(calls: Sequence[Callable[[], Any]], samples: int = SAMPLES) -> list[
         start = time.perf_counter()
         call()
         cuda.runtime.deviceSynchronize()
-        counts.append(max(3, min(samples, int(BUDGET / max(time.perf_counter() - start, 1e-6)))))
+        counts.append(max(3, min(most, int(BUDGET / max(time.perf_counter() - start, 1e-6)))))
     times: list[list[float]] = [[] for _ in calls]
-    for turn in range(samples):
+    for turn in range(most):
         for call, count, taken in zip(calls, counts, times, strict=True):
             if turn >= count:
                 continue
@@ -51,12 +53,12 @@ def seconds(calls: Sequence[Callable[[], Any]], samples: int = SAMPLES) -> list[
     return times
 
 
-def median(call: Callable[[], Any], samples: int = SAMPLES) -> float:
+def median(call: Callable[[], Any]) -> float:
     """The median time of one call."""
-    return statistics.median(seconds([call], samples)[0])
+    return statistics.median(seconds([call])[0])
 
 
-def timing(call: Callable[[], Any], samples: int = SAMPLES) -> Timing:
+def timing(call: Callable[[], Any], samples: int | None = None) -> Timing:
     """One call as the benchmarks record it."""
     found = sorted(seconds([call], samples)[0])
     low, high = (found[round(q * (len(found) - 1))] for q in (0.2, 0.8))
