@@ -144,8 +144,8 @@ class Product {
     return kReads && !g.packed && g.b_col == 1 && (tiles == 1 || (tiles <= 8 && g.n * g.k * kSize <= near()));
   }
 
-  // A is shared where it fits the L2 cache: then B passes once, a panel at a time. Of two ways for several threads, the
-  // one whose largest share is smaller.
+  // A is shared where every core's L2 cache holds it beside what passes: then B passes once, a panel at a time. Of two
+  // ways for several threads, the one whose largest share is smaller.
   bool shares_a() const {
     const int64_t bytes = tiles * height * most_steps * kSize, cache = l2_bytes();
     if (threads == 1) return bytes <= cache / 2;
@@ -154,7 +154,7 @@ class Product {
     const int64_t by_rows = parts_of(tiles, threads) * height * (width + packing) + width * packing / threads;
     const int64_t by_columns =
         parts_of(columns, threads) * kWidth * (tiles * height + packing) + tiles * height * packing / threads;
-    return bytes <= cache * 3 / 2 && by_columns <= by_rows;
+    return bytes <= cache * 3 / 4 && by_columns <= by_rows;
   }
 
   bool waits() const { return !in_place && g.k > step_k; }  // sums that C cannot hold between two blocks of k

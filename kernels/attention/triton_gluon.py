@@ -39,11 +39,9 @@ from ulpgrad.kernels.triton_gluon import (
 from ulpgrad.kernels.triton_launch import cdiv, launch
 
 ARCHITECTURE = 90  # whose warp groups multiply so: later ones have other units
-ROWS, KEYS, STAGES = (
-    64,
-    128,
-    2,
-)  # queries of a group, keys of a block, and blocks of keys (and of values) that are there at a time
+ROWS = 64  # queries of a group
+KEYS = 128  # keys of a block
+STAGES = 2  # blocks of keys, and of values, that are there at a time
 
 
 @gluon.jit

@@ -12,24 +12,13 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-from ulpgrad.formats import Format
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.conv.cuda_arguments import FORMATS
 from ulpgrad.kernels.conv.geometry import Triple, output_size
 from ulpgrad.kernels.conv3d import spec
+from ulpgrad.kernels.conv3d.plane import format_of, plane
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.steps import best_on
-
-
-def _form(request: Request) -> Format:
-    form = request.formats[0]
-    assert form is not None
-    return form
-
-
-def _plane(stride: Triple, padding: Triple, dilation: Triple, groups: int) -> dict[str, Any]:
-    """What is left to conv2d."""
-    return {"stride": stride[1:], "padding": padding[1:], "dilation": dilation[1:], "groups": groups}
 
 
 def _last(volumes: Any) -> Any:
@@ -72,10 +61,10 @@ def _volumes(images: Any, n: int, last: bool) -> Any:
 
 @kernel(spec.conv3d, "cuda/cuda-slices", rank=60, formats=FORMATS, build=True)
 def conv3d(request: Request) -> Any:
-    form = _form(request)
+    form = format_of(request)
 
     def run(x: Any, weight: Any, bias: Any, **geometry: Any) -> Any:
-        across, (o, c, taps, *kernel) = _plane(**geometry), weight.shape
+        across, (o, c, taps, *kernel) = plane(**geometry), weight.shape
         how = {k: v for k, v in geometry.items() if k != "groups"}
         n, size = x.shape[0], output_size(x.shape[2:], weight.shape[2:], **how)
         firsts = [t * how["dilation"][0] - how["padding"][0] for t in range(taps)]
@@ -108,10 +97,10 @@ def _phases(depth: int, rows: int, taps: int, stride: int, padding: int, dilatio
 
 @kernel(spec.conv3d_input_gradient, "cuda/cuda-slices", rank=60, formats=FORMATS, build=True)
 def input_gradient(request: Request) -> Any:
-    form = _form(request)
+    form = format_of(request)
 
     def run(g: Any, weight: Any, *, size: Triple, **geometry: Any) -> Any:
-        across, groups = {"size": size[1:], **_plane(**geometry)}, geometry["groups"]
+        across, groups = {"size": size[1:], **plane(**geometry)}, geometry["groups"]
         (n, o, rows, *_), (_, c, taps, *kernel), xp = g.shape, weight.shape, gpu.xp()
         stride, padding, dilation = (geometry[name][0] for name in ("stride", "padding", "dilation"))
         parts = list(_phases(size[0], rows, taps, stride, padding, dilation))
@@ -141,10 +130,10 @@ def input_gradient(request: Request) -> Any:
 
 @kernel(spec.conv3d_weight_gradient, "cuda/cuda-slices", rank=60, formats=FORMATS, build=True)
 def weight_gradient(request: Request) -> Any:
-    form = _form(request)
+    form = format_of(request)
 
     def run(g: Any, x: Any, *, size: Triple, **geometry: Any) -> Any:
-        across = {"size": size[1:], **_plane(**geometry)}
+        across = {"size": size[1:], **plane(**geometry)}
         taps, rows, c = size[0], g.shape[2], x.shape[1] // geometry["groups"]
         stride, padding, dilation = (geometry[name][0] for name in ("stride", "padding", "dilation"))
         firsts = [t * dilation - padding for t in range(taps)]

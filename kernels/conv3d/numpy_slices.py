@@ -7,18 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ulpgrad.formats import Array, Format, float32, float64
+from ulpgrad.formats import Array, float32, float64
 from ulpgrad.kernels.conv.geometry import Triple, output_size
 from ulpgrad.kernels.conv3d import spec
+from ulpgrad.kernels.conv3d.plane import format_of, plane
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.steps import best
 
 FORMATS = (float32, float64)
-
-
-def _plane(stride: Triple, padding: Triple, dilation: Triple, groups: int) -> dict[str, Any]:
-    """What is left to conv2d."""
-    return {"stride": stride[1:], "padding": padding[1:], "dilation": dilation[1:], "groups": groups}
 
 
 def _slices(x: Array, taps: int, rows: int, stride: Triple, padding: Triple, dilation: Triple) -> Array:
@@ -44,18 +40,12 @@ def _filters(weight: Array) -> Array:
     return np.ascontiguousarray(weight).reshape(o, c * taps, *kernel)
 
 
-def _form(request: Request) -> Format:
-    form = request.formats[0]
-    assert form is not None
-    return form
-
-
 @kernel(spec.conv3d, "cpu/numpy-slices", rank=20, formats=FORMATS, build=True)
 def conv3d(request: Request) -> Any:
-    form = _form(request)
+    form = format_of(request)
 
     def run(x: Array, weight: Array, bias: Array | None, **geometry: Any) -> Array:
-        across, taps = _plane(**geometry), weight.shape[2]
+        across, taps = plane(**geometry), weight.shape[2]
         how = {k: v for k, v in geometry.items() if k != "groups"}
         rows = output_size(x.shape[2:], weight.shape[2:], **how)[0]
         given = _slices(x, taps, rows, **how), _filters(weight), bias
@@ -68,12 +58,12 @@ def conv3d(request: Request) -> Any:
 
 @kernel(spec.conv3d_input_gradient, "cpu/numpy-slices", rank=20, formats=FORMATS, build=True)
 def input_gradient(request: Request) -> Any:
-    form = _form(request)
+    form = format_of(request)
 
     def run(g: Array, weight: Array, *, size: Triple, **geometry: Any) -> Array:
         (n, _, rows, *_), (_, inner, taps, *_) = g.shape, weight.shape
         stride, padding, dilation = geometry["stride"], geometry["padding"], geometry["dilation"]
-        across = {"size": size[1:], **_plane(**geometry)}
+        across = {"size": size[1:], **plane(**geometry)}
         given = _images(g), _filters(weight)
         seen = best("conv2d_input_gradient", form, *given, **across)(*given, **across)
         seen = seen.reshape(n, rows, inner * geometry["groups"], taps, *size[1:])
@@ -90,10 +80,10 @@ def input_gradient(request: Request) -> Any:
 
 @kernel(spec.conv3d_weight_gradient, "cpu/numpy-slices", rank=20, formats=FORMATS, build=True)
 def weight_gradient(request: Request) -> Any:
-    form = _form(request)
+    form = format_of(request)
 
     def run(g: Array, x: Array, *, size: Triple, **geometry: Any) -> Array:
-        across = {"size": size[1:], **_plane(**geometry)}
+        across = {"size": size[1:], **plane(**geometry)}
         how = {k: v for k, v in geometry.items() if k != "groups"}
         given = _images(g), _slices(x, size[0], g.shape[2], **how)
         dw = best("conv2d_weight_gradient", form, *given, **across)(*given, **across)

@@ -64,7 +64,8 @@ ULPGRAD_INLINE Vec<double> add_to_odd(Vec<double> x, Vec<double> y) {
   const Vec<double> sum = x + y, part = sum - x, lost = (x - (sum - part)) + (y - part);
   const Code<double> code = (Code<double>)sum;
   const Code<double> beyond = (code ^ (Code<double>)lost) >> 63;  // -1 where the sum was rounded away from zero
-  return (lost < 0.0) | (lost > 0.0) ? (Vec<double>)((code + beyond) | 1) : sum;
+  const Vec<uint64_t> odd = ((Vec<uint64_t>)code + (Vec<uint64_t>)beyond) | 1;  // of -0, which is not taken, it wraps
+  return (lost < 0.0) | (lost > 0.0) ? (Vec<double>)odd : sum;
 }
 
 #endif
