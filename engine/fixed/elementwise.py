@@ -127,7 +127,7 @@ def quotient(
     if over_zero is not None:
         low, high = (form.storage.type(code) for code in bounds_of(form))
         codes = out.tensor.storage
-        codes[...] = np.where(over_zero, np.where(np.broadcast_to(a, shape) < 0, low, high), codes)
+        codes[over_zero] = np.where(np.broadcast_to(a, shape)[over_zero] < 0, low, high)
         if out.outside is not None:
             out.outside[...] = out.outside | over_zero
     return out

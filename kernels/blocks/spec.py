@@ -133,7 +133,7 @@ block_matmul = Op(
     promote=False,
     flops=lambda a, a_scales, b, b_scales, **_: matmul_spec.matmul_flops(a, b),
     samples=_samples,
-    ulps={float32: 4},
+    ulps={float32: 8},  # sums of float32 in any order, of products that scales set far apart
     magnitude=_magnitude,
     key=_key,
 )

@@ -110,6 +110,11 @@ def _kind(*_: Any, cut: Cut, **__: Any) -> tuple[int, bool]:
     return cut.width, cut.plain
 
 
+def _kind_of_quotient(*_: Any, cut: Cut, **__: Any) -> tuple[int, bool]:
+    """A quotient is rounded whether bits are dropped or not."""
+    return cut.width, cut.plain and cut.rounding == "nearest_even"
+
+
 # Samples; first operands are float64, which become whatever format is tested, clipped
 
 A = np.array([[0, 1, -1, 2, -3], [5, -7, 100, 127, -128], [64, -64, 33, 15, -127]], np.float64)
@@ -162,7 +167,14 @@ def _samples(name: str) -> Iterator[Sample]:
         yield Sample((A, np.array([[7], [-9], [11]], np.int16), None), params, "mixed words, columns")
 
 
-def _op(name: str, signature: str, reference: Callable[..., Any], check: Callable[..., None], doc: str) -> Op:
+def _op(
+    name: str,
+    signature: str,
+    reference: Callable[..., Any],
+    check: Callable[..., None],
+    doc: str,
+    key: Callable[..., tuple[int, bool]] = _kind,
+) -> Op:
     return Op(
         name,
         signature,
@@ -174,7 +186,7 @@ def _op(name: str, signature: str, reference: Callable[..., Any], check: Callabl
         promote=(0,),  # no operand is converted; the tests give the first one every format
         flops=lambda a, *_, **__: a.size,
         samples=lambda: _samples(name),
-        key=_kind,
+        key=key,
     )
 
 
@@ -199,6 +211,7 @@ divide = _op(
     _divide,
     _check_binary("fixed_divide"),
     "a 2^left / (b 2^right), rounded once to a whole number. No b is zero.",
+    _kind_of_quotient,
 )
 rescale = _op(
     "fixed_rescale",
