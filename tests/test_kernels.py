@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -115,6 +116,16 @@ class Call(NamedTuple):
         return self.sample.name or self.params
 
 
+@contextlib.contextmanager
+def named(call: Call, op: Op, rung: Rung | None = None) -> Iterator[None]:
+    """An assertion that fails says of which call."""
+    try:
+        yield
+    except AssertionError as error:
+        by = f" by {rung.name}" if rung else ""
+        raise AssertionError(f"{op.name}{by}, sample {call.name}, {call.layout}: {error}") from None
+
+
 def calls(
     op: Op, form: Format, layouts: Sequence[str] = LAYOUTS[:1], samples: Iterable[Sample] | None = None
 ) -> Iterator[Call]:
@@ -189,11 +200,8 @@ def test_rung(op: Op, rung: Rung, form: Format) -> None:
         if any(c is not f for c, f in zip(common, formats, strict=True)) or rung.refusal(request):
             continue
         ran += 1
-        try:
-            with dispatch.use(**{op.name: rung.name}), np.errstate(all="ignore"):
-                check(op, arrays, formats, params, dispatch.make_plan(op, "cpu", formats, arrays, params).run)
-        except AssertionError as error:
-            raise AssertionError(f"{op.name} by {rung.name}, sample {call.name}, {call.layout}: {error}") from None
+        with named(call, op, rung), dispatch.use(**{op.name: rung.name}), np.errstate(all="ignore"):
+            check(op, arrays, formats, params, dispatch.make_plan(op, "cpu", formats, arrays, params).run)
     assert ran > 0 or fitting == 0 or listed_for_others(op, form), (
         f"{rung.name} claims {form.name} but took none of {fitting} samples"
     )
@@ -206,10 +214,8 @@ def test_choice(op: Op, form: Format) -> None:
     """The rung that dispatch takes by itself, widening included, in every format of the op."""
     for call in calls(op, form):
         _, _, arrays, formats, params = call
-        try:
+        with named(call, op):
             check(op, arrays, formats, params, lambda *a, f=formats, **p: dispatch.call(op, f, a, p)[0])
-        except AssertionError as error:
-            raise AssertionError(f"{op.name}, sample {call.name}: {error}") from None
 
 
 def test_every_op_has_samples_and_a_document() -> None:

@@ -17,7 +17,14 @@ from ulpgrad.kernels.registry import Request, Rung
 from ulpgrad.kernels.spec import Op, Sample
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from test_kernels import OPS, calls, check, claimed, listed_for_others  # what the CPU's rungs are held to holds here
+from test_kernels import (
+    OPS,
+    calls,
+    check,
+    claimed,
+    listed_for_others,
+    named,
+)  # what the CPU's rungs are held to holds here
 
 RUNGS = [(op, rung) for op in OPS.values() for rung in registry.ladder(op, "cuda")]
 LARGEST = 1 << 15  # elements of an operand: an interpreter takes seconds for more
@@ -125,12 +132,10 @@ def _run(op: Op, rung: Rung, form: Format, samples: list[Sample], first: bool) -
             if any(c is not f for c, f in zip(common, formats, strict=True)) or rung.refusal(request):
                 continue
             ran += 1
-            try:
-                with dispatch.use(**{op.name: rung.name}), np.errstate(all="ignore"):
-                    check(op, arrays, formats, params,
-                          on_host(dispatch.make_plan(op, "cuda:0", formats, on_gpu, params).run))  # fmt: skip
-            except AssertionError as error:
-                raise AssertionError(f"{op.name} by {rung.name}, sample {call.name}, {call.layout}: {error}") from None
+            with named(call, op, rung), dispatch.use(**{op.name: rung.name}), np.errstate(all="ignore"):
+                check(
+                    op, arrays, formats, params, on_host(dispatch.make_plan(op, "cuda:0", formats, on_gpu, params).run)
+                )
     return fitting, ran
 
 
