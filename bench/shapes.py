@@ -107,10 +107,11 @@ def _encode(values: Array, form: Format) -> Array:
 
 
 def default_format(op: Op) -> Format:
-    """float32, else the first of the usual ones that the op takes. Of integer_linear its codes, not the sums beside them."""
+    """float32, else int32, else the first one that the op takes: codes or floats, not what stands beside them."""
     if op.name == "integer_linear":
         return FORMATS["int8"]
-    return next(f for f in (float32, FORMATS["int32"], *op.formats) if f in op.formats)
+    usual: list[Format] = [float32] if op.formats[0].kind == "float" else [float32, FORMATS["int32"]]
+    return next(f for f in (*usual, *op.formats) if f in op.formats)
 
 
 def forward(name: str, *arrays: Array | None, **params: Any) -> Any:
