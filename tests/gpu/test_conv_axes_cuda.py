@@ -14,6 +14,7 @@ from ulpgrad import dispatch
 from ulpgrad.errors import HostFallbackWarning
 from ulpgrad.formats import Format, bfloat16, float32, float64
 from ulpgrad.kernels import gpu
+from ulpgrad.kernels.conv.geometry import output_size
 from ulpgrad.kernels.conv3d import cuda_slices, spec
 
 Triple = tuple[int, int, int]
@@ -66,7 +67,7 @@ OPS = (spec.conv3d, spec.conv3d_input_gradient, spec.conv3d_weight_gradient)
 def problem(op: Any, x: Any, weight: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
     random = np.random.default_rng(1)
     params = {"stride": stride, "padding": padding, "dilation": dilation}
-    positions = spec.output_size(x[2:], weight[2:], **params)
+    positions = output_size(x[2:], weight[2:], **params)
     params["groups"] = groups
     volumes, filters, g = (random.integers(-8, 9, shape) / 8 for shape in (x, weight, (x[0], weight[0], *positions)))
     if op is spec.conv3d:
