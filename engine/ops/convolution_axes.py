@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ulpgrad.device import elsewhere
-from ulpgrad.errors import ArgumentError, ShapeError
+from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.ops.common import as_tensor, whole
 from ulpgrad.ops.convolution import conv2d, input_gradient
 from ulpgrad.ops.convolution_volumes import are_whole, volumes, volumes_input_gradient
@@ -207,6 +207,11 @@ def _transposed(
 ) -> Tensor:  # fmt: skip
     x, w, bias = as_tensor(x), as_tensor(w), None if bias is None else as_tensor(bias)
     _check(name, x, w, bias, axes, turned=True)
+    if any(t.dtype.kind in ("fixed", "integer", "bool") for t in (x, w)):
+        raise FormatError(
+            f"{name}: x is {x.dtype.name} and w is {w.dtype.name}: expected floats; convert with .to(float32), compute, and "
+            "convert back"
+        )
     count = len(axes)
     steps, around = whole(name, "stride", stride, count, 1), whole(name, "padding", padding, count, 0)
     apart, behind = (

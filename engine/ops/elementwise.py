@@ -107,9 +107,9 @@ Unary = Callable[[Any], Tensor]
 Binary = Callable[[Any, Any], Tensor]
 Rules = Mapping[str, Callable[..., Any]]
 
-# What the short road of `_unary` and `_binary` refuses: no tensor, formats not met before, a number that does not fit, shapes
-# that do not broadcast, storage on a GPU, and events that the caller has made errors. The full road repeats the call, and
-# explains.
+# What the short road of `_unary` and `_binary` refuses: no tensor, formats or devices not met before, a number that does not
+# fit, shapes that do not broadcast, storage on two devices, and events that the caller has made errors. The full road repeats
+# the call, and explains.
 REFUSALS = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeWarning, UlpgradError)
 
 
