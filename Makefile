@@ -114,7 +114,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip "setuptools>=77" "pybind11>=3.0"
 
+SETTING_UP = @echo "setting up: packages, then the C++ kernels are compiled (once; ten minutes on two slow cores)"
 $(VENV)/.lab: $(BIN)/python pyproject.toml setup.py $(CXX_SOURCES)
+	$(SETTING_UP)
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[lab]'
 	@touch $@
 
@@ -128,6 +130,7 @@ $(VENV)/.bench: $(BIN)/python pyproject.toml setup.py $(CXX_SOURCES)
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml setup.py $(CXX_SOURCES)
+	$(SETTING_UP)
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[lab,test]'
 	@if command -v $${CXX:-c++} >/dev/null; then $(BIN)/python setup.py -q build_ext --inplace; fi # here a failure is a failure
 	@touch $@ $(VENV)/.lab
