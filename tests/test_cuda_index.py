@@ -1,4 +1,4 @@
-"""Index arithmetic of the CUDA kernels, compiled for the host with sanitizers: see cuda_index.cpp and cuda_copies.cpp."""
+"""Index arithmetic of the CUDA kernels, compiled for the host with sanitizers, by the programs beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FLAGS = ("-std=c++17", "-O1", "-g1", "-Wall", "-Wextra", "-fsanitize=address,und
 
 
 @pytest.mark.skipif(cuda_host.missing() is not None, reason="needs a C++ compiler")
-@pytest.mark.parametrize("source", ["cuda_index.cpp", "cuda_copies.cpp"])
+@pytest.mark.parametrize("source", ["cuda_index.cpp", "cuda_copies.cpp", "cuda_weights.cpp"])
 def test_index_arithmetic(source: str, tmp_path: Path) -> None:
     """Each position reads its pixels once, swizzles are permutations without bank conflicts, nothing overflows."""
     program = tmp_path / "index"

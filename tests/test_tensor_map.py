@@ -17,7 +17,7 @@ import pytest
 
 from ulpgrad.formats import Format, bfloat16
 from ulpgrad.kernels import registry
-from ulpgrad.kernels.conv import cuda_units, cuda_warpgroup, spec
+from ulpgrad.kernels.conv import cuda_units, cuda_warpgroup, cuda_warpgroup_weight, spec
 from ulpgrad.kernels.conv.cuda_arguments import Shape
 from ulpgrad.kernels.cuda_tensor_map import CODES, FIELDS, WORDS, Pixels, Tiles, encode, walk
 
@@ -71,6 +71,8 @@ def shape(op: Any, x: tuple[int, ...], weight: tuple[int, ...], **given: Any) ->
     if op is spec.conv2d:
         return Shape(op, (np.empty(x), np.empty(weight)), params)
     g = spec.conv2d.reference(np.zeros(x), np.zeros(weight), None, **params)
+    if op is spec.conv2d_weight_gradient:
+        return Shape(op, (g, np.empty(x)), {**params, "size": weight[2:]})
     return Shape(op, (g, np.empty(weight)), {**params, "size": x[2:]})
 
 
@@ -87,6 +89,29 @@ def test_what_is_told_of_a_convolution() -> None:
         (40, 9, 4, 2), (80, 720, 2880), (0, -2), (-2, 0), (1, 1), (2, 2), 64, 128
     )
     assert cuda_warpgroup.filters(backward, 128) == Tiles((40, 9, 24), (80, 720), (64, 1, 128))
+
+
+def test_what_is_told_of_a_weight_gradient() -> None:
+    """Images as in the forward pass, fewer positions at once; of the gradient, as many."""
+    given = shape(spec.conv2d_weight_gradient, (2, 12, 6, 7), (40, 12, 3, 2), stride=(2, 1), padding=(1, 0))
+    assert cuda_warpgroup_weight.images(given) == Pixels(
+        (16, 7, 6, 2), (32, 224, 1344), (0, -1), (-1, -2), (1, 2), (1, 2), 64, 64
+    )
+    assert cuda_warpgroup_weight.gradients(given) == Tiles((40, 36, 1), (80, 2880), (64, 64, 1))
+    assert cuda_warpgroup_weight.blocks(given) == 6
+    assert [cuda_warpgroup_weight.tiles(given, w) for w in cuda_warpgroup.WIDTHS] == [3, 3, 3]
+    groups = shape(spec.conv2d_weight_gradient, (1, 144, 4, 4), (48, 72, 3, 3), groups=2)
+    assert cuda_warpgroup_weight.gradients(groups) == Tiles((48, 16, 1), (96, 1536), (64, 64, 1))
+    assert cuda_warpgroup_weight.blocks(groups) == 18
+
+
+def test_slices_give_processors_work_that_is_worth_its_sums() -> None:
+    count = cuda_warpgroup_weight.slice_count
+    assert count(5, 1568, 64 * 64 * 9) == 26  # a wave of tiles
+    assert count(72, 25, 512 * 512 * 9) == 1  # sums would cost more than they save
+    assert count(1, 3, 64) == 3  # no slice is empty
+    assert count(1, 1 << 20, 1 << 26) == 1  # no more memory for sums than that
+    assert count(4, 1 << 20, 1 << 12) * 4 >= 132
 
 
 def test_a_phase_of_the_strides_is_walked_by_itself() -> None:
@@ -124,7 +149,9 @@ def test_phases_are_in_the_order_of_the_kernel() -> None:
 
 def test_a_block_has_the_shared_memory_that_it_asks_for() -> None:
     static = 1024
-    assert all(cuda_warpgroup.shared_bytes(w) + static <= 227 << 10 for w in cuda_warpgroup.WIDTHS)
+    for width in cuda_warpgroup.WIDTHS:
+        assert cuda_warpgroup.shared_bytes(width) + static <= 227 << 10
+        assert cuda_warpgroup_weight.shared_bytes(width) == 192 << 10
 
 
 def test_wide_tiles_are_for_many_results() -> None:
@@ -140,7 +167,7 @@ def test_it_is_taken_only_where_it_is_asked_for(form: Format, monkeypatch: pytes
     """Until it has run on a GPU, the rung below is preferred, which takes all that this one takes."""
     rungs = {r.name: r for r in registry.ladder(spec.conv2d, "cuda")}
     assert rungs["cuda/cuda-warpgroup"].rank < rungs["cuda/cuda-matrix"].rank
-    for op in (spec.conv2d, spec.conv2d_finished, spec.conv2d_input_gradient):
+    for op in (spec.conv2d, spec.conv2d_finished, spec.conv2d_input_gradient, spec.conv2d_weight_gradient):
         ladder = [r.name for r in registry.ladder(op, "cuda")]
         assert ladder.index("cuda/cuda-warpgroup") < ladder.index("cuda/cuda-matrix")
     arrays = (np.empty((1, 8, 4, 4), form.storage), np.empty((8, 8, 3, 3), form.storage), None)

@@ -32,7 +32,12 @@ from ulpgrad.kernels import capabilities, gpu
 RECORD = "gpu-check.json"
 ALL = "tests/gpu"
 # Tests of rungs that have run on no GPU, by what tests of all rungs have in their names where they meet them.
-FIRST = {"warpgroup": "tests/gpu/test_warpgroup.py", "gluon": "tests/gpu/test_gluon.py"}
+WARPGROUP, WEIGHTS = "warpgroup", "warpgroup and weight_gradient"
+FIRST = {
+    WARPGROUP: "tests/gpu/test_warpgroup.py",
+    WEIGHTS: "tests/gpu/test_warpgroup_weight.py",
+    "gluon": "tests/gpu/test_gluon.py",
+}
 ALONE, APART = 90, 45  # seconds for each of these, and for rows in a process of their own
 NETWORK = "ResNet-50"
 
@@ -100,10 +105,13 @@ def verified() -> Iterator[Callable[[], Work | Outcome]]:
     yield from rows.works()
 
 
-def unverified(networks: Sequence[str]) -> Iterator[Callable[[], Work]]:
-    """Rows of a rung that has run on no GPU. They come last: what goes wrong there takes no other row along."""
-    yield from rows.unverified()
-    yield from layers.unverified(networks)
+def unverified(networks: Sequence[str], failed: Sequence[str] = ()) -> Iterator[Callable[[], Work]]:
+    """Rows of a rung that has run on no GPU, but of those whose tests `failed`. They come last: what goes wrong there takes no
+    other row along."""
+    passes = [name for name in layers.PASSES if (WEIGHTS if name == "weight gradient" else WARPGROUP) not in failed]
+    if WARPGROUP not in failed:
+        yield from rows.unverified()
+    yield from layers.unverified(networks, passes)
 
 
 def apart(record: Record, rung: str, only: str, seconds: float) -> None:
@@ -159,7 +167,7 @@ def main() -> int:
     parser.add_argument(
         "--unverified",
         type=float,
-        default=25,
+        default=35,
         metavar="SECONDS",
         help="for rows of rungs that have run on no GPU; 0: none",
     )
@@ -184,7 +192,7 @@ def main() -> int:
             alone.append(tests(min(left, ALONE), 1, file))
             left = max(1, left - int(alone[-1]["seconds"]))
             failed += [name] if alone[-1]["status"] else []
-        without = ("-k", " and ".join(f"not {name}" for name in failed)) if failed else ()
+        without = ("-k", " and ".join(f"not ({name})" for name in failed)) if failed else ()
         others = tests(left, given.jobs, ALL, *(f"--ignore={file}" for file in FIRST.values()), *without)
         record.data["tests"] = [*alone, others]
         statuses += [found["status"] for found in record.data["tests"]]
@@ -195,12 +203,13 @@ def main() -> int:
         layers.run(record, networks, given.layers)
     if given.rows or networks:
         limits(record)
-    if given.unverified and "warpgroup" not in failed:
-        run(record, unverified(networks), given.only, given.unverified)
-    elif given.unverified:
-        record.left_out(f"{FIRST['warpgroup']} failed: its rows are left out", rows.WARPGROUP)
+    if given.unverified:
+        for name in (name for name in (WARPGROUP, WEIGHTS) if name in failed):
+            record.left_out(f"{FIRST[name]} failed: its rows are left out", rows.WARPGROUP)
+        run(record, unverified(networks, failed), given.only, given.unverified)
     if given.sanitizer:
-        found = record.data["sanitizer"] = sanitizer.run(given.sanitizer, "warpgroup" not in failed)
+        passed = [FIRST[name] for name in (WARPGROUP, WEIGHTS) if name not in failed]
+        found = record.data["sanitizer"] = sanitizer.run(given.sanitizer, passed)
         statuses += [1 for one in found if one["is_clean"] is False]
         record.write()
     for name in rows.WAITING if given.unverified else ():

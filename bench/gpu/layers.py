@@ -16,7 +16,7 @@ from ulpgrad.bench.gpu.networks import NETWORKS, Layer, Network, shrunk
 from ulpgrad.bench.gpu.record import Record, told
 from ulpgrad.bench.peers.work import OURS, Contender, Outcome, Target, Work, judge
 from ulpgrad.formats import as_format
-from ulpgrad.kernels import gpu
+from ulpgrad.kernels import gpu, registry
 from ulpgrad.kernels.conv import cuda_warpgroup, spec
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op
@@ -178,16 +178,17 @@ def row(network: Network, form: str, layer: Layer, name: str, rung: str = "") ->
                 targets, exact=lambda: problem.exact(op), within=WITHIN[form])  # fmt: skip
 
 
-def unverified(names: Sequence[str]) -> Iterator[Callable[[], Work]]:
+def unverified(names: Sequence[str], wanted: Sequence[str] = PASSES) -> Iterator[Callable[[], Work]]:
     """Layers by the rung that is not taken by itself before it has run on a GPU, where it can run and takes them."""
     form = FORMS[0]
     if cuda_warpgroup.FORWARD[as_format(form)][64].refusal() is not None:
         return
     for network in (NETWORKS[name] for name in names):
-        for layer, name in itertools.product(network.layers, PASSES[:2]):
+        for layer, name in itertools.product(network.layers, wanted):
             if name in passes(layer):
-                request = Problem(at_hand(layer), 1, form).request(op_of(layer, name))
-                if cuda_warpgroup.refusal(request) is None:
+                op = op_of(layer, name)
+                rung = next(rung for rung in registry.ladder(op, "cuda") if rung.name == rows.WARPGROUP)
+                if rung.refusal(Problem(at_hand(layer), 1, form).request(op)) is None:
                     yield partial(row, network, form, layer, name, rows.WARPGROUP)
 
 

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ PASSED = re.compile(r"\b(\d+) passed\b")
 # One of each kernel of convolution and pooling, in small.
 TESTS = ("tests/gpu/test_conv_cuda.py", "tests/gpu/test_pool_cuda.py", "tests/gpu/test_integer_conv_cuda.py")
 SMALL = "bits or lie or every_pair or places or finite"
-ALONE = "tests/gpu/test_warpgroup.py"  # of the rung that has run on no GPU
 PLUGIN = "ulpgrad.bench.gpu.unpooled"
 
 
@@ -91,15 +90,15 @@ def check(path: Path, tool: str, seconds: float, *tests: str) -> dict[str, Any]:
     return found
 
 
-def run(seconds: float, with_unverified: bool = True) -> list[dict[str, Any]]:
-    """Each tool over the tests of the verified kernels, then of the others, within `seconds` together; or one line that the
-    program is not found."""
+def run(seconds: float, unverified: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Each tool over the tests of the verified kernels, then those in the files of others, within `seconds` together; or
+    one line that the program is not found."""
     path = program()
     if path is None:
         return [
             {"is_clean": None, "outcome": f"{PROGRAM} is not found: it is part of CUDA's toolkit (PATH, CUDA_HOME)"}
         ]
-    sets = [(*TESTS, "-k", f"({SMALL}) and not warpgroup"), *([(ALONE,)] if with_unverified else [])]
+    sets = [(*TESTS, "-k", f"({SMALL}) and not warpgroup"), *([tuple(unverified)] if unverified else [])]
     runs, end, found = [(tool, tests) for tests in sets for tool in TOOLS], time.perf_counter() + seconds, []
     for index, (tool, tests) in enumerate(runs):
         share = (end - time.perf_counter()) / (len(runs) - index)  # what one leaves is the next one's

@@ -1,39 +1,25 @@
 // Implicit matmul on the matrix units of sm_90: one thread has the copy unit bring tiles of patches and filters, two
 // warp groups multiply them where they lie, and a block goes on to its next tile while the results of one are stored.
-#include "bulk_copy.cuh"
-#include "conv_box.cuh"
 #include "conv_results.cuh"
-#include "warpgroup.cuh"
+#include "warpgroup_tile.cuh"
 
 namespace ulpgrad {
 
-// A tile of ROWS x COLUMNS results in steps of DEPTH; a stage has that of the patches and that of the filters.
 template <int WIDTH>
-struct GroupTile {
-  static constexpr int GROUPS = 2, ROWS = GROUPS * GROUP_LINES, COLUMNS = WIDTH, DEPTH = LINE / 2;
-  static constexpr int STAGES = WIDTH == 256 ? 3 : 4;
-  static constexpr int A_BYTES = ROWS * LINE, B_BYTES = COLUMNS * LINE, STAGE_BYTES = A_BYTES + B_BYTES;
-  static constexpr int WORKERS = GROUPS * WARPGROUP, THREADS = WORKERS + WARPGROUP;  // of the last group, one thread
+struct ResultTile : GroupTile<WIDTH, WIDTH == 256 ? 3 : 4> {
   // Sums go to memory in slices of a warp's rows.
   static constexpr int SLICE = WIDTH < 128 ? WIDTH : 128;
   using Slice = Sums<16, SLICE, WARP>;
-  static constexpr int BYTES = STAGES * STAGE_BYTES + WORKERS / WARP * Slice::BYTES;
-};
-
-// Stages between the thread that has them filled and the warps that read them.
-template <int STAGES>
-struct Pipeline {
-  Mbarrier filled[STAGES], empty[STAGES];
 };
 
 // `phase` of the strides, of the input gradient: each is a launch, since the copy unit walks along images of its own.
 template <class T, bool GRADIENT, int COLUMNS>
-__global__ void __launch_bounds__(GroupTile<COLUMNS>::THREADS, 1)
+__global__ void __launch_bounds__(ResultTile<COLUMNS>::THREADS, 1)
     conv_warpgroup(T* y, const T* x, const T* w, const T* bias, const T* scale, const T* residual, Convolution c,
                    Strides xs, Strides ws, Strides ys, After after, int phase, const __grid_constant__ TensorMap images,
                    const __grid_constant__ TensorMap filters) {
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  using Tile = GroupTile<COLUMNS>;
+  using Tile = ResultTile<COLUMNS>;
   using Slice = typename Tile::Slice;
   constexpr int STAGES = Tile::STAGES;
   ULPGRAD_DYNAMIC_SHARED(memory);
@@ -44,11 +30,7 @@ __global__ void __launch_bounds__(GroupTile<COLUMNS>::THREADS, 1)
   if (thread == 0) {
     const int part = GRADIENT ? blockIdx.z * phases(c.y) * phases(c.x) + phase : blockIdx.z;
     g = gather_of<GRADIENT>(c, part), e = {bias, scale, residual, after};
-    for (int i = 0; i < STAGES; ++i) {
-      init_barrier(&pipeline.filled[i], 1);
-      init_barrier(&pipeline.empty[i], Tile::WORKERS / WARP);
-    }
-    show_barriers();
+    init_pipeline(pipeline, Tile::WORKERS / WARP);
   }
   __syncthreads();
   const TileOrder order = tile_order(g.count, g.writes, Tile::ROWS, COLUMNS);
@@ -88,24 +70,7 @@ __global__ void __launch_bounds__(GroupTile<COLUMNS>::THREADS, 1)
   float* const slice = reinterpret_cast<float*>(memory + STAGES * Tile::STAGE_BYTES + warp * Slice::BYTES);
   for (unsigned tile = blockIdx.x; tile < order.count(); tile += gridDim.x) {
     float sums[COLUMNS / 2];
-    int before = 0;
-    for (int step = 0; step < steps; ++step) {
-      const unsigned stage = shared_address(memory + ring.stage * Tile::STAGE_BYTES);
-      const unsigned long long a = operand_descriptor(stage + group * GROUP_LINES * LINE);
-      const unsigned long long b = operand_descriptor(stage + Tile::A_BYTES);
-      wait_for(&pipeline.filled[ring.stage], ring.parity);
-      open_products();
-#pragma unroll
-      for (int k = 0; k < Tile::DEPTH; k += 16) begin_products(sums, behind(a, k), behind(b, k), step + k > 0, T{});
-      close_products();
-      wait_for_products<1>();  // those of the step before: its stage may be filled again
-      if (step > 0 && lane == 0) arrive(&pipeline.empty[before]);
-      before = ring.stage;
-      ring.next();
-    }
-    wait_for_products<0>();
-    hold(sums);
-    if (lane == 0) arrive(&pipeline.empty[before]);
+    sum_steps<Tile, false>(sums, steps, memory, group, lane, pipeline, ring, T{});
 
 #pragma unroll
     for (int from = 0; from < COLUMNS; from += Tile::SLICE) {

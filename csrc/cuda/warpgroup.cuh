@@ -2,8 +2,10 @@
 // 16-bit floats, both of which the unit reads from shared memory by itself, onto float32 sums in their registers. It is
 // asked for and waited for. The host does as NVIDIA documents the unit: see warpgroup_host.h.
 //
-// An operand's tile has lines of 128 bytes, 64 steps of what is summed over; eight lines are a group, and its chunks of
-// 16 bytes are swizzled as the copy unit writes them. (PTX ISA, "Asynchronous warpgroup level matrix instructions".)
+// An operand's tile has lines of 128 bytes; eight lines are a group, and its chunks of 16 bytes are swizzled as the
+// copy unit writes them. A line is 64 steps of what is summed over; or (ACROSS) lines are the steps, with 64 rows of A,
+// or columns of B, side by side, and the next 64 lie a block of 64 such lines behind. (PTX ISA, "Asynchronous warpgroup
+// level matrix instructions", K-major and MN-major layouts.)
 #pragma once
 
 #include "matrix_unit.cuh"
@@ -13,15 +15,19 @@ namespace ulpgrad {
 constexpr int WARPGROUP = 128, GROUP_LINES = 64, LINE = 128;  // threads, lines of A, bytes of a line
 
 // The descriptor of an operand's tile at an address in shared memory, a multiple of 1024 bytes, or of some steps behind
-// its start: in bits 0 to 13 the address by 16; in 16 to 29 what has no meaning for this pattern, and is to be 1; in 32
-// to 45 the distance between groups of eight lines by 16; in 62 and 63 the pattern, 1 for that of 128 bytes.
+// its start: in bits 0 to 13 the address by 16; in 16 to 29 the distance between blocks by 16, which has no meaning
+// where lines are not steps, and is to be 1; in 32 to 45 the distance between groups of eight lines by 16; in 62 and 63
+// the pattern, 1 for that of 128 bytes.
+template <bool ACROSS = false>
 __host__ __device__ constexpr unsigned long long operand_descriptor(unsigned address) {
-  return (address & 0x3ffffu) >> 4 | 1ull << 16 | 8ull * LINE / 16 << 32 | 1ull << 62;
+  constexpr unsigned long long BETWEEN = ACROSS ? GROUP_LINES * LINE / 16 : 1;
+  return (address & 0x3ffffu) >> 4 | BETWEEN << 16 | 8ull * LINE / 16 << 32 | 1ull << 62;
 }
 
-// `steps` of 16 bits further along the lines.
+// So many steps of 16 bits further; ACROSS, a multiple of eight.
+template <bool ACROSS = false>
 __host__ __device__ constexpr unsigned long long behind(unsigned long long descriptor, int steps) {
-  return descriptor + static_cast<unsigned>(steps) * 2 / 16;
+  return descriptor + static_cast<unsigned>(steps) * (ACROSS ? LINE : 2) / 16;
 }
 
 // Where the i-th of a thread's COLUMNS / 2 sums stands in the 64 x COLUMNS of the group: each warp has 16 rows, and of
@@ -92,21 +98,22 @@ __device__ inline void hold(float (&sums)[COUNT]) {
 #define ULPGRAD_SUMS_128(i) ULPGRAD_SUMS_64(i), ULPGRAD_SUMS_64(i + 64)
 
 // c = a * b, or c += a * b. The products of a group follow each other; `add` is the same for all threads.
-#define ULPGRAD_PRODUCTS(T, kind, columns, count, a_name, b_name, add_name)                                           \
+#define ULPGRAD_PRODUCTS(T, kind, columns, count, a_name, b_name, add_name, across_name)                              \
+  template <bool ACROSS>                                                                                              \
   __device__ inline void begin_products(float (&c)[count], unsigned long long a, unsigned long long b, bool add, T) { \
     asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, " add_name                                                     \
                  ", 0;\n"                                                                                             \
                  "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." kind "." kind " {" ULPGRAD_NAMES_##count     \
-                 "}, " a_name ", " b_name ", add, 1, 1, 0, 0;\n}"                                                     \
+                 "}, " a_name ", " b_name ", add, 1, 1, " across_name ", " across_name ";\n}"                         \
                  : ULPGRAD_SUMS_##count(0)                                                                            \
-                 : "l"(a), "l"(b), "r"(static_cast<int>(add)));                                                       \
+                 : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(ACROSS ? 1 : 0));                                  \
   }
-ULPGRAD_PRODUCTS(Float16, "f16", 64, 32, "%32", "%33", "%34")
-ULPGRAD_PRODUCTS(Float16, "f16", 128, 64, "%64", "%65", "%66")
-ULPGRAD_PRODUCTS(Float16, "f16", 256, 128, "%128", "%129", "%130")
-ULPGRAD_PRODUCTS(Bfloat16, "bf16", 64, 32, "%32", "%33", "%34")
-ULPGRAD_PRODUCTS(Bfloat16, "bf16", 128, 64, "%64", "%65", "%66")
-ULPGRAD_PRODUCTS(Bfloat16, "bf16", 256, 128, "%128", "%129", "%130")
+ULPGRAD_PRODUCTS(Float16, "f16", 64, 32, "%32", "%33", "%34", "%35")
+ULPGRAD_PRODUCTS(Float16, "f16", 128, 64, "%64", "%65", "%66", "%67")
+ULPGRAD_PRODUCTS(Float16, "f16", 256, 128, "%128", "%129", "%130", "%131")
+ULPGRAD_PRODUCTS(Bfloat16, "bf16", 64, 32, "%32", "%33", "%34", "%35")
+ULPGRAD_PRODUCTS(Bfloat16, "bf16", 128, 64, "%64", "%65", "%66", "%67")
+ULPGRAD_PRODUCTS(Bfloat16, "bf16", 256, 128, "%128", "%129", "%130", "%131")
 #undef ULPGRAD_PRODUCTS
 #undef ULPGRAD_SUMS_128
 #undef ULPGRAD_SUMS_64
@@ -135,9 +142,9 @@ void wait_for_products() {
 template <int COUNT>
 void hold(float (&)[COUNT]) {}
 
-template <int COUNT, class T>
+template <bool ACROSS, int COUNT, class T>
 void begin_products(float (&c)[COUNT], unsigned long long a, unsigned long long b, bool add, T) {
-  host::products_of_thread().add([&c, a, b, add] { host::multiply<T>(c, a, b, add); });
+  host::products_of_thread().add([&c, a, b, add] { host::multiply<ACROSS, T>(c, a, b, add); });
 }
 
 // Where shared memory begins is address 0.

@@ -29,7 +29,7 @@ from ulpgrad.kernels.conv.cuda_arguments import (
     too_large,
 )
 from ulpgrad.kernels.conv.cuda_frames import backward, forward
-from ulpgrad.kernels.conv.cuda_slices import Slices
+from ulpgrad.kernels.conv.cuda_slices import Slices, slice_count
 from ulpgrad.kernels.registry import Request, kernel
 
 ROWS, COLUMNS, THREADS = 128, 64, 256  # of a tile, as in csrc/cuda/register_tile.cuh
@@ -85,7 +85,7 @@ def weight_gradient(request: Request) -> Callable[..., Any]:
         if not shape.weights:
             return gpu.xp().empty((g.shape[1], shape.inputs, *shape.kernel), g.dtype)
         tiles = cdiv(shape.depth, ROWS), cdiv(shape.outputs, COLUMNS)
-        slices = Slices(form, shape, tiles[0] * tiles[1] * shape.groups)
+        slices = Slices(form, shape, slice_count(shape, tiles[0] * tiles[1] * shape.groups))
         places = (shape.argument, strides(g), strides(x), np.int32(slices.count))
         grid = (*tiles, shape.groups * slices.count)
         WEIGHT_GRADIENT[form].launch(grid, (THREADS, 1, 1), slices.parts, g, x, *places)

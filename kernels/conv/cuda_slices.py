@@ -18,14 +18,17 @@ THREADS = 256
 SUM = kernels("conv_weight_sum.cu", "conv_weight_sum")
 
 
-class Slices:
-    """The sums of a weight gradient whose tiles number `tiles`. Sizes alone decide how many slices there are, so that bits
-    repeat."""
+def slice_count(shape: Shape, tiles: int) -> int:
+    """How many slices there are of a weight gradient whose tiles number `tiles`. Sizes alone decide, so that bits repeat."""
+    most = min(MOST_BLOCKS // shape.groups, MOST_SUMS // shape.weights)
+    return max(1, min(cdiv(BLOCKS, tiles), cdiv(shape.rows, POSITIONS), most))
 
-    def __init__(self, form: Format | None, shape: Shape, tiles: int) -> None:
-        self.form, self.shape = form, shape
-        most = min(MOST_BLOCKS // shape.groups, MOST_SUMS // shape.weights)
-        self.count = max(1, min(cdiv(BLOCKS, tiles), cdiv(shape.rows, POSITIONS), most))
+
+class Slices:
+    """The sums of a weight gradient in `count` slices: `parts`, which a first pass writes."""
+
+    def __init__(self, form: Format | None, shape: Shape, count: int) -> None:
+        self.form, self.shape, self.count = form, shape, count
         self.parts = gpu.xp().empty((self.count, shape.weights), np.float64 if form is float64 else np.float32)
 
     def sum(self, g: Any, x: Any, checked: bool = False) -> Any:

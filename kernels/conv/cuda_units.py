@@ -23,7 +23,7 @@ from ulpgrad.kernels.conv.cuda_arguments import (
     too_large,
 )
 from ulpgrad.kernels.conv.cuda_frames import backward, forward
-from ulpgrad.kernels.conv.cuda_slices import Slices
+from ulpgrad.kernels.conv.cuda_slices import Slices, slice_count
 from ulpgrad.kernels.cuda_compile import Kernel, c_type
 from ulpgrad.kernels.registry import Request
 
@@ -131,7 +131,7 @@ def weight_gradient(form: Format, kernels: Kernels, checked: bool = False) -> Ca
             return gpu.xp().empty((outputs, inputs, *shape.kernel), g.dtype)
         columns = width(shape.outputs, shape.depth, shape.groups)
         tiles = cdiv(shape.outputs, ROWS), cdiv(shape.depth, columns)
-        slices = Slices(form, shape, tiles[0] * tiles[1] * shape.groups)
+        slices = Slices(form, shape, slice_count(shape, tiles[0] * tiles[1] * shape.groups))
         places = (shape.argument, strides(g), strides(x), np.int32(slices.count))
         grid = (*tiles, shape.groups * slices.count)
         kernels[columns].launch(grid, threads(columns), slices.parts, g, x, *places, shared=shared_bytes(columns))

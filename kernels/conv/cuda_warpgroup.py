@@ -39,7 +39,7 @@ from ulpgrad.kernels.cuda_compile import Kernel, c_type
 from ulpgrad.kernels.registry import Request, kernel
 
 FORMATS = (float16, bfloat16)
-ROWS, WIDTHS, DEPTH, THREADS = 128, (64, 128, 256), 64, 384  # as `GroupTile` of csrc/cuda/conv_warpgroup.cu has them
+ROWS, WIDTHS, DEPTH, THREADS = 128, (64, 128, 256), 64, 384  # as `GroupTile` of csrc/cuda/warpgroup_tile.cuh has them
 LINE, WARPS, PITCH = 128, 8, 8  # bytes of a step, warps that multiply, padding of a line of sums
 MANY = 132  # tiles that keep the processors of a large GPU busy
 MOST_TILES = 2**31 - 1
@@ -104,19 +104,21 @@ Walks = tuple[Walk, Walk]
 
 
 def walks(shape: Shape) -> list[Walks | None]:
-    """That of the forward pass, or one for each phase of the strides, in the kernel's order; None where nothing is read."""
+    """That of the forward pass and of the weight gradient, or one for each phase of the strides, in the kernel's order; None
+    where nothing is read."""
     axes = list(zip(shape.size, shape.kernel, shape.stride, shape.padding, shape.dilation, strict=True))
-    if shape.op in spec.FORWARD:
+    if shape.op is not spec.conv2d_input_gradient:
         y, x = (Walk(count, k, -p, s, d) for count, (_, k, s, p, d) in zip(shape.positions, axes, strict=True))
         return [(y, x)]
     rows, columns = ([phase_walk(*axis, phase) for phase in range(min(axis[2], axis[0]))] for axis in axes)
     return [None if y is None or x is None else (y, x) for y, x in product(rows, columns)]
 
 
-def pixels(shape: Shape, walks: Walks) -> maps.Pixels:
-    """What is told of the images that are read: those of the forward pass, or the gradient of its results."""
-    is_forward = shape.op in spec.FORWARD
-    channels, sizes = (shape.inputs, shape.size) if is_forward else (shape.outputs, shape.positions)
+def pixels(shape: Shape, walks: Walks, count: int = ROWS) -> maps.Pixels:
+    """What is told of the images that are read, `count` positions at once: those of the forward pass, or the gradient of its
+    results."""
+    is_backward = shape.op is spec.conv2d_input_gradient
+    channels, sizes = (shape.outputs, shape.positions) if is_backward else (shape.inputs, shape.size)
     (top, bottom, down), (left, right, across) = (
         maps.walk(size, w.positions, w.taps, w.first, w.stride, w.step) for size, w in zip(sizes, walks, strict=True)
     )
@@ -126,7 +128,7 @@ def pixels(shape: Shape, walks: Walks) -> maps.Pixels:
     pixel = padded * ITEM
     return maps.Pixels(
         (padded, columns, height, shape.images), (pixel, columns * pixel, height * columns * pixel), (left, top),
-        (right, bottom), (walks[1].stride, walks[0].stride), (across, down), DEPTH, ROWS,
+        (right, bottom), (walks[1].stride, walks[0].stride), (across, down), DEPTH, count,
     )  # fmt: skip
 
 

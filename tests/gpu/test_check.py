@@ -107,7 +107,7 @@ def test_layers_by_a_rung_that_waits_to_be_tried(tmp_path: Path, monkeypatch: py
     found = Record(tmp_path / "gpu.json", {})
     check.run(found, layers.unverified([SMALL.name]), "", 600)
     assert found.data["failed"] == []
-    assert len(found.data["rows"]) == 9  # forwards and, but of the first, backwards
+    assert len(found.data["rows"]) == 14  # forwards, both gradients, of the first that of its filters
     for row in found.data["rows"]:
         assert row["work"].endswith("by cuda/cuda-warpgroup")
         assert "ulpgrad: cuda/cuda-warpgroup" in row["notes"]

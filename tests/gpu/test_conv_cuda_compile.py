@@ -54,6 +54,7 @@ LIMITS = {
     "conv_weight_registers": (128, 13312),
     "conv_weight_registers<double>": (192, 26112),
     "conv_weight_sum": (64, 0),
+    "conv_weight_warpgroup": (168, 1024),  # as conv_warpgroup
     "max_pool": (48, 64),
     "max_pool_gradient": (48, 2048),
     "winograd_filters": (64, 64),
@@ -63,7 +64,7 @@ LIMITS = {
 # Beside products of warp groups: copies by the copy unit (of patches and of filters), barriers that it and threads count
 # at, and registers that change hands.
 WARPGROUP = ("UTMALDG.4D.IM2COL", "UTMALDG.3D", "SYNCS.ARRIVE.TRANS64", "SYNCS.PHASECHK.TRANS64.TRYWAIT",
-             "USETMAXREG.TRY_ALLOC", "STG.E.128")  # fmt: skip
+             "USETMAXREG.TRY_ALLOC")  # fmt: skip
 # What the machine code is to contain: products of matrices, loads of matrices, copies past the registers, packets.
 INSTRUCTIONS = {
     "conv_registers": ("FFMA", "LDS.128", "LDG.E.128"),
@@ -76,9 +77,14 @@ INSTRUCTIONS = {
     "conv_matrix": ("HMMA.16816.F32", "LDSM.16.M88.4", "LDGSTS.E.BYPASS.128", "STG.E.128"),
     "conv_matrix<float, ": ("HMMA.1688.F32.TF32", "LDSM.16.M88.4", "LDGSTS.E.BYPASS.128", "STG.E.128"),
     **{
-        f"conv_warpgroup<{form}, {gradient}, {columns}>": (f"HGMMA.64x{columns}x16.F32{kind}", *WARPGROUP)
+        f"conv_warpgroup<{form}, {gradient}, {columns}>": (f"HGMMA.64x{columns}x16.F32{kind}", *WARPGROUP, "STG.E.128")
         for form, kind in (("Float16", ""), ("Bfloat16", ".BF16"))
         for gradient in ("false", "true")
+        for columns in (64, 128, 256)
+    },
+    **{
+        f"conv_weight_warpgroup<{form}, {columns}>": (f"HGMMA.64x{columns}x16.F32{kind}", *WARPGROUP)
+        for form, kind in (("Float16", ""), ("Bfloat16", ".BF16"))
         for columns in (64, 128, 256)
     },
     "conv_weight_matrix": ("HMMA.16816.F32", "LDSM.16.MT88.4", "LDGSTS.E.BYPASS.128"),
@@ -91,6 +97,7 @@ PRODUCTS = {
     "conv_matrix": 32,
     "conv_warpgroup": 4,
     "conv_weight_matrix": 32,
+    "conv_weight_warpgroup": 4,
     "conv_matrix<float, ": 48,
     "conv_weight_matrix<float, ": 48,
 }
@@ -138,6 +145,8 @@ def test_instructions(kernel: Kernel, architecture: str, tmp_path: Path) -> None
     assert not missing, sorted(set(found))
     products = sum(f.startswith(("HMMA", "IMMA", "HGMMA")) for f in found)
     assert products == (of(PRODUCTS, kernel) or 0)
+    across = len(re.findall(r"HGMMA[^;]*\.tnspA\.tnspB", text))  # operands whose lines are steps
+    assert across == (products if kernel.name.startswith("conv_weight_warpgroup") else 0)
 
 
 @built

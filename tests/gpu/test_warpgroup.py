@@ -134,6 +134,19 @@ def test_an_input_gradient_of_too_many_phases_is_refused() -> None:
         run(op, NAME, bfloat16, tuple(stored(bfloat16, a, True) for a in arrays), params)
 
 
+FAULTS = r"off by|nobody went on|than it was made for"
+SHARED = ("warpgroup_tile.cuh", "warpgroup.cuh")  # headers that mistakes are made in
+
+
+def with_mistake(source: str, right: str, wrong: str, folder: Path) -> Path:
+    """A source, and the headers that it shares with others, with one thing in them that is wrong."""
+    texts = {name: (FOLDER / name).read_text() for name in (source, *SHARED)}
+    assert any(right in text for text in texts.values())
+    for name, text in texts.items():
+        (folder / name).write_text(text.replace(right, wrong))
+    return folder / source
+
+
 MISTAKES = {
     "a stage is read before it is full": ("wait_for(&pipeline.filled[ring.stage], ring.parity);", ""),
     "a stage is filled while it is read": ("wait_for(&pipeline.empty[ring.stage], ring.parity ^ 1);", ""),
@@ -147,11 +160,9 @@ MISTAKES = {
 @pytest.mark.skipif(gpu.mode() != "emulated", reason="a GPU would wait, or read what is not there")
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_in_the_pipeline_are_seen(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text, (right, wrong) = (FOLDER / "conv_warpgroup.cu").read_text(), MISTAKES[mistake]
-    assert right in text
-    (tmp_path / "conv_warpgroup.cu").write_text(text.replace(right, wrong))
+    source = with_mistake("conv_warpgroup.cu", *MISTAKES[mistake], tmp_path)
     monkeypatch.setattr(cuda_compile, "_declared", {})
-    kernel = Kernel(str(tmp_path / "conv_warpgroup.cu"), "conv_warpgroup<Bfloat16, false, 64>")
+    kernel = Kernel(str(source), "conv_warpgroup<Bfloat16, false, 64>")
     monkeypatch.setitem(cuda_warpgroup.FORWARD[bfloat16], 64, kernel)
-    with pytest.raises((AssertionError, ArgumentError), match=r"off by|nobody went on|than it was made for"):
+    with pytest.raises((AssertionError, ArgumentError), match=FAULTS):
         held(spec.conv2d, bfloat16, *problem(spec.conv2d, (1, 64, 8, 16), (64, 64, 3, 3)))

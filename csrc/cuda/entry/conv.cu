@@ -8,6 +8,7 @@
 #include "../conv_weight_matrix.cu"
 #include "../conv_weight_registers.cu"
 #include "../conv_weight_sum.cu"
+#include "../conv_weight_warpgroup.cu"
 #include "../conv_winograd.cu"
 #include "table.h"
 
@@ -90,6 +91,12 @@ std::vector<Entry> conv_entries() {
       ULPGRAD_ENTRY(conv_weight_sum<double>),
       ULPGRAD_ENTRY(conv_weight_sum<Float16>),
       ULPGRAD_ENTRY(conv_weight_sum<Bfloat16>),
+      ULPGRAD_ENTRY(conv_weight_warpgroup<Float16, 64>),
+      ULPGRAD_ENTRY(conv_weight_warpgroup<Float16, 128>),
+      ULPGRAD_ENTRY(conv_weight_warpgroup<Float16, 256>),
+      ULPGRAD_ENTRY(conv_weight_warpgroup<Bfloat16, 64>),
+      ULPGRAD_ENTRY(conv_weight_warpgroup<Bfloat16, 128>),
+      ULPGRAD_ENTRY(conv_weight_warpgroup<Bfloat16, 256>),
   };
 }
 
