@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ pytest.importorskip("rich", reason="the table needs the extra `lab`")
 if gpu.mode() != "emulated":
     pytest.skip("on a device this is `make gpu-check` itself", allow_module_level=True)
 
-from ulpgrad.bench.gpu import check, events, layers
+from ulpgrad.bench.gpu import check, events, layers, rows
 from ulpgrad.bench.gpu.networks import NETWORKS, Layer, Network
 from ulpgrad.bench.gpu.record import Record
 
@@ -112,6 +113,23 @@ def test_layers_by_a_rung_that_waits_to_be_tried(tmp_path: Path, monkeypatch: py
         assert row["work"].endswith("by cuda/cuda-warpgroup")
         assert "ulpgrad: cuda/cuda-warpgroup" in row["notes"]
         assert list(row["peers"]) == ["cuda/cuda-matrix"]
+
+
+@pytest.mark.parametrize(
+    ("failed", "left"),
+    [
+        ([check.WEIGHTS], {"conv2d", "conv2d_input_gradient"}),
+        ([check.WARPGROUP, "gluon"], {"conv2d_weight_gradient"}),
+        ([check.WARPGROUP, check.WEIGHTS], set()),
+    ],
+)
+def test_rows_of_a_rung_whose_tests_failed_are_left_out(
+    failed: list[str], left: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NETWORKS, SMALL.name, SMALL)
+    works = [work for work in check.unverified([SMALL.name], failed) if isinstance(work, functools.partial)]
+    assert {layers.op_of(work.args[2], work.args[3]).name for work in works if work.func is layers.row} == left
+    assert any(work.func is rows.convolution for work in works) == ("conv2d" in left)
 
 
 def test_a_network_that_is_cut_off_has_no_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
