@@ -161,11 +161,17 @@ def matrices_in_blocks(rng: np.random.Generator, n: int, op: Op) -> Sample:
 
 
 def codes(rng: np.random.Generator, n: int, op: Op) -> Sample:
-    """Integer matrices, or images of 16 channels and filters 3 x 3, on int32 sums."""
+    """Integer matrices, or images of 16 channels and filters 3 x 3 and the gradients, on int32 sums."""
     if op.name == "integer_matmul":
         return Sample((rng.standard_normal((n, n)), rng.integers(-128, 128, (n, n), np.int8)), {"accumulator": None})
     params: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1, "accumulator": None}
-    return Sample((rng.standard_normal((n, 16, 32, 32)), rng.integers(-128, 128, (32, 16, 3, 3), np.int8)), params)
+    x, weight = (rng.integers(-128, 128, shape, np.int8) for shape in ((n, 16, 32, 32), (32, 16, 3, 3)))
+    g = rng.standard_normal((n, 32, 32, 32))
+    if op.name == "integer_conv2d_input_gradient":
+        return Sample((g, weight), {"size": (32, 32), **params})
+    if op.name == "integer_conv2d_weight_gradient":
+        return Sample((g, x), {"size": (3, 3), **params})
+    return Sample((rng.standard_normal(x.shape), weight), params)
 
 
 def layer(rng: np.random.Generator, n: int, op: Op) -> Sample:
@@ -394,6 +400,7 @@ SHAPES: dict[str, Shape] = {
     "matmul": Shape(square_matrices, 512, "rows and columns of square matrices"),
     "integer_matmul": Shape(codes, 512, "rows and columns of square matrices"),
     "integer_conv2d": Shape(codes, 8, "images of 16 channels, 32 x 32, through 32 filters 3 x 3"),
+    "integer_gradients": Shape(codes, 8, "images of 16 channels, 32 x 32, through 32 filters 3 x 3"),
     "blocks": Shape(matrices_in_blocks, 512, "rows and columns of square matrices of mxfp8_e4m3"),
     "linear_stochastic": Shape(layer, 64, "rows through a layer 784-512 with bias and ReLU, to bfloat16"),
     "linear": Shape(layer, 64, "rows through a layer 784-512 with bias and ReLU"),

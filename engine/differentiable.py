@@ -27,6 +27,7 @@ from ulpgrad.tensor import Tensor
 
 Rule = Callable[..., Any]
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 Places = tuple[tuple[str, int], ...]
 
 
@@ -168,18 +169,9 @@ class Primitive(Remembered):
     ) -> tuple[Tensor, ...]:
         """By the arithmetic of a number system of its own, on the device of the operands."""
         run = arithmetic_of(formats)
-        in_blocks = all(f is None or not f.routed or f.kind == "block" for f in formats)
-        if in_blocks or all(t is None or t.device.type == "cpu" for t in tensors):
+        if all(f is None or not f.routed or f.kind == "block" for f in formats):
             return run(self, tensors, params)
-        tensors = beside_others(tensors)
-        plain = dispatch.together(tuple(None if t is None or t.dtype.kind == "block" else t.storage for t in tensors))
-        tensors = [
-            t if t is None or a is None or t.storage is a else Tensor(a, t.dtype)
-            for t, a in zip(tensors, plain, strict=True)
-        ]
-        index = dispatch.device_type(tuple(None if t is None else t.storage for t in tensors)).partition(":")[2]
-        with gpu.on_device(int(index)):
-            return run(self, tensors, params)
+        return where_they_are(tensors, lambda given: run(self, given, params))
 
     def record(self, tensors: Sequence[Tensor | None], outs: tuple[Tensor, ...], params: dict[str, Any]) -> None:
         """Tie the first output to a new node if an input requires a gradient."""
@@ -357,6 +349,21 @@ def carried(x: Tensor, device: Device) -> Tensor:
     """A copy of x on another device; the gradient comes back from there."""
     source = x.device
     return moved("copy", [x], lambda storage: moved_to(storage, device), lambda g: carried(g, source))
+
+
+def where_they_are(tensors: Sequence[Tensor | None], run: Callable[[Sequence[Tensor | None]], T]) -> T:
+    """run(tensors) on the device of the operands, with single values of the host moved there."""
+    if all(t is None or t.device.type == "cpu" for t in tensors):
+        return run(tensors)
+    tensors = beside_others(tensors)
+    plain = dispatch.together(tuple(None if t is None or t.dtype.kind == "block" else t.storage for t in tensors))
+    tensors = [
+        t if t is None or a is None or t.storage is a else Tensor(a, t.dtype)
+        for t, a in zip(tensors, plain, strict=True)
+    ]
+    index = dispatch.device_type(tuple(None if t is None else t.storage for t in tensors)).partition(":")[2]
+    with gpu.on_device(int(index)):
+        return run(tensors)
 
 
 def beside_others(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:

@@ -154,7 +154,7 @@ X1, X2, X3 = (np.zeros((1, 2, *size)) for size in ((5,), (4, 4), (3, 4, 4)))
         (lambda: ug.conv_transpose2d(X2, np.zeros((2, 1, 3, 3)), output_padding=1), ArgumentError, "less than stride=1"),
         (lambda: ug.conv_transpose2d(X2, np.zeros((2, 1, 1, 1)), padding=2), ShapeError, "leaves nothing of x"),
         (lambda: ug.conv_transpose2d(X2, np.zeros((3, 1, 1, 1))), ShapeError, "channels"),
-        (lambda: ug.conv_transpose2d(ug.asarray(X2).to("q7.8"), np.zeros((2, 1, 3, 3))), FormatError, "transpose2d: x is q7"),
+        (lambda: ug.conv_transpose2d(ug.asarray(X2).to("q7.8"), np.zeros((2, 1, 3, 3))), FormatError, "2d: operands in q7"),
         (lambda: ug.conv_transpose1d(X1, np.zeros((2, 3, 2)), np.zeros(2)), ShapeError, r"expected \(3,\), one value"),
     ],
 )  # fmt: skip

@@ -153,7 +153,7 @@ def test_accumulators() -> None:
     with pytest.raises(FormatError, match="do not fit an int64"):
         fixed.matmul(long, ug.matrix_transpose(long), accumulator="int64")
     assert fixed.matmul(long, ug.matrix_transpose(long)).item() == 9.0
-    with pytest.raises(ArgumentError, match="accumulator= is for conv2d"):
+    with pytest.raises(ArgumentError, match="accumulator= is for conv1d, conv2d"):
         fixed.add(A, B, accumulator="int32")
     with pytest.raises(ArgumentError, match="accumulator='int16'"):
         fixed.matmul(A, B, accumulator="int16")

@@ -24,7 +24,7 @@ from typing import Any
 
 from ulpgrad import differentiable, ops
 from ulpgrad.errors import ArgumentError, FormatError
-from ulpgrad.fixed import elementwise, pooling, products, reduction, routing, tables  # noqa: F401
+from ulpgrad.fixed import convolution, elementwise, pooling, products, reduction, routing, tables  # noqa: F401
 from ulpgrad.fixed.rules import Rule, arithmetic, current
 from ulpgrad.formats import Fixed
 from ulpgrad.kernels.integer.accumulator import Accumulator
@@ -33,7 +33,8 @@ from ulpgrad.tensor import Tensor
 differentiable.arithmetic["fixed"] = routing.arithmetic
 
 OPTIONS = ("result", "rounding", "overflow", "estimator", "generator", "random_bits")
-PRODUCTS = ("conv2d", "linear", "matmul", "tensordot", "vecdot")  # which sum in an accumulator
+CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+PRODUCTS = (*CONVOLUTIONS, "linear", "matmul", "tensordot", "vecdot")  # which sum in an accumulator
 
 
 def _ruled(name: str) -> Callable[..., Tensor]:
@@ -69,7 +70,12 @@ bitwise_left_shift = _ruled("bitwise_left_shift")
 bitwise_right_shift = _ruled("bitwise_right_shift")
 ceil = _ruled("ceil")
 clip = _ruled("clip")
+conv1d = _ruled("conv1d")
 conv2d = _ruled("conv2d")
+conv3d = _ruled("conv3d")
+conv_transpose1d = _ruled("conv_transpose1d")
+conv_transpose2d = _ruled("conv_transpose2d")
+conv_transpose3d = _ruled("conv_transpose3d")
 divide = _ruled("divide")
 equal = _ruled("equal")
 exp = _ruled("exp")
@@ -119,7 +125,12 @@ __all__ = [
     "bitwise_right_shift",
     "ceil",
     "clip",
+    "conv1d",
     "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "divide",
     "equal",
     "exp",

@@ -1,5 +1,5 @@
-"""Sums of products on integer units: matrix products and convolutions, exact or in an accumulator of one's choice, then cut
-once to the result.
+"""Sums of products on integer units, exact or in an accumulator of one's choice, then cut once to the result: matrix
+products, and what convolutions (`convolution`) share with them.
 
 Words of up to 16 bits run on the int8 and int16 kernels; wider ones are summed in 64 or 128 bits. A bias joins the sum before
 it is rounded.
@@ -16,7 +16,6 @@ from ulpgrad import dispatch
 from ulpgrad.device import device_of, module_of
 from ulpgrad.errors import FormatError
 from ulpgrad.fixed import rules
-from ulpgrad.fixed.pooling import taps
 from ulpgrad.fixed.routing import IMPLEMENTED, implements, operands
 from ulpgrad.fixed.rules import Rule
 from ulpgrad.fixed.run import (
@@ -33,7 +32,6 @@ from ulpgrad.fixed.run import (
     stored,
 )
 from ulpgrad.formats import Array, Fixed
-from ulpgrad.kernels.conv.geometry import Pair
 from ulpgrad.kernels.fixed import spec
 from ulpgrad.kernels.integer import spec as integer
 from ulpgrad.kernels.integer.accumulator import Accumulator
@@ -111,12 +109,13 @@ class Product:
         return Sums(codes, self.fraction, self.bounds)
 
 
-def _result(product: Product, bias: Fixed | None) -> Fixed:
+def result_of(product: Product, bias: Fixed | None) -> Fixed:
+    """The format that a rule asks for."""
     forms = (product.a, product.b) if bias is None else (product.a, product.b, bias)
     return rules.result_of(product.name, product.rule, forms, lambda: product.full(bias))
 
 
-def _finished(product: Product, form: Fixed, sums: Sums, bias: Array | None, bias_form: Fixed | None) -> Outcome:
+def finished(product: Product, form: Fixed, sums: Sums, bias: Array | None, bias_form: Fixed | None) -> Outcome:
     """Sums, with their bias, cut to the result."""
     name, rule = product.name, product.rule
     if bias is None or bias_form is None:
@@ -130,7 +129,7 @@ def _finished(product: Product, form: Fixed, sums: Sums, bias: Array | None, bia
                subtract=False)  # fmt: skip
 
 
-def _wide(product: Product, form: Fixed, a: Array, b: Array, bias: Array | None, bias_form: Fixed | None) -> Outcome:
+def wide(product: Product, form: Fixed, a: Array, b: Array, bias: Array | None, bias_form: Fixed | None) -> Outcome:
     """[..., m, k] @ [..., k, n] (+ [..., 1, n]) for words that the integer kernels do not read."""
     name, rule = product.name, product.rule
     fraction, bounds = product.fraction, product.bounds
@@ -160,13 +159,13 @@ def matmul(name: str, rule: Rule, a: Tensor, b: Tensor) -> Outcome:
 
 
 def _multiplied(product: Product, a: Array, b: Array, bias: Array | None, bias_form: Fixed | None) -> Outcome:
-    form = _result(product, bias_form)
+    form = result_of(product, bias_form)
     accumulator = product.accumulator(a, b)
     if accumulator is None:
-        return _wide(product, form, a, b, bias, bias_form)
+        return wide(product, form, a, b, bias, bias_form)
     params = {"accumulator": accumulator}
     codes = dispatch.call(integer.integer_matmul, (stored(a), stored(b)), (a, b), params)[0]
-    return _finished(product, form, product.sums(codes, accumulator), bias, bias_form)
+    return finished(product, form, product.sums(codes, accumulator), bias, bias_form)
 
 
 @implements("linear")
@@ -190,48 +189,3 @@ def linear(
         )
     followed: Outcome = IMPLEMENTED[activation].run(activation, rule, tensor)
     return followed
-
-
-@implements("conv2d")
-def conv2d(
-    name: str,
-    rule: Rule,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    *,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    groups: int,
-) -> Outcome:
-    forms = operands(name, x, weight, bias)
-    product = Product(name, rule, forms[0], forms[1], int(np.prod(weight.shape[1:])))
-    bias_form = forms[2] if bias is not None else None
-    form = _result(product, bias_form)
-    accumulator = product.accumulator(x.storage, weight.storage)
-    geometry: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
-    if accumulator is not None:
-        params = {**geometry, "groups": groups, "accumulator": accumulator}
-        arrays = x.storage, weight.storage
-        codes = dispatch.call(integer.integer_conv2d, tuple(stored(a) for a in arrays), arrays, params)[0]
-        added = None if bias is None else bias.storage.reshape(-1, 1, 1)
-        return _finished(product, form, product.sums(codes, accumulator), added, bias_form)
-    kernel = weight.shape[2], weight.shape[3]
-    xp = module_of(x.storage)
-    seen = xp.stack(list(taps(x.storage, 0, kernel, **geometry)), axis=-1)  # [n, c, oh, ow, kh kw]
-    n, c, oh, ow = seen.shape[:4]
-    o, per = weight.shape[0], c // groups
-    left = xp.moveaxis(seen.reshape(n, groups, per, oh, ow, -1), 2, 4).reshape(n, groups, oh * ow, -1)
-    right = weight.storage.reshape(groups, o // groups, -1).swapaxes(1, 2)
-    added = None if bias is None else bias.storage.reshape(groups, 1, -1)
-    out = _wide(product, form, left, right, added, bias_form)
-    return Outcome(
-        Tensor(_as_images(out.tensor.storage, n, o, oh, ow), form),
-        None if out.outside is None else _as_images(out.outside, n, o, oh, ow),
-    )
-
-
-def _as_images(rows: Array, n: int, o: int, oh: int, ow: int) -> Array:
-    """[n, groups, positions, outputs per group] as [n, o, oh, ow]."""
-    return rows.swapaxes(2, 3).reshape(n, o, oh, ow)

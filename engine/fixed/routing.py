@@ -63,7 +63,7 @@ def operands(name: str, *tensors: Tensor | None) -> list[Fixed]:
 
 def arithmetic(primitive: Primitive, tensors: Sequence[Tensor | None], params: dict[str, Any]) -> tuple[Tensor, ...]:
     """What a Primitive calls for operands of which at least one is fixed-point."""
-    name, rule = primitive.op.name, rules.current()
+    name = primitive.op.name
     found = IMPLEMENTED.get(name)
     if found is None:
         names = ", ".join(dict.fromkeys(t.dtype.name for t in tensors if t is not None))
@@ -72,15 +72,21 @@ def arithmetic(primitive: Primitive, tensors: Sequence[Tensor | None], params: d
         )
     if primitive.op.check is not None:
         primitive.op.check(*(None if t is None else t.storage for t in tensors), **params)
+    real: Real = functools.partial(_plain, primitive, params) if found.real is None else functools.partial(
+        found.real, **params)  # fmt: skip
+    return (carried_out(name, functools.partial(found.run, **params), real, tensors),)
+
+
+def carried_out(name: str, run: Callable[..., Outcome], real: Real, tensors: Sequence[Tensor | None]) -> Tensor:
+    """run(name, rule, *tensors) under the current rule, recorded where an operand needs a gradient: that of `real`."""
+    rule = rules.current()
     recorded = is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     if recorded and estimator_of(rule) == "clipped":
         rule = replace(rule, watch=True)
-    outcome = found.run(name, rule, *tensors, **params)
+    outcome = run(name, rule, *tensors)
     if recorded:
-        real: Real = functools.partial(_plain, primitive, params) if found.real is None else functools.partial(
-            found.real, **params)  # fmt: skip
         record(name, real, tensors, outcome, rule)
-    return (outcome.tensor,)
+    return outcome.tensor
 
 
 def _plain(primitive: Primitive, params: dict[str, Any], *tensors: Tensor | None) -> Tensor:

@@ -1,6 +1,6 @@
 """Layers, models, losses and initial values, with torch's names."""
 
-from ulpgrad.nn import init
+from ulpgrad.nn import grad, init
 from ulpgrad.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from ulpgrad.nn.cache import KeyValueCache
 from ulpgrad.nn.container import ModuleList, Sequential
@@ -65,6 +65,7 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "grad",
     "init",
     "load",
     "save",

@@ -26,7 +26,7 @@ from ulpgrad.tensor import Tensor
 
 __all__ = ["conv2d"]
 
-_conv2d, input_gradient, _weight_gradient = primitives(
+_conv2d, input_gradient, weight_gradient = primitives(
     spec.conv2d, spec.conv2d_input_gradient, spec.conv2d_weight_gradient
 )
 
@@ -45,7 +45,7 @@ def _joint(
     how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     return (
         input_gradient(g, weight, size=x.shape[2:], **how) if needed[0] else None,
-        _weight_gradient(g, x, size=weight.shape[2:], **how) if needed[1] else None,
+        weight_gradient(g, x, size=weight.shape[2:], **how) if needed[1] else None,
         total(g, axis=(0, 2, 3)) if len(needed) > 2 and needed[2] else None,
     )
 

@@ -4,10 +4,12 @@ are those of all taps in depth."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ulpgrad.device import elsewhere
+from ulpgrad.differentiable import where_they_are
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
 from ulpgrad.ops.common import as_tensor, whole
 from ulpgrad.ops.convolution import conv2d, input_gradient
@@ -15,6 +17,8 @@ from ulpgrad.ops.convolution_volumes import are_whole, volumes, volumes_input_gr
 from ulpgrad.ops.creation import zeros
 from ulpgrad.ops.manipulation import concat, permute_dims, reshape, stack
 from ulpgrad.tensor import Tensor
+
+Transpose = Callable[..., Tensor]
 
 __all__ = ["conv1d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 
@@ -176,29 +180,50 @@ def conv_transpose3d(
     return _transposed("conv_transpose3d", axes, x, w, bias, stride, padding, output_padding, groups, dilation)
 
 
-def _scattered(x: Tensor, w: Tensor, *, size: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Tensor:
-    """The transpose of a volume's convolution by that of images: each tap in depth gives slices of its own, which are added where
-    they lie."""
-    n, channels, depth = x.shape[:3]
-    taps, plane = w.shape[2], {"stride": stride[1:], "padding": padding[1:], "dilation": dilation[1:], "groups": groups}
-    images = reshape(permute_dims(x, (0, 2, 1, 3, 4)), (n * depth, channels, *x.shape[3:]))
-    filters = reshape(w, (channels, w.shape[1] * taps, *w.shape[3:]))
-    y = input_gradient(images, filters, size=size[1:], **plane)
-    y = permute_dims(reshape(y, (n, depth, w.shape[1] * groups, taps, *size[1:])), (0, 2, 3, 1, 4, 5))
-    length = max((depth - 1) * stride[0] + dilation[0] * (taps - 1) + 1, padding[0] + size[0])
+def transposed_images(
+    x: Tensor, w: Tensor, bias: Tensor | None, *, size: Any, stride: Any, padding: Any, dilation: Any, groups: int,
+    transpose: Transpose,
+) -> Tensor:  # fmt: skip
+    """The transpose of a volume's convolution by that of images: what each tap in depth brings to a slice is copied side by
+    side as channels, so that one transposed convolution of images adds up all."""
+    (n, channels, depth, *plane), (taps, *kernel) = x.shape, w.shape[2:]
 
     def nothing(*rows: int) -> Tensor:
-        return zeros((n, y.shape[1], *rows, *size[1:]), dtype=y.dtype, device=elsewhere(y.storage))
+        return zeros((n, channels, *rows, *plane), dtype=x.dtype, device=elsewhere(x.storage))
 
-    found = nothing(length)
+    if stride[0] > 1:
+        x = concat([reshape(x, (n, channels, depth, 1, *plane)), nothing(depth, stride[0] - 1)], axis=3)
+        x = reshape(x, (n, channels, depth * stride[0], *plane))[:, :, : (depth - 1) * stride[0] + 1]
+    brought = []
     for t in range(taps):
-        part = y[:, :, t]
-        if stride[0] > 1:
-            part = concat([reshape(part, (n, y.shape[1], depth, 1, *size[1:])), nothing(depth, stride[0] - 1)], axis=3)
-            part = reshape(part, (n, y.shape[1], depth * stride[0], *size[1:]))[:, :, : (depth - 1) * stride[0] + 1]
-        first = t * dilation[0]
-        found = found + concat([nothing(first), part, nothing(length - first - part.shape[2])], axis=2)
-    return found[:, :, padding[0] : padding[0] + size[0]]
+        first = t * dilation[0] - padding[0]  # where the tap brings the first slice
+        inside = x[:, :, max(0, -first) : max(0, size[0] - first)]
+        before = min(size[0], max(0, first))
+        brought.append(concat([nothing(before), inside, nothing(size[0] - before - inside.shape[2])], axis=2))
+    images = permute_dims(stack(brought, axis=2), (0, 3, 1, 2, 4, 5))
+    images = reshape(images, (n * size[0], channels * taps, *plane))
+    filters = reshape(permute_dims(w, (0, 2, 1, 3, 4)), (channels * taps, w.shape[1], *kernel))
+    across: dict[str, Any] = {"stride": stride[1:], "padding": padding[1:], "dilation": dilation[1:], "groups": groups}
+    y = transpose(images, filters, bias, size=size[1:], **across)
+    return permute_dims(reshape(y, (n, size[0], *y.shape[1:])), (0, 2, 1, 3, 4))
+
+
+def _with_bias(x: Tensor, w: Tensor, bias: Tensor | None, **how: Any) -> Tensor:
+    """Transposed convolution of images or volumes, then the bias."""
+    y = (volumes_input_gradient if x.ndim == 5 else input_gradient)(x, w, **how)
+    return y if bias is None else y + reshape(bias, (1, bias.shape[0], *[1] * (y.ndim - 2)))
+
+
+def _in_integers(name: str) -> Transpose:
+    """Transposed convolution of fixed-point images, with the bias in its sums."""
+    from ulpgrad.fixed.convolution import transposed
+    from ulpgrad.fixed.routing import carried_out
+
+    def run(*tensors: Tensor | None, **how: Any) -> Tensor:
+        forward, real = functools.partial(transposed, **how), functools.partial(_with_bias, **how)
+        return where_they_are(tensors, lambda given: carried_out(name, forward, real, given))
+
+    return run
 
 
 def _transposed(
@@ -207,10 +232,10 @@ def _transposed(
 ) -> Tensor:  # fmt: skip
     x, w, bias = as_tensor(x), as_tensor(w), None if bias is None else as_tensor(bias)
     _check(name, x, w, bias, axes, turned=True)
-    if any(t.dtype.kind in ("fixed", "integer", "bool") for t in (x, w)):
+    if any(t.dtype.kind in ("integer", "bool") for t in (x, w)):
         raise FormatError(
-            f"{name}: x is {x.dtype.name} and w is {w.dtype.name}: expected floats; convert with .to(float32), compute, and "
-            "convert back"
+            f"{name}: x is {x.dtype.name} and w is {w.dtype.name}: expected floats or fixed point; convert with .to(float32), "
+            "or to a fixed-point format"
         )
     count = len(axes)
     steps, around = whole(name, "stride", stride, count, 1), whole(name, "padding", padding, count, 0)
@@ -233,7 +258,8 @@ def _transposed(
     flat = count == 1
     if flat:
         x, w, size, steps, around, apart = _row(x), _row(w), (1, *size), (1, *steps), (0, *around), (1, *apart)
-    transpose: Any = input_gradient if count < 3 else volumes_input_gradient if are_whole(x, w) else _scattered
-    y = transpose(x, w, size=size, stride=steps, padding=around, dilation=apart, groups=groups)
-    y = y if bias is None else y + reshape(bias, (1, bias.shape[0], *[1] * len(size)))
+    transpose: Transpose = _in_integers(name) if "fixed" in (x.dtype.kind, w.dtype.kind) else _with_bias
+    if count == 3 and not are_whole(x, w):
+        transpose = functools.partial(transposed_images, transpose=transpose)
+    y = transpose(x, w, bias, size=size, stride=steps, padding=around, dilation=apart, groups=groups)
     return reshape(y, (*y.shape[:2], y.shape[3])) if flat else y

@@ -7,7 +7,9 @@ from ulpgrad.kernels.conv3d import spec
 from ulpgrad.ops.convolution_gradients import primitives
 from ulpgrad.tensor import Tensor
 
-volumes, volumes_input_gradient, _ = primitives(spec.conv3d, spec.conv3d_input_gradient, spec.conv3d_weight_gradient)
+volumes, volumes_input_gradient, volumes_weight_gradient = primitives(
+    spec.conv3d, spec.conv3d_input_gradient, spec.conv3d_weight_gradient
+)
 
 
 def are_whole(*operands: Tensor | None) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ulpgrad.errors import AccumulatorError, ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import Array, Format, int8, int16, int32, int64, uint8
+from ulpgrad.kernels.conv.columns import gather
 from ulpgrad.kernels.conv.geometry import Pair, check_axes, check_windows, output_size
 from ulpgrad.kernels.integer.accumulator import INT32, INT64, OVERFLOWS, ROUNDINGS, Accumulator, as_accumulator
 from ulpgrad.kernels.spec import Op, Sample
@@ -61,18 +62,6 @@ def reference(a: Array, b: Array, accumulator: Any, op: str = "integer_matmul") 
     return total.astype(result_dtype(chosen))
 
 
-def _columns(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, pad: int) -> Array:
-    """What each tap meets: [n, c, h, w] -> [n, c * kh * kw, oh * ow]."""
-    padded = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)), constant_values=pad)
-    rows, columns = output_size(x.shape[2:], kernel, stride, padding, dilation)
-    seen = np.empty((*x.shape[:2], *kernel, rows, columns), x.dtype)
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
-            part = padded[:, :, i * dilation[0] :: stride[0], j * dilation[1] :: stride[1]]
-            seen[:, :, i, j] = part[:, :, :rows, :columns]
-    return seen.reshape(len(x), x.shape[1] * math.prod(kernel), rows * columns)
-
-
 def conv2d_by_matmul(
     x: Array, weight: Array, *, stride: Pair, padding: Pair, dilation: Pair, groups: int, accumulator: Any, pad: int,
     matmul: Any,
@@ -80,9 +69,9 @@ def conv2d_by_matmul(
     """Convolution as a stack of products, one per image and group: weights times what each tap meets."""
     (images, channels), outputs, kernel = x.shape[:2], weight.shape[0], weight.shape[2:]
     rows, columns = output_size(x.shape[2:], kernel, stride, padding, dilation)
-    grouped = x.reshape(images * groups, channels // groups, *x.shape[2:])
-    seen = _columns(grouped, kernel, stride, padding, dilation, pad)
-    seen = seen.reshape(images, groups, *seen.shape[1:])
+    met = np.full((images, channels, *kernel, rows, columns), pad, x.dtype)
+    gather(met, x, stride=stride, padding=padding, dilation=dilation)
+    seen = met.reshape(images, groups, channels // groups * math.prod(kernel), rows * columns)
     filters = weight.reshape(groups, outputs // groups, math.prod(weight.shape[1:]))
     try:
         y = matmul(filters, seen, accumulator)
@@ -103,7 +92,8 @@ def _conv2d(
     )  # fmt: skip
 
 
-def _check_codes(op: str, **operands: Any) -> None:
+def check_codes(op: str, **operands: Any) -> None:
+    """FormatError for an operand that is not of codes."""
     for name, x in operands.items():
         if x.dtype not in DTYPES:
             raise FormatError(f"{op}: {name} is {x.dtype}: expected int8, uint8 or int16 codes")
@@ -114,7 +104,7 @@ def _check_matmul(a: Any, b: Any, *, accumulator: Any = None) -> None:
     if accumulator is not None:
         as_accumulator(accumulator)
     if a.dtype not in DTYPES or b.dtype not in DTYPES:
-        _check_codes(op, a=a, b=b)
+        check_codes(op, a=a, b=b)
     if a.ndim < 2 or b.ndim < 2:
         raise ShapeError(f"{op}: expected two matrices or stacks of them, got {a.shape} @ {b.shape}")
     if a.shape[-1] != b.shape[-2]:
@@ -133,7 +123,7 @@ def _check_conv2d(
 ) -> None:  # fmt: skip
     op = "integer_conv2d"
     as_accumulator(accumulator)
-    _check_codes(op, x=x, weight=weight)
+    check_codes(op, x=x, weight=weight)
     check_axes(op, "x", x.shape)
     if weight.ndim != 4:
         raise ShapeError(f"{op}: weight has shape {weight.shape}: expected 4 axes (out, in / groups, height, width)")
@@ -309,6 +299,6 @@ integer_conv2d = Op(
 )
 
 __all__ = [
-    "EXACT_BYTES", "FORMATS", "conv2d_by_matmul", "fits_int64", "integer_conv2d", "integer_matmul", "largest_product",
-    "overflowed", "reference", "result_dtype", "result_format", "taps",
+    "EXACT_BYTES", "FORMATS", "check_codes", "conv2d_by_matmul", "fits_int64", "integer_conv2d", "integer_matmul",
+    "largest_product", "overflowed", "reference", "result_dtype", "result_format", "taps",
 ]  # fmt: skip

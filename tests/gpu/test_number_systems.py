@@ -45,6 +45,7 @@ def case(name: str, run: Callable[..., Any], *given: Any, host: bool = False, ex
 A, B, V = floats(3, 5), floats(3, 5), floats(5)
 LARGE, FAR = floats(3, 5, low=-150, high=150), floats(3, 5, low=-10, high=10)
 SQUARE, IMAGE, FILTERS, BIAS = floats(5, 4), floats(2, 4, 7, 6), floats(6, 2, 3, 2), floats(6)
+OTHERS = floats(2, 6, 4, 5)
 LIMITS = np.array([-(2**63), 2**63 - 1, 2**53 + 1, -(2**53) - 1, 128, -129, 3, 0])
 PLACES = np.array([2, 0, 1, 2])
 AMOUNTS = np.array([[0, 1, 3, 0, 2]] * 3)
@@ -132,6 +133,12 @@ FIXED = [
     case("conv2d", lambda x, w, b: ug.conv2d(x, w, b, stride=2, padding=1, groups=2), IMAGE, FILTERS, BIAS, exact=False),
     case("conv2d of wide words", lambda x, w, b: ug.conv2d(x, w, b, padding=1, groups=2), (IMAGE, WIDE), (FILTERS, WIDE),
          (BIAS, WIDE), host=True, exact=False),
+    case("conv_transpose2d", lambda x, w, b: ug.conv_transpose2d(x, w, b, 2, 1, 1, groups=2), OTHERS, FILTERS, floats(4),
+         exact=False),
+    case("conv_transpose2d of wider words", lambda x, w: ug.conv_transpose2d(x, w, groups=2), (OTHERS, WORDS),
+         (FILTERS, WORDS), exact=False),
+    case("conv2d's gradient with respect to filters", lambda x, g: ug.nn.grad.conv2d_weight(x, FILTERS.shape, g, 1, (1, 1), 1, 2),
+         IMAGE, floats(2, 6, 7, 7), exact=False),
     case("max_pool2d", lambda x: ug.max_pool2d(x, 3, 2, 1), IMAGE),
     case("avg_pool2d", lambda x: ug.avg_pool2d(x, 3, 2, 1, count_include_pad=False), IMAGE, exact=False),
     case("adaptive pooling", lambda x: ug.adaptive_max_pool2d(x, (3, 4)) + ug.adaptive_avg_pool2d(x, (3, 4)), IMAGE,

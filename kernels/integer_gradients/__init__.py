@@ -1,0 +1,1 @@
+"""The two gradients of an integer convolution, in integers."""
