@@ -444,6 +444,13 @@ def test_convolution_refuses(arrays: Any, params: Any, error: type[Exception], m
         ("integer_conv2d", (IMAGE, FILTER, (1, 1), (1, 1), (1, 1), 1, 256), ValueError),
         ("integer_conv2d", (IMAGE[0], FILTER, (1, 1), (1, 1), (1, 1), 1), ValueError),
         ("integer_conv2d", (IMAGE, FILTER.astype("i4"), (1, 1), (1, 1), (1, 1), 1), TypeError),
+        ("integer_columns", (IMAGE[0], (3, 3), (1, 1), (1, 1), (1, 1)), ValueError),
+        ("integer_columns", (IMAGE, (3, 3), (1, 0), (1, 1), (1, 1)), ValueError),
+        ("integer_columns", (IMAGE, (3, 3), (1, 1), (1, -1), (1, 1)), ValueError),
+        ("integer_columns", (IMAGE, (7, 3), (1, 1), (1, 1), (1, 1)), ValueError),
+        ("integer_columns", (IMAGE, (0, 3), (1, 1), (1, 1), (1, 1)), ValueError),
+        ("integer_columns", (IMAGE, (3, 2**40), (1, 1), (1, 1), (1, 1)), ValueError),
+        ("integer_columns", (IMAGE.astype("i4"), (3, 3), (1, 1), (1, 1), (1, 1)), TypeError),
     ],
 )
 def test_extension_refuses(name: str, arguments: tuple[Any, ...], error: type[Exception]) -> None:

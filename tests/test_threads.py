@@ -68,6 +68,8 @@ BIG: dict[str, Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "adaptive_max_pool2d": lambda: ((f32(32, 16, 20, 20),), {"output_size": (7, 6)}),
     "integer_matmul": lambda: ((codes(130, 257), codes(257, 301)), {"accumulator": Accumulator(16, 4, chunk=20)}),
     "integer_conv2d": lambda: ((codes(2, 6, 20, 20), codes(12, 6, 3, 3)), {**CONV, "accumulator": "int64"}),
+    "integer_conv2d_input_gradient": lambda: ((codes(2, 12, 20, 20), codes(12, 6, 3, 3)), {**CONV, "size": (20, 20)}),
+    "integer_conv2d_weight_gradient": lambda: ((codes(2, 12, 20, 20), codes(2, 6, 20, 20)), {**CONV, "size": (3, 3)}),
     "attention": lambda: ((f32(2, 4, 150, 32), f32(2, 4, 150, 32), f32(2, 4, 150, 32), None), {"is_causal": True, "scale": 0.2}),
     "embedding_gradient": lambda: ((f32(5000, 40), ints(50, 5000)), {"rows": 50}),
     "take_along_axis": lambda: ((f32(300, 700), ints(300, 400, 700)), {"axis": 0}),

@@ -1,16 +1,16 @@
-// Integer convolution: weights times columns of pixels, where rows of channels are long. Columns are written block by
-// block, so that each stays in the cache until it is multiplied; a 1 x 1 kernel reads the image as it stands. Where
-// channels lie side by side, or rows are short, patches of channels are quicker to write (integer_conv_patches.cpp).
-// Groups of one channel are no product of matrices (integer_conv_depthwise.cpp).
+// Integer convolution: weights times columns of pixels, where rows of channels are long. Columns (integer_columns.h)
+// are written block by block, so that each stays in the cache until it is multiplied; a 1 x 1 kernel reads the image as
+// it stands. Where channels lie side by side, or rows are short, patches of channels are quicker to write
+// (integer_conv_patches.cpp). Groups of one channel are no product of matrices (integer_conv_depthwise.cpp).
 #include "integer_conv.h"
 
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 
 #include "batches.h"
+#include "integer_columns.h"
 #include "scratch.h"
 #include "threads.h"
 
@@ -24,66 +24,6 @@ constexpr int64_t kShortRow = 32;                   // of outputs, for which pat
 constexpr int64_t kPatchChannels = 8;               // from which on they are
 constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
 
-// Rows of images are short, often too short for a call of memcpy to be worth it.
-template <typename T>
-void copy_row(T* to, const T* from, int64_t count) {
-  constexpr int64_t some = 8 / sizeof(T);
-  if (count >= 4 * some) {
-    std::memcpy(to, from, static_cast<size_t>(count) * sizeof(T));
-  } else if (count >= some) {
-    for (int64_t q = 0; q < count - some; q += some) std::memcpy(to + q, from + q, 8);
-    std::memcpy(to + count - some, from + count - some, 8);
-  } else {
-    for (int64_t q = 0; q < count; ++q) to[q] = from[q];
-  }
-}
-
-template <typename T>
-void fill_row(T* to, T value, int64_t count) {
-  if (count <= 0) return;
-  to[0] = value;  // the usual padding is one pixel
-  for (int64_t q = 1; q < count; ++q) to[q] = value;
-}
-
-// The first i >= 0 for which from + i * step >= bound.
-int64_t first_at(int64_t from, int64_t step, int64_t bound) {
-  return from < bound ? (bound - from + step - 1) / step : 0;
-}
-
-// out[taps][count]: the values that each tap meets at pixels [first, first + count).
-template <typename T>
-void columns(const Windows& w, const T* image, int64_t first, int64_t count, T* out) {
-  const T pad = static_cast<T>(w.pad);
-  const int64_t step = w.stride.second * w.col_step, first_row = first / w.out_cols, first_col = first % w.out_cols;
-  for (int64_t c = 0; c < w.channels; ++c) {
-    for (int64_t i = 0; i < w.kernel_rows; ++i) {
-      for (int64_t j = 0; j < w.kernel_cols; ++j) {
-        const int64_t left = j * w.dilation.second - w.padding.second;
-        const int64_t inside = first_at(left, w.stride.second, 0), outside = first_at(left, w.stride.second, w.width);
-        const T* from = image + c * w.channel_step + left * w.col_step;
-        int64_t y = first_row * w.stride.first + i * w.dilation.first - w.padding.first, col = first_col;
-        for (int64_t at = 0; at < count; col = 0, y += w.stride.first) {
-          const int64_t some = std::min(count - at, w.out_cols - col);
-          const bool is_row = y >= 0 && y < w.height;
-          const int64_t begin = is_row ? std::clamp<int64_t>(inside - col, 0, some) : some;
-          const int64_t end = is_row ? std::clamp<int64_t>(outside - col, begin, some) : some;
-          const T* x = from + y * w.row_step + col * step;
-          T* to = out + at;
-          fill_row(to, pad, begin);
-          if (step == 1) {
-            copy_row(to + begin, x + begin, end - begin);
-          } else {
-            for (int64_t q = begin; q < end; ++q) to[q] = x[q * step];
-          }
-          fill_row(to + end, pad, some - end);
-          at += some;
-        }
-        out += count;
-      }
-    }
-  }
-}
-
 // The product of weights and columns, block by block.
 struct Columns : IntegerConv {
   // Pixels [first, first + count) of one group of one image, times the group's weights; `memory` is for the columns.
@@ -95,11 +35,11 @@ struct Columns : IntegerConv {
     } else {
       g.b = memory, g.b_row = count, g.b_col = 1;
       if (g.b_codes == Codes::int8)
-        columns(w, reinterpret_cast<const int8_t*>(x), first, count, static_cast<int8_t*>(memory));
+        columns(w, reinterpret_cast<const int8_t*>(x), first, count, static_cast<int8_t*>(memory), count);
       if (g.b_codes == Codes::uint8)
-        columns(w, reinterpret_cast<const uint8_t*>(x), first, count, static_cast<uint8_t*>(memory));
+        columns(w, reinterpret_cast<const uint8_t*>(x), first, count, static_cast<uint8_t*>(memory), count);
       if (g.b_codes == Codes::int16)
-        columns(w, reinterpret_cast<const int16_t*>(x), first, count, static_cast<int16_t*>(memory));
+        columns(w, reinterpret_cast<const int16_t*>(x), first, count, static_cast<int16_t*>(memory), count);
     }
     g.a = weight + group * g.m * w.taps() * size_w;
     g.n = count;
@@ -135,16 +75,6 @@ struct Columns : IntegerConv {
   }
 };
 
-void check_windows(const Windows& w, const Pair& most) {
-  const auto refuse = [](const char* what) { throw py::value_error(std::string("integer_conv2d: ") + what); };
-  for (const Pair& p : {w.stride, w.dilation})
-    if (p.first < 1 || p.second < 1 || p.first > most.first || p.second > most.second)
-      refuse("expected strides and dilations from 1 to 2^31 - 1");
-  if (w.padding.first < 0 || w.padding.second < 0 || w.padding.first > most.first || w.padding.second > most.second)
-    refuse("expected a padding from 0 to 2^31 - 1");
-  if (w.out_rows < 1 || w.out_cols < 1) refuse("the kernel is larger than the padded image");
-}
-
 // (results, position of the first that overflowed or -1, the first k of the chunk in which it did).
 py::tuple integer_conv2d(const py::array& given_x, const py::array& given_weight, Pair stride, Pair padding,
                          Pair dilation, int64_t groups, int64_t pad, int bits, int shift, const std::string& overflow,
@@ -163,17 +93,10 @@ py::tuple integer_conv2d(const py::array& given_x, const py::array& given_weight
   const int64_t lowest = g.b_codes == Codes::uint8 ? 0 : -largest(g.b_codes);
   if (pad < lowest || pad > largest(g.b_codes) - (g.b_codes != Codes::uint8))
     throw py::value_error("integer_conv2d: pad=" + std::to_string(pad) + " is no value of x's type");
+  job.w =
+      windows_of("integer_conv2d", x, weight.shape(1), {weight.shape(2), weight.shape(3)}, stride, padding, dilation);
   Windows& w = job.w;
-  w.channels = weight.shape(1), w.height = x.shape(2), w.width = x.shape(3);
-  w.kernel_rows = weight.shape(2), w.kernel_cols = weight.shape(3);
-  w.stride = stride, w.padding = padding, w.dilation = dilation, w.pad = pad;
-  const auto positions = [](int64_t size, int64_t kernel, int64_t step, int64_t edge, int64_t apart) {
-    const int64_t room = size + 2 * edge - apart * (kernel - 1) - 1;
-    return kernel < 1 || room < 0 ? 0 : room / std::max<int64_t>(1, step) + 1;
-  };
-  w.out_rows = positions(w.height, w.kernel_rows, stride.first, padding.first, dilation.first);
-  w.out_cols = positions(w.width, w.kernel_cols, stride.second, padding.second, dilation.second);
-  check_windows(w, {std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::max()});
+  w.pad = pad;
   job.images = x.shape(0), job.groups = groups;
   g.m = weight.shape(0) / groups, g.k = w.taps(), g.a_row = w.taps(), g.a_col = 1, g.c_row = w.pixels();
   job.size_x = x.itemsize(), job.size_w = weight.itemsize();
@@ -190,8 +113,7 @@ py::tuple integer_conv2d(const py::array& given_x, const py::array& given_weight
   const bool depthwise = is_depthwise(job), patches = may && (channels_last || has_short_rows);
   if (channels_last && !patches && !depthwise) x = py::array::ensure(x, py::array::c_style);
   if (!x) throw std::bad_alloc();
-  w.channel_step = x.strides(1) / x.itemsize(), w.row_step = x.strides(2) / x.itemsize();
-  w.col_step = x.strides(3) / x.itemsize(), job.image_step = x.strides(0) / x.itemsize();
+  lay(w, x), job.image_step = x.strides(0) / x.itemsize();
   const std::vector<py::ssize_t> shape{job.images, weight.shape(0), w.out_rows, w.out_cols};
   py::array out = bits > 32 ? py::array(empty<int64_t>(shape)) : py::array(empty<int32_t>(shape));
   job.image = static_cast<const char*>(x.data()), job.weight = static_cast<const char*>(weight.data());

@@ -24,6 +24,12 @@ struct Windows {
   }
 };
 
+// Of images x [n, c, h, w] and filters of `channels` channels; ValueError where no window fits. Strides of x are
+// entered by `lay`.
+Windows windows_of(const std::string& op, const py::array& x, int64_t channels, const Pair& kernel, const Pair& stride,
+                   const Pair& padding, const Pair& dilation);
+void lay(Windows& w, const py::array& x);
+
 // What all blocks of one convolution share.
 struct IntegerConv {
   Windows w;

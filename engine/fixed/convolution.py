@@ -4,6 +4,7 @@ joins them, then cut once to the result. Words that the integer kernels do not r
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -94,8 +95,9 @@ def weight_gradient(
     name: str, rule: Rule, g: Tensor, x: Tensor, *, size: Pair, groups: int, **geometry: Pair
 ) -> Outcome:
     def matrices() -> tuple[Array, Array]:
-        rows, columns = spec.met(g.storage, x.storage, size, groups, module_of(x.storage), **geometry)
-        return columns.swapaxes(-1, -2), rows.swapaxes(-1, -2)
+        columns = partial(spec.columns, xp=module_of(x.storage))
+        rows, seen = spec.met(g.storage, x.storage, size, groups, columns, **geometry)
+        return seen.swapaxes(-1, -2), rows.swapaxes(-1, -2)
 
     op, params = spec.integer_conv2d_weight_gradient, {**geometry, "size": size, "groups": groups}
     shape = (g.shape[1], x.shape[1] // groups, *size)

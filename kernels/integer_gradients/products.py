@@ -12,13 +12,14 @@ import numpy as np
 from ulpgrad.formats import INTEGERS
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.conv.geometry import Pair
+from ulpgrad.kernels.copy.into import copied, copy_into
 from ulpgrad.kernels.integer import spec as integer
 from ulpgrad.kernels.integer.accumulator import as_accumulator
 from ulpgrad.kernels.integer_gradients import spec
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.steps import best_on
 
-BLOCK = 1 << 23  # bytes of columns at a time
+BLOCK = 1 << 22  # bytes of columns at a time
 STORED = {form.storage: form for form in INTEGERS}
 
 
@@ -58,14 +59,24 @@ def input_gradient(device: str, g: Any, weight: Any, *, size: Pair, accumulator:
     return found
 
 
-def weight_gradient(device: str, g: Any, x: Any, *, size: Pair, accumulator: Any = None, **params: Any) -> Any:
+def weight_gradient(
+    device: str,
+    g: Any,
+    x: Any,
+    *,
+    size: Pair,
+    accumulator: Any = None,
+    columns: spec.Columns | None = None,
+    **params: Any,
+) -> Any:
     """By columns of what filters have met; where the order is free some images at a time, whose sums are added."""
     xp, matmul = module_on(device), partial(_matmul, device, accumulator)
+    how = {"size": size, "accumulator": accumulator, "columns": columns or partial(spec.columns, xp=xp), **params}
     each = x.shape[1] * math.prod(size) * math.prod(g.shape[2:]) * x.itemsize
     blocks = list(_blocks(len(g), each if spec.is_plain(accumulator) else 0)) or [slice(0, 0)]
     found = None
     for some in blocks:
-        part = spec.weight_gradient(g[some], x[some], matmul, size=size, accumulator=accumulator, xp=xp, **params)
+        part = spec.weight_gradient(g[some], x[some], matmul, **how)
         found = part if found is None else xp.add(found, part, out=found)
     return found
 
@@ -79,6 +90,13 @@ class Phase(NamedTuple):
     taps: tuple[int, ...]
     row: int
     apart: int
+
+    @property
+    def turned(self) -> slice:
+        """The taps, from the last to the first."""
+        step = self.taps[1] - self.taps[0] if len(self.taps) > 1 else 1
+        before = self.taps[0] - step
+        return slice(self.taps[-1], before if before >= 0 else None, -step)
 
     @property
     def span(self) -> int:
@@ -111,9 +129,7 @@ def input_gradient_by_phases(
     by_group = weight.reshape(groups, o // groups, c, *kernel).swapaxes(1, 2)
 
     def convolved(given: Any, around: Pair, i: Phase, j: Phase) -> Any:
-        filters = by_group[..., i.taps[::-1], :][..., j.taps[::-1]].reshape(
-            groups * c, o // groups, len(i.taps), len(j.taps)
-        )
+        filters = copied(by_group[..., i.turned, j.turned]).reshape(groups * c, o // groups, len(i.taps), len(j.taps))
         how = {"stride": (1, 1), "padding": around, "dilation": (i.apart, j.apart), "groups": groups,
                "accumulator": accumulator}  # fmt: skip
         return best_on(device, "integer_conv2d", forms, given, filters, **how)(given, filters, **how)
@@ -133,5 +149,5 @@ def input_gradient_by_phases(
         for j in columns:
             top, left = i.row + around[0][0], j.row + around[1][0]
             part = convolved(g[:, :, top : top + i.span, left : left + j.span], (0, 0), i, j)
-            found[:, :, i.first :: stride[0], j.first :: stride[1]] = part
+            copy_into(found[:, :, i.first :: stride[0], j.first :: stride[1]], part)
     return found

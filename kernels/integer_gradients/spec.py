@@ -25,6 +25,7 @@ from ulpgrad.kernels.spec import Op, Sample
 
 FORMATS, DTYPES = integer.FORMATS, integer.DTYPES
 MatMul = Callable[[Any, Any], Any]
+Columns = Callable[..., Any]
 
 
 def is_plain(accumulator: Any) -> bool:
@@ -42,13 +43,21 @@ def brought(g: Any, weight: Any, size: Pair, groups: int, xp: Any, **geometry: A
     return filters.reshape(groups, c, per), columns.reshape(n, groups, per, math.prod(size))
 
 
-def met(g: Any, x: Any, size: Pair, groups: int, xp: Any, **geometry: Any) -> tuple[Any, Any]:
+def columns(x: Any, size: Pair, xp: Any = np, **geometry: Any) -> Any:
+    """[c, kh, kw, n, oh, ow]: what each tap meets at each position, 0 where that is padding."""
+    positions = output_size(x.shape[2:], size, geometry["stride"], geometry["padding"], geometry["dilation"])
+    found = xp.zeros((x.shape[1], *size, len(x), *positions), x.dtype)
+    gather(found.transpose(3, 0, 1, 2, 4, 5), x, **geometry)
+    return found
+
+
+def met(g: Any, x: Any, size: Pair, groups: int, columns: Columns = columns, **geometry: Any) -> tuple[Any, Any]:
     """Matrices whose product is the gradient with respect to weight: [groups, o, n oh ow] and [groups, n oh ow, c kh kw]."""
     (n, o, *positions), c = g.shape, x.shape[1]
     rows = g.transpose(1, 0, 2, 3).reshape(groups, o // groups, n * math.prod(positions))
-    columns = xp.zeros((c, *size, n, *positions), x.dtype)
-    gather(columns.transpose(3, 0, 1, 2, 4, 5), x, **geometry)
-    return rows, columns.reshape(groups, c // groups * math.prod(size), rows.shape[2]).transpose(0, 2, 1)
+    return rows, columns(x, size, **geometry).reshape(groups, c // groups * math.prod(size), rows.shape[2]).transpose(
+        0, 2, 1
+    )
 
 
 def input_gradient(
@@ -75,10 +84,11 @@ def input_gradient(
 
 
 def weight_gradient(
-    g: Any, x: Any, matmul: MatMul, *, size: Pair, groups: int, accumulator: Any = None, xp: Any = np, **geometry: Any
-) -> Any:
+    g: Any, x: Any, matmul: MatMul, *, size: Pair, groups: int, accumulator: Any = None, columns: Columns = columns,
+    **geometry: Any,
+) -> Any:  # fmt: skip
     """The gradient with respect to weight by a product of matrices."""
-    left, right = met(g, x, size, groups, xp, **geometry)
+    left, right = met(g, x, size, groups, columns, **geometry)
     shape = (g.shape[1], x.shape[1] // groups, *size)
     try:
         return matmul(left, right).reshape(shape)
@@ -198,6 +208,6 @@ integer_conv2d_weight_gradient = Op(
 )
 
 __all__ = [
-    "FORMATS", "brought", "input_gradient", "integer_conv2d_input_gradient", "input_terms", "is_plain", "met", "taps_met",
-    "weight_gradient", "integer_conv2d_weight_gradient", "weight_terms",
+    "FORMATS", "brought", "columns", "input_gradient", "input_terms", "integer_conv2d_input_gradient",
+    "integer_conv2d_weight_gradient", "is_plain", "met", "taps_met", "weight_gradient", "weight_terms",
 ]  # fmt: skip
