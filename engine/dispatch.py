@@ -232,10 +232,10 @@ def _through_host(
     op: Op, index: int, formats: Formats, arrays: tuple[Any, ...], params: dict[str, Any], error: KernelError
 ) -> Plan:
     """For a call that no kernel of the GPU takes: the plan of the CPU, between copies there and back."""
-    note_fallback(op.name, str(error))
-    host = make_plan(op, "cpu", formats, tuple(map(gpu.to_host, arrays)), params)
+    host, reason = make_plan(op, "cpu", formats, tuple(map(gpu.to_host, arrays)), params), str(error)
 
     def call(*arrays: Any, **params: Any) -> Any:
+        note_fallback(op.name, reason)
         given = [gpu.to_host(a) for a in arrays]
         results = host.run(*given, **params)
         if op.mutates:

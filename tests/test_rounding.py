@@ -70,20 +70,23 @@ def test_fixed_point_as_python_integers(
             assert got == expected(x, form, mode, overflow, drawn)
 
 
-@given(st.sampled_from(FIXED), st.integers(-(2**63), 2**63 - 1), st.sampled_from(["saturate", "wrap"]))
-def test_integers_become_fixed_point_exactly(form: Fixed, value: int, overflow: str) -> None:
-    if form.fraction_bits < 0 and abs(value) >= 2**53:
-        return
-    got = int(form.encode(np.array([value]), overflow=overflow)[0])
-    assert got == expected_whole(value, form, overflow)
+WHOLE = [*FIXED, Q(70, -60), Q(70, -55), Q(64, -52), Q(80, -70, signed=False), Q(30, -11)]
 
 
-def expected_whole(value: int, form: Fixed, overflow: str) -> int:
-    code = rounded(Fraction(value) * Fraction(2) ** form.fraction_bits, "nearest_even")
-    if overflow == "saturate":
-        return min(max(code, form.min_code), form.max_code)
-    code %= 1 << form.bits
-    return code - (1 << form.bits) if code > form.max_code else code
+@given(st.sampled_from(WHOLE), st.integers(-(2**63), 2**63 - 1), st.sampled_from(ROUNDINGS),
+       st.sampled_from(["saturate", "wrap"]), st.integers(0, 2**24 - 1), st.integers(-2, 2))  # fmt: skip
+def test_integers_become_fixed_point_exactly(
+    form: Fixed, value: int, mode: str, overflow: str, drawn: int, near: int
+) -> None:
+    half = 1 << max(-form.fraction_bits - 1, 0)
+    for x in (value, value // half * half + near):  # at a tie and beside it
+        if -(2**63) <= x < 2**63:
+            got = int(form.encode(np.array([x]), mode, overflow, random=Random(np.array([drawn << 8], np.uint32)))[0])
+            assert got == expected(x, form, mode, overflow, drawn)
+    same = form.encode(
+        np.array([value % 2**64], np.uint64), mode, overflow, random=Random(np.array([drawn << 8], np.uint32))
+    )
+    assert int(same[0]) == expected(value % 2**64, form, mode, overflow, drawn)
 
 
 @pytest.mark.parametrize("bits", range(1, 65))

@@ -9,7 +9,7 @@ import numpy as np
 
 from ulpgrad.errors import ArgumentError, FormatError
 from ulpgrad.formats.format import Array, Format, interned
-from ulpgrad.formats.rounding import Counts, Random, whole_units
+from ulpgrad.formats.rounding import Counts, Random, round_to_odd, whole_units
 
 OVERFLOWS = ("saturate", "wrap", "raise")
 EXACT = 2.0**53
@@ -199,8 +199,9 @@ class Fixed(Format):
             return self.encode(values.astype(np.float64), rounding, overflow, True, random, counts)
         n = self.fraction_bits
         if n < 0:
-            raise FormatError(f"{self.name}: integers from 2^53 on have no exact road to it; convert to float64 first")
-        words = np.asarray([int(v) << n for v in values.ravel()], dtype=object).reshape(values.shape)
+            words = self._whole_shifted(values, -n, rounding, random)
+        else:
+            words = np.asarray([int(v) << n for v in values.ravel()], dtype=object).reshape(values.shape)
         over = (words > self.max_code) | (words < self.min_code)
         if over.any() and overflow == "raise":
             raise FormatError(
@@ -211,6 +212,18 @@ class Fixed(Format):
         if overflow == "wrap":
             return self.cut((words % (1 << 64)).astype(np.uint64))
         return np.asarray(np.clip(words, self.min_code, self.max_code)).astype(self.storage)
+
+    @staticmethod
+    def _whole_shifted(values: Array, by: int, rounding: str, random: Random | None) -> Array:
+        """Integers / 2^by, rounded, as Python's: what is cut off is a fraction that float64 holds well enough to round."""
+        negative = values < 0
+        size = values.astype(np.uint64)
+        size = np.where(negative, ~size + np.uint64(1), size)
+        kept = size >> np.uint64(by) if by < 64 else np.zeros_like(size)
+        rest = size - (kept << np.uint64(min(by, 63)))
+        up = whole_units(np.ldexp(round_to_odd(rest), -by), negative, rounding, random, lowest=kept & np.uint64(1))
+        found = kept.astype(object) + up.astype(np.int64).astype(object)
+        return np.asarray(np.where(negative, -found, found))
 
     @property
     def interchange(self) -> np.dtype[Any] | None:

@@ -17,7 +17,7 @@ import ulpgrad as ug
 sys.path.insert(0, str(Path(__file__).parent))
 from test_tensors import IMAGE, POSITIVE, A, close
 
-from ulpgrad import ops
+from ulpgrad import dispatch, ops
 from ulpgrad.errors import (
     ArgumentError,
     AxisError,
@@ -28,7 +28,7 @@ from ulpgrad.errors import (
     KernelError,
     ShapeError,
 )
-from ulpgrad.kernels import gpu
+from ulpgrad.kernels import gpu, registry
 
 pytestmark = pytest.mark.filterwarnings("ignore::ulpgrad.errors.HostFallbackWarning")
 
@@ -244,6 +244,23 @@ def test_fallback_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ULPGRAD_HOST_FALLBACK", "0")
     with pytest.raises(KernelError, match="ULPGRAD_HOST_FALLBACK"):
         ug.exp(x)
+
+
+def test_fallback_is_seen_in_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the plan of the call is known."""
+    op, codes = registry.find("integer_adaptive_avg_pool2d"), gpu.to_device(np.ones((1, 2, 6, 6), np.int8))
+    assert not registry.ladder(op, "cuda")
+    sample = next(iter(op.samples()))
+
+    def call() -> Any:
+        return dispatch.call(op, (ug.int8,), (codes,), {**sample.params, "output_size": (2, 2)})
+
+    for _ in range(3):
+        with pytest.warns(HostFallbackWarning):
+            call()
+    monkeypatch.setenv("ULPGRAD_HOST_FALLBACK", "0")
+    with pytest.raises(KernelError, match="ULPGRAD_HOST_FALLBACK"):
+        call()
 
 
 def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
