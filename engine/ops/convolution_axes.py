@@ -143,7 +143,7 @@ def conv_transpose2d(
 
     x (n, c, h, w), w (c, o / groups, kh, kw), bias (o,) -> (n, o, oh, ow), where oh = (h - 1) stride - 2 padding + dilation (kh
     - 1) + output_padding + 1. `output_padding`, less than the stride, says which of the images that a convolution with
-    this stride makes h rows of is meant.
+    this stride makes h rows of is meant; less than the dilation it may be as well, for rows that little is added to.
     """
     return _transposed(
         "conv_transpose2d", ("height", "width"), x, w, bias, stride, padding, output_padding, groups, dilation
@@ -243,8 +243,15 @@ def _transposed(
         whole(name, "dilation", dilation, count, 1),
         whole(name, "output_padding", output_padding, count, 0),
     )
-    if any(b >= s for b, s in zip(behind, steps, strict=True)):
-        raise ArgumentError(f"{name}: output_padding={output_padding!r}: expected less than stride={stride!r}")
+    if any(b >= max(s, d) for b, s, d in zip(behind, steps, apart, strict=True)):
+        raise ArgumentError(
+            f"{name}: output_padding={output_padding!r}: expected less than stride={stride!r} or dilation={dilation!r}"
+        )
+    for axis, (b, s) in enumerate(zip(behind, steps, strict=True), 2):
+        if b >= s:  # with zeros behind it is what a convolution makes of such images
+            rim = zeros((*x.shape[:axis], b // s, *x.shape[axis + 1 :]), dtype=x.dtype, device=elsewhere(x.storage))
+            x = concat([x, rim], axis=axis)
+    behind = tuple(b % s for b, s in zip(behind, steps, strict=True))
     sizes = zip(x.shape[2:], w.shape[2:], steps, around, apart, behind, strict=True)
     size = tuple((n - 1) * s - 2 * p + d * (k - 1) + b + 1 for n, k, s, p, d, b in sizes)
     if min(size) < 1:
