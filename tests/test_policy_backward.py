@@ -13,7 +13,7 @@ from ulpgrad.errors import GradientError
 from ulpgrad.formats import Block, Format, Random, as_format
 from ulpgrad.kernels.integer.accumulator import Accumulator
 from ulpgrad.kernels.integer.spec import reference
-from ulpgrad.policy import Policy
+from ulpgrad.policy import Policy, accumulating
 from ulpgrad.policy.accumulating import fold, unfold
 
 RNG = np.random.default_rng(5)
@@ -205,6 +205,25 @@ def test_convolutions_of_codes_are_exact() -> None:
     expected = convolved(*(codes(a, "q2.9").astype(np.int64) for a in (x, w, g)))
     for found, exact in zip((y, dx, dw), expected, strict=True):
         np.testing.assert_array_equal(found, (exact * 2.0**-18).astype(np.float32))
+
+
+@pytest.mark.parametrize("accumulate", ["int32", "int64", Accumulator(20, 4), Accumulator(16, 3, "wrap", "down", 5)])
+def test_convolutions_of_codes_add_in_the_order_of_patches(accumulate: Any) -> None:
+    """By kernels of their own, with the bits that products of patches have."""
+    x, w, g = values(2, 4, 7, 6), values(6, 2, 3, 2), values(2, 6, 3, 5)
+    policy = Policy(weight="q2.9", activation="q2.9", gradient="q2.9", accumulate=accumulate, everywhere=False)
+
+    def run() -> list[Array]:
+        y, found = gradients(
+            policy, lambda a, b: ug.conv2d(a, b, stride=(3, 1), padding=1, dilation=(1, 3), groups=2), g, x, w
+        )
+        return [y, *found]
+
+    own = run()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accumulating, "CONVOLUTIONS", {})
+        for a, b in zip(own, run(), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_a_gradient_in_no_fixed_point_stays_in_float32() -> None:

@@ -1,5 +1,6 @@
 """Products with a chosen accumulator: while one is active, every product of a layer and of its gradient comes down to a
-matrix product whose sums it keeps. Convolutions do so by laying out the patches of the images as rows."""
+matrix product whose sums it keeps. Convolutions do so by laying out the patches of the images as rows, and those of codes, where
+the integer kernels add in that order, without."""
 
 from __future__ import annotations
 
@@ -16,6 +17,9 @@ from ulpgrad.formats import Array, as_format
 from ulpgrad.kernels.conv.geometry import output_size
 from ulpgrad.kernels.integer import spec
 from ulpgrad.kernels.integer.accumulator import Accumulator
+from ulpgrad.kernels.integer_gradients import spec as gradients
+from ulpgrad.kernels.integer_gradients.spec import is_plain
+from ulpgrad.kernels.spec import Op
 from ulpgrad.ops.accumulate import accumulator
 from ulpgrad.ops.linalg import matmul
 from ulpgrad.tensor import Tensor
@@ -36,7 +40,7 @@ class Accumulation:
         self._tokens: list[Token[Any]] = []
 
     def __enter__(self) -> Accumulation:
-        self._tokens.append(dispatch.call_policy.set(_Active(self.product)))
+        self._tokens.append(dispatch.call_policy.set(_Active(self)))
         dispatch.state.count(policies=1)
         return self
 
@@ -48,24 +52,38 @@ class Accumulation:
         """a @ b: in float formats, or of codes."""
         if not self.integer:
             return matmul(a, b, accumulate=self.given)
-        how = {"accumulator": self.given}
-        sums, forms = dispatch.call(spec.integer_matmul, (a.dtype, b.dtype), (a.storage, b.storage), how)
+        return self._of_codes(spec.integer_matmul, a, b, {})
+
+    def convolution(self, name: str, a: Tensor, b: Tensor, params: dict[str, Any]) -> Tensor | None:
+        """A convolution of codes, or a gradient of one, by its own kernels; None where these would not add in the same order, or
+        a GPU has none."""
+        op = CONVOLUTIONS.get(name)
+        if op is None or not self.integer:
+            return None
+        is_ordered = op is not gradients.integer_conv2d_input_gradient and a.device.type == "cpu"
+        return self._of_codes(op, a, b, params) if is_ordered or is_plain(self.given) else None
+
+    def _of_codes(self, op: Op, a: Tensor, b: Tensor, params: dict[str, Any]) -> Tensor:
+        how = {**params, "accumulator": self.given}
+        sums, forms = dispatch.call(op, (a.dtype, b.dtype), (a.storage, b.storage), how)
         return Tensor(sums, forms[0])
 
 
 class _Active:
     """The call policy of an active accumulation."""
 
-    def __init__(self, product: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self.product = product
+    def __init__(self, accumulation: Accumulation) -> None:
+        self.accumulation = accumulation
 
     def call(self, primitive: Primitive, tensors: tuple[Any, ...], params: dict[str, Any]) -> tuple[Tensor, ...]:
-        lowered = LOWERED.get(primitive.op.name)
+        name = primitive.op.name
+        lowered = LOWERED.get(name)
         if lowered is None:
             return primitive.plain(tensors, params)
         token = dispatch.call_policy.set(None)
         try:
-            return (lowered(self.product, *tensors[:2], **params),)
+            whole = self.accumulation.convolution(name, tensors[0], tensors[1], params)
+            return (lowered(self.accumulation.product, *tensors[:2], **params) if whole is None else whole,)
         finally:
             dispatch.call_policy.reset(token)
 
@@ -115,6 +133,10 @@ def _conv2d_weight_gradient(product: Product, g: Tensor, x: Tensor, *, size: Any
     return _like(found.storage.reshape(out, -1, *size), found)
 
 
+CONVOLUTIONS = {
+    "conv2d": spec.integer_conv2d, "conv2d_input_gradient": gradients.integer_conv2d_input_gradient,
+    "conv2d_weight_gradient": gradients.integer_conv2d_weight_gradient,
+}  # fmt: skip
 LOWERED: dict[str, Callable[..., Tensor]] = {
     "matmul": _matmul, "linear": _linear, "conv2d": _conv2d, "conv2d_input_gradient": _conv2d_input_gradient,
     "conv2d_weight_gradient": _conv2d_weight_gradient,
