@@ -1,8 +1,8 @@
 """Maps the folders of the repository onto the one installed package, `ulpgrad`, and builds its C++ extension.
 
 The extension is optional: without a compiler the install succeeds and the Numba kernels carry everything. Files in
-csrc/cpu/ are compiled once, files in csrc/cpu/isa/ and csrc/cpu/ladder/ once per instruction set; only what is stale is
-compiled again.
+csrc/cpu/ are compiled once, those that only show functions to Python five at a time; files in csrc/cpu/isa/ and
+csrc/cpu/ladder/ once per instruction set. Only what is stale is compiled again.
 ULPGRAD_BUILD_CUDA=1 builds the CUDA kernels too, as ulpgrad._cuda, by the nvcc on the PATH (or in NVCC); instead of 1 it may name
 architectures as CMake does: 80,90a-real,90-virtual. Without it they are compiled where they run, and no nvcc is needed.
 ULPGRAD_SANITIZE=address,undefined builds with sanitizers (see `make test-sanitize`); CXX and CXXFLAGS have their usual meaning.
@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -76,6 +77,33 @@ def generate_loops(folder: Path) -> None:
     found = spec_from_file_location("elementwise", package / "__init__.py", submodule_search_locations=[str(package)])
     sys.modules[found.name] = module_from_spec(found)
     import_module("elementwise.cpp_loops").generate(folder)
+
+
+def is_private(text: str) -> bool:
+    """Whether a source defines nothing that others see: all of it stands in one unnamed namespace."""
+    return bool(re.search(r"^namespace ulpgrad {\nnamespace {\n(?!.*^namespace).*^}  // namespace\n}  // namespace ulpgrad\n\Z",
+                          text, re.M | re.S))  # fmt: skip
+
+
+def joined(sources: list[Path], folder: Path, most: int = 5) -> list[Path]:
+    """Sources to compile, with private ones as files that include a few of them: compiling pybind11's own functions takes
+    eight seconds, most sources by themselves three. In a file like that each source has a namespace of its own inside ours, so
+    that names cannot meet; all headers come before, since that is done by a macro."""
+    texts = {source: source.read_text() for source in sources}
+    private = [source for source in sources if is_private(texts[source])]
+    units = []
+    for group in (private[i : i + most] for i in range(0, len(private), most)):
+        headers = {line: None for source in group for line in re.findall(r"^#include .*$", texts[source], re.M)}
+        lines = list(headers)
+        for source in group:
+            own = f"ulpgrad::in_{source.stem}"
+            lines += [f"namespace {own} {{ using namespace ::ulpgrad; }}", f"#define ulpgrad {own}"]
+            lines += [f'#include "{source.name}"', "#undef ulpgrad"]
+        units.append(folder / f"unit_{group[0].stem}.cpp")
+        text = "\n".join([*lines, ""])
+        if not units[-1].exists() or units[-1].read_text() != text:
+            units[-1].write_text(text)
+    return [*units, *(source for source in sources if source not in private)]
 
 
 @contextlib.contextmanager
@@ -158,16 +186,16 @@ class BuildNative(build_ext):
                         f"-I{generated}"]  # fmt: skip
             common = [*compiler, *FLAGS, *OPTIMIZE, *openmp, *includes, *(["-DULPGRAD_X86"] if ON_X86 else [])]
             told = f'-DULPGRAD_FLAGS="{shlex.join([*FLAGS, *OPTIMIZE, *openmp])}"'
-            jobs = []
-            for source in sorted([*SOURCES.glob("isa/*.cpp"), *SOURCES.glob("ladder/*.cpp")]):
+            jobs = []  # those that take longest first, so that all cores end at once
+            for source in joined(sorted(SOURCES.glob("*.cpp")), generated):
+                defines = [told] if source.stem == "module" else []
+                jobs.append(([*common, *defines], source, folder / f"{source.stem}.o"))
+            for source in [*sorted(SOURCES.glob("isa/*.cpp")), *sorted(SOURCES.glob("ladder/*.cpp"))]:
                 for level, (isa, flags) in enumerate(ISAS.items()):
                     defines = [f"-DULPGRAD_ISA={isa}", f"-DULPGRAD_ISA_LEVEL={level}"]
                     jobs.append(
                         ([*common, *flags, *defines], source, folder / isa / f"{source.parent.name}-{source.stem}.o")
                     )
-            for source in sorted(SOURCES.glob("*.cpp")):
-                defines = [told] if source.stem == "module" else []
-                jobs.append(([*common, *defines], source, folder / f"{source.stem}.o"))
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 objects = list(pool.map(lambda job: compile_object(*job), jobs))
             if self.is_asked_for and not SANITIZE and shutil.which("nm"):

@@ -11,8 +11,8 @@
 
 namespace ulpgrad {
 
-Windows windows_of(const std::string& op, const py::array& x, int64_t channels, const Pair& kernel, const Pair& stride,
-                   const Pair& padding, const Pair& dilation) {
+IntegerWindows windows_of(const std::string& op, const py::array& x, int64_t channels, const Pair& kernel,
+                          const Pair& stride, const Pair& padding, const Pair& dilation) {
   const auto refuse = [&](const char* what) { throw py::value_error(op + ": " + what); };
   const int64_t most = std::numeric_limits<int32_t>::max();
   for (const Pair& p : {stride, dilation}) {
@@ -22,7 +22,7 @@ Windows windows_of(const std::string& op, const py::array& x, int64_t channels, 
   if (padding.first < 0 || padding.second < 0 || padding.first > most || padding.second > most)
     refuse("expected a padding from 0 to 2^31 - 1");
   if (kernel.first > most || kernel.second > most) refuse("expected kernels of at most 2^31 - 1");
-  Windows w{};
+  IntegerWindows w{};
   w.channels = channels, w.height = x.shape(2), w.width = x.shape(3);
   w.kernel_rows = kernel.first, w.kernel_cols = kernel.second;
   w.stride = stride, w.padding = padding, w.dilation = dilation;
@@ -36,7 +36,7 @@ Windows windows_of(const std::string& op, const py::array& x, int64_t channels, 
   return w;
 }
 
-void lay(Windows& w, const py::array& x) {
+void lay(IntegerWindows& w, const py::array& x) {
   w.channel_step = x.strides(1) / x.itemsize(), w.row_step = x.strides(2) / x.itemsize();
   w.col_step = x.strides(3) / x.itemsize();
 }
@@ -47,7 +47,7 @@ constexpr int64_t kGrain = int64_t{1} << 16;  // codes that make one more thread
 
 // Of all channels of all images, which lie `image_step` apart.
 template <typename T>
-void write(const Windows& w, const void* x, int64_t images, int64_t image_step, int64_t channels, void* to) {
+void write(const IntegerWindows& w, const void* x, int64_t images, int64_t image_step, int64_t channels, void* to) {
   const int64_t pixels = w.pixels(), taps = w.taps(), each = std::max<int64_t>(1, taps * pixels);
   const T* const from = static_cast<const T*>(x);
   T* const out = static_cast<T*>(to);
@@ -67,7 +67,7 @@ py::array integer_columns(const py::array& given, Pair kernel, Pair stride, Pair
   py::array x = usable(given);
   if (x.strides(3) != x.itemsize()) x = py::array::ensure(x, py::array::c_style);
   if (!x) throw std::bad_alloc();
-  Windows w = windows_of("integer_columns", x, 1, kernel, stride, padding, dilation);
+  IntegerWindows w = windows_of("integer_columns", x, 1, kernel, stride, padding, dilation);
   lay(w, x);
   const std::vector<py::ssize_t> shape{x.shape(1), kernel.first, kernel.second, x.shape(0), w.out_rows, w.out_cols};
   py::array out = codes == Codes::int16  ? py::array(empty<int16_t>(shape))

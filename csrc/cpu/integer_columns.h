@@ -36,7 +36,7 @@ inline int64_t first_at(int64_t from, int64_t step, int64_t bound) {
 
 // out[taps][count], rows `apart`: the values that each tap meets at pixels [first, first + count).
 template <typename T>
-void columns(const Windows& w, const T* image, int64_t first, int64_t count, T* out, int64_t apart) {
+void columns(const IntegerWindows& w, const T* image, int64_t first, int64_t count, T* out, int64_t apart) {
   const T pad = static_cast<T>(w.pad);
   const int64_t step = w.stride.second * w.col_step, first_row = first / w.out_cols, first_col = first % w.out_cols;
   for (int64_t c = 0; c < w.channels; ++c) {

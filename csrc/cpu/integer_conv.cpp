@@ -95,7 +95,7 @@ py::tuple integer_conv2d(const py::array& given_x, const py::array& given_weight
     throw py::value_error("integer_conv2d: pad=" + std::to_string(pad) + " is no value of x's type");
   job.w =
       windows_of("integer_conv2d", x, weight.shape(1), {weight.shape(2), weight.shape(3)}, stride, padding, dilation);
-  Windows& w = job.w;
+  IntegerWindows& w = job.w;
   w.pad = pad;
   job.images = x.shape(0), job.groups = groups;
   g.m = weight.shape(0) / groups, g.k = w.taps(), g.a_row = w.taps(), g.a_col = 1, g.c_row = w.pixels();

@@ -10,7 +10,7 @@ namespace ulpgrad {
 
 using Pair = std::pair<int64_t, int64_t>;
 
-struct Windows {
+struct IntegerWindows {
   int64_t channels, height, width, kernel_rows, kernel_cols, out_rows, out_cols;  // channels of one group
   Pair stride, padding, dilation;
   int64_t channel_step, row_step, col_step;  // strides of the image, in codes
@@ -26,13 +26,13 @@ struct Windows {
 
 // Of images x [n, c, h, w] and filters of `channels` channels; ValueError where no window fits. Strides of x are
 // entered by `lay`.
-Windows windows_of(const std::string& op, const py::array& x, int64_t channels, const Pair& kernel, const Pair& stride,
-                   const Pair& padding, const Pair& dilation);
-void lay(Windows& w, const py::array& x);
+IntegerWindows windows_of(const std::string& op, const py::array& x, int64_t channels, const Pair& kernel,
+                          const Pair& stride, const Pair& padding, const Pair& dilation);
+void lay(IntegerWindows& w, const py::array& x);
 
 // What all blocks of one convolution share.
 struct IntegerConv {
-  Windows w;
+  IntegerWindows w;
   IntegerGemm gemm;  // of one group's weights, for any number of pixels
   Accumulator accumulator;
   Isa isa;

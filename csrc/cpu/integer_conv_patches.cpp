@@ -39,7 +39,7 @@ struct Pixels {
 
 // What one output sees: [row of the filter][column][channel].
 template <typename T>
-T* patch(const Windows& w, const Pixels<T>& x, int64_t row, int64_t column, T* to) {
+T* patch(const IntegerWindows& w, const Pixels<T>& x, int64_t row, int64_t column, T* to) {
   const T pad = static_cast<T>(w.pad);
   const int64_t top = row * w.stride.first - w.padding.first, left = column * w.stride.second - w.padding.second;
   const int64_t span = w.dilation.second * (w.kernel_cols - 1) + 1, run = w.kernel_cols * w.channels;
@@ -69,7 +69,7 @@ T* patch(const Windows& w, const Pixels<T>& x, int64_t row, int64_t column, T* t
 // turned one at a time, into `turned`.
 template <typename T>
 void write_patches(const IntegerConv& job, int64_t group, int64_t first, int64_t count, T* to, T* turned) {
-  const Windows& w = job.w;
+  const IntegerWindows& w = job.w;
   Pixels<T> x{};
   for (int64_t p = first, seen = -1; p < first + count; ++p) {
     const int64_t image = p / w.pixels(), pixel = p % w.pixels();
@@ -126,7 +126,7 @@ void put(const IntegerConv& job, const char* from, int64_t group, int64_t image,
 }  // namespace
 
 void convolve_patches(const IntegerConv& job) {
-  const Windows& w = job.w;
+  const IntegerWindows& w = job.w;
   const int64_t k = w.taps(), pixels = w.pixels(), filters_bytes = job.gemm.m * k * job.size_w;
   const int threads = threads_for(job.images * pixels * job.groups * job.gemm.m * k, kGrain);
   // Blocks are parts of large images, or several small ones whose products are put in their places afterwards.

@@ -88,7 +88,7 @@ FloatLoop find_loop(const FloatGrid& g, const Source& source, Rounding rounding,
 int target_of(int code_bytes) {
   switch (code_bytes) {
     case 0:
-      return values;
+      return same_type;
     case 1:
       return codes8;
     case 2:

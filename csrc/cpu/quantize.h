@@ -55,7 +55,7 @@ struct Counts {
 };
 
 // What is written: codes of one, two or four bytes, or the values themselves in the source's type.
-enum Target { codes8, codes16, codes32, values, targets };
+enum Target { codes8, codes16, codes32, same_type, targets };
 
 using FloatLoop = void (*)(const FloatGrid&, const Draws&, const void* x, void* out, int64_t n);
 // Returns how many values were NaN, or where it wraps, not finite: their codes mean nothing. n below 2^31.

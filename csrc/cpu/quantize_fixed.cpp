@@ -28,7 +28,7 @@ py::tuple quantize_fixed(const py::array& x, int fraction_bits, int bits, bool i
   Source source = source_of(x);
   source.computes_double = source.is_double || !fits_float(grid);
   if (code_bytes && 8 * code_bytes < bits) throw py::value_error("code_bytes: too few for the word");
-  const int target = code_bytes == 0 ? values : code_bytes == 1 ? codes8 : code_bytes == 2 ? codes16 : codes32;
+  const int target = code_bytes == 0 ? same_type : code_bytes == 1 ? codes8 : code_bytes == 2 ? codes16 : codes32;
   py::array out = result(x, code_bytes);
   const FixedLoop loop = table<ToFixedTable>(chosen).to_fixed[source.computes_double][mode][target];
   const char* from = static_cast<const char*>(x.data());
