@@ -40,6 +40,7 @@ class Jit:
         functools.update_wrapper(self, function)
         self.function, self.options = function, options
         self.compiled: dict[str, Callable[..., Any]] = {}
+        self.inner: dict[str, Callable[..., Any]] = {}  # for kernels that call it: Python cannot
 
     def named(self) -> Iterator[tuple[str, Any]]:
         """The globals that the function names."""
@@ -55,25 +56,28 @@ class Jit:
     def has_formats(self) -> bool:
         return any(isinstance(value, PerFormat) for helper in self.helpers for _, value in helper.named())
 
-    def compile(self, form: str = "") -> Callable[..., Any]:
-        """Import Numba, compile what this function calls, and return its dispatcher. `form`: where formats matter."""
+    def compile(self, form: str = "", inner: bool = False) -> Callable[..., Any]:
+        """Import Numba, compile what this function calls, and return its dispatcher. `form`: where formats matter. inner: without
+        the entry for Python, which takes time to compile."""
         form = form if self.has_formats else ""
-        if form not in self.compiled:
+        compiled = self.inner if inner else self.compiled
+        if form not in compiled:
             numba = _numba()
             scope = dict(self.function.__globals__)
             for name, value in self.named():
                 if isinstance(value, Jit):
-                    scope[name] = value.compile(form)
+                    scope[name] = value.compile(form, inner=True)
                 elif isinstance(value, PerFormat):
                     scope[name] = getattr(value, form)
                 elif value is range and name == "prange":
                     scope[name] = numba.prange
-            options = {**self.options, "parallel": False, "cache": False} if _forked else self.options
-            self.compiled[form] = numba.njit(**options)(self._copy(scope, form))
+            options = {**self.options, "no_cfunc_wrapper": True, "no_cpython_wrapper": inner}
+            options |= {"parallel": False, "cache": False} if _forked else {}
+            compiled[form] = numba.njit(**options)(self._copy(scope, form, inner))
             _compiled.append(self)
-        return self.compiled[form]
+        return compiled[form]
 
-    def _copy(self, scope: dict[str, Any], form: str) -> Callable[..., Any]:
+    def _copy(self, scope: dict[str, Any], form: str, inner: bool) -> Callable[..., Any]:
         """The function among other globals, under the name by which its compiled code is found again."""
         code = self.function.__code__
         copy = types.FunctionType(code, scope, code.co_name, self.function.__defaults__)
@@ -81,7 +85,8 @@ class Jit:
         import hashlib  # which loads a library of several milliseconds
 
         digest = hashlib.sha256(b"".join(Path(file).read_bytes() for file in sorted(elsewhere))).hexdigest()[:8]
-        copy.__qualname__ = "_".join(filter(None, (self.function.__qualname__, form, digest if elsewhere else "")))
+        parts = (self.function.__qualname__, form, "inner" if inner else "", digest if elsewhere else "")
+        copy.__qualname__ = "_".join(filter(None, parts))
         return copy
 
     def __call__(self, *args: Any) -> Any:
@@ -115,7 +120,9 @@ def _after_fork() -> None:
     global _forked, _turn
     _forked, _turn = True, contextlib.nullcontext()
     while _compiled:
-        _compiled.pop().compiled.clear()
+        function = _compiled.pop()
+        function.compiled.clear()
+        function.inner.clear()
 
 
 if hasattr(os, "register_at_fork"):
