@@ -15,6 +15,7 @@ import numpy as np
 
 from ulpgrad.errors import FormatError, KernelError
 from ulpgrad.formats import Array, Format
+from ulpgrad.kernels import triton_interpreter_cost
 
 
 class Host:
@@ -90,32 +91,21 @@ def host(array: Array) -> Host:
     return Host(array)
 
 
-_patched: dict[frozenset[int], Any] = {}  # during a launch: by the modules of the language that a function sees
-
-
 @cache
 def _adapt() -> None:
-    """Mend two things of Triton's interpreter. Loops end at numbers known when a kernel runs: 3.6 asks `int` of an array of one
-    value, which NumPy refuses from 2.4. And the language is patched once a launch, not at each call of a function in a kernel,
-    which took a fifth of the time."""
+    """Once, before the first launch: the interpreter does not repeat itself, and loops may end at numbers known when a kernel
+    runs. For these Triton 3.6 asks `int` of an array of one value, which NumPy refuses from 2.4."""
+    from triton.language import core
     from triton.runtime import interpreter
 
     patch_tensor: Any = interpreter._patch_lang_tensor
-    patch_language: Any = interpreter._patch_lang
 
     def patch_bounds(tensor: Any, scope: Any) -> None:
         patch_tensor(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
-    def patch_once(function: Any) -> Any:
-        seen = frozenset(
-            id(v) for v in function.__globals__.values() if v is interpreter.tl or v is interpreter.tl.core
-        )
-        if seen not in _patched:
-            _patched[seen] = patch_language(function)
-        return _patched[seen]
-
-    interpreter._patch_lang_tensor, interpreter._patch_lang = patch_bounds, patch_once
+    interpreter._patch_lang_tensor = patch_bounds
+    triton_interpreter_cost.adapt(interpreter, core)
 
 
 def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: dict[str, Any]) -> None:
@@ -132,10 +122,7 @@ def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: d
             value.base = value.base.host
         return value
 
-    try:
-        with np.errstate(all="ignore"):
-            kernel[tuple(grid)](*map(taken, arguments), **constants)
-    finally:
-        _patched.clear()
+    with np.errstate(all="ignore"):
+        kernel[tuple(grid)](*map(taken, arguments), **constants)
     for stand_in in stand_ins:
         stand_in.finish()

@@ -69,6 +69,96 @@ def test_kernels_run_on_numpy_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "complex128" in lines[2]
 
 
+AS_TRITON_DOES = """
+import numpy as np
+import triton
+import triton.language as tl
+from triton.runtime.errors import InterpreterError
+from ulpgrad.kernels.triton_interpreter import Host
+from ulpgrad.kernels.triton_launch import launch
+
+@triton.jit
+def bits(v, BITS: tl.constexpr):
+    return v.to(tl.int64) ^ (v.to(tl.uint32, bitcast=True) >> BITS)
+
+@triton.jit
+def larger(a, b):
+    return tl.where(a > b, a, b)
+
+@triton.jit
+def earlier(a, i, b, j):
+    first = (a > b) | ((a == b) & (i < j))
+    return tl.where(first, a, b), tl.where(first, i, j)
+
+@triton.jit
+def many(floats, ints, bytes, out, counts, n, factor, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    row, column = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    inside = (row < n)[:, None] & (column < 13)[None, :]
+    at = row[:, None] * 13 + column[None, :]
+    x, i = tl.load(floats + at, mask=inside, other=-1.5), tl.load(ints + at, mask=inside, other=7)
+    b = tl.load(bytes + at, mask=inside, other=3)
+    wraps = i * 65539 + (i - b)
+    narrow = (wraps.to(tl.int16) >> 3).to(tl.float16) * 0.5
+    v = tl.where(x < narrow, x * factor - narrow, tl.math.exp2(x) / (1 + tl.abs(x)))
+    v += tl.dot(v, tl.trans(v), input_precision="ieee") + (bits(i, 5) % 11) + (b // 2).to(tl.uint8)
+    best, place = tl.reduce((v, tl.broadcast_to(column[None, :], (ROWS, COLUMNS))), 1, earlier)
+    j, part = 0, 1.0
+    while j < n:
+        v += tl.sum(v, 1)[:, None] * part
+        j, part = j + 3, part * 0.125
+    v = tl.maximum(tl.minimum(v, 1e30), -1e30) + tl.cumsum(x, 1) + tl.reduce(x, 0, larger)
+    tl.store(out + at, v, mask=inside)
+    tl.store(counts + row, place + tl.argmax(x, 1) + tl.max(tl.reduce(best, 0, larger) > 0).to(tl.int32), mask=row < n)
+
+rng = np.random.default_rng(0)
+given = (rng.normal(size=(20, 13)).astype("f"), rng.integers(-2**31, 2**31, (20, 13), "i"), rng.integers(0, 256, (20, 13), "u1"))
+results = []
+for run in (
+    lambda *a: many[(2,)](*map(Host, given + a), 20, 1.7, ROWS=16, COLUMNS=16),
+    lambda *a: launch(many, (2,), *given, *a, 20, 1.7, ROWS=16, COLUMNS=16),
+    lambda *a: launch(many, (2,), *given, *a, 20, 1.7, ROWS=16, COLUMNS=16),
+):
+    out, counts = np.zeros((20, 13), "f"), np.zeros(20, "i")
+    with np.errstate(all="ignore"):
+        run(out, counts)
+    results.append(out.tobytes() + counts.tobytes())
+assert len(set(map(float, out.ravel()))) > 200 and len(set(counts.tolist())) > 5
+assert results[0] == results[1] == results[2]
+
+@triton.jit
+def negative(x, BLOCK: tl.constexpr):
+    tl.store(x, tl.load(x) * -1)
+
+@triton.jit
+def uneven(x, BLOCK: tl.constexpr):
+    tl.store(x + tl.arange(0, BLOCK), tl.arange(0, BLOCK) + tl.arange(0, 2 * BLOCK))
+
+@triton.jit
+def odd(x, BLOCK: tl.constexpr):
+    tl.store(x + tl.arange(0, BLOCK), tl.zeros((BLOCK + 1,), tl.int32))
+
+for kernel in (negative, uneven, odd):
+    for _ in range(2):
+        try:
+            launch(kernel, (1,), np.zeros(8, "u1"), BLOCK=4)
+        except InterpreterError as error:
+            print(kernel.__name__, error)
+"""
+
+
+@pytest.mark.skipif(capabilities.missing("triton") is not None, reason=str(capabilities.missing("triton")))
+def test_the_interpreter_computes_as_triton_left_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it remembers of types and of the language changes no bit, and what it refuses it refuses again."""
+    path = tmp_path / "kernel.py"
+    path.write_text(AS_TRITON_DOES)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["negative"] * 2 + ["uneven"] * 2 + ["odd"] * 2
+    assert lines[::2] == lines[1::2]
+
+
 def test_kernel_that_is_not_interpreted_is_refused() -> None:
     def kernel() -> None: ...
 
