@@ -15,10 +15,15 @@ import numpy as np
 _ABSENT = object()
 
 
+CAST_AS_ARRAYS = {"int1", "fp32", "fp64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+MOST = 4096  # numbers beside blocks that are kept
+
+
 def adapt(interpreter: ModuleType, core: ModuleType) -> None:
     """Once in a process, before its first launch in the interpreter."""
     _make_types_once(interpreter, core)
     _decide_by_type_once(interpreter)
+    _join_operands_quickly(interpreter, core)
     _patch_language_once(interpreter)
     interpreter.ReduceOps.generic_reduce = _reduce_in_pairs
 
@@ -64,14 +69,19 @@ def _decide_by_type_once(interpreter: Any) -> None:
     """What is converted to what hangs on types alone. Overflow is not looked for: without Triton's debugging nothing would be
     said of it."""
     semantic = interpreter.TritonSemantic
-    cast, common, broadcast, overflow = (
-        semantic.cast, semantic.computation_type_impl, semantic.broadcast_impl_value,
-        semantic.binary_op_sanitize_overflow_impl,
-    )  # fmt: skip
+    cast, common, overflow = semantic.cast, semantic.computation_type_impl, semantic.binary_op_sanitize_overflow_impl
     known: dict[tuple[Any, ...], Any] = {}
 
-    def quick_cast(self: Any, input: Any, dst_ty: Any, *rest: Any, **named: Any) -> Any:
-        return input if input.dtype is dst_ty else cast(self, input, dst_ty, *rest, **named)
+    def quick_cast(self: Any, input: Any, dst_ty: Any, fp_downcast_rounding: Any = None) -> Any:
+        source, target = input.dtype, dst_ty.scalar
+        if source is target:
+            return input
+        plain = source.name in CAST_AS_ARRAYS and target.name in CAST_AS_ARRAYS and target.name != "int1"
+        if fp_downcast_rounding is not None or not plain:
+            return cast(self, input, dst_ty, fp_downcast_rounding)
+        data = input.handle.data.astype(interpreter._get_np_dtype(target))
+        kind = input.type.with_element_ty(target) if input.type.is_block() else target
+        return self.tensor(interpreter.TensorHandle(data, target), kind)
 
     def quick_common(self: Any, a_ty: Any, a_is_scalar: Any, b_ty: Any, b_is_scalar: Any, div_or_mod: Any) -> Any:
         key = a_ty.name, a_is_scalar, b_ty.name, b_is_scalar, div_or_mod
@@ -80,17 +90,56 @@ def _decide_by_type_once(interpreter: Any) -> None:
             found = known[key] = common(self, a_ty, a_is_scalar, b_ty, b_is_scalar, div_or_mod)
         return found
 
-    def quick_broadcast(self: Any, lhs: Any, rhs: Any) -> Any:
-        a, b = lhs.type, rhs.type
-        alike = a is b or (a.is_block() and b.is_block() and a.shape.values == b.shape.values)
-        return (lhs, rhs) if alike else broadcast(self, lhs, rhs)
-
     def quick_overflow(self: Any, *given: Any) -> None:
         if self.builder.options.debug:
             overflow(self, *given)
 
     semantic.cast, semantic.computation_type_impl = quick_cast, quick_common
-    semantic.broadcast_impl_value, semantic.binary_op_sanitize_overflow_impl = quick_broadcast, quick_overflow
+    semantic.binary_op_sanitize_overflow_impl = quick_overflow
+
+
+def _join_operands_quickly(interpreter: Any, core: Any) -> None:
+    """Operands of one type are left as they are, a number beside a block is spread over it once, and without copies."""
+    semantic, tensor = interpreter.TritonSemantic, core.tensor
+    operands, broadcast = semantic.binary_op_type_checking_impl, semantic.broadcast_impl_value
+    known: dict[tuple[Any, ...], Any] = {}
+
+    def quick_operands(
+        self: Any, lhs: Any, rhs: Any, allow_lhs_ptr: Any = False, allow_rhs_ptr: Any = False,
+        arithmetic_check: Any = True, div_or_mod: Any = False,
+    ) -> Any:  # fmt: skip
+        rules = allow_lhs_ptr, allow_rhs_ptr, arithmetic_check, div_or_mod
+        if lhs.__class__ is tensor and rhs.__class__ is tensor:
+            alike = lhs.type is rhs.type and arithmetic_check and not div_or_mod and not lhs.dtype.is_ptr()
+            return (lhs, rhs) if alike else operands(self, lhs, rhs, *rules)
+        if lhs.__class__ is not tensor or rhs.__class__ not in (int, float) or rhs != rhs:
+            return operands(self, lhs, rhs, *rules)
+        key = lhs.type.name, rhs.__class__, rhs or str(rhs), *rules  # -0.0 is not 0.0
+        spread = known.get(key)
+        if spread is not None:
+            return lhs, spread
+        joined = operands(self, lhs, rhs, *rules)
+        if joined[0] is lhs:
+            if len(known) == MOST:
+                known.clear()
+            known[key] = joined[1]
+        return joined
+
+    def quick_broadcast(self: Any, lhs: Any, rhs: Any) -> Any:
+        a, b = lhs.type, rhs.type
+        alike = a is b or (a.is_block() and b.is_block() and a.shape.values == b.shape.values)
+        return (lhs, rhs) if alike else broadcast(self, lhs, rhs)
+
+    def quick_splat(self: Any, kind: Any, value: Any) -> Any:
+        shape, data = (
+            tuple(kind.shape.values),
+            value.data.reshape(-1)[:1].astype(interpreter._get_np_dtype(value.dtype)),
+        )
+        spread = np.ndarray(shape, data.dtype, data, strides=(0,) * len(shape))
+        return interpreter.TensorHandle(spread, value.dtype.scalar)
+
+    semantic.binary_op_type_checking_impl, semantic.broadcast_impl_value = quick_operands, quick_broadcast
+    interpreter.InterpreterBuilder.create_splat = quick_splat
 
 
 class _Scope:
