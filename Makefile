@@ -69,8 +69,8 @@ test-triton-%: $(VENV)/.dev build/cupy  # a version by its number
 	@[ -d build/triton-$*/triton ] || $(BIN)/python -m pip install -q --no-deps --target build/triton-$* triton==$* || \
 	  { rm -rf build/triton-$*; echo "TRITON $* CANNOT BE HAD HERE: what needs it is NOT TESTED"; exit 0; }; \
 	echo "Triton $*"; export PYTHONPATH=build/triton-$*:build/cupy LD_LIBRARY_PATH=$(CURDIR)/build/cupy/nvidia/cu13/lib; \
-	ULPGRAD_CUDA=emulated $(BIN)/python -m pytest -n 2 tests/gpu $(ONLY-$*) && \
-	ULPGRAD_CUDA=compile ULPGRAD_CUDA_ARCH=$(ARCH-$*) $(BIN)/python -m pytest -n 2 tests/gpu $(ONLY-$*) && \
+	ULPGRAD_CUDA=emulated $(BIN)/python -m pytest -n 2 --dist worksteal tests/gpu $(ONLY-$*) && \
+	ULPGRAD_CUDA=compile ULPGRAD_CUDA_ARCH=$(ARCH-$*) $(BIN)/python -m pytest -n 2 --dist worksteal tests/gpu $(ONLY-$*) && \
 	$(BIN)/python -m pytest -n 2 tests/test_triton_launch.py tests/test_exercises.py -k triton
 
 build/cupy:
