@@ -61,14 +61,16 @@ CUPY := cupy-cuda13x cuda-pathfinder nvidia-cuda-nvrtc nvidia-cuda-runtime # no 
 # go to the stub of a driver.
 test-gpu: $(TRITON:%=test-triton-%)  ## what can be said of GPU code without a GPU, with the oldest and the newest Triton
 
-# The oldest Triton is asked for one format of each kernel.
+# The oldest Triton is asked for one format of each kernel. One thread for each worker: NumPy's products of small blocks would wait
+# for a second one that the other worker has, three times as long as they take.
 ONLY-3.6.0 = -k "float32 or int32 or launch or driver"
 ARCH-3.6.0 = 90
 ARCH-3.9.0 = 80,90
 test-triton-%: $(VENV)/.dev build/cupy  # a version by its number
 	@[ -d build/triton-$*/triton ] || $(BIN)/python -m pip install -q --no-deps --target build/triton-$* triton==$* || \
 	  { rm -rf build/triton-$*; echo "TRITON $* CANNOT BE HAD HERE: what needs it is NOT TESTED"; exit 0; }; \
-	echo "Triton $*"; export PYTHONPATH=build/triton-$*:build/cupy LD_LIBRARY_PATH=$(CURDIR)/build/cupy/nvidia/cu13/lib; \
+	echo "Triton $*"; export OPENBLAS_NUM_THREADS=1; \
+	export PYTHONPATH=build/triton-$*:build/cupy LD_LIBRARY_PATH=$(CURDIR)/build/cupy/nvidia/cu13/lib; \
 	ULPGRAD_CUDA=emulated $(BIN)/python -m pytest -n 2 --dist worksteal tests/gpu $(ONLY-$*) && \
 	ULPGRAD_CUDA=compile ULPGRAD_CUDA_ARCH=$(ARCH-$*) $(BIN)/python -m pytest -n 2 --dist worksteal tests/gpu $(ONLY-$*) && \
 	$(BIN)/python -m pytest -n 2 tests/test_triton_launch.py tests/test_exercises.py -k triton
