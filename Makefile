@@ -12,7 +12,7 @@ demo: $(VENV)/.lab  ## train a network in a dozen number systems, and show what 
 	$(BIN)/ulpgrad study tradeoff --quick
 
 test: $(VENV)/.dev lint types  ## every check: lint, types, tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal # of neighbouring tests, which need the same kernels compiled
 	@$(MAKE) --no-print-directory test-gpu
 
 dev: $(VENV)/.dev types-links  ## a development environment, with links for type checkers and pre-commit hooks
