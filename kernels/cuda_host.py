@@ -26,7 +26,17 @@ from ulpgrad.kernels import cuda_compile, gpu
 if TYPE_CHECKING:
     from ulpgrad.kernels.cuda_compile import Kernel
 
-FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-pthread", "-fno-strict-aliasing", "-Wno-unknown-pragmas")
+# Hidden: the libraries of two sources would share what inline variables hold, by the system's loader.
+FLAGS = (
+    "-std=c++17",
+    "-O2",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+    "-pthread",
+    "-fno-strict-aliasing",
+    "-Wno-unknown-pragmas",
+)
 _running = threading.Lock()  # the library has one grid at a time
 
 
@@ -48,8 +58,8 @@ def wrapper(source: str, names: list[str]) -> str:
     """C++ that runs the kernels of a source: the entry `ulpgrad_run_N` for the N-th of the names."""
     lines = [f'#include "{source}"', "using namespace ulpgrad;"]
     lines += [
-        f'extern "C" const char* ulpgrad_run_{i}(const unsigned* grid, const unsigned* block, size_t shared, '
-        f"const char* kinds, void* const* arguments) {{\n"
+        f'extern "C" __attribute__((visibility("default"))) const char* ulpgrad_run_{i}(\n'
+        f"    const unsigned* grid, const unsigned* block, size_t shared, const char* kinds, void* const* arguments) {{\n"
         f"  return host::run(&{name}, grid, block, shared, kinds, arguments);\n}}"
         for i, name in enumerate(names)
     ]

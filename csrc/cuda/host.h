@@ -161,6 +161,7 @@ struct Fiber {
 inline ucontext_t scheduler;
 inline Fiber* running = nullptr;
 inline const std::function<void()>* body_of_all = nullptr;
+inline unsigned long long blocks = 0;  // how many have begun: what a thread of an earlier one has left is of no meaning
 inline unsigned long long events = 0;  // what may let a waiting thread go on: a round of all without any is the last
 
 inline const char* broken = nullptr;  // what a thread has done that no GPU allows
@@ -208,7 +209,7 @@ inline void run_fiber() {
 
 // False if threads wait for what cannot come any more, as at a barrier that others have left behind.
 inline bool run_block(std::vector<Fiber>& fibers) {
-  barriers = {}, broken = nullptr;
+  barriers = {}, broken = nullptr, ++blocks;
   for (size_t done = 0; done < fibers.size();) {
     const unsigned long long before = events;
     for (size_t i = 0; i < fibers.size(); ++i) {

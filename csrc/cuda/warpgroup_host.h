@@ -6,9 +6,15 @@
 
 namespace ulpgrad::host {
 
-// Groups of products that a thread has asked for.
+// Groups of products that a thread has asked for. Those of a block that was given up are never made: the sums that they
+// would be added to are gone.
 class Products {
  public:
+  Products& of_block(unsigned long long block) {
+    if (block != block_) open_.clear(), groups_.clear(), block_ = block;
+    return *this;
+  }
+
   void add(std::function<void()> make) { open_.push_back(std::move(make)); }
 
   void close() {
@@ -26,11 +32,12 @@ class Products {
  private:
   std::vector<std::function<void()>> open_;
   std::vector<std::vector<std::function<void()>>> groups_;
+  unsigned long long block_ = 0;
 };
 
 inline Products& products_of_thread() {
   static Products all[MOST_THREADS];
-  return all[thread_number()];
+  return all[thread_number()].of_block(blocks);
 }
 
 // The 16 bits at a row of A (or a column of B) and a step of the tile that a descriptor names: lines of 128 bytes in

@@ -3,6 +3,7 @@ gpu-check` runs this file in a process of its own, as it does test_warpgroup.py,
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,15 @@ def test_mistakes_in_the_pipeline_are_seen(mistake: str, tmp_path: Path, monkeyp
     monkeypatch.setitem(rung.KERNELS[bfloat16], 128, Kernel(str(source), "conv_weight_warpgroup<Bfloat16, 128>"))
     with pytest.raises((AssertionError, ArgumentError), match=FAULTS):
         held(bfloat16, *problem(OP, (3, 64, 16, 16), (128, 64, 1, 3), padding=(0, 1)))
+
+
+@pytest.mark.skipif(gpu.mode() != "emulated", reason="a GPU would read what is not there")
+def test_a_launch_that_is_given_up_leaves_nothing_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products that were asked for and never waited for have sums that are gone."""
+    given = problem(OP, (3, 64, 16, 16), (64, 64, 1, 1), padding=(0, 0))
+    with monkeypatch.context() as patch:
+        whole = rung.images
+        patch.setattr(rung, "images", lambda shape: dataclasses.replace(whole(shape), sizes=(64, 16, 9, 3)))
+        with pytest.raises(ArgumentError, match="beside their box"):
+            held(bfloat16, *given)
+    held(bfloat16, *given)
