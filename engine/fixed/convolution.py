@@ -16,7 +16,7 @@ from ulpgrad.fixed.rules import Rule
 from ulpgrad.fixed.run import Outcome, stored
 from ulpgrad.formats import Array
 from ulpgrad.kernels.conv import axes
-from ulpgrad.kernels.conv.columns import gather
+from ulpgrad.kernels.conv.columns import patches
 from ulpgrad.kernels.conv.geometry import IMAGES, Pair, output_size
 from ulpgrad.kernels.integer.spec import integer_conv2d
 from ulpgrad.kernels.integer_gradients import spec
@@ -53,17 +53,15 @@ def _summed(
 
 @implements("conv2d")
 def conv2d(
-    name: str, rule: Rule, x: Tensor, weight: Tensor, bias: Tensor | None, *, groups: int, **geometry: Pair
+    name: str, rule: Rule, x: Tensor, weight: Tensor, bias: Tensor | None, *, groups: int, **geometry: Any
 ) -> Outcome:
-    (n, c), (o, _, *kernel) = x.shape[:2], weight.shape
-    positions = output_size(x.shape[2:], weight.shape[2:], *(geometry[k] for k in ("stride", "padding", "dilation")))
+    n, o, kernel = x.shape[0], weight.shape[0], (weight.shape[2], weight.shape[3])
+    positions = output_size(x.shape[2:], kernel, *(geometry[k] for k in ("stride", "padding", "dilation")))
     terms = prod(weight.shape[1:])
 
     def matrices() -> tuple[Array, Array]:
-        seen = module_of(x.storage).zeros((n, c, *kernel, *positions), x.storage.dtype)
-        gather(seen, x.storage, **geometry)
-        rows = seen.reshape(n, groups, terms, prod(positions)).swapaxes(-1, -2)
-        return rows, weight.storage.reshape(groups, o // groups, terms).swapaxes(-1, -2)
+        seen = patches(x.storage, kernel, module_of(x.storage), **geometry).reshape(n, groups, terms, prod(positions))
+        return seen.swapaxes(-1, -2), weight.storage.reshape(groups, o // groups, terms).swapaxes(-1, -2)
 
     params = {**geometry, "groups": groups}
     return _summed(name, rule, integer_conv2d, x, weight, bias, terms, (n, o, *positions), matrices, params)

@@ -6,7 +6,6 @@ On floats they are the kernels that `backward` runs, on fixed-point tensors sums
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +13,8 @@ from ulpgrad.device import elsewhere
 from ulpgrad.errors import ShapeError
 from ulpgrad.ops.common import as_tensor, whole
 from ulpgrad.ops.convolution import input_gradient, weight_gradient
-from ulpgrad.ops.convolution_axes import transposed_images
-from ulpgrad.ops.convolution_volumes import are_whole, volumes_input_gradient, volumes_weight_gradient
+from ulpgrad.ops.convolution_axes import as_row, transposed_images, with_bias
+from ulpgrad.ops.convolution_volumes import are_whole, volumes_weight_gradient
 from ulpgrad.ops.creation import zeros
 from ulpgrad.ops.manipulation import concat, permute_dims, reshape, stack
 from ulpgrad.tensor import Tensor
@@ -47,19 +46,10 @@ def _to_input(axes: int, input_size: Any, weight: Any, grad_output: Any, stride:
         _size(name, what, t.shape, axes)
     _expected(name, "input_size", size, (g.shape[0], w.shape[1] * groups, *size[2:]))
     if axes == 1:
-        y = input_gradient(_row(g), _row(w), size=(1, size[2]), **_of_rows(how))
-        return reshape(y, size)
-    if axes == 2:
-        return input_gradient(g, w, size=size[2:], **how)
-    if are_whole(g, w):
-        return volumes_input_gradient(g, w, size=size[2:], **how)
-    by_images = functools.partial(_without_bias, input_gradient)
-    return transposed_images(g, w, None, size=size[2:], **how, transpose=by_images)
-
-
-def _without_bias(primitive: Any, x: Tensor, w: Tensor, _: None, **how: Any) -> Tensor:
-    found: Tensor = primitive(x, w, **how)
-    return found
+        return reshape(input_gradient(as_row(g), as_row(w), size=(1, size[2]), **_of_rows(how)), size)
+    if axes == 2 or are_whole(g, w):
+        return with_bias(g, w, None, size=size[2:], **how)
+    return transposed_images(g, w, None, size=size[2:], **how, transpose=with_bias)
 
 
 def _to_weight(axes: int, x: Any, weight_size: Any, grad_output: Any, stride: Any, padding: Any, dilation: Any,
@@ -70,7 +60,7 @@ def _to_weight(axes: int, x: Any, weight_size: Any, grad_output: Any, stride: An
         _size(name, what, t.shape, axes)
     _expected(name, "weight_size", size, (g.shape[1], x.shape[1] // max(1, groups), *size[2:]))
     if axes == 1:
-        return reshape(weight_gradient(_row(g), _row(x), size=(1, size[2]), **_of_rows(how)), size)
+        return reshape(weight_gradient(as_row(g), as_row(x), size=(1, size[2]), **_of_rows(how)), size)
     if axes == 2:
         return weight_gradient(g, x, size=size[2:], **how)
     if are_whole(g, x):
@@ -94,10 +84,6 @@ def _weight_by_images(
         images = reshape(permute_dims(seen, (0, 2, 1, 3, 4)), (n * rows, c, *plane))
         found.append(weight_gradient(slices, images, size=size[1:], **across))
     return stack(found, axis=2)
-
-
-def _row(x: Tensor) -> Tensor:
-    return reshape(x, (*x.shape[:2], 1, x.shape[2]))
 
 
 def _of_rows(how: dict[str, Any]) -> dict[str, Any]:

@@ -52,11 +52,11 @@ def conv1d(
     (step,), (apart,) = whole("conv1d", "stride", stride, 1, 1), whole("conv1d", "dilation", dilation, 1, 1)
     around: Any = padding if isinstance(padding, str) else (0, *whole("conv1d", "padding", padding, 1, 0))
     steps = (1, step) if step > 1 else 1
-    y = conv2d(_row(x), _row(w), bias, steps, around, (1, apart), groups)
+    y = conv2d(as_row(x), as_row(w), bias, steps, around, (1, apart), groups)
     return reshape(y, (*y.shape[:2], y.shape[3]))
 
 
-def _row(x: Tensor) -> Tensor:
+def as_row(x: Tensor) -> Tensor:
     """Signals as images of one row."""
     return reshape(x, (*x.shape[:2], 1, x.shape[2]))
 
@@ -208,7 +208,7 @@ def transposed_images(
     return permute_dims(reshape(y, (n, size[0], *y.shape[1:])), (0, 2, 1, 3, 4))
 
 
-def _with_bias(x: Tensor, w: Tensor, bias: Tensor | None, **how: Any) -> Tensor:
+def with_bias(x: Tensor, w: Tensor, bias: Tensor | None, **how: Any) -> Tensor:
     """Transposed convolution of images or volumes, then the bias."""
     y = (volumes_input_gradient if x.ndim == 5 else input_gradient)(x, w, **how)
     return y if bias is None else y + reshape(bias, (1, bias.shape[0], *[1] * (y.ndim - 2)))
@@ -220,7 +220,7 @@ def _in_integers(name: str) -> Transpose:
     from ulpgrad.fixed.routing import carried_out
 
     def run(*tensors: Tensor | None, **how: Any) -> Tensor:
-        forward, real = functools.partial(transposed, **how), functools.partial(_with_bias, **how)
+        forward, real = functools.partial(transposed, **how), functools.partial(with_bias, **how)
         return where_they_are(tensors, lambda given: carried_out(name, forward, real, given))
 
     return run
@@ -264,8 +264,8 @@ def _transposed(
         )
     flat = count == 1
     if flat:
-        x, w, size, steps, around, apart = _row(x), _row(w), (1, *size), (1, *steps), (0, *around), (1, *apart)
-    transpose: Transpose = _in_integers(name) if "fixed" in (x.dtype.kind, w.dtype.kind) else _with_bias
+        x, w, size, steps, around, apart = as_row(x), as_row(w), (1, *size), (1, *steps), (0, *around), (1, *apart)
+    transpose: Transpose = _in_integers(name) if "fixed" in (x.dtype.kind, w.dtype.kind) else with_bias
     if count == 3 and not are_whole(x, w):
         transpose = functools.partial(transposed_images, transpose=transpose)
     y = transpose(x, w, bias, size=size, stride=steps, padding=around, dilation=apart, groups=groups)

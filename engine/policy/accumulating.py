@@ -14,11 +14,10 @@ from ulpgrad import dispatch
 from ulpgrad.device import module_of
 from ulpgrad.differentiable import Primitive
 from ulpgrad.formats import Array, as_format
-from ulpgrad.kernels.conv.geometry import output_size
+from ulpgrad.kernels.conv.columns import patches
 from ulpgrad.kernels.integer import spec
-from ulpgrad.kernels.integer.accumulator import Accumulator
+from ulpgrad.kernels.integer.accumulator import Accumulator, is_plain
 from ulpgrad.kernels.integer_gradients import spec as gradients
-from ulpgrad.kernels.integer_gradients.spec import is_plain
 from ulpgrad.kernels.spec import Op
 from ulpgrad.ops.accumulate import accumulator
 from ulpgrad.ops.linalg import matmul
@@ -151,15 +150,9 @@ def unfold(
     x: Array, size: Any, *, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> tuple[Array, tuple[int, int]]:
     """Patches of images (n, c, h, w) as columns (n, groups, c / groups kh kw, oh ow), and (oh, ow)."""
-    n, c = x.shape[:2]
-    padded = module_of(x).pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
-    oh, ow = output_size(x.shape[2:], size, stride, padding, dilation)
-    taps = [
-        padded[:, :, i * dilation[0] :: stride[0], j * dilation[1] :: stride[1]][:, :, :oh, :ow]
-        for i in range(size[0])
-        for j in range(size[1])
-    ]
-    columns = module_of(x).stack(taps, axis=2).reshape(n, groups, c // groups * size[0] * size[1], oh * ow)
+    found = patches(x, size, module_of(x), stride=stride, padding=padding, dilation=dilation)
+    (n, c), (oh, ow) = found.shape[:2], found.shape[4:]
+    columns = found.reshape(n, groups, c // groups * size[0] * size[1], oh * ow)
     return columns, (oh, ow)
 
 

@@ -40,6 +40,14 @@ def gather(into: Any, x: Any, **geometry: Any) -> None:
         into[:, :, i, j, *at] = x[:, :, *met]
 
 
+def patches(x: Any, kernel: Pair, xp: Any, fill: int = 0, **geometry: Any) -> Any:
+    """[n, c, kh, kw, oh, ow]: what each tap meets at each position, `fill` where that is padding."""
+    positions = output_size(x.shape[2:], kernel, geometry["stride"], geometry["padding"], geometry["dilation"])
+    met = xp.full((*x.shape[:2], *kernel, *positions), fill, x.dtype)
+    gather(met, x, **geometry)
+    return met
+
+
 def spread(into: Any, g: Any, **geometry: Any) -> None:
     """The way back: into[n, o, kh, kw, h, w] = the one value of [n, o, oh, ow] that each tap brings to each pixel. Nothing is
     written where it brings none."""

@@ -93,4 +93,17 @@ def as_accumulator(given: Any) -> Accumulator:
     raise ArgumentError(f"accumulator={given!r}: expected None, 'int32', 'int64' or an Accumulator")
 
 
-__all__ = ["INT32", "INT64", "OVERFLOWS", "ROUNDINGS", "Accumulator", "as_accumulator"]
+def is_plain(given: Any) -> bool:
+    """Whether sums may be made in any order: those of 32 bits that wrap, and exact ones."""
+    return as_accumulator(given) in (INT32, INT64)
+
+
+def refuses_order(request: Any) -> str | None:
+    """A rung's refusal, where it adds in an order of its own and a request's accumulator would see that."""
+    plain = is_plain(request.params.get("accumulator"))
+    return None if plain else "takes sums of 32 bits that wrap, and exact ones"
+
+
+__all__ = [
+    "INT32", "INT64", "OVERFLOWS", "ROUNDINGS", "Accumulator", "as_accumulator", "is_plain", "refuses_order",
+]  # fmt: skip

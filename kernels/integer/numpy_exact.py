@@ -12,8 +12,8 @@ import numpy as np
 
 from ulpgrad.formats import Array
 from ulpgrad.kernels.integer import spec
-from ulpgrad.kernels.integer.accumulator import INT32, INT64, as_accumulator
-from ulpgrad.kernels.registry import Request, kernel
+from ulpgrad.kernels.integer.accumulator import refuses_order
+from ulpgrad.kernels.registry import kernel
 
 FEWEST = 256  # products that float32 has to hold, or float64 is taken
 
@@ -38,16 +38,11 @@ def product(a: Array, b: Array, accumulator: Any) -> Array:
     return total
 
 
-def _is_plain(request: Request) -> str | None:
-    plain = as_accumulator(request.params.get("accumulator")) in (INT32, INT64)
-    return None if plain else "takes sums of 32 bits that wrap, and exact ones"
-
-
-@kernel(spec.integer_matmul, "cpu/numpy-exact", rank=35, formats=spec.FORMATS, where=_is_plain)
+@kernel(spec.integer_matmul, "cpu/numpy-exact", rank=35, formats=spec.FORMATS, where=refuses_order)
 def integer_matmul(a: Array, b: Array, *, accumulator: Any = None) -> Array:
     return product(a, b, accumulator)
 
 
-@kernel(spec.integer_conv2d, "cpu/numpy-exact", rank=35, formats=spec.FORMATS, where=_is_plain)
+@kernel(spec.integer_conv2d, "cpu/numpy-exact", rank=35, formats=spec.FORMATS, where=refuses_order)
 def integer_conv2d(x: Array, weight: Array, *, accumulator: Any = None, pad: int = 0, **geometry: Any) -> Array:
     return spec.conv2d_by_matmul(x, weight, **geometry, accumulator=accumulator, pad=pad, matmul=product)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ulpgrad.errors import AccumulatorError, ArgumentError, FormatError, ShapeError
 from ulpgrad.formats import Array, Format, int8, int16, int32, int64, uint8
-from ulpgrad.kernels.conv.columns import gather
+from ulpgrad.kernels.conv.columns import patches
 from ulpgrad.kernels.conv.geometry import Pair, check_axes, check_windows, output_size
 from ulpgrad.kernels.integer.accumulator import INT32, INT64, OVERFLOWS, ROUNDINGS, Accumulator, as_accumulator
 from ulpgrad.kernels.spec import Op, Sample
@@ -69,8 +69,7 @@ def conv2d_by_matmul(
     """Convolution as a stack of products, one per image and group: weights times what each tap meets."""
     (images, channels), outputs, kernel = x.shape[:2], weight.shape[0], weight.shape[2:]
     rows, columns = output_size(x.shape[2:], kernel, stride, padding, dilation)
-    met = np.full((images, channels, *kernel, rows, columns), pad, x.dtype)
-    gather(met, x, stride=stride, padding=padding, dilation=dilation)
+    met = patches(x, kernel, np, pad, stride=stride, padding=padding, dilation=dilation)
     seen = met.reshape(images, groups, channels // groups * math.prod(kernel), rows * columns)
     filters = weight.reshape(groups, outputs // groups, math.prod(weight.shape[1:]))
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ulpgrad.kernels.integer.accumulator import refuses_order
 from ulpgrad.kernels.integer_gradients import products, spec
 from ulpgrad.kernels.registry import kernel
 
@@ -14,9 +15,7 @@ def input_gradient(g: Any, weight: Any, **params: Any) -> Any:
     return products.input_gradient("cuda", g, weight, **params)
 
 
-@kernel(
-    spec.integer_conv2d_input_gradient, "cuda/cupy-phases", rank=40, formats=spec.FORMATS, where=products.refuses_order
-)
+@kernel(spec.integer_conv2d_input_gradient, "cuda/cupy-phases", rank=40, formats=spec.FORMATS, where=refuses_order)
 def input_gradient_by_phases(g: Any, weight: Any, **params: Any) -> Any:
     return products.input_gradient_by_phases("cuda", g, weight, **params)
 

@@ -9,18 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ulpgrad.formats import INTEGERS
+from ulpgrad.formats import as_format
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.conv.geometry import Pair
 from ulpgrad.kernels.copy.into import copied, copy_into
 from ulpgrad.kernels.integer import spec as integer
-from ulpgrad.kernels.integer.accumulator import as_accumulator
+from ulpgrad.kernels.integer.accumulator import as_accumulator, is_plain
 from ulpgrad.kernels.integer_gradients import spec
-from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.steps import best_on
 
 BLOCK = 1 << 22  # bytes of columns at a time
-STORED = {form.storage: form for form in INTEGERS}
 
 
 def module_on(device: str) -> Any:
@@ -28,14 +26,8 @@ def module_on(device: str) -> Any:
     return np if device == "cpu" else gpu.xp()
 
 
-def refuses_order(request: Request) -> str | None:
-    """For rungs that add in an order of their own."""
-    plain = spec.is_plain(request.params.get("accumulator"))
-    return None if plain else "takes sums of 32 bits that wrap, and exact ones"
-
-
 def _matmul(device: str, accumulator: Any, a: Any, b: Any) -> Any:
-    forms = (STORED[a.dtype], STORED[b.dtype])
+    forms = as_format(a.dtype), as_format(b.dtype)
     run = best_on(device, "integer_matmul", forms, a, b, accumulator=accumulator)
     return run(a, b, accumulator=accumulator)
 
@@ -73,7 +65,7 @@ def weight_gradient(
     xp, matmul = module_on(device), partial(_matmul, device, accumulator)
     how = {"size": size, "accumulator": accumulator, "columns": columns or partial(spec.columns, xp=xp), **params}
     each = x.shape[1] * math.prod(size) * math.prod(g.shape[2:]) * x.itemsize
-    blocks = list(_blocks(len(g), each if spec.is_plain(accumulator) else 0)) or [slice(0, 0)]
+    blocks = list(_blocks(len(g), each if is_plain(accumulator) else 0)) or [slice(0, 0)]
     found = None
     for some in blocks:
         part = spec.weight_gradient(g[some], x[some], matmul, **how)
@@ -122,10 +114,8 @@ def input_gradient_by_phases(
 ) -> Any:  # fmt: skip
     """Each phase of the stride is a convolution of g, by the taps that belong to it, turned round."""
     xp, (n, o), (_, c, *kernel) = module_on(device), g.shape[:2], weight.shape
-    rows, columns = (
-        phases(*axis) for axis in zip(size, kernel, stride, padding, dilation, strict=True)
-    )  # fmt: skip
-    forms = STORED[g.dtype], STORED[weight.dtype]
+    rows, columns = (phases(*axis) for axis in zip(size, kernel, stride, padding, dilation, strict=True))
+    forms = as_format(g.dtype), as_format(weight.dtype)
     by_group = weight.reshape(groups, o // groups, c, *kernel).swapaxes(1, 2)
 
     def convolved(given: Any, around: Pair, i: Phase, j: Phase) -> Any:

@@ -20,17 +20,12 @@ from ulpgrad.kernels.conv import axes, spec as conv
 from ulpgrad.kernels.conv.columns import gather, spread
 from ulpgrad.kernels.conv.geometry import IMAGES, Pair, output_size
 from ulpgrad.kernels.integer import spec as integer
-from ulpgrad.kernels.integer.accumulator import INT32, INT64, Accumulator, as_accumulator
+from ulpgrad.kernels.integer.accumulator import Accumulator, as_accumulator, is_plain
 from ulpgrad.kernels.spec import Op, Sample
 
 FORMATS, DTYPES = integer.FORMATS, integer.DTYPES
 MatMul = Callable[[Any, Any], Any]
 Columns = Callable[..., Any]
-
-
-def is_plain(accumulator: Any) -> bool:
-    """Whether sums may be made in any order: those of 32 bits that wrap, and exact ones."""
-    return as_accumulator(accumulator) in (INT32, INT64)
 
 
 def brought(g: Any, weight: Any, size: Pair, groups: int, xp: Any, **geometry: Any) -> tuple[Any, Any]:
@@ -209,5 +204,5 @@ integer_conv2d_weight_gradient = Op(
 
 __all__ = [
     "FORMATS", "brought", "columns", "input_gradient", "input_terms", "integer_conv2d_input_gradient",
-    "integer_conv2d_weight_gradient", "is_plain", "met", "taps_met", "weight_gradient", "weight_terms",
+    "integer_conv2d_weight_gradient", "met", "taps_met", "weight_gradient", "weight_terms",
 ]  # fmt: skip
