@@ -11,6 +11,7 @@ from typing import Any
 
 from ulpgrad.device import elsewhere
 from ulpgrad.errors import ShapeError
+from ulpgrad.kernels.conv.geometry import check_groups
 from ulpgrad.ops.common import as_tensor, whole
 from ulpgrad.ops.convolution import input_gradient, weight_gradient
 from ulpgrad.ops.convolution_axes import as_row, transposed_images, with_bias
@@ -23,13 +24,14 @@ Sizes = int | Sequence[int]
 
 
 def _settings(name: str, axes: int, stride: Any, padding: Any, dilation: Any, groups: int) -> dict[str, Any]:
+    check_groups(name, 0, 0, groups)  # whether they divide channels the kernels see
     given = (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1))
     return {**{what: whole(name, what, value, axes, least) for what, value, least in given}, "groups": groups}
 
 
 def _size(name: str, what: str, given: Sequence[int], axes: int) -> tuple[int, ...]:
-    if len(given) != 2 + axes:
-        raise ShapeError(f"{name}: {what}={tuple(given)}: expected {2 + axes} sizes, as the tensor's shape has")
+    if not isinstance(given, Sequence) or len(given) != 2 + axes:
+        raise ShapeError(f"{name}: {what}={given!r}: expected {2 + axes} sizes, as the tensor's shape has")
     return tuple(int(s) for s in given)
 
 
