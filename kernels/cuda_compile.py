@@ -32,7 +32,6 @@ TYPES: Final = {
     **dict.fromkeys(("int8", "uint8"), "unsigned char"), **dict.fromkeys(("int16", "uint16"), "unsigned short"),
     **dict.fromkeys(("int32", "uint32"), "unsigned"), **dict.fromkeys(("int64", "uint64"), "unsigned long long"),
 }  # fmt: skip
-STATIC_SHARED: Final = 48 << 10  # bytes of shared memory that a launch may have without asking
 
 _INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 _RESOURCES = tuple(map(re.compile, (r"Used (\d+) registers", r"(\d+) bytes smem", r"(\d+) bytes spill stores")))
@@ -114,11 +113,12 @@ class Kernel:
                 self._function(shared)(grid, block, arguments, shared)
 
     def _function(self, shared: int) -> Any:
-        """The kernel on the current device, allowed that much shared memory."""
+        """The kernel on the current device, allowed that much dynamic shared memory. It always asks: what a launch has without is
+        48 KiB less the kernel's static memory."""
         import cupy
 
         device = cupy.cuda.runtime.getDevice()
-        function, allowed = self._functions.get(device) or (self._load(), STATIC_SHARED)
+        function, allowed = self._functions.get(device) or (self._load(), 0)
         if shared > allowed:
             driver = cupy.cuda.driver
             driver.funcSetAttribute(function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)

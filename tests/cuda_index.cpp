@@ -229,6 +229,37 @@ void slices_cover_everything_once() {
       }
 }
 
+// As many positions, or values of a filter, as may be numbered: what a tile reads behind the last is numbered too.
+void tiles_reach_behind_the_last() {
+  constexpr int REACH = 255;
+  for (int count : {MOST_NUMBERED, MOST_NUMBERED - 1, MOST_NUMBERED - 300})
+    for (int slices : {1, 2, 7, 65535})
+      for (int depth : {8, 16, 32, 64}) {
+        int end = 0;
+        for (int s : {0, slices / 2, slices - 1}) {
+          const Range r = share_of(s, slices, count, depth);
+          const int steps = steps_of(r, depth), last = r.first + (steps - 1) * depth;
+          EXPECT(steps > 0 && last < r.last && r.last - last <= depth, "slice %d of %d: %d steps", s, slices, steps);
+          EXPECT(place_of(static_cast<unsigned>(last), rows_of({}, {})).image >= 0, "position %d", last);
+          EXPECT(last + REACH > last, "behind position %d", last);
+          end = r.last;
+        }
+        EXPECT(end == count, "%d of %d", end, count);
+        EXPECT(cdiv(count, depth) == (count - 1) / depth + 1, "%d in steps of %d", count, depth);
+      }
+  const Axis y = forward_axis({MOST_NUMBERED, 1, 1, 0, 1, MOST_NUMBERED}), x = forward_axis({1, 1, 1, 0, 1, 1});
+  const Rows rows = rows_of(y, x);
+  const Columns columns = columns_of(MOST_NUMBERED, x);
+  for (unsigned behind : {0u, 1u, 128u, unsigned{REACH}}) {
+    const unsigned number = static_cast<unsigned>(MOST_NUMBERED) - 1 + behind;
+    const Place place = place_of(number, rows);
+    EXPECT(place.image == (behind > 0) && place.y == (behind ? static_cast<int>(behind) - 1 : MOST_NUMBERED - 1),
+           "row %u", number);
+    const Tap tap = tap_of(number, columns);
+    EXPECT(tap.y == (behind > 0) && tap.channel == place.y, "column %u", number);
+  }
+}
+
 template <int CHUNKS>
 void check_swizzle() {
   std::set<int> places;
@@ -361,6 +392,7 @@ int main() {
   offsets_have_64_bits();
   elements_count_up();
   slices_cover_everything_once();
+  tiles_reach_behind_the_last();
   check_swizzle<2>();
   check_swizzle<4>();
   check_swizzle<8>();

@@ -34,9 +34,10 @@ void check_reads(const Convolution& c, int slices) {
   for (int slice = 0; slice < slices; ++slice) {
     const Range range = g.range(slice);
     EXPECT(range.first == last && range.first % BLOCK_POSITIONS == 0, "slice %d begins at %d", slice, range.first);
-    EXPECT(steps_of(range) > 0 || slices > (g.positions + 63) / 64, "slice %d of %d is empty", slice, slices);
+    EXPECT(steps_of(range, BLOCK_POSITIONS) > 0 || slices > (g.positions + 63) / 64, "slice %d of %d is empty", slice,
+           slices);
     last = range.last;
-    for (int step = 0; step < steps_of(range); ++step) {
+    for (int step = 0; step < steps_of(range, BLOCK_POSITIONS); ++step) {
       const int first = range.first + step * BLOCK_POSITIONS;
       const Place place = place_of(first, g.rows);
       for (int block = 0; block < g.blocks.count; ++block) {
@@ -128,11 +129,13 @@ void nothing_overflows() {
     const WeightGather g = weight_gather({1, 1, 8, 8, y, x}, 2, 64, slices);
     const Range first = g.range(0), last = g.range(slices - 1);
     EXPECT(g.positions == LARGEST && first.first == 0 && last.last == LARGEST, "%d slices", slices);
-    const int steps = steps_of(last), position = last.first + (steps - 1) * BLOCK_POSITIONS;
+    const int steps = steps_of(last, BLOCK_POSITIONS), position = last.first + (steps - 1) * BLOCK_POSITIONS;
     EXPECT(position < LARGEST && LARGEST - position <= BLOCK_POSITIONS, "the last step begins at %d", position);
     EXPECT(place_of(static_cast<unsigned>(position), g.rows).y == position, "position %d", position);
   }
-  EXPECT(steps_of({5, 5}) == 0 && steps_of({0, 1}) == 1 && steps_of({64, 128}) == 1 && steps_of({0, 65}) == 2, "steps");
+  EXPECT(steps_of({5, 5}, 64) == 0 && steps_of({0, 1}, 64) == 1 && steps_of({64, 128}, 64) == 1 &&
+             steps_of({0, 65}, 64) == 2,
+         "steps");
   const Window wide = {300, 256, 1, 0, 1, 45};
   const Convolution c = {1, 1, 4096, 65536, wide, wide};
   const long long taps = 256 * 256, end = weight_offset(c, {255, 255, 4095}, 65535);

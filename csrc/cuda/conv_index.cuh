@@ -141,6 +141,10 @@ __host__ __device__ constexpr long long offset_of(const Strides& s, int image, i
   return image * s.image + channel * s.channel + y * s.y + x * s.x;
 }
 
+// The most positions of all images, and values of a filter, that may be numbered: a tile that reaches behind the last
+// of them still has numbers of 31 bits.
+constexpr int MOST_NUMBERED = 2147483647 - 256;
+
 // The share of `slice` when `count` is cut into `slices` runs of whole blocks: [first, last).
 struct Range {
   int first, last;
@@ -150,6 +154,11 @@ __host__ __device__ constexpr Range share_of(int slice, int slices, int count, i
   const long long blocks = (static_cast<long long>(count) + block - 1) / block;
   const long long first = blocks * slice / slices * block, last = blocks * (slice + 1) / slices * block;
   return {static_cast<int>(first < count ? first : count), static_cast<int>(last < count ? last : count)};
+}
+
+// Runs of `block` in a share, the last of which may be shorter.
+__host__ __device__ constexpr int steps_of(const Range& range, int block) {
+  return range.last > range.first ? (range.last - range.first - 1) / block + 1 : 0;
 }
 
 }  // namespace ulpgrad

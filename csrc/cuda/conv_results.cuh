@@ -60,7 +60,7 @@ __device__ inline void finish_and_store(const Tile& tile, T* y, const Strides& y
 #pragma unroll
       for (int j = 0; j < CHUNK; ++j) packet.values[j] = narrow<T>(sums.values[j]);
       const long long to = result_offset(g, ys, tile.first_row + row, tile.first_write + column);
-      *reinterpret_cast<Packet<T, CHUNK>*>(y + to) = packet;
+      store_packet(y + to, packet);
     }
     return;
   }

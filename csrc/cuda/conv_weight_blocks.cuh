@@ -42,10 +42,6 @@ struct WeightOrder {
   __host__ __device__ constexpr int output(unsigned item) const { return tiles.column(item % tiles.count()); }
 };
 
-__host__ __device__ constexpr int steps_of(const Range& range) {
-  return range.last > range.first ? (range.last - range.first - 1) / BLOCK_POSITIONS + 1 : 0;
-}
-
 // What a block of threads knows of the whole.
 struct WeightGather {
   WeightBlocks blocks;

@@ -16,7 +16,8 @@ __global__ void __launch_bounds__(COLUMNS * 2)
   const Rows positions = rows_of(ay, ax);
   const int depth = ay.taps * ax.taps * c.inputs, thread = threadIdx.x;
   const int group = blockIdx.z / slices, slice = blockIdx.z % slices;
-  const int first_output = blockIdx.x * Tile::ROWS, first_column = blockIdx.y * COLUMNS;
+  const unsigned across = cdiv(c.outputs, Tile::ROWS);  // tiles of outputs, which are neighbours in time
+  const int first_output = blockIdx.x % across * Tile::ROWS, first_column = blockIdx.x / across * COLUMNS;
   const Range range = share_of(slice, slices, c.images * ay.positions * ax.positions, Tile::DEPTH);
 
   // A thread copies chunks of the same channels for several positions: of g, and of x through one tap.
@@ -45,7 +46,7 @@ __global__ void __launch_bounds__(COLUMNS * 2)
     }
   };
   Tile tile;
-  tile.run(memory, cdiv(range.last - range.first, Tile::DEPTH), thread, copy);
+  tile.run(memory, steps_of(range, Tile::DEPTH), thread, copy);
 
   float* const own = parts + static_cast<long long>(slice * c.groups + group) * c.outputs * depth;
   tile.for_each(thread, [&](int row, int at, float sum) {

@@ -36,7 +36,8 @@ __global__ void __launch_bounds__(WeightTile<COLUMNS>::THREADS, 1)
     const int first_input = blockIdx.z * c.inputs, first_output = blockIdx.z * c.outputs;
     for (unsigned item = blockIdx.x; item < items; item += gridDim.x) {
       const Range range = g.range(g.order.slice(item));
-      const int block = g.order.block(item), output = first_output + g.order.output(item), steps = steps_of(range);
+      const int block = g.order.block(item), output = first_output + g.order.output(item),
+                steps = steps_of(range, BLOCK_POSITIONS);
       const bool both = block + 1 < g.blocks.count;
       const Tap first = block_at(g.blocks, block), second = block_at(g.blocks, block + 1);
       for (int step = 0; step < steps; ++step, ring.next()) {
@@ -67,7 +68,7 @@ __global__ void __launch_bounds__(WeightTile<COLUMNS>::THREADS, 1)
   const int group = thread / WARPGROUP;
   for (unsigned item = blockIdx.x; item < items; item += gridDim.x) {
     const int slice = g.order.slice(item), block = g.order.block(item) + group, output = g.order.output(item);
-    const int steps = steps_of(g.range(slice));
+    const int steps = steps_of(g.range(slice), BLOCK_POSITIONS);
     if (block >= g.blocks.count) {
       skip_steps(steps, lane, pipeline, ring);
       continue;

@@ -94,6 +94,9 @@ inline unsigned char* dynamic_shared() {
   return shared_memory.data() + (1024 - address % 1024) % 1024;
 }
 
+// Whether one instruction can move so many bytes from there, or to there.
+inline bool is_aligned(const void* place, size_t bytes) { return reinterpret_cast<uintptr_t>(place) % bytes == 0; }
+
 inline dim3 place(size_t i, const dim3& size) {
   return {static_cast<unsigned>(i % size.x), static_cast<unsigned>(i / size.x % size.y),
           static_cast<unsigned>(i / size.x / size.y)};
@@ -128,6 +131,12 @@ class Barrier {
 inline Barrier* barrier = nullptr;
 
 inline void wait_for_block() { barrier->wait(false); }
+
+// Ends the program.
+[[noreturn]] inline void give_up(const char* why) {
+  std::fputs(why, stderr);
+  std::abort();
+}
 
 // Runs the body in every thread of every block; false if threads of a block did not all come to the same barriers.
 inline bool run_grid(const std::function<void()>& body) {

@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(256) matmul_matrix(T* c, const T* a, const T* 
       Packet<T, CHUNK> packet;
 #pragma unroll
       for (int j = 0; j < CHUNK; ++j) packet.values[j] = narrow<T>(sums.values[j]);
-      *reinterpret_cast<Packet<T, CHUNK>*>(to) = packet;
+      store_packet(to, packet);
     }
     __syncthreads();  // before the next product's tiles are copied here
   }

@@ -71,6 +71,7 @@ std::array<std::array<Holder, COLUMNS>, ROWS> holders(Spot (*spot_of)(int, int))
 class Copies {
  public:
   void add(void* to, const void* from, bool is_there) {
+    if (!is_aligned(to, SIZE) || !is_aligned(from, SIZE)) give_up("a copy of 16 bytes that are not aligned");
     std::memset(to, POISON, SIZE);
     open_.push_back({to, is_there ? from : nullptr});
   }

@@ -13,7 +13,18 @@ struct alignas(N * sizeof(T) < 16 ? N * sizeof(T) : 16) Packet {
 
 template <class T, int N>
 __device__ inline const Packet<T, N>& packet_at(const T* from) {
+#ifndef __CUDACC__
+  if (!host::is_aligned(from, alignof(Packet<T, N>))) host::give_up("a packet that is not aligned");
+#endif
   return *reinterpret_cast<const Packet<T, N>*>(from);
+}
+
+template <class T, int N>
+__device__ inline void store_packet(T* to, const Packet<T, N>& packet) {
+#ifndef __CUDACC__
+  if (!host::is_aligned(to, alignof(Packet<T, N>))) host::give_up("a packet that is not aligned");
+#endif
+  *reinterpret_cast<Packet<T, N>*>(to) = packet;
 }
 
 }  // namespace ulpgrad

@@ -20,6 +20,7 @@ from ulpgrad.kernels.spec import Op
 FORMATS = (float32, float64, float16, bfloat16)
 FEWEST = 8  # channels of a group's results: columns of a tile
 MOST_BLOCKS = 65535  # along the second and third axis of a grid
+MOST_NUMBERED = LARGEST - 256  # positions, and values of a filter, as csrc/cuda/conv_index.cuh says
 
 WINDOW = np.dtype([(n, np.int32) for n in ("size", "kernel", "stride", "padding", "dilation", "positions")], align=True)
 CONVOLUTION = np.dtype(
@@ -134,10 +135,11 @@ def too_large(request: Request) -> str | None:
     """Why matrices of positions and patches cannot be numbered in 32 bits, or their tiles in a grid; None if they can."""
     shape = shape_of(request)
     pixels = max(shape.images * prod(shape.size), shape.rows)
-    if pixels > LARGEST:
-        return f"takes up to 2^31 - 1 positions of all images together, not {pixels}"
-    if max(shape.depth, shape.outputs * prod(shape.kernel)) > LARGEST:
-        return "takes filters of up to 2^31 - 1 values"
+    if pixels > MOST_NUMBERED:
+        return f"takes up to {MOST_NUMBERED} positions of all images together, not {pixels}"
+    values = max(shape.depth, shape.outputs * prod(shape.kernel))
+    if values > MOST_NUMBERED:
+        return f"takes filters of up to {MOST_NUMBERED} values, not {values}"
     if max(cdiv(max(shape.inputs, shape.outputs), 16), shape.groups * shape.phases) > MOST_BLOCKS:
         return f"takes up to {MOST_BLOCKS} groups times phases of the strides, and up to {16 * MOST_BLOCKS} channels"
     return too_long(request)

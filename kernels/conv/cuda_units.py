@@ -16,7 +16,6 @@ from ulpgrad.kernels.conv.cuda_arguments import (
     Shape,
     cdiv,
     channels_last,
-    is_channels_last,
     shape_of,
     sparse_or_too_large,
     strides,
@@ -72,10 +71,10 @@ def padded(array: Any, axis: int) -> Any:
 
 def laid(images: Any) -> Any:
     """Images whose channels lie side by side, in chunks that are aligned: a copy where they do not."""
-    images = padded(images, 1)
-    if not (is_channels_last(images) or images.shape[1] == 1) or images.data.ptr % PACKET:
-        images = gpu.xp().ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    return images
+    last = padded(images, 1).transpose(0, 2, 3, 1)
+    if not last.flags.c_contiguous or last.data.ptr % PACKET:
+        last = gpu.copied(last)
+    return last.transpose(0, 3, 1, 2)
 
 
 def refusal(request: Request, units: Kernel) -> str | None:
@@ -133,7 +132,7 @@ def weight_gradient(form: Format, kernels: Kernels, checked: bool = False) -> Ca
         tiles = cdiv(shape.outputs, ROWS), cdiv(shape.depth, columns)
         slices = Slices(form, shape, slice_count(shape, tiles[0] * tiles[1] * shape.groups))
         places = (shape.argument, strides(g), strides(x), np.int32(slices.count))
-        grid = (*tiles, shape.groups * slices.count)
+        grid = (tiles[0] * tiles[1], 1, shape.groups * slices.count)
         kernels[columns].launch(grid, threads(columns), slices.parts, g, x, *places, shared=shared_bytes(columns))
         return gpu.contiguous(slices.sum(g, x, checked)[:outputs, :inputs])
 

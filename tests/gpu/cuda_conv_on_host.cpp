@@ -92,7 +92,7 @@ void check() {
   launch(conv_matrix<T, true, 64>, {1, 1, 4}, 128, SHARED, same_dx.data(), gs, wi, no_bias, no_bias, no_bias,
          CONVOLUTION, G, BY_INPUT, X, NONE);
   expect_same("input gradient, matrix units", same_dx, dx);
-  launch(conv_weight_matrix<T, 64>, {1, 3, 3}, 128, SHARED, parts.data(), gs, xs, CONVOLUTION, G, X, 3);
+  launch(conv_weight_matrix<T, 64>, {3, 1, 3}, 128, SHARED, parts.data(), gs, xs, CONVOLUTION, G, X, 3);
   launch(conv_weight_sum<T>, {4, 1, 1}, 256, 0, same_dw.data(), static_cast<const Wide<T>*>(parts.data()), CONVOLUTION,
          FILTERS, 3, no_bias, no_bias, G, X);
   expect_same("weight gradient, matrix units", same_dw, dw);

@@ -11,8 +11,8 @@ import ulpgrad as ug
 from ulpgrad import dispatch, nn
 from ulpgrad.errors import KernelError
 from ulpgrad.formats import Format, bfloat16, float16, float32, float64
-from ulpgrad.kernels import gpu, registry
-from ulpgrad.kernels.conv import cuda_units, cuda_warpgroup, spec
+from ulpgrad.kernels import cuda_host, gpu, registry
+from ulpgrad.kernels.conv import cuda_arguments, cuda_units, cuda_warpgroup, spec
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op
 
@@ -90,6 +90,47 @@ def can(op: Op, rung: str, form: Format, arrays: tuple[Any, ...], params: dict[s
     given = tuple(gpu.xp().asarray(stored(form, a, False)) for a in arrays)
     entry = next(r for r in registry.ladder(op, "cuda") if r.name == rung)
     return entry.refusal(Request(op, "cuda", (form,) * len(arrays), given, params)) is None
+
+
+def misplaced(codes: np.ndarray, last: bool) -> Any:
+    """On the device, one element behind where packets and copies would be aligned."""
+    lines = codes.transpose(0, 2, 3, 1) if last and codes.ndim == 4 else codes
+    flat = gpu.xp().asarray(np.concatenate([np.zeros(1, lines.dtype), lines.reshape(-1)]))[1:]
+    found = flat.reshape(lines.shape)
+    assert found.data.ptr % 16
+    return found.transpose(0, 3, 1, 2) if last and codes.ndim == 4 else found
+
+
+@RUNG
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+def test_operands_that_lie_at_odd_places_give_the_same_bits(op: Op, rung: str, last: bool) -> None:
+    """Views begin anywhere; instructions that move 16 bytes do not."""
+    random = np.random.default_rng(4)
+    arrays, params = problem(op, (2, 16, 6, 7), (16, 16, 3, 3))
+    form = float32 if can(op, rung, float32, arrays, params) else bfloat16
+    if not can(op, rung, form, arrays, params):
+        pytest.skip(f"{rung} cannot run here")
+    codes = tuple(stored(form, random.normal(size=a.shape), False) for a in arrays)
+    given, formats = tuple(misplaced(a, last) for a in codes), (form,) * len(codes)
+    with dispatch.use(**{op.name: rung}):
+        found = dispatch.make_plan(op, "cuda:0", formats, given, params).run(*given, **params)
+    wanted = run(op, rung, form, tuple(channels_last(a) if last and a.ndim == 4 else a for a in codes), params)
+    assert gpu.to_host(found).tobytes() == gpu.to_host(wanted).tobytes()
+
+
+@pytest.mark.skipif(gpu.mode() != "emulated", reason="launches are looked at, not made")
+@pytest.mark.parametrize("rung", ["registers", "matrix", "tf32"])
+def test_filters_of_millions_of_values_fit_a_grid(rung: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second and third axis of a grid take 65,535 blocks."""
+    op, form = spec.conv2d_weight_gradient, bfloat16 if rung == "matrix" else float32
+    size, grids = (1024, 1025), []
+    x, g = (gpu.xp().zeros((1, *rest, 8), form.storage).transpose(0, 3, 1, 2) for rest in (size, (1, 1)))
+    monkeypatch.setattr(cuda_host, "launch", lambda kernel, grid, *_: grids.append(grid))
+    params = {**SAME, "padding": (0, 0), "size": size}
+    with dispatch.use(**{op.name: f"cuda/cuda-{rung}"}):
+        dispatch.make_plan(op, "cuda:0", (form, form), (g, x), params).run(g, x, **params)
+    assert max(grids[0][1:]) < 65536
+    assert len(grids) == 2
 
 
 @pytest.mark.parametrize(("rung", "form"), [("matrix", float16), ("tf32", float32), ("warpgroup", float16)])
@@ -227,6 +268,27 @@ ONES = np.ones((1, 4, 3, 3), "f")
 def test_a_rung_says_what_it_cannot_take(op: Op, rung: str, arrays: Any, given: Any, reason: str) -> None:
     with pytest.raises(KernelError, match=reason):
         run(op, f"cuda/cuda-{rung}", float32, arrays, {**SAME, **given})
+
+
+def test_what_cannot_be_numbered_in_31_bits_is_refused() -> None:
+    """Tiles reach behind the last position, which has to have a number too."""
+
+    def reason(op: Op, *shapes: tuple[int, ...], **given: Any) -> str | None:
+        arrays = tuple(np.broadcast_to(np.float32(0), shape) for shape in shapes)
+        return cuda_arguments.too_large(
+            Request(op, "cuda", (float32,) * 2, arrays, {**SAME, "padding": (0, 0), **given})
+        )
+
+    most = cuda_arguments.MOST_NUMBERED
+    for count, is_taken in ((most, True), (most + 1, False)):
+        for found in (
+            reason(spec.conv2d, (1, 1, count, 1), (1, 1, 1, 1)),
+            reason(spec.conv2d_weight_gradient, (1, 1, 1, 1), (1, 1, count // 4, 4), size=(count // 4, 4))
+            if is_taken
+            else reason(spec.conv2d_weight_gradient, (1, 1, 1, 1), (1, 2, count // 2, 1), size=(count // 2, 1)),
+        ):
+            assert is_taken == (found is None), found
+            assert is_taken or f"not {count}" in str(found)
 
 
 FINISHED = [r.name for r in registry.ladder(spec.conv2d_finished, "cuda") if r.name.startswith("cuda/cuda")]

@@ -97,6 +97,22 @@ def test_machine_code_is_what_the_rung_says(name: str, tmp_path: Path) -> None:
     assert [i for i in INSTRUCTIONS[name] if not re.search(rf"\s{re.escape(i)}\b", code)] == []
 
 
+def test_a_launch_asks_for_its_shared_memory_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that has not been asked gives 48 KiB less what a kernel has of its own: just 48 KiB would be refused."""
+    asked: list[tuple[int, int, int]] = []
+    driver = SimpleNamespace(
+        CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8, funcSetAttribute=lambda *given: asked.append(given)
+    )
+    runtime = SimpleNamespace(getDevice=lambda: 0)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(driver=driver, runtime=runtime)))
+    monkeypatch.setattr(cuda_compile, "_declared", {})
+    kernel = Kernel("matmul_naive.cu", "matmul_naive<float>")
+    monkeypatch.setattr(Kernel, "_load", lambda _: SimpleNamespace(ptr=7))
+    for shared in (0, 48 << 10, 48 << 10, 1 << 10, 68 << 10, 0, 48 << 10):
+        kernel._function(shared)
+    assert asked == [(7, 8, 48 << 10), (7, 8, 68 << 10)]
+
+
 PLUS = '#include "device.cuh"\n#include "by.cuh"\nnamespace ulpgrad {\n__global__ void plus(float* x, int n) {\n' \
     "  if (threadIdx.x < n) x[threadIdx.x] += BY;\n}\n}\n"  # fmt: skip
 
