@@ -4,11 +4,13 @@
 
 #include "activation.cuh"
 #include "conv_index.cuh"
+#include "float8.cuh"
+#include "packet.cuh"
 
 namespace ulpgrad {
 
 // What a result holds: the operands' type, or another that a float32 sum is rounded to.
-enum Stored { OWN, FLOAT32, FLOAT16, BFLOAT16 };
+enum Stored { OWN, FLOAT32, FLOAT16, BFLOAT16, FLOAT8_E4M3FN, FLOAT8_E5M2 };
 
 struct After {
   Strides residual;
@@ -46,16 +48,54 @@ __device__ inline Wide<T> with_epilogue(const Epilogue<T>& e, int channel, const
   return activated(sum, e.after.activation);
 }
 
+// N neighbours as T, up to 16 bytes at a time.
+template <class T, int N>
+__device__ inline void store_rounded(T* to, const Packet<float, N>& values) {
+  Packet<T, N> packet;
+#pragma unroll
+  for (int i = 0; i < N; ++i) narrow(values.values[i], packet.values[i]);
+  store_packet(to, packet);
+}
+
+// N neighbours from `values` in another format than the operands': a call, so that who never needs it has no registers
+// for it.
+template <int N>
+__device__ __attribute__((noinline)) inline void store_others(void* y, long long at, const float* values, int stored) {
+  const Packet<float, N> packet = packet_at<float, N>(values);
+  switch (stored) {
+    case FLOAT32:
+      store_rounded(static_cast<float*>(y) + at, packet);
+      break;
+    case FLOAT16:
+      store_rounded(static_cast<Float16*>(y) + at, packet);
+      break;
+    case BFLOAT16:
+      store_rounded(static_cast<Bfloat16*>(y) + at, packet);
+      break;
+    case FLOAT8_E4M3FN:
+      store_rounded(static_cast<Float8<4>*>(y) + at, packet);
+      break;
+    default:
+      store_rounded(static_cast<Float8<5>*>(y) + at, packet);
+  }
+}
+
 __device__ __attribute__((noinline)) inline void store_other(void* y, long long at, float value, int stored) {
   switch (stored) {
     case FLOAT32:
       static_cast<float*>(y)[at] = value;
       break;
     case FLOAT16:
-      static_cast<Float16*>(y)[at] = narrow<Float16>(value);
+      narrow(value, static_cast<Float16*>(y)[at]);
+      break;
+    case BFLOAT16:
+      narrow(value, static_cast<Bfloat16*>(y)[at]);
+      break;
+    case FLOAT8_E4M3FN:
+      narrow(value, static_cast<Float8<4>*>(y)[at]);
       break;
     default:
-      static_cast<Bfloat16*>(y)[at] = narrow<Bfloat16>(value);
+      narrow(value, static_cast<Float8<5>*>(y)[at]);
   }
 }
 

@@ -50,17 +50,18 @@ __device__ inline void finish_and_store(const Tile& tile, T* y, const Strides& y
   }
   const bool channels_last = ys.channel == 1;
   const int stored = GRADIENT ? OWN : e.after.stored;
-  if (stored == OWN && channels_last && g.writes % CHUNK == 0 && ys.x % CHUNK == 0) {
+  if (channels_last && g.writes % CHUNK == 0 && ys.x % CHUNK == 0) {
     constexpr int CHUNKS = COLUMNS / CHUNK;
     for (int i = tile.thread; i < ROWS * CHUNKS; i += Tile::THREADS) {
       const int row = i / CHUNKS, column = i % CHUNKS * CHUNK;
       if (!tile.is_result(g, row, column)) continue;
-      const Packet<float, CHUNK> sums = packet_at<float, CHUNK>(&tile.at(row, column));
-      Packet<T, CHUNK> packet;
-#pragma unroll
-      for (int j = 0; j < CHUNK; ++j) packet.values[j] = narrow<T>(sums.values[j]);
+      const float* const sums = &tile.at(row, column);
       const long long to = result_offset(g, ys, tile.first_row + row, tile.first_write + column);
-      store_packet(y + to, packet);
+      if (stored == OWN) {
+        store_rounded(y + to, packet_at<float, CHUNK>(sums));
+      } else {
+        store_others<CHUNK>(y, to, sums, stored);
+      }
     }
     return;
   }

@@ -11,7 +11,6 @@ from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats import Format, as_format, float32, float64
 from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.conv.geometry import output_size
-from ulpgrad.kernels.matmul.spec import RESULTS
 from ulpgrad.ops import accumulate as acc, elementwise as ew
 from ulpgrad.ops.common import as_tensor, pair
 from ulpgrad.ops.convolution_gradients import primitives
@@ -213,7 +212,7 @@ def _in_one(operands: tuple[Tensor | None, ...], out: Format | None, accumulate:
     # No narrower than the sums, so that these are rounded once.
     own = out is None or out is float64 or any(t.dtype is float64 for t in given)
     x = astype(given[0], float64, copy=False) if out is float64 else given[0]
-    y = _finished(x, *operands[1:], dtype=out if out in RESULTS and not own else None if own else float32, **how)
+    y = _finished(x, *operands[1:], dtype=out if out in spec.RESULTS and not own else None if own else float32, **how)
     return y if out is None else astype(y, out, copy=False)
 
 

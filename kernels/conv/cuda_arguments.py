@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ulpgrad.formats import Format, bfloat16, float16, float32, float64
+from ulpgrad.formats import Format, bfloat16, float8_e4m3fn, float8_e5m2, float16, float32, float64
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.conv.geometry import LARGEST, output_size
@@ -31,7 +31,13 @@ STRIDES = np.dtype([(n, np.int64) for n in ("image", "channel", "y", "x")], alig
 AFTER = np.dtype(
     [("residual", STRIDES), *((n, np.int32) for n in ("activation", "residual_first", "stored"))], align=True
 )
-STORED: tuple[Format, ...] = (float32, float16, bfloat16)  # as `enum Stored` numbers them, from 1 on
+STORED: tuple[Format, ...] = (
+    float32,
+    float16,
+    bfloat16,
+    float8_e4m3fn,
+    float8_e5m2,
+)  # as `enum Stored` numbers them, from 1 on
 
 
 class After(NamedTuple):

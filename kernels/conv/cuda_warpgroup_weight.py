@@ -9,7 +9,8 @@ pass; a block makes one tile of one slice after the other, and the copies for th
 It has run on the host, where the units do as NVIDIA documents them, but not on a GPU: it is ranked below `cuda-matrix`, and
 taken only where it is asked for. Next limit, as arithmetic has it: 128 x 256 results take 48 KiB of shared memory for each 4.2
 MFLOP, all of which comes from the cache, where a cluster of blocks would share half of it. Three channels, as in the first layer
-of a network, fill a twentieth of a block; 64 under a single tap leave one of the groups with nothing to do.
+of a network, fill a twentieth of a block: such layers are left to `cuda-matrix`. 64 under a single tap leave one of the groups
+with nothing to do.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ STAGES_BYTES = 192 << 10
 PROCESSORS, WAVES = 132, 8
 # What a tile's sums cost, in steps: 8 bytes of each are written and read at 4.3 TB/s, and 128 operations made at 990 TFLOP/s.
 SUMS = 14
+WORTH = 0.6  # of what these units make in a time, those of `cuda-matrix` make so much
+BALANCE = 230  # operations that these units make while a byte comes from memory
 
 
 def shared_bytes(columns: int) -> int:
@@ -89,6 +92,27 @@ def images(shape: Shape) -> maps.Pixels:
     return group.pixels(shape, walks, POSITIONS)
 
 
+def filled(shape: Shape) -> float:
+    """The part of what the tiles make that is wanted: a block of 64 inputs under one tap, for a layer of few, is mostly empty."""
+    columns = width(shape)
+    return shape.depth * shape.outputs / (tiles(shape, columns) * group.ROWS * columns)
+
+
+def filled_by_matrix(shape: Shape) -> float:
+    """The same of `cuda-matrix`, whose tiles run over inputs and taps alike."""
+    depth = prod(shape.kernel) * cdiv(shape.inputs, units.PACKET // group.ITEM) * (units.PACKET // group.ITEM)
+    columns = units.width(shape.outputs, depth, shape.groups)
+    made = cdiv(shape.outputs, units.ROWS) * units.ROWS * cdiv(depth, columns) * columns
+    return shape.depth * shape.outputs / made
+
+
+def time_by(shape: Shape, rate: float) -> float:
+    """How long products take at a part of what the units make, at least what it takes to read both operands, which is 1."""
+    products = shape.rows * shape.groups * shape.outputs * shape.depth
+    values = shape.groups * (shape.rows * shape.outputs + shape.images * prod(shape.size) * shape.inputs)
+    return max(1.0, 2 * products / (values * group.ITEM * BALANCE * rate))
+
+
 def refusal(request: Request) -> str | None:
     shape = shape_of(request)
     reason = units.refusal(request, KERNELS[float16][group.WIDTHS[0]])
@@ -96,7 +120,14 @@ def refusal(request: Request) -> str | None:
         return reason
     if tiles(shape, group.WIDTHS[0]) > group.MOST_TILES:
         return f"makes up to {group.MOST_TILES} tiles"
-    return images(shape).refusal() or gradients(shape).refusal()
+    reason = images(shape).refusal() or gradients(shape).refusal()
+    ours, other = filled(shape), filled_by_matrix(shape)
+    if reason is None and time_by(shape, ours) > time_by(shape, WORTH * other):
+        return (
+            f"makes blocks of {CHANNELS} inputs under a tap, of which {shape.inputs} inputs and {shape.outputs} outputs fill "
+            f"{ours:.0%}: cuda/cuda-matrix fills {other:.0%} of its tiles, and is faster"
+        )
+    return reason
 
 
 @kernel(spec.conv2d_weight_gradient, "cuda/cuda-warpgroup", rank=85, formats=group.FORMATS, where=refusal, build=True)

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.errors import ArgumentError, FormatError, ShapeError
-from ulpgrad.formats import FLOATS, Array, Format, bfloat16, float16, float32, int64
+from ulpgrad.formats import FLOATS, Array, Format, bfloat16, float8_e4m3fn, float8_e5m2, float16, float32, int64
 from ulpgrad.kernels.conv import axes
 from ulpgrad.kernels.conv.geometry import IMAGES, Pair, check_numbers, grouped, output_size, windows
-from ulpgrad.kernels.matmul.spec import ACTIVATIONS, RESULTS, activate
+from ulpgrad.kernels.matmul import spec as matmul
+from ulpgrad.kernels.matmul.spec import ACTIVATIONS, activate
 from ulpgrad.kernels.spec import Op, Sample, of_absolutes, promoted
+
+RESULTS = (*matmul.RESULTS, float8_e4m3fn, float8_e5m2)  # what sums are rounded to, beside the operands' own format
 
 
 def _conv2d(
@@ -311,6 +314,7 @@ FORWARD = (conv2d, conv2d_finished)
 
 __all__ = [
     "FORWARD",
+    "RESULTS",
     "conv2d",
     "conv2d_finished",
     "conv2d_input_gradient",

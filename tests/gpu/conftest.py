@@ -30,6 +30,14 @@ def pytest_ignore_collect(collection_path: Path, config: Any) -> bool | None:
     return True if (gpu.mode() == "compile") != (name in COMPILED) else None
 
 
+@pytest.fixture(autouse=True)
+def _not_only_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Problems of tests are small: rungs that leave such to others are tested on them as well."""
+    from ulpgrad.kernels.conv import cuda_warpgroup_weight
+
+    monkeypatch.setattr(cuda_warpgroup_weight, "WORTH", 1e-9)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cupy_has_what_was_used() -> Iterator[None]:
     """What the emulated arrays lent from NumPy, CuPy has under the same name."""

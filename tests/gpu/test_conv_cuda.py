@@ -10,8 +10,9 @@ import pytest
 import ulpgrad as ug
 from ulpgrad import dispatch, nn
 from ulpgrad.errors import KernelError
-from ulpgrad.formats import Format, bfloat16, float16, float32, float64
+from ulpgrad.formats import Format, bfloat16, float8_e4m3fn, float8_e5m2, float16, float32, float64
 from ulpgrad.kernels import cuda_host, gpu, registry
+from ulpgrad.kernels.cast import convert
 from ulpgrad.kernels.conv import cuda_arguments, cuda_units, cuda_warpgroup, spec
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op
@@ -332,6 +333,67 @@ def test_what_follows_a_convolution(rung: str, form: Format, stored: Format | No
         assert (found.strides[1] == found.itemsize) == last
         error = np.abs(out.exact(gpu.to_host(found)) - want)
         assert (error <= 8 * UNIT[float32] * size + UNIT[out] * np.abs(want)).all(), (names, finish)
+
+
+EIGHT = pytest.mark.parametrize("eight", [float8_e4m3fn, float8_e5m2], ids=str)
+
+
+@EIGHT
+@pytest.mark.parametrize("rung", FINISHED)
+@pytest.mark.parametrize("form", [float32, bfloat16], ids=str)
+@pytest.mark.parametrize("outputs", [24, 13], ids=["packets", "odd channels"])
+def test_results_of_8_bits_are_float32_results_converted(rung: str, form: Format, outputs: int, eight: Format) -> None:
+    """By the same rule, in one rounding: from sums too small for the format to sums that are too large."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(2, 16, 6, 5)) * 2.0 ** np.linspace(-12, 8, 30).reshape(6, 5)
+    weight, bias = random.normal(size=(outputs, 16, 3, 3)) * 2.0 ** random.integers(-8, 9, (outputs, 1, 1, 1)), None
+    residual = random.normal(size=(2, outputs, 6, 5)) / 64
+    for last in (False, True):
+        codes = [None if a is None else stored(form, a, last) for a in (x, weight, bias, None, residual)]
+        found = []
+        for dtype in (float32, eight):
+            params = {**SAME, "activation": "silu", "dtype": dtype}
+            if not can_finish(rung, form, codes, params):
+                pytest.skip(f"{rung} takes no {form}")
+            found.append(run(spec.conv2d_finished, rung, form, tuple(codes), params))
+        wide, narrow = map(gpu.to_host, found)
+        wanted = convert(np.ascontiguousarray(wide), float32, eight)
+        assert 0 < np.isfinite(eight.exact(wanted)).sum() < wanted.size
+        assert narrow.dtype == eight.storage
+        assert (found[1].strides[1] == 1) == last
+        np.testing.assert_array_equal(narrow, wanted)
+
+
+@EIGHT
+def test_every_midpoint_of_8_bits_is_rounded_as_a_cast_does(eight: Format) -> None:
+    """By a filter of one, which leaves values as they are: all values of the format, halfway between them, and beside that."""
+    values = np.sort(eight.exact(np.arange(256, dtype=np.uint8)))
+    values = values[np.isfinite(values)]
+    spots = np.concatenate(
+        [values, (values[1:] + values[:-1]) / 2, values * 1.0625, values * 2, [2.0**-149, 1e-45, 3e38]]
+    )
+    spots = np.concatenate([spots, -spots]).astype(np.float32)
+    spots = np.concatenate(
+        [spots, np.nextafter(spots, np.inf), np.nextafter(spots, -np.inf), [np.inf, -np.inf, np.nan]]
+    )
+    x, one = spots.astype(np.float32).reshape(1, 1, 1, -1), np.ones((1, 1, 1, 1), np.float32)
+    params = {**SAME, "padding": (0, 0), "dtype": eight}
+    found = run(spec.conv2d_finished, "cuda/cuda-direct", float32, (x, one, None, None, None), params)
+    np.testing.assert_array_equal(gpu.to_host(found), convert(x + 0, float32, eight))
+
+
+@EIGHT
+def test_a_result_of_8_bits_is_one_kernel(eight: Format) -> None:
+    random = np.random.default_rng(0)
+    x, weight = (random.normal(size=shape).astype("f4") for shape in ((2, 8, 6, 5), (16, 8, 3, 3)))
+    with ug.no_grad():
+        x_there, weight_there = (ug.asarray(a).to("cuda").to(ug.bfloat16) for a in (x, weight))
+        calls = dispatch.calls_of(lambda: ug.conv2d(x_there, weight_there, padding=1, dtype=eight))
+        found = ug.conv2d(x_there, weight_there, padding=1, dtype=eight)
+        wide = ug.conv2d(x_there, weight_there, padding=1, dtype=ug.float32)
+    assert [op.name for op, *_ in calls] == ["conv2d_finished"]
+    assert found.dtype is eight
+    np.testing.assert_array_equal(gpu.to_host(found.storage), gpu.to_host(wide.to(eight).storage))
 
 
 def can_finish(rung: str, form: Format, arrays: list[Any], params: dict[str, Any]) -> bool:

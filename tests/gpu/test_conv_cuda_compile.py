@@ -149,6 +149,57 @@ def test_instructions(kernel: Kernel, architecture: str, tmp_path: Path) -> None
     assert across == (products if kernel.name.startswith("conv_weight_warpgroup") else 0)
 
 
+GIVEN, TAKEN, COPYING, MULTIPLYING = (
+    40,
+    232,
+    128,
+    256,
+)  # registers of a thread, and threads, as conv_warpgroup.cu has them
+
+
+def reached(text: str, first: str) -> list[str]:
+    """The instructions that may follow the one that begins so, of a disassembled kernel."""
+    code: list[str] = []
+    places: dict[str, int] = {}
+    for line in text.splitlines():
+        if found := re.match(r"\s*([.$][\w$.]+):", line):
+            places[found[1]] = len(code)
+        elif found := re.match(r"\s+/\*[0-9a-f]+\*/\s+(.*?)\s*;", line):
+            code.append(found[1])
+    waiting, seen = [next(i for i, one in enumerate(code) if one.startswith(first))], set[int]()
+    while waiting:
+        at = waiting.pop()
+        while at < len(code) and at not in seen:
+            seen.add(at)
+            waiting += [places[name] for name in re.findall(r"`\((.*?)\)", code[at]) if name in places]
+            if re.match(r"(BRA|EXIT|RET|BPT)\b", code[at]):
+                break
+            at += 1
+    return [code[at] for at in sorted(seen)]
+
+
+@compiled
+@pytest.mark.skipif(disassembler() is None, reason="nvdisasm, which comes with Triton, is not installed")
+@pytest.mark.parametrize("kernel", [pytest.param(k, id=k.name) for k in KERNELS if "warpgroup" in k.name])
+def test_registers_change_hands(kernel: Kernel, tmp_path: Path) -> None:
+    """What multiplying threads take is there when the others have given theirs back, else they would wait for ever; the thread
+    that copies lives on what it has kept; and nobody waits for products before the next ones are asked for."""
+    cubin = kernel.compile("sm_90a")
+    threads = COPYING + MULTIPLYING
+    assert COPYING * GIVEN + MULTIPLYING * TAKEN <= cubin.registers * threads <= 65536
+    path = tmp_path / "kernel.cubin"
+    path.write_bytes(cubin.image)
+    text = subprocess.run([disassembler(), path], capture_output=True, text=True, check=True).stdout  # type: ignore[list-item]
+    kept = reached(text, "USETMAXREG.DEALLOC")
+    assert kept[0].endswith(f"{GIVEN:#x}")
+    assert any(one.startswith("UTMALDG") for one in kept)
+    assert not any("HGMMA" in one for one in kept)
+    assert max(int(number) for one in kept for number in re.findall(r"\bR(\d+)\b", one)) < GIVEN
+    assert f"USETMAXREG.TRY_ALLOC.CTAPOOL UP0, {TAKEN:#x}" in text
+    waits = re.findall(r"(HGMMA|WARPGROUP\.DEPBAR\.LE gsb0, 0x[01])", text)
+    assert waits == ["HGMMA"] * 4 + ["WARPGROUP.DEPBAR.LE gsb0, 0x1", "WARPGROUP.DEPBAR.LE gsb0, 0x0"]
+
+
 @built
 @pytest.mark.parametrize(
     ("flags", "fault"),

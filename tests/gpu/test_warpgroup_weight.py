@@ -16,6 +16,7 @@ from ulpgrad.formats import Format, bfloat16, float16
 from ulpgrad.kernels import cuda_compile, gpu
 from ulpgrad.kernels.conv import cuda_slices, cuda_warpgroup, cuda_warpgroup_weight as rung, spec
 from ulpgrad.kernels.cuda_compile import Kernel
+from ulpgrad.kernels.registry import Request
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_conv_cuda import UNIT, problem, run, stored
@@ -130,6 +131,38 @@ def test_a_refusal_says_what_the_unit_cannot_do(x: Any, weight: Any, given: Any,
     arrays, params = problem(OP, x, weight, **given)
     with pytest.raises(KernelError, match=reason):
         run(OP, NAME, bfloat16, tuple(stored(bfloat16, a, True) for a in arrays), params)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "kernel", "is_taken"),
+    [
+        (3, 64, 7, False),  # the first layers of ResNet-50, VGG-16 and U-Net
+        (3, 64, 3, False),
+        (1, 64, 3, False),
+        (8, 64, 3, False),
+        (64, 64, 1, True),  # half of each tile, as with cuda-matrix
+        (64, 64, 3, True),
+        (64, 256, 1, True),
+        (72, 72, 3, True),
+        (512, 2048, 1, True),
+        (512, 512, 3, True),
+    ],
+)
+def test_layers_of_few_channels_are_left_to_another_rung(
+    inputs: int, outputs: int, kernel: int, is_taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rung, "WORTH", 0.6)
+    x, g = (np.broadcast_to(np.uint16(0), (32, channels, 28, 28)) for channels in (inputs, outputs))
+    params = {
+        "stride": (1, 1),
+        "padding": (kernel // 2,) * 2,
+        "dilation": (1, 1),
+        "groups": 1,
+        "size": (kernel, kernel),
+    }
+    reason = rung.refusal(Request(OP, "cuda", (bfloat16,) * 2, (g, x), params))
+    assert is_taken == (reason is None), reason
+    assert is_taken or "cuda/cuda-matrix fills" in str(reason)
 
 
 MISTAKES = {
