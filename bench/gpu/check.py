@@ -82,7 +82,9 @@ def tests(seconds: int, jobs: int, files: str, *how: str) -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
         status, text = done.returncode, done.stdout + done.stderr
     except subprocess.TimeoutExpired as error:
-        status, text = -1, (error.stdout or b"").decode(errors="replace") + f"\nstopped after {seconds} s"
+        printed: bytes | str = error.stdout or b""  # bytes, in spite of text=True, where it has come in part
+        text = printed if isinstance(printed, str) else printed.decode(errors="replace")
+        status, text = -1, f"{text}\nstopped after {seconds} s"
     print(text[-6000:], flush=True)
     return {"status": status, "seconds": time.perf_counter() - start, "last": text.strip().splitlines()[-1:]}
 

@@ -123,8 +123,8 @@ def conv2d(
     `scale` (o,): a factor of each output, before the bias, as batch normalization's in inference; `residual`: a tensor of the
     result's shape, added behind the activation, or before it with `residual_first`, as in ResNet; `dtype`: the result's
     format. While no gradient is recorded, activation(sums * scale + bias) + residual is one kernel on floats, rounded once (on
-    a CPU without the C++ extension the convolution's, and steps on its result); elsewhere each is a step of its own. Not
-    together with `max_pool`.
+    a CPU without the C++ extension the convolution's, and steps on its result) to 32, 16 or 8 bits (float8_e4m3fn and
+    float8_e5m2, as `astype` rounds); elsewhere each is a step of its own. Not together with `max_pool`.
 
     `accumulate` and `accumulate_backward`: as in `matmul`, for sums over (c, kh, kw) in that order
     and, in the gradients, over the outputs and over (n, oh, ow); overlapping windows add up plainly. Raises ShapeError and

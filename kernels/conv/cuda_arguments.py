@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -40,6 +41,12 @@ STORED: tuple[Format, ...] = (
 )  # as `enum Stored` numbers them, from 1 on
 
 
+@lru_cache(1 << 12)
+def _structure(kind: Any, values: tuple[Any, ...]) -> Any:
+    """Of that type; calls repeat, and making one takes as long as a launch. Nobody writes to it."""
+    return np.array(values, kind)
+
+
 class After(NamedTuple):
     """What follows the sums, as the kernels take it; any of the arrays may be None."""
 
@@ -68,7 +75,7 @@ def after(
     apart = (0, 0, 0, 0) if residual is None else tuple(s // residual.itemsize for s in residual.strides)
     number = activation_number(activation)
     bias, scale = (None if a is None else gpu.contiguous(a) for a in (bias, scale))
-    return After(bias, scale, residual, np.array((apart, number, residual_first, stored), AFTER), number)
+    return After(bias, scale, residual, _structure(AFTER, (apart, int(number), residual_first, stored)), number)
 
 
 def rounds_doubles(request: Request) -> str | None:
@@ -87,7 +94,7 @@ class Shape:
 
     def __init__(self, op: Op, arrays: tuple[Any, ...], params: Mapping[str, Any]) -> None:
         self.op, self.params = op, params
-        first, second = arrays[0].shape, arrays[1].shape
+        first, second = self.shapes = arrays[0].shape, arrays[1].shape
         self.images, self.groups = first[0], params["groups"]
         if op in spec.FORWARD:
             self.size, self.kernel, (outputs, self.inputs) = first[2:], second[2:], second[:2]
@@ -113,13 +120,13 @@ class Shape:
 
     def of(self, *arrays: Any) -> Shape:
         """That of the same call on other operands."""
-        return Shape(self.op, arrays, self.params)
+        return self if tuple(a.shape for a in arrays) == self.shapes else Shape(self.op, arrays, self.params)
 
     @property
     def argument(self) -> Any:
         """The kernels' `Convolution`."""
         axes = zip(self.size, self.kernel, self.stride, self.padding, self.dilation, self.positions, strict=True)
-        return np.array((self.images, self.groups, self.inputs, self.outputs, *axes), CONVOLUTION)
+        return _structure(CONVOLUTION, (self.images, self.groups, self.inputs, self.outputs, *axes))
 
 
 def kernels(source: str, name: str, *options: str) -> dict[Format | None, Kernel]:
@@ -167,7 +174,8 @@ def finishing(request: Request) -> str | None:
 
 def strides(array: Any) -> Any:
     """How many elements lie between neighbours along each of the four axes."""
-    return np.array(tuple(s // array.itemsize for s in array.strides), STRIDES)
+    itemsize = array.itemsize
+    return _structure(STRIDES, tuple([s // itemsize for s in array.strides]))
 
 
 def is_channels_last(array: Any) -> bool:
@@ -199,6 +207,7 @@ NOTHING = after().argument
 __all__ = [
     "FORMATS",
     "MOST_BLOCKS",
+    "MOST_NUMBERED",
     "NOTHING",
     "After",
     "Shape",

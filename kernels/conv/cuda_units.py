@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from ulpgrad.formats import Format
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.conv.cuda_arguments import (
+    MOST_NUMBERED,
     NOTHING,
     After,
     Shape,
@@ -77,6 +79,14 @@ def laid(images: Any) -> Any:
     return last.transpose(0, 3, 1, 2)
 
 
+def too_deep(shape: Shape, channels: int, chunk: int) -> str | None:
+    """Why the values of a filter cannot be numbered once its channels are whole chunks; None if they can."""
+    values = cdiv(channels, chunk) * chunk * prod(shape.kernel)
+    if values <= MOST_NUMBERED:
+        return None
+    return f"takes filters of up to {MOST_NUMBERED} values, where channels are multiples of {chunk}, not {values}"
+
+
 def refusal(request: Request, units: Kernel) -> str | None:
     """Why matrix units are no good for the call, or None."""
     shape, chunk = shape_of(request), PACKET // request.arrays[0].itemsize
@@ -85,7 +95,7 @@ def refusal(request: Request, units: Kernel) -> str | None:
     )  # fmt: skip
     if shape.groups > 1 and any(channels % chunk for channels in read):
         return f"takes groups of a multiple of {chunk} channels, not {' and '.join(map(str, read))}"
-    reason = units.refusal()
+    reason = units.refusal() or too_deep(shape, max(read), chunk)
     if reason is None:
         reason = too_large(request) if request.op is spec.conv2d_weight_gradient else sparse_or_too_large(request)
     return reason
@@ -151,6 +161,7 @@ __all__ = [
     "refusal",
     "shared_bytes",
     "threads",
+    "too_deep",
     "weight_gradient",
     "width",
 ]

@@ -218,6 +218,8 @@ def _conv2d_finished_samples() -> Iterator[Sample]:
                  padding=(1, 2), activation="gelu", residual_first=True, dtype=bfloat16)  # fmt: skip
     yield sample((1, 5, 6, 6), (5, 1, 3, 3), "bias scale", "depthwise", groups=5, activation="sigmoid")
     yield sample((2, 3, 8, 7), (5, 3, 2, 3), "bias scale residual", "odd channels", activation="relu", dtype=float16)
+    yield sample(image, filters, "bias scale", "to float8_e4m3fn", activation="relu", dtype=float8_e4m3fn)
+    yield sample((1, 3, 6, 7), (9, 3, 2, 2), "residual", "to float8_e5m2", dtype=float8_e5m2, residual_first=True)
     yield sample((0, 3, 5, 5), (4, 3, 3, 3), "bias scale residual", "empty batch", activation="relu")
     yield sample((3, 20, 3, 2), (9, 20, 3, 2), "bias scale residual", "one position", activation="silu", padding=(0, 0))
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.conv import cuda_units as units, spec as conv
-from ulpgrad.kernels.conv.cuda_arguments import Shape, cdiv, images_like, strides, too_large
+from ulpgrad.kernels.conv.cuda_arguments import Shape, cdiv, images_like, shape_of, strides, too_large
 from ulpgrad.kernels.cuda_compile import Kernel
 from ulpgrad.kernels.integer import spec
 from ulpgrad.kernels.integer.accumulator import INT32, INT64, as_accumulator
@@ -55,7 +55,12 @@ def refusal(request: Request) -> str | None:
         return f"adds in 32 bits that wrap, or exactly in 64, not in {chosen}"
     if chosen == INT64 and spec.taps(weight) > spec.EXACT_BYTES:
         return f"adds exactly up to {spec.EXACT_BYTES} products, not {spec.taps(weight)}"
-    return KERNELS[64].refusal() or too_large(request._replace(op=conv.conv2d))
+    convolution = request._replace(op=conv.conv2d)
+    return (
+        KERNELS[64].refusal()
+        or too_large(convolution)
+        or units.too_deep(shape_of(convolution), weight.shape[1], units.PACKET)
+    )
 
 
 class Operands:
