@@ -1,7 +1,7 @@
 """Maps the folders of the repository onto the one installed package, `ulpgrad`, and builds its C++ extension.
 
 The extension is optional: without a compiler the install succeeds and the Numba kernels carry everything. Files in
-csrc/cpu/ are compiled once, those that only show functions to Python five at a time; files in csrc/cpu/isa/ and
+csrc/cpu/ are compiled once, those that show functions to Python about five at a time; files in csrc/cpu/isa/ and
 csrc/cpu/ladder/ once per instruction set. Only what is stale is compiled again.
 ULPGRAD_BUILD_CUDA=1 builds the CUDA kernels too, as ulpgrad._cuda, by the nvcc on the PATH (or in NVCC); instead of 1 it may name
 architectures as CMake does: 80,90a-real,90-virtual. Without it they are compiled where they run, and no nvcc is needed.
@@ -85,25 +85,45 @@ def is_private(text: str) -> bool:
                           text, re.M | re.S))  # fmt: skip
 
 
-def joined(sources: list[Path], folder: Path, most: int = 5) -> list[Path]:
-    """Sources to compile, with private ones as files that include a few of them: compiling pybind11's own functions takes
-    eight seconds, most sources by themselves three. In a file like that each source has a namespace of its own inside ours, so
-    that names cannot meet; all headers come before, since that is done by a macro."""
+def includes(source: Path, seen: set[Path] | None = None) -> set[Path]:
+    """The headers beside a source that it includes, and that these include."""
+    seen = set() if seen is None else seen
+    for name in re.findall(r'^#include "(.*)"$', source.read_text(), re.M):
+        header = source.parent / name
+        if header.exists() and header not in seen:
+            seen.add(header)
+            includes(header, seen)
+    return seen
+
+
+def joined(sources: list[Path], folder: Path, most: int = 4) -> list[Path]:
+    """Sources to compile, with those that show functions to Python as files that include a few of them: compiling pybind11's
+    own functions takes eight seconds, most sources by themselves two. In a file like that each private source has a namespace
+    of its own inside ours, so that names cannot meet, and there is one source at most that is not private; all headers come
+    before, since that is done by a macro."""
     texts = {source: source.read_text() for source in sources}
     private = [source for source in sources if is_private(texts[source])]
+    others = [source for source in sources if source not in private]
+    shown = [source for source in others if SOURCES / "memory.h" in includes(source)]  # which includes pybind11
+    groups = [[source] for source in shown] + [[] for _ in range(-(-len(private) // most) - len(shown))]
+    for i, source in enumerate(private):
+        groups[i * len(groups) // len(private)].append(source)
     units = []
-    for group in (private[i : i + most] for i in range(0, len(private), most)):
+    for group in groups:
         headers = {line: None for source in group for line in re.findall(r"^#include .*$", texts[source], re.M)}
         lines = list(headers)
         for source in group:
-            own = f"ulpgrad::in_{source.stem}"
-            lines += [f"namespace {own} {{ using namespace ::ulpgrad; }}", f"#define ulpgrad {own}"]
-            lines += [f'#include "{source.name}"', "#undef ulpgrad"]
+            own, text = f"ulpgrad::in_{source.stem}", f'#include "{source.name}"'
+            if source in private:
+                text = (
+                    f"namespace {own} {{ using namespace ::ulpgrad; }}\n#define ulpgrad {own}\n{text}\n#undef ulpgrad"
+                )
+            lines.append(text)
         units.append(folder / f"unit_{group[0].stem}.cpp")
         text = "\n".join([*lines, ""])
         if not units[-1].exists() or units[-1].read_text() != text:
             units[-1].write_text(text)
-    return [*units, *(source for source in sources if source not in private)]
+    return [*units, *(source for source in others if source not in shown)]
 
 
 @contextlib.contextmanager
@@ -188,7 +208,7 @@ class BuildNative(build_ext):
             told = f'-DULPGRAD_FLAGS="{shlex.join([*FLAGS, *OPTIMIZE, *openmp])}"'
             jobs = []  # those that take longest first, so that all cores end at once
             for source in joined(sorted(SOURCES.glob("*.cpp")), generated):
-                defines = [told] if source.stem == "module" else []
+                defines = [told] if source.stem == "unit_module" else []
                 jobs.append(([*common, *defines], source, folder / f"{source.stem}.o"))
             for source in [*sorted(SOURCES.glob("isa/*.cpp")), *sorted(SOURCES.glob("ladder/*.cpp"))]:
                 for level, (isa, flags) in enumerate(ISAS.items()):

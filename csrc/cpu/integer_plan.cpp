@@ -10,7 +10,7 @@
 namespace ulpgrad {
 namespace {
 
-__extension__ typedef __int128 Wide;
+__extension__ typedef __int128 Int128;
 
 constexpr double kInt = 2147483647.0, kSafe = 0x1p62;
 constexpr int64_t kShortChunk = 16;      // steps of k up to which sums are folded where they arise
@@ -32,9 +32,9 @@ int64_t code_at(const void* p, Codes codes, int64_t at) {
 }
 
 // x * 2^-shift to a whole number.
-Wide rounded(Wide x, int shift, const std::string& rounding) {
-  if (shift <= 0) return x * (Wide{1} << -shift);
-  const Wide unit = Wide{1} << shift, down = x >> shift, rest = x - down * unit;
+Int128 rounded(Int128 x, int shift, const std::string& rounding) {
+  if (shift <= 0) return x * (Int128{1} << -shift);
+  const Int128 unit = Int128{1} << shift, down = x >> shift, rest = x - down * unit;
   if (rest == 0 || rounding == "down") return down;
   if (rounding == "up") return down + 1;
   if (rounding == "toward_zero") return down + (x < 0);
@@ -43,8 +43,8 @@ Wide rounded(Wide x, int shift, const std::string& rounding) {
   return rounding == "nearest_even" ? down + (down & 1) : down + (x > 0);
 }
 
-Wide wrapped(Wide x, int bits) {
-  const Wide turn = Wide{1} << bits, rest = x - (x >> bits) * turn;
+Int128 wrapped(Int128 x, int bits) {
+  const Int128 turn = Int128{1} << bits, rest = x - (x >> bits) * turn;
   return rest >= turn / 2 ? rest - turn : rest;
 }
 
@@ -230,16 +230,16 @@ void plan_product(IntegerGemm& g, const Accumulator& accumulator, const py::arra
 
 IntegerResult integer_result(const IntegerGemm& g, const Accumulator& accumulator, int64_t row, int64_t column) {
   const int64_t chunk = accumulator.chunk ? accumulator.chunk : std::max<int64_t>(1, g.k);
-  const Wide top = (Wide{1} << (accumulator.bits - 1)) - 1, bottom = -top - 1;
-  Wide total = 0;
+  const Int128 top = (Int128{1} << (accumulator.bits - 1)) - 1, bottom = -top - 1;
+  Int128 total = 0;
   IntegerResult result{0, -1};
-  const auto limited = [&](Wide x, int64_t k) {
+  const auto limited = [&](Int128 x, int64_t k) {
     if (accumulator.overflow == "wrap") return wrapped(x, accumulator.bits);
     if ((x > top || x < bottom) && result.overflow < 0) result.overflow = k;
     return std::clamp(x, bottom, top);
   };
   for (int64_t first = 0; first < g.k; first += std::min(chunk, g.k - first)) {
-    Wide sum = 0;
+    Int128 sum = 0;
     for (int64_t p = first; p < first + std::min(chunk, g.k - first); ++p)
       sum += code_at(g.a, g.a_codes, row * g.a_row + p * g.a_col) *
              code_at(g.b, g.b_codes, p * g.b_row + column * g.b_col);

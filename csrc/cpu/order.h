@@ -47,7 +47,7 @@ inline Key<T> key_of(T value) {
 
 // work(T{}) with the type of the values of `a`; bools are bytes.
 template <typename Work>
-auto with_type(const py::array& a, const char* name, const Work& work) {
+auto with_ordered(const py::array& a, const char* name, const Work& work) {
   const char kind = a.dtype().kind();
   const int64_t size = a.itemsize();
   if (py::isinstance<py::array_t<float>>(a)) return work(float{});

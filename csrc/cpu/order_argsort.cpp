@@ -93,7 +93,7 @@ py::array argsort(const py::array& x, int64_t axis, bool descending) {
   const Lines lines = lines_of(x, axis, "x");
   py::array_t<int64_t> out = empty<int64_t>(shape_with(x, axis, lines.size));
   int64_t* to = out.mutable_data();
-  with_type(x, "x", [&](auto of) {
+  with_ordered(x, "x", [&](auto of) {
     const auto* from = static_cast<const decltype(of)*>(x.data());
     const py::gil_scoped_release free;
     if (out.size() > 0) descending ? sort_lines<true>(from, lines, to) : sort_lines<false>(from, lines, to);

@@ -17,7 +17,7 @@ struct Packed {
   int64_t position(int place) const { return static_cast<int64_t>(bits & ((uint64_t{1} << place) - 1)); }
 };
 
-struct Pair {
+struct Placed {
   uint64_t bits;
   int64_t at;
   uint64_t key(int) const { return bits; }

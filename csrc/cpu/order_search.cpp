@@ -53,7 +53,7 @@ py::array searchsorted(const py::array& sorted, const py::array& values, bool ri
   if (!sorted.dtype().is(values.dtype())) throw py::type_error("values: expected the type of sorted");
   py::array_t<int64_t> out = empty<int64_t>({values.shape(), values.shape() + values.ndim()});
   int64_t* to = out.mutable_data();
-  with_type(sorted, "sorted", [&](auto of) {
+  with_ordered(sorted, "sorted", [&](auto of) {
     using T = decltype(of);
     expect_contiguous(sorted, "sorted");
     expect_contiguous(values, "values");

@@ -83,7 +83,7 @@ py::array topk(const py::array& x, int64_t k, int64_t axis, bool largest) {
     throw py::value_error("k: expected 0 to " + std::to_string(lines.size) + ", got " + std::to_string(k));
   py::array_t<int64_t> out = empty<int64_t>(shape_with(x, axis, k));
   int64_t* to = out.mutable_data();
-  with_type(x, "x", [&](auto of) {
+  with_ordered(x, "x", [&](auto of) {
     const auto* from = static_cast<const decltype(of)*>(x.data());
     const py::gil_scoped_release free;
     if (k > 0) largest ? select<true>(from, lines, k, to) : select<false>(from, lines, k, to);

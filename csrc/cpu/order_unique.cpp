@@ -63,14 +63,14 @@ py::tuple distinct(const T* x, int64_t n) {
   if (place + range <= 64)
     return runs_of<Packed<uint64_t>>(n, place, place + range, place, apart,
                                      [=](int64_t i) { return Packed<uint64_t>{packed(i)}; });
-  return runs_of<Pair>(n, 0, range, 0, apart, [=](int64_t i) { return Pair{key_of(x[i]) - low, i}; });
+  return runs_of<Placed>(n, 0, range, 0, apart, [=](int64_t i) { return Placed{key_of(x[i]) - low, i}; });
 }
 
 py::tuple unique(const py::array& x) {
   expect_ndim(x, 1, "x");
   expect_contiguous(x, "x");
   if (!(x.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) throw py::value_error("x: not aligned");
-  return with_type(x, "x", [&](auto of) { return distinct(static_cast<const decltype(of)*>(x.data()), x.size()); });
+  return with_ordered(x, "x", [&](auto of) { return distinct(static_cast<const decltype(of)*>(x.data()), x.size()); });
 }
 
 void bind(py::module_& m) {
