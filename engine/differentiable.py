@@ -38,6 +38,7 @@ class PlainCall(NamedTuple):
     tensors: Sequence[Tensor | None]
     outs: tuple[Tensor, ...]
     params: dict[str, Any]
+    asked: list[Any]  # of a device
 
 
 class Movement(NamedTuple):
@@ -153,7 +154,14 @@ class Primitive(Remembered):
         if on_gpu and recorded:
             tensors = beside_others(tensors)
             arrays = [None if t is None else t.storage for t in tensors]
-        result, forms = dispatch.call(self.op, tuple(formats), tuple(arrays), params)
+        asked: list[Any] | None = None
+        if plain_calls.listeners:
+            gpu.state.heard = asked = []
+        try:
+            result, forms = dispatch.call(self.op, tuple(formats), tuple(arrays), params)
+        finally:
+            if asked is not None:
+                gpu.state.heard = None
         if len(forms) == 1:
             outs: tuple[Tensor, ...] = (Tensor(result, forms[0]),)
         else:
@@ -161,7 +169,7 @@ class Primitive(Remembered):
         if recorded:
             self.record(tensors, outs, params)
         if plain_calls.listeners:
-            plain_calls.heard.append(PlainCall(self, tensors, outs, params))
+            plain_calls.heard.append(PlainCall(self, tensors, outs, params, asked or []))
         return outs
 
     def _routed(

@@ -35,6 +35,7 @@ class Plan(NamedTuple):
     formats: tuple[Format, ...]
     rung: registry.Rung
     widened: bool
+    replays: bool = False  # whether what it asks of a device can be asked again without it (`ulpgrad.kernels.replay`)
 
     def run_on(self, arrays: tuple[Any, ...]) -> Callable[..., Any]:
         """`run` for arrays of these layouts: contiguous ones need not be looked at again."""
@@ -185,12 +186,13 @@ def make_plan(op: Op, device: str, formats: Formats, arrays: tuple[Any, ...], pa
     run = rung.run(request.with_formats(wide)) if rung.build else rung.run
     if rung.contiguous:
         run = _contiguous(run)
-    wide_outs = op.result_formats(wide, params)
+    wide_outs, replays = op.result_formats(wide, params), rung.replays and not op.mutates
     if wide != formats or wide_outs != outs:
         run = _converting(run, tuple(zip(formats, wide, strict=True)), tuple(zip(wide_outs, outs, strict=True)))
+        replays = False
     if kind != "cpu":
         run = _on_device(run, int(index), bool(op.mutates))
-    return Plan(run, outs, rung, widened)
+    return Plan(run, outs, rung, widened, replays)
 
 
 def _on_device(run: Callable[..., Any], index: int, mutates: bool) -> Callable[..., Any]:

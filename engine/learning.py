@@ -16,7 +16,7 @@ from ulpgrad import autograd, dispatch
 from ulpgrad.autograd import Saved
 from ulpgrad.differentiable import Movement, MoveNode, OpNode, PlainCall, plain_calls
 from ulpgrad.formats import Format
-from ulpgrad.kernels import native
+from ulpgrad.kernels import native, replay
 from ulpgrad.tensor import Tensor
 
 MOST_TENSORS = 48  # of a lesson (csrc/cpu/remembered_lesson.h)
@@ -69,30 +69,58 @@ def _tensors_among(given: Any) -> Iterator[Tensor]:
             yield from _tensors_among(one)
 
 
-def _op_step(call: PlainCall, where: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The kernel of a call, the formats of its results, its operands, parameters, and what its node is made of."""
-    primitive, tensors, outs, params = call
+def _op_step(call: PlainCall, where: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """The kernel of a call, the formats of its results, its operands, parameters, what its node is made of, and on a device its
+    script, without which the call is not learnt."""
+    primitive, tensors, outs, params, asked = call
     arrays = tuple(None if t is None else t.storage for t in tensors)
+    index = None if outs[0].storage.__class__ is np.ndarray else int(outs[0].storage.device.id)
+    if index is not None:
+        where = tuple(_moved(place, index) for place in where)
+        arrays = tuple(w.storage if isinstance(w, Tensor) else a for a, w in zip(arrays, where, strict=True))
     plan = dispatch.plan(primitive.op, tuple(None if t is None else t.dtype for t in tensors), arrays, params)
+    script = None if index is None else _script(plan, asked, arrays, outs, index)
+    if index is not None and script is None:
+        return None
     node = None
     if outs[0].requires_grad:
         mask = sum(1 << i for i, t in enumerate(tensors) if t is not None and t.requires_grad)
         node = primitive.op.name, autograd.operands_of(tensors), primitive, *primitive.needs(mask)
-    return _from_here(plan.run_on(arrays)), plan.formats, where, params, node
+    return _from_here(plan.run_on(arrays)), plan.formats, where, params, node, script
+
+
+def _moved(place: Any, index: int) -> Any:
+    """The place of an operand; a number of the host is moved to the device of that number."""
+    if not isinstance(place, Tensor) or place.storage.__class__ is not np.ndarray:
+        return place
+    return Tensor(dispatch.constant(place.storage, index), place.dtype)
+
+
+def _script(
+    plan: dispatch.Plan, asked: list[Any], arrays: tuple[Any, ...], outs: tuple[Tensor, ...], index: int
+) -> tuple[Any, ...] | None:
+    """What a call asked of a device, as `csrc/cpu/remembered_script.cpp` asks it again; None where it cannot."""
+    if not plan.replays or any(a.__class__ is np.ndarray for a in arrays):
+        return None
+    results = tuple(o.storage for o in outs)
+    found = replay.written(asked, arrays, results if len(results) > 1 else results[0])
+    return None if found is None else (*replay.in_steps(*found), index)
 
 
 def _movement_step(call: Movement, where: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """As `_op_step`; in the place of a view's parameters, how it lies in its operand's memory."""
     (out,) = call.outs
+    if out.storage.__class__ is not np.ndarray:
+        return None
     node = (call.name, autograd.operands_of(call.tensors), call.back) if out.requires_grad else None
     if call.run is not None:
-        return call.run, (out.dtype,), where, {}, node
+        return call.run, (out.dtype,), where, {}, node, None
     array, whole = out.storage, call.tensors[0].storage
     (first, end), (low, high) = byte_bounds(array), byte_bounds(whole)
     if not (array.size and low <= first and end <= high):  # no view after all
         return None
     layout = array.shape, array.strides, _address(array) - _address(whole), array.flags.writeable
-    return None, (out.dtype,), where, layout, node
+    return None, (out.dtype,), where, layout, node, None
 
 
 def _address(array: Any) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ulpgrad.errors import CaptureError
-from ulpgrad.kernels import gpu
+from ulpgrad.kernels import gpu, native
 from ulpgrad.kernels.random.philox import packed
 
 
@@ -35,10 +35,12 @@ class Capture:
 
     def __enter__(self) -> Capture:
         gpu.state.capture = self
+        _count(1)
         return self
 
     def __exit__(self, *_: object) -> None:
         gpu.state.capture = None
+        _count(-1)
 
     def replayed(self, event: Any) -> None:
         """Note that a replay is under way, and the event behind it."""
@@ -102,6 +104,12 @@ class Capture:
 
         self.before.append(refresh)
         return there
+
+
+def _count(change: int) -> None:
+    """Tell functions that remember their calls that a capture begins or ends: meanwhile they run as they stand."""
+    if native.missing() is None:
+        native.module().capture_calls(change)
 
 
 def current() -> Capture | None:

@@ -109,9 +109,9 @@ class Flags:
         return self.f_contiguous and not self.c_contiguous
 
 
-class _Pointer:
-    def __init__(self, ptr: int) -> None:
-        self.ptr = ptr
+class MemoryPointer:
+    def __init__(self, ptr: int, device_id: int) -> None:
+        self.ptr, self.device_id = ptr, device_id
 
 
 class ndarray:
@@ -129,8 +129,8 @@ class ndarray:
         return Flags(self.host.flags)
 
     @property
-    def data(self) -> _Pointer:
-        return _Pointer(int(self.host.ctypes.data))
+    def data(self) -> MemoryPointer:
+        return MemoryPointer(int(self.host.ctypes.data), self.device.id)
 
     @property
     def T(self) -> ndarray:
@@ -423,6 +423,7 @@ cuda = types.SimpleNamespace(
     Stream=Stream,
     Event=Event,
     Graph=Graph,
+    MemoryPointer=MemoryPointer,
     MemoryPool=MemoryPool,
     using_allocator=using_allocator,
     get_elapsed_time=get_elapsed_time,

@@ -13,6 +13,7 @@ import numpy as np
 
 from ulpgrad import settings
 from ulpgrad.errors import ArgumentError, CaptureError
+from ulpgrad.kernels import native
 
 MODES = ("", "emulated", "compile")
 
@@ -23,6 +24,7 @@ class _State(threading.local):
 
     capture: Any = None
     rehearsed: set[Any] | None = None  # draws of random numbers, where what runs is going to be captured
+    heard: list[Any] | None = None  # memory and launches, while somebody writes them down (`kernels/replay.py`)
     questions: list[Any]
 
     def __init__(self) -> None:
@@ -47,10 +49,31 @@ def xp() -> Any:
     if mode():
         from ulpgrad.kernels import emulated
 
-        return emulated.module
-    import cupy
+        found: Any = emulated.module
+    else:
+        import cupy
 
-    return cupy
+        found = cupy
+    if native.missing() is None and mode() != "compile":
+        cuda = found.cuda
+        native.module().remember_device(
+            found.ndarray, cuda.MemoryPointer, cuda.runtime.getDevice, cuda.get_current_stream,
+            lambda shape, dtype: found.empty(shape, dtype), _start(found),
+        )  # fmt: skip
+    return found
+
+
+def _start(found: Any) -> Any:
+    """What CuPy's class of arrays calls on a new one, with shape and dtype: half the time of `empty`. None if not known."""
+    return getattr(found.ndarray, "_init", None) if not mode() and found.__version__.startswith("14.") else None
+
+
+def empty(shape: Any, dtype: Any) -> Any:
+    """New memory on the current device, whose values are not set."""
+    made = xp().empty(shape, dtype)
+    if state.heard is not None:
+        state.heard.append(made)
+    return made
 
 
 def is_array(value: Any) -> bool:
@@ -169,6 +192,7 @@ __all__ = [
     "contiguous",
     "copied",
     "count",
+    "empty",
     "flat",
     "is_array",
     "is_pinned",

@@ -56,6 +56,7 @@ class Rung(NamedTuple):
     build: bool
     idea: str
     module: str
+    replays: bool = False
 
     @property
     def device(self) -> str:
@@ -126,11 +127,13 @@ def kernel(
     contiguous: bool = False,
     build: bool = False,
     idea: str | None = None,
+    replays: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as a rung of `op`.
 
     `name` is "device/road-idea"; `rank` its height on the ladder; `requires` capabilities of the machine; `contiguous`
-    asks for C-contiguous operands (copies are made above); `idea` defaults to the first paragraph of the file's docstring.
+    asks for C-contiguous operands (copies are made above); `idea` defaults to the first paragraph of the file's docstring;
+    `replays` says that what it asks of a device can be asked again without it (`kernels/replay.py`).
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -141,7 +144,7 @@ def kernel(
         road = name.split("/")[1].split("-")[0]
         needs = tuple(requires) or ROADS.get(road, ())
         _rungs[op.name].append(Rung(op, name, function, rank, _kept(formats), needs, where, contiguous, build, text,
-                                    function.__module__))  # fmt: skip
+                                    function.__module__, replays))  # fmt: skip
         _rungs[op.name].sort(key=lambda r: r.rank)
         for forget in _forgetting:
             forget()

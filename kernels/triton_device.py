@@ -8,15 +8,29 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from ulpgrad import settings
 from ulpgrad.kernels import capture, gpu
 from ulpgrad.kernels.triton_arguments import Described, Typed, Unknown, descriptor_of, typed
 
 TWO_31 = 2**31
-# What launches a compiled kernel, its constants, and the kernel itself, which keeps its number from being given to another.
-_compiled: dict[tuple[Any, ...], tuple[Callable[..., None], tuple[Any, ...], Any]] = {}
+NUMBERS = {"constexpr", "fp32", "fp64", "i1", "u1", *(f"{kind}{bits}" for kind in "iu" for bits in (8, 16, 32, 64))}
+MOST_SHARED = 228 * 1024  # bytes, above which a launch says so in an attribute
+
+
+class Launcher(NamedTuple):
+    """What launches a compiled kernel: `call(x, y, z, stream, *before, *arguments)`, or with all arguments in one tuple."""
+
+    call: Callable[..., None]
+    before: tuple[Any, ...]
+    together: bool
+    # For a launch past Triton: the driver's function, the kernel, threads, shared memory, and the parameters' types
+    packed: tuple[int, int, int, int, tuple[str, ...]] | None
+
+
+# The launcher of a compiled kernel, its constants, and the kernel itself, which keeps its number from being given to another.
+_compiled: dict[tuple[Any, ...], tuple[Launcher, tuple[Any, ...], Any]] = {}
 
 
 @cache
@@ -70,12 +84,37 @@ def _array_library() -> tuple[Any, Any, Any]:
 
 
 def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: dict[str, Any]) -> None:
-    """Launch on the current device and stream. Raises Unknown, before anything ran, for arguments of another kind.
+    """Launch on the current device and stream. Raises Unknown, before anything ran, for arguments of another kind."""
+    (call, before, together, _), values, fixed = _look_up(kernel, grid, arguments, constants)
+    stream = _array_library()[2]().ptr
+    if together:
+        call(*sizes(grid), stream, *before, (*values, *fixed))
+    else:
+        call(*sizes(grid), stream, *before, *values, *fixed)
+
+
+def ready(
+    kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: dict[str, Any]
+) -> tuple[Launcher, tuple[Any, ...]]:
+    """What launches the kernel with such arguments on the current device, and the constants behind them."""
+    launcher, _, fixed = _look_up(kernel, grid, arguments, constants)
+    return launcher, fixed
+
+
+def sizes(grid: Sequence[int]) -> tuple[int, int, int]:
+    """The three sizes of a grid."""
+    return tuple(grid) if len(grid) == 3 else (*grid, 1, 1)[:3]  # type: ignore[return-value]
+
+
+def _look_up(
+    kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: dict[str, Any]
+) -> tuple[Launcher, list[Any], tuple[Any, ...]]:
+    """What launches the kernel, and the values of its arguments and its constants.
 
     What a compiled kernel hangs on is looked up by what Triton specialises on: of a pointer its type and whether it is a
     multiple of 16, of an integer whether it is 1, a multiple of 16, or needs 64 bits.
     """
-    ndarray, device, stream = _array_library()
+    ndarray, device, _ = _array_library()
     key: list[Any] = [id(kernel), device()]  # Triton's own hash of a kernel takes as long as all the rest of this
     values: list[Any] = []
     for a in arguments:
@@ -105,14 +144,12 @@ def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: d
     found = _compiled.get(seen)
     if found is None:
         found = _compiled[seen] = _compile(kernel, grid, arguments, constants)
-    launcher, fixed, _ = found
-    x, y, z = grid if len(grid) == 3 else (*grid, 1, 1)[:3]
-    launcher(x, y, z, stream().ptr, values, fixed)
+    return found[0], values, found[1]
 
 
 def _compile(
     kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: dict[str, Any]
-) -> tuple[Callable[..., None], tuple[Any, ...], Any]:
+) -> tuple[Launcher, tuple[Any, ...], Any]:
     """What launches the compiled kernel, the constants as it wants them, after the rest, and the kernel."""
     capture.refuse(
         f"the first launch of {kernel.__name__} with such arguments, which compiles and loads it,",
@@ -128,24 +165,37 @@ def _compile(
     return _launcher(compiled), fixed, kernel
 
 
-def _launcher(compiled: Any) -> Callable[..., None]:
-    """run(x, y, z, stream, values, constants) of a compiled kernel. Where it wants no memory of its own, Triton's C function is
-    called as its launcher in Python would (3.9); else that launcher is."""
-    run, function, metadata = compiled.run, compiled.function, compiled.packed_metadata
+def _launcher(compiled: Any) -> Launcher:
+    """What launches a compiled kernel. Where it wants no memory of its own, Triton's C function, called as its launcher in Python
+    would (3.9); else that launcher."""
+    run, function, metadata, packed = compiled.run, compiled.function, compiled.packed_metadata, _packed(compiled)
     known = ("launch", "launch_cooperative_grid", "launch_pdl", "arg_annotations", "kernel_signature", "gsan_enabled")
     wanted = [getattr(run, name, 0) for name in ("global_scratch_size", "profile_scratch_size", "gsan_enabled")]
     if not all(hasattr(run, name) for name in known) or any(wanted):
-        return lambda x, y, z, stream, values, fixed: run(
-            x, y, z, stream, function, metadata, None, None, None, *values, *fixed
-        )
-    launch, cooperative, overlapping = run.launch, run.launch_cooperative_grid, run.launch_pdl
-    annotations, signature = run.arg_annotations, run.kernel_signature
+        return Launcher(run, (function, metadata, None, None, None), False, packed)
+    how = function, run.launch_cooperative_grid, run.launch_pdl, metadata
+    return Launcher(run.launch, (*how, *(None,) * 5, run.arg_annotations, run.kernel_signature), True, packed)
 
-    def direct(x: int, y: int, z: int, stream: int, values: list[Any], fixed: tuple[Any, ...]) -> None:
-        launch(x, y, z, stream, function, cooperative, overlapping, metadata, None, None, None, None, None, annotations,
-               signature, (*values, *fixed))  # fmt: skip
 
-    return direct
+def _packed(compiled: Any) -> Any:
+    """What a launch past Triton needs to know; None for a kernel whose launch takes more than addresses and numbers: descriptors,
+    clusters, memory of its own."""
+    run, (warps, ctas, shared, *_) = compiled.run, compiled.packed_metadata
+    types = tuple(compiled.src.signature.values())
+    special = ("launch_cooperative_grid", "launch_pdl", "global_scratch_size", "profile_scratch_size", "gsan_enabled")
+    if any(getattr(run, name, 0) for name in special) or ctas != 1 or shared > MOST_SHARED:
+        return None
+    if not all(isinstance(t, str) and (t in NUMBERS or t.startswith("*")) for t in types):
+        return None
+    return _driver_launch(), compiled.function, 32 * warps, shared, types
+
+
+@cache
+def _driver_launch() -> int:
+    """Where cuLaunchKernelEx is, in the driver's library that Triton has loaded."""
+    import ctypes
+
+    return ctypes.cast(ctypes.CDLL("libcuda.so.1").cuLaunchKernelEx, ctypes.c_void_p).value or 0
 
 
 def pointer(value: Any) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ulpgrad.errors import ArgumentError, DeviceError
 from ulpgrad.kernels import capabilities, gpu, triton_interpreter as interpreter
+from ulpgrad.kernels.replay import Launched
 from ulpgrad.kernels.triton_arguments import Described, Typed, Unknown, descriptor, descriptor_of, typed
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ def launch(kernel: Any, grid: Sequence[int], *arguments: Any, **constants: Any) 
     On a GPU a grid without programs does nothing. Raises KernelError for a kernel on NumPy arrays that is not interpreted,
     ArgumentError for a bad grid, FormatError for an array that Triton has no type for, DeviceError for memory on two devices.
     """
-    run = _device_launcher()
+    run, heard = _device_launcher(), gpu.state.heard
+    if heard is not None and 0 not in grid:
+        heard.append(Launched(kernel, tuple(grid), arguments, constants))
     if run is not None and 0 in grid:
         if not any(isinstance(a, np.ndarray) for a in arguments):
             return None

@@ -39,8 +39,8 @@ class Walk(NamedTuple):
     def empty(self, dtype: Any) -> Any:
         """New memory for a result."""
         if self.order is None:
-            return gpu.xp().empty(self.shape, dtype)
-        made = gpu.xp().empty(tuple(self.shape[axis] for axis in self.order), dtype)
+            return gpu.empty(self.shape, dtype)
+        made = gpu.empty(tuple(self.shape[axis] for axis in self.order), dtype)
         return made.transpose(tuple(np.argsort(self.order).tolist()))
 
 

@@ -13,11 +13,13 @@ namespace ulpgrad {
 namespace {
 
 constexpr size_t kMostLessons = 1024;  // of one function; then it starts afresh
+constexpr int kGivenUp = 16;           // calls on a device, none of a kind that could be learnt
 constexpr size_t kSeen = 256;          // a call is learnt when it comes again: many never do
 
 struct Remembered {
   PyObject_HEAD vectorcallfunc call;
   PyObject *function, *dict, *weak;
+  int given_up;    // such calls so far; less than none once a kind was learnt
   uint64_t* seen;  // hashes of calls that came once
   std::unordered_map<uint64_t, std::shared_ptr<const Lesson>>* lessons;
 };
@@ -52,6 +54,7 @@ py::object learn(Remembered* self, const Key& key, uint64_t hash, PyObject* cons
   } done;
   const py::tuple found = call_python(known().learn, all.data(), count + 1, names);
   if (found.size() > 1) lesson->take(found[1], found[2]);
+  if (key.on_device) self->given_up = lesson->steps.empty() ? self->given_up + 1 : -(1 << 30);
   if (self->lessons->size() >= kMostLessons) self->lessons->clear();
   (*self->lessons)[hash] = lesson;
   return found[0];
@@ -60,9 +63,11 @@ py::object learn(Remembered* self, const Key& key, uint64_t hash, PyObject* cons
 py::object answer(Remembered* self, PyObject* const* args, size_t count, PyObject* names) {
   const size_t all = count + (names ? PyTuple_GET_SIZE(names) : 0);
   Key key;
+  key.learns_devices = self->given_up < kGivenUp;
   bool ordinary = known().tensor.type && !known().learning && !special();
   for (size_t i = 0; ordinary && i < all; ++i) ordinary = key.add_argument(args[i]);
   for (size_t i = count; ordinary && i < all; ++i) ordinary = key.add_object(PyTuple_GET_ITEM(names, i - count));
+  ordinary = ordinary && !(key.on_device && key.on_host);
   ordinary = ordinary && key.add(known().age << 16 | count << 8 | (key.recorded && recording()));
   if (!ordinary) return call_python(self->function, args, count, names);
   const uint64_t hash = key.hash();
@@ -75,8 +80,11 @@ py::object answer(Remembered* self, PyObject* const* args, size_t count, PyObjec
     return learn(self, key, hash, args, count, names);
   }
   const std::shared_ptr<const Lesson> lesson = found->second;  // held: the call may change what is remembered
-  if (!lesson->steps.empty())
-    if (py::object out = follow(*lesson, key.tensors, key.tensors_size)) return out;
+  if (lesson->steps.empty()) {
+    self->given_up += key.on_device;
+  } else if (py::object out = follow(*lesson, key)) {
+    return out;
+  }
   return call_python(self->function, args, count, names);
 }
 
@@ -189,11 +197,30 @@ void remember(const py::object& tensor, const py::object& saved, const py::objec
   k.tensor = Slots(tensor, {"storage", "dtype", "requires_grad", "grad", "_node", "_cell", "_hooks"});
 }
 
+void remember_device(const py::object& array, const py::object& pointer, const py::object& current_device,
+                     const py::object& current_stream, const py::object& empty, const py::object& start) {
+  Known& k = known();
+  k.current_device = current_device.inc_ref().ptr(), k.current_stream = current_stream.inc_ref().ptr();
+  k.empty = empty.inc_ref().ptr();
+  k.start = start.is_none() ? nullptr : start.inc_ref().ptr();
+  auto* type = reinterpret_cast<PyTypeObject*>(array.inc_ref().ptr());
+  auto* memory = reinterpret_cast<PyTypeObject*>(pointer.inc_ref().ptr());
+  k.shape = Attribute("shape", type), k.strides = Attribute("strides", type), k.data = Attribute("data", type);
+  k.ptr = Attribute("ptr", memory), k.device_id = Attribute("device_id", memory);
+  k.device_array = type;
+}
+
 void bind_remembered(py::module_& m) {
   const auto type = py::reinterpret_steal<py::object>(PyType_FromSpec(&type_spec));
   if (!type) throw py::error_already_set();
   m.add_object("Remembered", type);
   m.def("forget_calls", [] { ++known().age; }, "Have functions learn anew: the choice of kernels has changed.");
+  m.def("remember_device", &remember_device, py::arg("array"), py::arg("pointer"), py::arg("current_device"),
+        py::arg("current_stream"), py::arg("empty"), py::arg("start"),
+        "Tell Remembered functions of a device: the class of its arrays, and what they ask of it.");
+  m.def(
+      "capture_calls", [](int change) { known().captures += change; },
+      "Note that a capture of work on a device begins (1) or ends (-1): meanwhile functions run as they stand.");
   m.def("remember_calls", &remember, py::arg("tensor"), py::arg("saved"), py::arg("node"), py::arg("move"),
         py::arg("format"), py::arg("state"), py::arg("recording"), py::arg("sequence"), py::arg("learn"),
         "Tell Remembered functions the classes they make instances of, and what they ask of Python.");

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "remembered_python.h"
+#include "remembered_script.h"
 
 namespace ulpgrad {
 
@@ -20,6 +20,9 @@ class Key {
   bool recorded = false;             // whether an operand requires a gradient
   PyObject* tensors[kMostOperands];  // among the arguments, one that comes again included
   int tensors_size = 0;
+  uint64_t addresses[kMostOperands];        // of those on a device
+  bool learns_devices = true;               // whether calls on a device are looked at
+  bool on_host = false, on_device = false;  // where operands lie
 
   bool add(uint64_t word) {
     if (size == kMostWords) return false;
@@ -57,16 +60,42 @@ class Key {
     const int before = static_cast<int>(std::find(tensors, tensors + tensors_size, given) - tensors);
     if (tensors_size == kMostOperands) return false;
     tensors[tensors_size++] = given;
-    if (before < tensors_size - 1) return add(static_cast<uint64_t>(before) << 8 | 8);  // one twice is not two
+    if (before < tensors_size - 1) {  // one twice is not two
+      addresses[tensors_size - 1] = addresses[before];
+      return add(static_cast<uint64_t>(before) << 8 | 8);
+    }
     PyObject *storage = slots.at(given, kStorage), *dtype = slots.at(given, kDtype);
     PyObject* wanted = slots.at(given, kRequiresGrad);
-    if (!storage || !dtype || !wanted || !is_array(storage)) return false;
+    if (!storage || !dtype || !wanted) return false;
+    if (is_device_array(storage)) return add_device_array(storage, dtype, wanted == Py_True);
+    if (!is_array(storage)) return false;
+    on_host = true;
     const auto* a = py::detail::array_proxy(storage);
     recorded = recorded || wanted == Py_True;
     const uint64_t flags = static_cast<uint64_t>(a->flags) << 16 | static_cast<uint64_t>(a->nd) << 8;
     if (!add(flags | (wanted == Py_True) << 4 | 1) || !add_object(dtype)) return false;
     for (int i = 0; i < a->nd; ++i)
       if (!add(static_cast<uint64_t>(a->dimensions[i])) || !add(static_cast<uint64_t>(a->strides[i]))) return false;
+    return true;
+  }
+  // Beside the layout, what a kernel is compiled for, and which arrays are the same: a script tells them apart.
+  bool add_device_array(PyObject* storage, PyObject* dtype, bool wanted) {
+    const Known& k = known();
+    if (k.captures || !learns_devices) return false;
+    on_device = true, recorded = recorded || wanted;
+    const py::object shape = k.shape.of(storage), strides = k.strides.of(storage), data = k.data.of(storage);
+    const uint64_t axes = PyTuple_GET_SIZE(shape.ptr());
+    const uint64_t number = PyLong_AsUnsignedLongLongMask(k.device_id.of(data.ptr()).ptr());
+    const uint64_t address = PyLong_AsUnsignedLongLongMask(k.ptr.of(data.ptr()).ptr());
+    addresses[tensors_size - 1] = address;
+    uint64_t same = 0;
+    while (known().tensor.at(tensors[same], kStorage) != storage) ++same;
+    if (!add(number << 32 | same << 16 | axes << 8 | is_aligned(address) << 5 | wanted << 4 | 10) || !add_object(dtype))
+      return false;
+    for (uint64_t i = 0; i < axes; ++i)
+      if (!add(PyLong_AsLongLong(PyTuple_GET_ITEM(shape.ptr(), i))) ||
+          !add(PyLong_AsLongLong(PyTuple_GET_ITEM(strides.ptr(), i))))
+        return false;
     return true;
   }
   // None, `...`, a bool, a number, a text, a Format, or a slice.

@@ -4,15 +4,14 @@
 
 #include <pybind11/stl.h>
 
-#include <array>
-
 namespace ulpgrad {
 namespace {
 
 // A Tensor of what a kernel gave.
 py::object wrapped(PyObject* given, PyObject* format, PyObject* cell = Py_None) {
   const Slots& tensor = known().tensor;
-  if (is_array(given)) return tensor.make({given, format, Py_False, Py_None, Py_None, cell, Py_None});
+  if (is_array(given) || is_device_array(given))
+    return tensor.make({given, format, Py_False, Py_None, Py_None, cell, Py_None});
   PyObject* both[] = {given, format};  // a NumPy scalar
   return call_python(reinterpret_cast<PyObject*>(tensor.type), both, 2, nullptr);
 }
@@ -34,7 +33,7 @@ void save(const py::dict& saved, const py::object& name, PyObject* tensor) {
   if (PyDict_SetItem(saved.ptr(), name.ptr(), one.ptr()) < 0) throw py::error_already_set();
 }
 
-py::dict saved_of(const Step& step, PyObject* const* operands, const py::object* outs) {
+py::dict saved_of(const Step& step, PyObject* const* operands, PyObject* const* outs) {
   const Slots& tensor = known().tensor;
   py::dict saved;
   for (const auto& [name, i] : step.saved_operands) {
@@ -46,7 +45,7 @@ py::dict saved_of(const Step& step, PyObject* const* operands, const py::object*
     }
   }
   for (const auto& [name, i] : step.saved_outs) {  // not the output itself: it holds this node
-    PyObject *out = outs[i].ptr(), *cell = cell_of(out);
+    PyObject *out = outs[i], *cell = cell_of(out);
     const py::object apart =
         tensor.make({tensor.at(out, kStorage), tensor.at(out, kDtype), Py_False, Py_None, Py_None, cell, Py_None});
     save(saved, name, apart.ptr());
@@ -55,7 +54,7 @@ py::dict saved_of(const Step& step, PyObject* const* operands, const py::object*
 }
 
 // Ties the first result to a node of the graph.
-void record(const Step& step, PyObject* const* operands, const py::object* outs) {
+void record(const Step& step, PyObject* const* operands, PyObject* const* outs) {
   const Slots& tensor = known().tensor;
   py::list edges(step.operands.size());
   for (size_t i = 0; i < step.operands.size(); ++i) {
@@ -73,8 +72,8 @@ void record(const Step& step, PyObject* const* operands, const py::object* outs)
       step.back ? known().move.make({name, sequence.ptr(), edges.ptr(), places, Py_None, Py_None, step.back.ptr()})
                 : known().node.make({name, sequence.ptr(), edges.ptr(), places, Py_None, Py_None, step.primitive.ptr(),
                                      step.params.ptr(), saved_of(step, operands, outs).ptr()});
-  Py_SETREF(tensor.at(outs[0].ptr(), kNode), py::make_tuple(node, 0).release().ptr());
-  Py_SETREF(tensor.at(outs[0].ptr(), kRequiresGrad), Py_NewRef(Py_True));
+  Py_SETREF(tensor.at(outs[0], kNode), py::make_tuple(node, 0).release().ptr());
+  Py_SETREF(tensor.at(outs[0], kRequiresGrad), Py_NewRef(Py_True));
 }
 
 // A view of the operand's memory.
@@ -104,42 +103,79 @@ py::object result_of(const Step& step, PyObject* const* arrays) {
   return result;
 }
 
+// Where the step is one on a device, its results and where they lie.
+bool run_script(const Step& step, const Key& key, PyObject* const* arrays, const uint64_t* all, py::object* outs,
+                uint64_t* places) {
+  if (step.script.device < 0) return false;
+  uint64_t addresses[kMostOperands];
+  for (size_t i = 0; i < step.operands.size(); ++i) {
+    const int at = step.operands[i];
+    addresses[i] = at >= 0 ? all[at] : arrays[i] == Py_None ? 0 : address_of(arrays[i]);
+    if (at >= key.tensors_size && !is_aligned(addresses[i])) return false;  // the key has the others
+  }
+  return step.script.run(arrays, addresses, step.operands.size(), outs, places);
+}
+
+// References, as many as there are by now.
+class References {
+ public:
+  ~References() {
+    while (size_) Py_DECREF(all_[--size_]);
+  }
+  void add(py::object one) { all_[size_++] = one.release().ptr(); }
+  PyObject* operator[](int i) const { return all_[i]; }
+  PyObject* const* from(int i) const { return all_ + i; }
+  int size() const { return size_; }
+
+ private:
+  PyObject* all_[kMostTensors];
+  int size_ = 0;
+};
+
 }  // namespace
 
-py::object follow(const Lesson& lesson, PyObject* const* tensors, int count) {
+py::object follow(const Lesson& lesson, const Key& key) {
   const Slots& slots = known().tensor;
-  std::array<py::object, kMostTensors> made, memory;  // memory: other threads may give a tensor another meanwhile
-  for (int i = 0; i < count; ++i) {
-    made[i] = py::reinterpret_borrow<py::object>(tensors[i]);
-    memory[i] = py::reinterpret_borrow<py::object>(slots.at(tensors[i], kStorage));
+  References made, memory;           // memory: other threads may give a tensor another meanwhile
+  uint64_t addresses[kMostTensors];  // of memory on a device
+  for (int i = 0; i < key.tensors_size; ++i) {
+    made.add(py::reinterpret_borrow<py::object>(key.tensors[i]));
+    memory.add(py::reinterpret_borrow<py::object>(slots.at(key.tensors[i], kStorage)));
+    if (key.on_device) addresses[i] = key.addresses[i];
   }
   for (const Step& step : lesson.steps) {
     PyObject *operands[kMostOperands], *arrays[kMostOperands];
     for (size_t i = 0; i < step.operands.size(); ++i) {
       const int at = step.operands[i];
-      operands[i] = at < 0 ? step.constants[~at].ptr() : made[at].ptr();
-      arrays[i] = at >= 0 ? memory[at].ptr() : operands[i] == Py_None ? Py_None : slots.at(operands[i], kStorage);
+      operands[i] = at < 0 ? step.constants[~at].ptr() : made[at];
+      arrays[i] = at >= 0 ? memory[at] : operands[i] == Py_None ? Py_None : slots.at(operands[i], kStorage);
     }
     const size_t results = step.formats.size();
-    const int first = count;
+    const int first = made.size();
     if (!step.run) {
-      memory[count] = view_of(step, arrays[0]);
-      made[count] = wrapped(memory[count].ptr(), step.formats[0].ptr(), cell_of(operands[0]));
-      ++count;
+      memory.add(view_of(step, arrays[0]));
+      made.add(wrapped(memory[first], step.formats[0].ptr(), cell_of(operands[0])));
+    } else if (py::object outs[kMostOperands];
+               key.on_device && run_script(step, key, arrays, addresses, outs, addresses + first)) {
+      for (size_t i = 0; i < results; ++i) {
+        made.add(wrapped(outs[i].ptr(), PyTuple_GET_ITEM(step.formats.ptr(), i)));
+        memory.add(std::move(outs[i]));
+      }
     } else {
       const py::object result = result_of(step, arrays);
       if (!result) return result;
-      for (size_t i = 0; i < results; ++i, ++count) {
+      for (size_t i = 0; i < results; ++i) {
         PyObject* one = results == 1 ? result.ptr() : PyTuple_GET_ITEM(result.ptr(), i);
-        made[count] = wrapped(one, PyTuple_GET_ITEM(step.formats.ptr(), i));
-        memory[count] = py::reinterpret_borrow<py::object>(slots.at(made[count].ptr(), kStorage));
+        made.add(wrapped(one, PyTuple_GET_ITEM(step.formats.ptr(), i)));
+        memory.add(py::reinterpret_borrow<py::object>(slots.at(made[first + i], kStorage)));
+        if (key.on_device) addresses[first + i] = address_of(memory[first + i]);
       }
     }
-    if (step.name) record(step, operands, made.data() + first);
+    if (step.name) record(step, operands, made.from(first));
   }
-  if (!lesson.several) return made[lesson.outs[0]];
+  if (!lesson.several) return py::reinterpret_borrow<py::object>(made[lesson.outs[0]]);
   py::tuple all(lesson.outs.size());
-  for (size_t i = 0; i < lesson.outs.size(); ++i) all[i] = made[lesson.outs[i]];
+  for (size_t i = 0; i < lesson.outs.size(); ++i) all[i] = py::handle(made[lesson.outs[i]]);
   return all;
 }
 
@@ -171,6 +207,7 @@ Step step_of(const py::tuple& found) {
     step.shape = layout[0].cast<std::vector<py::ssize_t>>(), step.strides = layout[1].cast<std::vector<py::ssize_t>>();
     step.offset = layout[2].cast<py::ssize_t>(), step.writeable = layout[3].cast<bool>();
   }
+  if (!found[5].is_none()) step.script.take(found[5]);
   if (found[4].is_none()) return step;
   const py::tuple node = found[4];
   step.name = node[0], step.places = node[1];
@@ -195,7 +232,8 @@ void Lesson::take(const py::list& found, const py::object& places) {
   std::vector<Step> all;
   for (const py::handle one : found) {
     all.push_back(step_of(py::reinterpret_borrow<py::tuple>(one)));
-    if (all.back().operands.size() > kMostOperands || all.back().values.size() > kMostOperands) return;
+    const Step& last = all.back();
+    if (std::max({last.operands.size(), last.values.size(), last.script.results.size()}) > kMostOperands) return;
   }
   several = PyTuple_CheckExact(places.ptr());
   if (several) {

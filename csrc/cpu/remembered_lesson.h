@@ -25,6 +25,7 @@ struct Step {
   // movement, with its way back.
   py::object name, places, primitive, params, back;
   std::vector<std::pair<py::object, int>> saved_operands, saved_outs;
+  Script script;  // of a step on a device
 };
 
 struct Lesson {
@@ -38,7 +39,7 @@ struct Lesson {
   void take(const py::list& steps, const py::object& outs);
 };
 
-// The result for these tensors; nothing where a kernel raised, so that the function has to be called.
-py::object follow(const Lesson& lesson, PyObject* const* tensors, int count);
+// The result for the tensors of a call; nothing where a kernel raised, so that the function has to be called.
+py::object follow(const Lesson& lesson, const Key& key);
 
 }  // namespace ulpgrad

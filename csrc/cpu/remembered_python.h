@@ -37,6 +37,26 @@ struct Slots {
   }
 };
 
+// An attribute of Python objects; of instances of one class, whose descriptor gets it, the method cache is passed by.
+struct Attribute {
+  PyObject* name = nullptr;
+  PyTypeObject* type = nullptr;
+  const PyGetSetDef* how = nullptr;
+
+  Attribute() = default;
+  Attribute(const char* given, PyTypeObject* of) : name(PyUnicode_InternFromString(given)), type(of) {
+    if (!name) throw py::error_already_set();
+    PyObject* found = PyObject_GetAttr(reinterpret_cast<PyObject*>(of), name);  // held: the class has it for good
+    if (!found) PyErr_Clear();
+    if (found && Py_TYPE(found) == &PyGetSetDescr_Type) how = reinterpret_cast<PyGetSetDescrObject*>(found)->d_getset;
+  }
+  py::object of(PyObject* object) const {
+    PyObject* found = how && Py_TYPE(object) == type ? how->get(object, how->closure) : PyObject_GetAttr(object, name);
+    if (!found) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(found);
+  }
+};
+
 enum TensorSlot { kStorage, kDtype, kRequiresGrad, kGrad, kNode, kCell, kHooks };
 
 // What is known of Python.
@@ -44,6 +64,11 @@ struct Known {
   Slots tensor, saved, node, move;
   PyTypeObject* format;
   PyObject *state, *special, *recording, *sequence, *learn;
+  // Of a device: the class of its arrays, what tells its number and stream, and what takes memory.
+  PyTypeObject* device_array = nullptr;
+  PyObject *current_device, *current_stream, *empty, *start;
+  Attribute shape, strides, data, ptr, device_id;
+  int captures = 0;  // of work on a device that are under way
   uint64_t age = 0;  // how often what was learnt has become void
   int learning = 0;  // functions that run now so that it is seen what their calls come to
 };
@@ -56,6 +81,8 @@ inline Known& known() {
 inline bool is_array(PyObject* given) {
   return Py_TYPE(given) == reinterpret_cast<PyTypeObject*>(py::detail::npy_api::get().PyArray_Type_);
 }
+
+inline bool is_device_array(PyObject* given) { return Py_TYPE(given) == known().device_array; }
 
 inline py::object call_python(PyObject* function, PyObject* const* args, size_t count, PyObject* names) {
   auto out = py::reinterpret_steal<py::object>(PyObject_Vectorcall(function, args, count, names));

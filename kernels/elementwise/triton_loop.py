@@ -94,7 +94,7 @@ def formats_of(row: Row, op: Op) -> list[Format]:
 def register(row: Row, op: Op) -> None:
     """Enter the Triton rung of a row."""
 
-    @kernel(op, "cuda/triton-loop", rank=40, formats=formats_of(row, op), build=True)
+    @kernel(op, "cuda/triton-loop", rank=40, formats=formats_of(row, op), build=True, replays=True)
     def build(request: Request) -> Callable[..., Any]:
         return function_of(row, request)
 

@@ -86,7 +86,7 @@ class Product:
 
     def result(self) -> Any:
         """Room for the result, in C order."""
-        return gpu.xp().empty(self.shape, self.out_form.storage)
+        return gpu.empty(self.shape, self.out_form.storage)
 
     @property
     def exponent_bits(self) -> int:

@@ -29,7 +29,7 @@ class Rows(NamedTuple):
 
     def sums(self, runs: int) -> Any:
         """Memory for sums down the columns, of so many runs of rows."""
-        return gpu.xp().empty((runs, self.n), np.float64 if self.is_double else np.float32)
+        return gpu.empty((runs, self.n), np.float64 if self.is_double else np.float32)
 
 
 def rows_of(x: Any, form: Format) -> Rows:
@@ -100,6 +100,6 @@ def _backward(request: Request, backward: Callable[..., Any], is_centered: bool)
 
 def _total(part: Any, form: Format) -> Any:
     """Sums of runs of rows [runs, n], added up and rounded once."""
-    out = gpu.xp().empty(part.shape[1], form.storage)
+    out = gpu.empty(part.shape[1], form.storage)
     reduce_lines("sum", part, compute_format(form), (1, *part.shape), out, form)
     return out

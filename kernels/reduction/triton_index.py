@@ -59,8 +59,8 @@ def find(kind: str, x: Any, form: Format, split: tuple[int, int, int], out: Any)
         lines = lines_of(outer, n, inner)
         tile = cut(lines, x.itemsize, PIECE)
         is_last, shape = tile.pieces == 1, (outer, tile.pieces, inner)
-        to = out if is_last else gpu.xp().empty(shape, np.int64)
-        bests = None if is_last else gpu.xp().empty(shape, between.storage)
+        to = out if is_last else gpu.empty(shape, np.int64)
+        bests = None if is_last else gpu.empty(shape, between.storage)
         launch(_find, (tile.programs,), to, None if bests is None else argument(bests, between), argument(x, form),
                places, lines.lines, lines.n, *lines.strides, tile.blocks, tile.pieces,
                *strides_of_results(lines, tile), KIND=kind, IDENTITY=identity(kind, form), FIRST=places is None,
@@ -77,7 +77,7 @@ def _register(op: Op, kind: str) -> None:
 
         def run(x: Any, *, axis: int | None, keepdims: bool) -> Any:
             axes = tuple(range(x.ndim)) if axis is None else (axis,)
-            out = gpu.xp().empty(spec.result_shape(x.shape, axes, keepdims), np.int64)
+            out = gpu.empty(spec.result_shape(x.shape, axes, keepdims), np.int64)
             if out.size:
                 find(kind, x, form, spec.split(x.shape, axes), out)
             return out

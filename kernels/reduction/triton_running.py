@@ -55,7 +55,7 @@ def run_along(kind: str, x: Any, form: Format, split: tuple[int, int, int], out:
     if tile.pieces > 1:
         between = inner_format(kind, form)
         totals, strides = reduce_pieces(kind, x, form, lines, tile)
-        before = gpu.xp().empty(totals.shape, between.storage)
+        before = gpu.empty(totals.shape, between.storage)
         run_along(kind, totals, between, (outer, tile.pieces, inner), before, between)
     launch(_scan, (tile.programs,), argument(out, out_form), argument(x, form), before, lines.lines, lines.n,
            *lines.strides, tile.blocks, tile.pieces, *strides, KIND=kind, LONG=before is not None,
@@ -69,7 +69,7 @@ def _register(op: Op, kind: str) -> None:
         out_form = op.result_formats((form,), request.params)[0]
 
         def run(x: Any, *, axis: int) -> Any:
-            out = gpu.xp().empty(x.shape, out_form.storage)
+            out = gpu.empty(x.shape, out_form.storage)
             if out.size:
                 around = (math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :]))
                 run_along(kind, x, form, around, out, out_form)

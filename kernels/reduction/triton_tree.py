@@ -134,7 +134,7 @@ def reduce_pieces(
     neighbouring pieces lie there."""
     outer, inner = (lines.lines, 1) if lines.step == 1 else (lines.groups, lines.lines)
     between = inner_format(kind, form)
-    out = gpu.xp().empty((outer, tile.pieces, inner), between.storage)
+    out = gpu.empty((outer, tile.pieces, inner), between.storage)
     _launch(kind, argument(out, between), x, form, lines, tile, center)
     return out, strides_of_results(lines, tile)
 
@@ -161,7 +161,7 @@ def reduce(kind: str, x: Any, form: Format, axis: spec.Axes, out: Any, out_form:
     """Reduce any axes of `x`, which is C-contiguous and not empty, into `out`."""
     while not spec.side_by_side(x, axis=axis):
         some, between = last_group(x.shape, axis), inner_format(kind, form)
-        part = gpu.xp().empty(spec.result_shape(x.shape, some, True), between.storage)
+        part = gpu.empty(spec.result_shape(x.shape, some, True), between.storage)
         reduce_lines(kind, x, form, spec.split(x.shape, some), part, between)
         x, form = part, between
     reduce_lines(kind, x, form, spec.split(x.shape, axis), out, out_form, count=count)
@@ -171,7 +171,7 @@ def results(x: Any, axis: spec.Axes, keepdims: bool, form: Format, of_nothing: f
     """Memory for results, and whether something is left to compute: over no values they are `of_nothing`."""
     shape = spec.result_shape(x.shape, axis, keepdims)
     if x.size:
-        return gpu.xp().empty(shape, form.storage), True
+        return gpu.empty(shape, form.storage), True
     return gpu.xp().full(shape, form.encode(np.asarray(of_nothing, np.float64)).item(), form.storage), False
 
 
@@ -207,7 +207,7 @@ def _register(op: Op, kind: str, formats: Sequence[Format]) -> None:
 
         return lambda x, *, axis, keepdims: in_memory_order(x, axis, keepdims, compute)
 
-    kernel(op, "cuda/triton-tree", rank=60, formats=formats, build=True)(build)
+    kernel(op, "cuda/triton-tree", rank=60, formats=formats, build=True, replays=True)(build)
 
 
 def _formats(request: Request) -> tuple[Format, Format]:
@@ -235,7 +235,7 @@ def var(request: Request) -> Callable[..., Any]:
             x = gpu.contiguous(x.transpose((*kept, *axis)))
             axis = tuple(range(len(kept), x.ndim))
         split, count = spec.split(x.shape, axis), spec.count(x, axis)
-        center = gpu.xp().empty(out.shape, between.storage)
+        center = gpu.empty(out.shape, between.storage)
         reduce_lines("sum", x, form, split, center, between, count=count)
         reduce_lines("sum", x, form, split, out, form, center=center, count=count, correction=correction)
         return out

@@ -69,7 +69,7 @@ def _register(
         assert form is not None
 
         def call(*arrays: Any, axis: int) -> Any:
-            out = gpu.xp().empty(arrays[0].shape, arrays[0].dtype)
+            out = gpu.empty(arrays[0].shape, arrays[0].dtype)
             if out.size:
                 run([typed(a, form) for a in (out, *arrays)], around(out.shape, axis), out.itemsize, log, is_gradient)
             return out
@@ -77,4 +77,4 @@ def _register(
         return call
 
     idea = (document or "").split("\n\n")[0].replace("\n", " ")
-    kernel(op, name, rank=rank, formats=FORMATS, contiguous=True, build=True, idea=idea)(build)
+    kernel(op, name, rank=rank, formats=FORMATS, contiguous=True, build=True, idea=idea, replays=True)(build)

@@ -76,4 +76,35 @@ os.environ["STUB_PARAMETERS"] = DESCRIPTOR + "8," + DESCRIPTOR * 3 + "4,4,4,4,4,
 y, lse = triton_gluon.attention(q, k, k, None, is_causal=True, scale=0.5, lower_right=True)
 show("y", y)
 show("lse", lse)
+
+# Public functions, more often than it takes to remember their calls
+import ulpgrad as ug
+from ulpgrad import dispatch
+
+print("calls", flush=True)
+dispatch.log_kernels(False)  # while calls are printed they run as they stand
+looked_up: list[str] = []
+look_up = triton_device._look_up
+triton_device._look_up = lambda kernel, *how: looked_up.append(kernel.__name__) or look_up(kernel, *how)
+a, b, rows = (ug.asarray(v) for v in (xp.zeros(1000, np.float32), xp.zeros(1000, np.float32), matrix))
+calls = {
+    "add": (lambda: ug.add(a, b), "8,8,8,4"),
+    "scaled": (lambda: b * 0.5, "8,8,8,4"),
+    "leaky_relu": (lambda: ug.leaky_relu(a, 0.25), "8,8,4,4"),
+    "softmax": (lambda: ug.softmax(rows), "8,8,4,4,4,4"),
+    "recorded": (lambda: ug.add(a.requires_grad_(), b), "8,8,8,4"),
+}
+for name, (call, sizes) in calls.items():
+    os.environ["STUB_PARAMETERS"] = sizes
+    for turn in range(6):
+        with xp.cuda.Stream() if turn == 5 else xp.cuda.Stream.null as stream:
+            before = len(looked_up)
+            out = call()
+            line = (
+                f"{name} {turn} {out.storage.data.ptr:x} {stream.ptr:x} {len(looked_up) - before} {out.requires_grad}"
+            )
+            print(line, flush=True)
+show("a", a.storage)
+show("b", b.storage)
+show("rows", rows.storage)
 print("torch" in sys.modules)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ulpgrad.kernels import capabilities
+from ulpgrad.kernels import capabilities, native
 
 HERE = Path(__file__).parent
 
@@ -45,7 +45,7 @@ def places(printed: list[str]) -> dict[str, str]:
 
 
 def launches(printed: list[str]) -> list[list[str]]:
-    return [line.split() for line in printed if line.startswith("launch")]
+    return [line.split() for line in printed[: printed.index("calls")] if line.startswith("launch")]
 
 
 def test_arguments_arrive(printed: list[str]) -> None:
@@ -103,6 +103,28 @@ def test_partitions(printed: list[str]) -> None:
     assert rings < int(launch[8]) < rings + 4096
     numbers = ["4", "4", "12c", "c8", f"{2**32 - 100:x}", f"{np.float32(0.5 / math.log(2)).view(np.uint32):x}"]
     assert launch[12:] == [*parameters["y"], at["lse"], *parameters["q"], *parameters["k"], *parameters["v"], *numbers]
+
+
+@pytest.mark.parametrize("name", ["add", "scaled", "leaky_relu", "softmax", "recorded"])
+def test_remembered_calls(printed: list[str], name: str) -> None:
+    """A call that is remembered is launched past Triton, and past the rung: with the grid, the block, the shared memory, the
+    stream and the arguments of one that is not, and its result where the kernel writes."""
+    at = dict(line.split() for line in printed if line.split()[0] in ("a", "b", "rows") and line.count(" ") == 1)
+    lines = [i for i, line in enumerate(printed) if re.match(rf"{name} \d ", line)]
+    calls = [printed[i].split()[1:] for i in lines]
+    made = [printed[i - 1].split() for i in lines]
+    assert len(calls) == 6
+    assert {len(launch) for launch in made} == {len(made[0])}
+    for (_, address, stream, *_, recorded), launch in zip(calls, made, strict=True):
+        out = launch.index("parameters") + 1
+        assert launch[out] == address
+        assert launch[10] == stream
+        assert [*launch[:10], *launch[out + 1 :]] == [*made[0][:10], *made[0][out + 1 :]]
+        assert recorded == str(name == "recorded")
+    assert made[0][12 + 1] == at[{"scaled": "b", "softmax": "rows"}.get(name, "a")]
+    assert calls[5][2] != calls[0][2], "another stream"
+    if native.missing() is None:
+        assert [looked_up for *_, looked_up, _ in calls[3:]] == ["0"] * 3
 
 
 def test_no_other_framework(printed: list[str]) -> None:
