@@ -342,13 +342,17 @@ def rows_of(op: str, form: str, shape: tuple[int, int], *targets: Target, backwa
                 exact=exact, within=WITHIN[form] * (2 if backward else 1))  # fmt: skip
 
 
-def convolution(n: int, c: int, side: int, o: int, *targets: Target, form: str = "bfloat16", rung: str = "") -> Work:
-    """3x3, padding 1, channels last; beside cuDNN in both of its layouts. A `rung` that is named is also beside the one that is
-    taken otherwise."""
+def convolution(
+    n: int, c: int, side: int, o: int, *targets: Target, form: str = "bfloat16", rung: str = "", first: bool = False
+) -> Work:
+    """3x3, padding 1, channels last, or `first`; beside cuDNN in both of its layouts. A `rung` that is named is also beside the
+    one that is taken otherwise."""
     n, c, side, o = small(n, 2), small(c, 16), small(side, 8), small(o, 16)
     t = torch()
     x, w = draw.tensor((n, side, side, c), form, 1), draw.tensor((o, 3, 3, c), form, 2, scale=(9 * c) ** -0.5)
     image, filters = ug.permute_dims(x, (0, 3, 1, 2)), ug.permute_dims(w, (0, 3, 1, 2))
+    if first:
+        image = ug.Tensor(gpu.contiguous(image.storage), image.dtype)
 
     def exact() -> Any:
         """The last image, by the definition."""
@@ -379,7 +383,7 @@ def convolution(n: int, c: int, side: int, o: int, *targets: Target, form: str =
         peers += [Contender("cuDNN channels last", lambda: f(tx, tw, padding=1), amount, values),
                   Contender("cuDNN NCHW", lambda: f(nx, nw, padding=1), amount, values)]  # fmt: skip
     ours = by(rung) if rung else lambda: ug.conv2d(image, filters, padding=1)
-    return Work(f"conv2d {form} {n}x{c}x{side}x{side} -> {o}{f' by {rung}' if rung else ''}",
+    return Work(f"conv2d {form} {n}x{c}x{side}x{side} -> {o}{', NCHW' if first else ''}{f' by {rung}' if rung else ''}",
                 Contender(OURS, ours, amount, values), peers, "TFLOP/s", TERA,
                 limit(form), targets, exact=exact, within=WITHIN[form])  # fmt: skip
 
@@ -467,6 +471,7 @@ def works() -> Iterator[Callable[[], Work]]:
     yield partial(decoding, "float32", 16384, Target(1, "torch"))
     for layer in LAYERS:
         yield partial(convolution, *layer, Target(0.5, "cuDNN channels last"))
+    yield partial(convolution, *LAYERS[0], Target(1, "cuDNN NCHW"), first=True)
     for op, form in itertools.product(("softmax", "layer_norm", "rms_norm"), ("bfloat16", "float32")):
         for backward in (False, True):
             yield partial(rows_of, op, form, (16384, 4096), Target(0.88, "limit"), backward=backward)

@@ -1,12 +1,12 @@
 """Implicit matmul on the matrix units: patches are copied straight into swizzled shared memory, and whole warps multiply.
 
 Four tiles are in the pipeline: one is multiplied while the asynchronous copies of three are on their way. Channels are to
-lie side by side in multiples of eight; images that do not are copied so first, and results go back to the layout of the
-input as they are written. The input gradient is the same kernel on the filters from the side of their inputs, once for
-each phase of the strides; the weight gradient sums slices of the positions, which a second pass adds in their order. Scale,
-bias, residual, activation and the format of the result are the work of a short loop over the sums in shared memory. One
-source serves sm_80 and all later ones. Next limit: mma.sync reaches some 60 % of what the matrix units of an H100 can do,
-whose own instructions take operands from shared memory.
+lie side by side in multiples of eight; images that do not are laid so first, in one pass that transposes tiles and fills
+channels up, and results go back to the layout of the input as they are written. The input gradient is the same kernel on
+the filters from the side of their inputs, once for each phase of the strides; the weight gradient sums slices of the
+positions, which a second pass adds in their order. Scale, bias, residual, activation and the format of the result are the
+work of a short loop over the sums in shared memory. One source serves sm_80 and all later ones. Next limit: mma.sync
+reaches some 60 % of what the matrix units of an H100 can do, whose own instructions take operands from shared memory.
 """
 
 from __future__ import annotations

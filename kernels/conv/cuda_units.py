@@ -35,6 +35,13 @@ MANY = 132  # tiles that keep the processors of a large GPU busy
 
 Kernels = dict[int, Kernel]  # by the columns of a tile
 
+TILE, LAID = 2048, (8, 64)  # values of a tile of images that are laid otherwise, and channels of one
+LAY = {
+    (size, columns): Kernel("conv_lay.cu", f"lay_channels_last<{name}, {columns}>")
+    for size, name in ((2, "unsigned short"), (4, "unsigned"))
+    for columns in LAID
+}
+
 
 def kernels(form: Format, source: str, name: str, *options: str) -> Kernels:
     """name<type, options..., columns> of csrc/cuda for each width of a tile."""
@@ -72,11 +79,20 @@ def padded(array: Any, axis: int) -> Any:
 
 
 def laid(images: Any) -> Any:
-    """Images whose channels lie side by side, in chunks that are aligned: a copy where they do not."""
-    last = padded(images, 1).transpose(0, 2, 3, 1)
-    if not last.flags.c_contiguous or last.data.ptr % PACKET:
-        last = gpu.copied(last)
-    return last.transpose(0, 3, 1, 2)
+    """Images whose channels lie side by side, in whole chunks that are aligned: where they do not, a copy, made in one pass."""
+    n, channels, *size = images.shape
+    chunk, last = PACKET // images.itemsize, images.transpose(0, 2, 3, 1)
+    filled = cdiv(channels, chunk) * chunk
+    if filled == channels and last.flags.c_contiguous and last.data.ptr % PACKET == 0:
+        return images
+    out = gpu.xp().empty((n, *size, filled), images.dtype)
+    if out.size:
+        columns = next(c for c in LAID if filled <= c or c == LAID[-1])
+        count = n * prod(size)
+        grid = (cdiv(count, TILE // columns) * cdiv(filled, columns), 1, 1)
+        numbers = map(np.int32, (count, *size, channels, filled))
+        LAY[images.itemsize, columns].launch(grid, (256, 1, 1), out, images, *numbers, strides(images))
+    return out.transpose(0, 3, 1, 2)
 
 
 def too_deep(shape: Shape, channels: int, chunk: int) -> str | None:

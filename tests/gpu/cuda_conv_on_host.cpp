@@ -9,6 +9,7 @@
 
 #include "conv_direct.cu"
 #include "conv_integer.cu"
+#include "conv_lay.cu"
 #include "conv_matrix.cu"
 #include "conv_registers.cu"
 #include "conv_tiles.cu"
@@ -34,7 +35,7 @@ void launch(void (*kernel)(Ts...), std::array<unsigned, 3> grid, unsigned thread
 template <class T>
 std::vector<T> whole_numbers(size_t count, int seed) {
   std::vector<T> values(count);
-  for (size_t i = 0; i < count; ++i) values[i] = narrow<T>(static_cast<float>((i * 7 + seed) % 11) - 5);
+  for (size_t i = 0; i < count; ++i) values[i] = narrow<T>(static_cast<Wide<T>>((i * 7 + seed) % 11) - 5);
   return values;
 }
 
@@ -154,11 +155,32 @@ void check_integers() {
   expect_same("integers, matrix units", y, wanted);
 }
 
+// Images of 13 channels, which come first, laid with their channels last and filled up to 16.
+template <int CHANNELS>
+void check_layout() {
+  constexpr int GIVEN = 13, FILLED = 16;
+  constexpr Strides first = {GIVEN * H * W, H * W, W, 1};
+  const auto x = whole_numbers<unsigned>(2 * GIVEN * H * W, 1);
+  std::vector<unsigned> laid(2 * H * W * FILLED, 1), wanted(laid.size());
+  for (int image = 0; image < 2; ++image)
+    for (int y = 0; y < H; ++y)
+      for (int column = 0; column < W; ++column)
+        for (int k = 0; k < GIVEN; ++k) {
+          wanted[((image * H + y) * W + column) * FILLED + k] = x[offset_of(first, image, k, y, column)];
+        }
+  const unsigned tiles = cdiv(2 * H * W, 2048 / CHANNELS) * cdiv(FILLED, CHANNELS);
+  launch(lay_channels_last<unsigned, CHANNELS>, {tiles, 1, 1}, 256, 0, laid.data(), x.data(), 2 * H * W, H, W, GIVEN,
+         FILLED, first);
+  expect_same("channels last", laid, wanted);
+}
+
 }  // namespace
 
 int main() {
   check<Bfloat16>();
   check<float>();
   check_integers();
+  check_layout<8>();
+  check_layout<64>();
   return wrong == 0 ? 0 : 1;
 }

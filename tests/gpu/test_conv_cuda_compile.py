@@ -55,6 +55,7 @@ LIMITS = {
     "conv_weight_registers<double>": (192, 26112),
     "conv_weight_sum": (64, 0),
     "conv_weight_warpgroup": (168, 1024),  # as conv_warpgroup
+    "lay_channels_last": (48, 8512),
     "max_pool": (48, 64),
     "max_pool_gradient": (48, 2048),
     "winograd_filters": (64, 64),
@@ -87,6 +88,8 @@ INSTRUCTIONS = {
         for form, kind in (("Float16", ""), ("Bfloat16", ".BF16"))
         for columns in (64, 128, 256)
     },
+    "lay_channels_last<unsigned short, ": ("LDG.E.U16", "STS.U16", "LDS.U16", "STG.E"),
+    "lay_channels_last<unsigned, ": ("LDG.E", "STS", "LDS", "STG.E.64"),
     "conv_weight_matrix": ("HMMA.16816.F32", "LDSM.16.MT88.4", "LDGSTS.E.BYPASS.128"),
     "conv_weight_matrix<float, ": ("HMMA.1688.F32.TF32", "LDGSTS.E.BYPASS.128"),
 }

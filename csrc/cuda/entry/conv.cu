@@ -1,5 +1,6 @@
 #include "../conv_direct.cu"
 #include "../conv_integer.cu"
+#include "../conv_lay.cu"
 #include "../conv_matrix.cu"
 #include "../conv_registers.cu"
 #include "../conv_tiles.cu"
@@ -30,6 +31,10 @@ std::vector<Entry> conv_entries() {
       ULPGRAD_ENTRY(conv_weight_gradient_direct<Bfloat16>),
       ULPGRAD_ENTRY(conv_integer<64>),
       ULPGRAD_ENTRY(conv_integer<128>),
+      ULPGRAD_ENTRY(lay_channels_last<unsigned short, 8>),
+      ULPGRAD_ENTRY(lay_channels_last<unsigned short, 64>),
+      ULPGRAD_ENTRY(lay_channels_last<unsigned, 8>),
+      ULPGRAD_ENTRY(lay_channels_last<unsigned, 64>),
       ULPGRAD_ENTRY(conv_matrix<float, false, 64>),
       ULPGRAD_ENTRY(conv_matrix<float, false, 128>),
       ULPGRAD_ENTRY(conv_matrix<Float16, false, 64>),
