@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,17 @@ def tests(seconds: int, jobs: int, files: str, *how: str) -> dict[str, Any]:
 
 
 def run(record: Record, works: Iterable[Callable[[], Work | Outcome]], only: str, limit: float) -> None:
-    """Measure rows into the record."""
-    end = time.perf_counter() + limit
-    for make in works:
+    """Measure rows into the record. What goes wrong between them is a row that failed, and the last one."""
+    end, left = time.perf_counter() + limit, iter(works)
+    while True:
+        try:
+            make = next(left)
+        except StopIteration:
+            break
+        except Exception as error:  # other parts of the check are to come
+            record.wrong += 1
+            record.left_out(f"{type(error).__name__}: {error}", "the rows after this one")
+            break
         if time.perf_counter() > end:
             record.left_out(f"not measured: {limit:g} s were over")
             break
@@ -137,9 +146,20 @@ def apart(record: Record, rung: str, only: str, seconds: float) -> None:
 
 
 def limits(record: Record) -> None:
-    """What the device does at most, as the rows had it."""
-    rates = {form: ceilings.product_rate(form) for form in ("bfloat16", "float8_e4m3fn", "int8", "tf32")}
-    record.data["ceilings"] = {"copy_bytes_per_second": ceilings.copy_bandwidth(), "product_per_second": rates}
+    """What the device does at most, as the rows had it; None for what could not be measured, which the record says."""
+
+    def found(what: str, measure: Callable[[], float | None]) -> float | None:
+        try:
+            return measure()
+        except Exception as error:  # a library's: what comes after it is measured all the same
+            record.wrong += 1
+            record.left_out(f"{type(error).__name__}: {error}", f"limit of {what}")
+            return None
+
+    forms = ("bfloat16", "float8_e4m3fn", "int8", "tf32")
+    rates = {form: found(f"products of {form}", partial(ceilings.product_rate, form)) for form in forms}
+    copied = found("copies", ceilings.copy_bandwidth)
+    record.data["ceilings"] = {"copy_bytes_per_second": copied, "product_per_second": rates}
     record.write()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ if gpu.mode() != "emulated":
 from ulpgrad.bench.gpu import check, events, layers, rows
 from ulpgrad.bench.gpu.networks import NETWORKS, Layer, Network
 from ulpgrad.bench.gpu.record import Record
+from ulpgrad.bench.peers.work import Outcome, Work
 
 pytestmark = pytest.mark.filterwarnings("ignore::ulpgrad.errors.HostFallbackWarning")
 
@@ -55,6 +57,27 @@ def test_a_row_that_is_wrong_is_told_and_the_rest_goes_on(tmp_path: Path, monkey
     record = json.loads(out.read_text())
     assert "WrongResult" in record["failed"][0]["error"]
     assert [row["work"] for row in record["rows"]] == ["matmul float32 16³"]
+
+
+def test_what_a_library_refuses_does_not_end_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> float:
+        raise RuntimeError("no such unit")
+
+    def works() -> Iterator[Callable[[], Work | Outcome]]:
+        yield check.launch_cost
+        refuses()
+
+    monkeypatch.setattr(check.ceilings, "product_rate", refuses)
+    out = tmp_path / "gpu.json"
+    found = Record(out, {})
+    check.run(found, works(), "", 600)
+    check.limits(found)
+    record = json.loads(out.read_text())
+    assert len(record["rows"]) == 1
+    assert record["ceilings"]["copy_bytes_per_second"] > 0
+    assert set(record["ceilings"]["product_per_second"].values()) == {None}
+    assert found.wrong == 5
+    assert all("no such unit" in failed["error"] for failed in record["failed"])
 
 
 def test_rows_of_a_rung_that_may_wait_without_end(tmp_path: Path) -> None:
