@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from ulpgrad.formats import Format, as_format, bfloat16, float16, float32, float64
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.conv import spec
+from ulpgrad.kernels.conv.geometry import LARGEST, output_size
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.triton_launch import typed
 
@@ -61,9 +63,32 @@ def tile(rows: int, columns: int, a: Any) -> dict[str, Any]:
             "num_stages": 3 if bits == 16 else 2, "PRECISION": "tf32x3" if bits == 32 else "ieee"}  # fmt: skip
 
 
+def too_large(request: Request) -> str | None:
+    """Why places within an image, or in a group's filters, do not fit the 32 bits that they are counted in; None if they do."""
+    geometry = {name: request.params[name] for name in ("stride", "padding", "dilation")}
+    first, second = request.arrays[0], request.arrays[1]
+    groups = request.params.get("groups", 1)
+    if request.op is spec.conv2d_weight_gradient:
+        seen, filters, made = [first, second], first.shape[1] // groups * (second.shape[1] // groups), 0
+        filters *= prod(request.params["size"])
+    else:
+        size = request.params.get("size") or output_size(first.shape[2:], second.shape[2:], **geometry)
+        channels = second.shape[1] * groups if request.op is spec.conv2d_input_gradient else second.shape[0]
+        seen, filters, made = [first], prod(second.shape) // groups, channels * prod(size)
+    far = (
+        sum((n - 1) * abs(s) for n, s in zip(a.shape[1:], a.strides[1:], strict=True)) // a.itemsize + 1 for a in seen
+    )
+    values = max(made, *far)
+    if values > LARGEST:
+        return f"takes images of up to 2^31 - 1 values, or as many from their first to their last, not {values}"
+    return f"takes filters of up to 2^31 - 1 values in a group, not {filters}" if filters > LARGEST else None
+
+
 def narrow_groups(request: Request) -> str | None:
-    """Depthwise filters make no product worth a tile."""
+    """Depthwise filters make no product worth a tile; or as `too_large`."""
     groups = request.params.get("groups", 1)
     of_weights = request.op is spec.conv2d_weight_gradient
     outputs = request.arrays[0].shape[1] if of_weights else request.arrays[1].shape[0]
-    return "groups of few results are left to direct kernels" if groups > 1 and outputs < FEWEST * groups else None
+    if groups > 1 and outputs < FEWEST * groups:
+        return "groups of few results are left to direct kernels"
+    return too_large(request)

@@ -25,6 +25,7 @@ from ulpgrad.kernels.conv.triton_operands import (
     narrow_groups,
     steps,
     tile,
+    too_large,
 )
 from ulpgrad.kernels.matmul.triton_epilogue import activate
 from ulpgrad.kernels.pool.triton_windows import largest_of_windows
@@ -127,7 +128,7 @@ def conv2d_input_gradient(
     return gather(dx, g, matrix, None, weight.shape[2:], (1, 1), before, back, stride)
 
 
-@kernel(spec.conv2d_max_pool, "cuda/triton-patches", rank=40, formats=FORMATS)
+@kernel(spec.conv2d_max_pool, "cuda/triton-patches", rank=40, formats=FORMATS, where=too_large)
 def conv2d_max_pool(
     x: Any,
     weight: Any,

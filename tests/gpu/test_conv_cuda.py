@@ -11,9 +11,9 @@ import ulpgrad as ug
 from ulpgrad import dispatch, nn
 from ulpgrad.errors import KernelError
 from ulpgrad.formats import Format, bfloat16, float8_e4m3fn, float8_e5m2, float16, float32, float64
-from ulpgrad.kernels import cuda_host, gpu, registry
+from ulpgrad.kernels import gpu, registry
 from ulpgrad.kernels.cast import convert
-from ulpgrad.kernels.conv import cuda_arguments, cuda_matrix, cuda_units, cuda_warpgroup, spec
+from ulpgrad.kernels.conv import cuda_units, cuda_warpgroup, spec
 from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op
 
@@ -91,77 +91,6 @@ def can(op: Op, rung: str, form: Format, arrays: tuple[Any, ...], params: dict[s
     given = tuple(gpu.xp().asarray(stored(form, a, False)) for a in arrays)
     entry = next(r for r in registry.ladder(op, "cuda") if r.name == rung)
     return entry.refusal(Request(op, "cuda", (form,) * len(arrays), given, params)) is None
-
-
-def misplaced(codes: np.ndarray, last: bool) -> Any:
-    """On the device, one element behind where packets and copies would be aligned."""
-    lines = codes.transpose(0, 2, 3, 1) if last and codes.ndim == 4 else codes
-    flat = gpu.xp().asarray(np.concatenate([np.zeros(1, lines.dtype), lines.reshape(-1)]))[1:]
-    found = flat.reshape(lines.shape)
-    assert found.data.ptr % 16
-    return found.transpose(0, 3, 1, 2) if last and codes.ndim == 4 else found
-
-
-@RUNG
-@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
-def test_operands_may_begin_at_odd_addresses(op: Op, rung: str, last: bool) -> None:
-    """Views begin anywhere; instructions that move 16 bytes do not."""
-    random = np.random.default_rng(4)
-    arrays, params = problem(op, (2, 16, 6, 7), (16, 16, 3, 3))
-    form = float32 if can(op, rung, float32, arrays, params) else bfloat16
-    if not can(op, rung, form, arrays, params):
-        pytest.skip(f"{rung} cannot run here")
-    codes = tuple(stored(form, random.normal(size=a.shape), False) for a in arrays)
-    given, formats = tuple(misplaced(a, last) for a in codes), (form,) * len(codes)
-    with dispatch.use(**{op.name: rung}):
-        found = dispatch.make_plan(op, "cuda:0", formats, given, params).run(*given, **params)
-    wanted = run(op, rung, form, tuple(channels_last(a) if last and a.ndim == 4 else a for a in codes), params)
-    assert gpu.to_host(found).tobytes() == gpu.to_host(wanted).tobytes()
-
-
-LAYOUTS = {
-    "channels first": lambda a: a,
-    "rows last": lambda a: a.transpose(0, 1, 3, 2).copy().transpose(0, 1, 3, 2),
-    "every second pixel": lambda a: a.repeat(2, axis=2).repeat(2, axis=3)[:, :, ::2, ::2],
-    "backwards": lambda a: a[:, ::-1, :, ::-1].copy()[:, ::-1, :, ::-1],
-    "channels last": lambda a: a.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2),
-    "some of the channels": lambda a: a.repeat(2, axis=1).transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)[:, ::2],
-}
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("kind", [np.uint16, np.float32])
-@pytest.mark.parametrize(
-    "shape", [(1, 1, 1, 1), (3, 3, 5, 7), (2, 8, 16, 17), (2, 13, 9, 4), (1, 64, 6, 6), (70, 70, 1, 2), (2, 130, 3, 11)]
-)
-def test_images_are_laid_with_their_channels_side_by_side(shape: tuple[int, ...], kind: Any, layout: str) -> None:
-    """Of any strides, with zeros behind the channels, and untouched where they are so already."""
-    values = np.random.default_rng(0).integers(1, 60000, shape).astype(kind)
-    images = LAYOUTS[layout](gpu.xp().asarray(values))
-    found = cuda_units.laid(images)
-    chunk = 16 // values.itemsize
-    assert found.shape == (shape[0], -(-shape[1] // chunk) * chunk, *shape[2:])
-    assert found.transpose(0, 2, 3, 1).flags.c_contiguous
-    assert found.data.ptr % 16 == 0
-    there = gpu.to_host(found)
-    np.testing.assert_array_equal(there[:, : shape[1]], values)
-    assert not there[:, shape[1] :].any()
-    assert (found is images) == (layout == "channels last" and shape[1] % chunk == 0)
-
-
-@pytest.mark.skipif(gpu.mode() != "emulated", reason="launches are looked at, not made")
-@pytest.mark.parametrize("rung", ["registers", "matrix", "tf32"])
-def test_filters_of_millions_of_values_fit_a_grid(rung: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second and third axis of a grid take 65,535 blocks."""
-    op, form = spec.conv2d_weight_gradient, bfloat16 if rung == "matrix" else float32
-    size, grids = (1024, 1025), []
-    x, g = (gpu.xp().zeros((1, *rest, 8), form.storage).transpose(0, 3, 1, 2) for rest in (size, (1, 1)))
-    monkeypatch.setattr(cuda_host, "launch", lambda kernel, grid, *_: grids.append(grid))
-    params = {**SAME, "padding": (0, 0), "size": size}
-    with dispatch.use(**{op.name: f"cuda/cuda-{rung}"}):
-        dispatch.make_plan(op, "cuda:0", (form, form), (g, x), params).run(g, x, **params)
-    assert len(grids) == 2
-    assert max(max(grid[1:]) for grid in grids) < 65536
 
 
 @pytest.mark.parametrize(("rung", "form"), [("matrix", float16), ("tf32", float32), ("warpgroup", float16)])
@@ -299,26 +228,6 @@ ONES = np.ones((1, 4, 3, 3), "f")
 def test_a_rung_says_what_it_cannot_take(op: Op, rung: str, arrays: Any, given: Any, reason: str) -> None:
     with pytest.raises(KernelError, match=reason):
         run(op, f"cuda/cuda-{rung}", float32, arrays, {**SAME, **given})
-
-
-def test_what_cannot_be_numbered_is_refused() -> None:
-    """Tiles reach behind the last position, which has to have a number too."""
-
-    def request(op: Op, form: Format, *shapes: tuple[int, ...], **given: Any) -> Request:
-        arrays = tuple(np.broadcast_to(form.storage.type(0), shape) for shape in shapes)
-        return Request(op, "cuda", (form,) * len(shapes), arrays, {**SAME, "padding": (0, 0), **given})
-
-    most = cuda_arguments.MOST_NUMBERED
-    for count in (most, most + 1):
-        positions = request(spec.conv2d, float32, (1, 1, count, 1), (1, 1, 1, 1))
-        half = count // 2
-        values = request(spec.conv2d_weight_gradient, float32, (1, 1, 1, 1), (1, 2, half, 1), size=(half, 1))
-        for found in map(cuda_arguments.too_large, (positions, values)):
-            assert (found is None) == (count == most)
-            assert found is None or f"not {count}" in found
-    one = (1, 1, 1 << 14, 1 << 14)  # channels are filled up to 8
-    reason = cuda_units.refusal(request(spec.conv2d, bfloat16, one, one), cuda_matrix.FORWARD[bfloat16][64])
-    assert "where channels are multiples of 8, not 2147483648" in str(reason)
 
 
 FINISHED = [r.name for r in registry.ladder(spec.conv2d_finished, "cuda") if r.name.startswith("cuda/cuda")]
