@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 VARIABLES: Final = {
     "ULPGRAD_NATIVE": ("1", "0 leaves the C++ extension unused; Numba and NumPy kernels carry everything"),
@@ -47,6 +47,13 @@ VARIABLES: Final = {
 def get(name: str) -> str:
     """The value of a variable of the table, or its default."""
     return os.environ.get(name, VARIABLES[name][0]).strip()
+
+
+def watched(name: str) -> tuple[Any, Any, Any]:
+    """Where the process keeps its variables, and a variable's key and value there (None: unset): who remembers what came of it
+    looks there whether it is still so."""
+    kept, key = os.environ._data, os.environ.encodekey(name)  # type: ignore[attr-defined]
+    return kept, key, kept.get(key)
 
 
 def cache_folder(kind: str) -> Path:

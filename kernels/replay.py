@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from ulpgrad import settings
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.triton_arguments import Described, Typed
 
@@ -22,6 +23,18 @@ class Launched(NamedTuple):
     grid: tuple[int, ...]
     arguments: tuple[Any, ...]
     constants: dict[str, Any]
+
+
+class Setting(NamedTuple):
+    """A variable of `settings` that a launch hangs on beside the call."""
+
+    name: str
+
+
+def hangs_on(name: str) -> None:
+    """Note that what is asked of the device hangs on a variable of `settings`."""
+    if gpu.state.heard is not None:
+        gpu.state.heard.append(Setting(name))
 
 
 class Place(NamedTuple):
@@ -42,9 +55,10 @@ class Script(NamedTuple):
     launches: tuple[Launched, ...]
     results: tuple[int, ...]
     several: bool
+    settings: tuple[str, ...]
 
     def run(self, *operands: Any) -> Any:
-        """The call on other operands of the same kind, on the current device."""
+        """The call on other operands of the same kind, on the current device; of kernels without descriptors."""
         from ulpgrad.kernels.triton_launch import launch
 
         arrays = [*operands, *(gpu.empty(shape, dtype) for shape, dtype in self.made)]
@@ -66,8 +80,9 @@ def _again(argument: Any, arrays: Sequence[Any]) -> Any:
 def written(heard: Sequence[Any], operands: Sequence[Any], results: Any) -> tuple[Script, list[Launched]] | None:
     """The script of a call on these operands, from what was heard of it (`gpu.state.heard`), and its launches as they were; None
     where something was launched on, or given back, that is neither an operand nor memory taken in the call."""
-    made = [h for h in heard if not isinstance(h, Launched)]
+    made = [h for h in heard if not isinstance(h, (Launched, Setting))]
     launches = [h for h in heard if isinstance(h, Launched)]
+    names = tuple({h.name for h in heard if isinstance(h, Setting)})
     arrays = [*operands, *made]
     try:
         given = tuple(
@@ -78,7 +93,7 @@ def written(heard: Sequence[Any], operands: Sequence[Any], results: Any) -> tupl
     except LookupError:
         return None
     found = tuple((tuple(a.shape), a.dtype.char) for a in made)  # CuPy is slower to look up a dtype than its letter
-    return Script(found, given, tuple(len(operands) + i for i in places), several), launches
+    return Script(found, given, tuple(len(operands) + i for i in places), several, names), launches
 
 
 def _number(array: Any, arrays: Sequence[Any]) -> int:
@@ -91,8 +106,10 @@ def _number(array: Any, arrays: Sequence[Any]) -> int:
 def _placed(argument: Any, arrays: Sequence[Any], operands: int) -> Any:
     """An argument with a Place for its array. Views that begin where an array does are that array."""
     match argument:
-        case Described():
-            raise LookupError
+        case Described(array):
+            if gpu.mode() == "emulated":  # whose descriptors are views, and not made again
+                raise LookupError
+            return argument._replace(array=_placed(array, arrays, operands))
         case Typed(array, form):
             return Typed(_placed(array, arrays, operands), form)
     if not isinstance(argument, gpu.xp().ndarray):
@@ -110,8 +127,8 @@ def in_steps(script: Script, launches: Sequence[Launched]) -> tuple[Any, ...]:
     """The script as `remembered_script.cpp` takes it: memory, launches, and results.
 
     A launch is what is called with three sizes of the grid, the stream, some constants and the arguments (all in one tuple if
-    `together`), and what a launch past Triton needs to know. An argument is the number of an array and what makes the argument
-    of it (None: its address is the argument), or -1 and a value.
+    `together`), and what a launch past Triton needs to know, with a map for each descriptor. An argument is the number of an
+    array and what makes the argument of it (None: its address is the argument), or -1 and a value.
     """
     steps = []
     for given, launched in zip(script.launches, launches, strict=True):
@@ -121,14 +138,18 @@ def in_steps(script: Script, launches: Sequence[Launched]) -> tuple[Any, ...]:
         from ulpgrad.kernels import triton_device
 
         (call, before, together, packed), fixed = triton_device.ready(*launched)
-        arguments = [(a.number, None) if isinstance(a, Place) else (-1, a) for a in map(_plain, given.arguments)]
+        arguments: list[tuple[int, Any]] = []
+        for place, argument in zip(map(_plain, given.arguments), launched.arguments, strict=True):
+            again = triton_device.described_again(argument) if isinstance(argument, Described) else None
+            arguments.append((place.number, again) if isinstance(place, Place) else (-1, place))
         arguments += [(-1, value) for value in fixed]
-        steps.append((call, triton_device.sizes(given.grid), before, tuple(arguments), together, packed))
-    return script.made, tuple(steps), script.results
+        maps = () if packed is None else triton_device.maps(packed, launched.arguments)
+        steps.append((call, triton_device.sizes(given.grid), before, tuple(arguments), together, packed, maps))
+    return script.made, tuple(steps), script.results, tuple(map(settings.watched, script.settings))
 
 
 def _plain(argument: Any) -> Any:
-    return argument.array if isinstance(argument, Typed) else argument
+    return argument.array if isinstance(argument, (Typed, Described)) else argument
 
 
 def _emulated(given: Launched) -> tuple[Any, ...]:
@@ -144,7 +165,7 @@ def _emulated(given: Launched) -> tuple[Any, ...]:
         return lambda array: _again(again, (array,))
 
     places = [(_plain(a).number, maker(a)) if isinstance(_plain(a), Place) else (-1, a) for a in given.arguments]
-    return call, (1, 1, 1), (), tuple(places), False, None
+    return call, (1, 1, 1), (), tuple(places), False, None, ()
 
 
-__all__ = ["Launched", "Place", "Script", "in_steps", "written"]
+__all__ = ["Launched", "Place", "Script", "Setting", "hangs_on", "in_steps", "written"]

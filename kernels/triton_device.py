@@ -4,6 +4,7 @@ are kept and launched directly, past Triton's own front door (17 us).
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,8 +26,20 @@ class Launcher(NamedTuple):
     call: Callable[..., None]
     before: tuple[Any, ...]
     together: bool
-    # For a launch past Triton: the driver's function, the kernel, threads, shared memory, and the parameters' types
-    packed: tuple[int, int, int, int, tuple[str, ...]] | None
+    packed: Packed | None
+
+
+class Packed(NamedTuple):
+    """What a launch past Triton needs to know: the driver's function, the kernel, threads, shared memory, the parameters' types,
+    the driver's function that describes arrays to the copy unit, and what Triton wants of each such description."""
+
+    launch: int
+    function: int
+    threads: int
+    shared: int
+    types: tuple[str, ...]
+    describe: int
+    metas: tuple[dict[str, Any], ...]
 
 
 # The launcher of a compiled kernel, its constants, and the kernel itself, which keeps its number from being given to another.
@@ -177,25 +190,44 @@ def _launcher(compiled: Any) -> Launcher:
     return Launcher(run.launch, (*how, *(None,) * 5, run.arg_annotations, run.kernel_signature), True, packed)
 
 
-def _packed(compiled: Any) -> Any:
-    """What a launch past Triton needs to know; None for a kernel whose launch takes more than addresses and numbers: descriptors,
-    clusters, memory of its own."""
+def _packed(compiled: Any) -> Packed | None:
+    """What a launch past Triton needs to know; None for a kernel whose launch takes more than addresses, numbers and tiled
+    descriptors: clusters, memory of its own."""
     run, (warps, ctas, shared, *_) = compiled.run, compiled.packed_metadata
     types = tuple(compiled.src.signature.values())
     special = ("launch_cooperative_grid", "launch_pdl", "global_scratch_size", "profile_scratch_size", "gsan_enabled")
     if any(getattr(run, name, 0) for name in special) or ctas != 1 or shared > MOST_SHARED:
         return None
-    if not all(isinstance(t, str) and (t in NUMBERS or t.startswith("*")) for t in types):
+    if not all(isinstance(t, str) and (t in NUMBERS or t.startswith(("*", "tensordesc<"))) for t in types):
         return None
-    return _driver_launch(), compiled.function, 32 * warps, shared, types
+    metas = tuple(getattr(compiled.metadata, "tensordesc_meta", None) or ())
+    if len(metas) != sum(t.startswith("tensordesc<") for t in types):
+        return None
+    if any(meta is None or meta["fp4_padded"] or meta.get("is_im2col") for meta in metas):
+        return None
+    launch, describe = map(_in_driver, ("cuLaunchKernelEx", "cuTensorMapEncodeTiled"))
+    return Packed(launch, compiled.function, 32 * warps, shared, types, describe, metas)
 
 
 @cache
-def _driver_launch() -> int:
-    """Where cuLaunchKernelEx is, in the driver's library that Triton has loaded."""
+def _in_driver(name: str) -> int:
+    """Where a function is in the driver's library that Triton has loaded."""
     import ctypes
 
-    return ctypes.cast(ctypes.CDLL("libcuda.so.1").cuLaunchKernelEx, ctypes.c_void_p).value or 0
+    return ctypes.cast(getattr(ctypes.CDLL("libcuda.so.1"), name), ctypes.c_void_p).value or 0
+
+
+def maps(packed: Packed, arguments: Sequence[Any]) -> tuple[Any, ...]:
+    """Of each descriptor, what the driver gets beside the address, and the sizes and strides that the kernel gets behind it."""
+    from triton.backends.nvidia.driver import TMA_DTYPE_DEVICE_TO_HOST
+
+    found = []
+    for value, meta in zip((a for a in arguments if isinstance(a, Described)), packed.metas, strict=True):
+        shape, strides = [*value.array.shape], [s // value.array.itemsize for s in value.array.strides]
+        steps = [s * meta["elem_size"] for s in strides[-2::-1]]
+        type_ = TMA_DTYPE_DEVICE_TO_HOST[meta["elem_type"]]
+        found.append((type_, meta["swizzle"], shape[::-1], steps, meta["block_size"][::-1], (*shape, *strides)))
+    return tuple(found)
 
 
 def pointer(value: Any) -> Any:
@@ -208,6 +240,18 @@ def pointer(value: Any) -> Any:
         case int() | float() | None:
             return value
     return Pointer(value.dtype.name, value.data.ptr)
+
+
+def described_again(value: Described) -> Callable[[Any], Any]:
+    """What makes the descriptor of another array's memory that is this one's of its own."""
+    made = described(value)
+
+    def again(array: Any) -> Any:
+        other = copy.copy(made)
+        other.base = Pointer(made.base.dtype, array.data.ptr)
+        return other
+
+    return again
 
 
 def described(value: Described) -> Any:

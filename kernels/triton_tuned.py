@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ulpgrad import settings
-from ulpgrad.kernels import gpu
+from ulpgrad.kernels import gpu, native
 
 Found = dict[str, list[int]]
 
@@ -60,6 +60,7 @@ def keep(question: str, answer: list[int]) -> None:
     """Remember an answer, here and in the file, which other processes may be writing too: it is replaced whole."""
     file = path()
     known().update(read(file) | {question: answer})
+    _changed()
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.stem, suffix=".tmp")
     try:
         with os.fdopen(handle, "w") as out:
@@ -73,6 +74,13 @@ def keep(question: str, answer: list[int]) -> None:
 def forget() -> None:
     """Read the file anew when it is next asked."""
     _known.clear()
+    _changed()
+
+
+def _changed() -> None:
+    """Calls that are remembered with the answers so far are learnt anew."""
+    if native.missing() is None:
+        native.module().forget_calls()
 
 
 __all__ = ["forget", "keep", "known", "path", "read"]

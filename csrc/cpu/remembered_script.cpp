@@ -8,7 +8,7 @@
 namespace ulpgrad {
 namespace {
 
-constexpr size_t kMostArrays = 64, kMostParameters = 128;
+constexpr size_t kMostArrays = 64, kMostParameters = 128, kMostMaps = 6;
 
 // CUlaunchConfig of the driver.
 struct Config {
@@ -18,12 +18,23 @@ struct Config {
 };
 
 bool launch_directly(const Script::Launch& step, const uint64_t* addresses, uint64_t stream) {
+  alignas(64) char maps[kMostMaps][128];
+  for (size_t i = 0; i < step.maps.size(); ++i) {
+    const Script::Map& map = step.maps[i];
+    constexpr uint32_t steps[] = {1, 1, 1, 1, 1};
+    constexpr int promotion = 2;  // to 128 bytes of the L2 cache, as Triton has it
+    if (step.describe(maps[i], map.type, static_cast<uint32_t>(map.sizes.size()),
+                      reinterpret_cast<void*>(addresses[map.array]), map.sizes.data(), map.strides.data(),
+                      map.block.data(), steps, 0, map.swizzle, promotion, 0))
+      return false;
+  }
   const size_t count = step.words.size();
   uint64_t words[kMostParameters];
   void* parameters[kMostParameters];
   for (size_t i = 0; i < count; ++i) {
-    words[i] = step.places[i] < 0 ? step.words[i] : addresses[step.places[i]];
-    parameters[i] = &words[i];
+    const int place = step.places[i];
+    words[i] = place < 0 ? step.words[i] : addresses[place];
+    parameters[i] = place < -1 ? static_cast<void*>(maps[-2 - place]) : &words[i];
   }
   const Config config{{step.sizes[0], step.sizes[1], step.sizes[2]},
                       {step.threads, 1, 1},
@@ -65,7 +76,7 @@ void launch(const Script::Launch& step, PyObject* const* arrays, const uint64_t*
 
 // What the driver's function is called with: where to find it, the kernel, threads, shared memory, and types of the
 // parameters. Of a whole number it reads as many of the word's low bytes as it needs.
-void take_packed(Script::Launch& step, const py::tuple& packed) {
+void take_packed(Script::Launch& step, const py::tuple& packed, const py::tuple& maps) {
   for (int i = 0; i < 3; ++i) step.sizes[i] = step.grid[i].cast<unsigned>();
   step.function = reinterpret_cast<void*>(packed[1].cast<uint64_t>());
   step.threads = packed[2].cast<unsigned>(), step.shared = packed[3].cast<unsigned>();
@@ -74,6 +85,15 @@ void take_packed(Script::Launch& step, const py::tuple& packed) {
     const auto& [number, value] = step.arguments.at(i++);
     const auto name = type.cast<std::string>();
     if (name == "constexpr") continue;
+    if (name.rfind("tensordesc", 0) == 0) {
+      const py::tuple told = maps[step.maps.size()];
+      step.words.push_back(0), step.places.push_back(-2 - static_cast<int>(step.maps.size()));
+      step.maps.push_back({number, told[0].cast<int>(), told[1].cast<int>(), told[2].cast<std::vector<uint64_t>>(),
+                           told[3].cast<std::vector<uint64_t>>(), told[4].cast<std::vector<uint32_t>>()});
+      for (const py::handle one : py::tuple(told[5]))
+        step.words.push_back(one.cast<uint64_t>()), step.places.push_back(-1);
+      continue;
+    }
     uint64_t word = 0;
     if (number >= 0) {
     } else if (name == "fp32") {
@@ -89,7 +109,8 @@ void take_packed(Script::Launch& step, const py::tuple& packed) {
     step.words.push_back(word), step.places.push_back(number);
   }
   for (int scratch = 0; scratch < 2; ++scratch) step.words.push_back(0), step.places.push_back(-1);
-  if (step.words.size() <= kMostParameters)
+  step.describe = reinterpret_cast<decltype(step.describe)>(packed[5].cast<uint64_t>());
+  if (step.words.size() <= kMostParameters && step.maps.size() <= kMostMaps)
     step.driver = reinterpret_cast<decltype(step.driver)>(packed[0].cast<uint64_t>());
 }
 
@@ -107,6 +128,15 @@ py::object new_array(PyObject* shape, PyObject* type) {
   return made;
 }
 
+// Whether a setting is what it was.
+bool still(const py::tuple& setting) {
+  PyObject* now = PyDict_GetItemWithError(PyTuple_GET_ITEM(setting.ptr(), 0), PyTuple_GET_ITEM(setting.ptr(), 1));
+  if (!now && PyErr_Occurred()) throw py::error_already_set();
+  const int same = PyObject_RichCompareBool(now ? now : Py_None, PyTuple_GET_ITEM(setting.ptr(), 2), Py_EQ);
+  if (same < 0) throw py::error_already_set();
+  return same == 1;
+}
+
 }  // namespace
 
 bool Script::run(PyObject* const* operands, const uint64_t* given, size_t count, py::object* outs,
@@ -116,6 +146,8 @@ bool Script::run(PyObject* const* operands, const uint64_t* given, size_t count,
   try {
     const auto current = call_python(k.current_device, nullptr, 0, nullptr);
     if (PyLong_AsLong(current.ptr()) != device) return false;
+    for (const py::tuple& setting : settings)
+      if (!still(setting)) return false;
     PyObject* arrays[kMostArrays];
     uint64_t addresses[kMostArrays];
     std::copy(operands, operands + count, arrays);
@@ -157,11 +189,12 @@ void Script::take(const py::tuple& found) {
       const auto pair = py::reinterpret_borrow<py::tuple>(given);
       launch.arguments.emplace_back(pair[0].cast<int>(), pair[1]);
     }
-    if (!step[5].is_none()) take_packed(launch, step[5]);
+    if (!step[5].is_none()) take_packed(launch, step[5], step[6]);
     launches.push_back(std::move(launch));
   }
   results = found[2].cast<std::vector<int>>();
-  device = found[3].cast<int>();
+  for (const py::handle one : py::tuple(found[3])) settings.push_back(py::reinterpret_borrow<py::tuple>(one));
+  device = found[4].cast<int>();
 }
 
 }  // namespace ulpgrad

@@ -9,6 +9,13 @@
 namespace ulpgrad {
 
 struct Script {
+  // What the driver's function that describes an array to the copy unit gets beside its address; sizes, strides in
+  // bytes and the block are innermost first.
+  struct Map {
+    int array, type, swizzle;
+    std::vector<uint64_t> sizes, strides;
+    std::vector<uint32_t> block;
+  };
   struct Launch {
     // An array and what makes the argument of it (None: it is the array's address), or -1 and a value.
     std::vector<std::pair<int, py::object>> arguments;
@@ -16,17 +23,21 @@ struct Script {
     py::tuple grid, before;
     bool together;
     // Where the driver's own function is called: what it gets beside the stream, a word for each parameter, and of
-    // which array each word is the address (-1: of none).
+    // which array each word is the address (-1: of none, -2 - i: the parameter is map i).
     int (*driver)(const void* config, void* function, void** parameters, void** extra) = nullptr;
     void* function;
     unsigned sizes[3], threads, shared;
     std::vector<uint64_t> words;
     std::vector<int> places;
+    std::vector<Map> maps;
+    int (*describe)(void* map, int type, uint32_t rank, void* address, const uint64_t* sizes, const uint64_t* strides,
+                    const uint32_t* block, const uint32_t* steps, int interleave, int swizzle, int promotion, int fill);
   };
   std::vector<std::pair<py::object, py::object>> made;  // shape and type
   std::vector<Launch> launches;
   std::vector<int> results;
-  int device = -1;  // none: not a call on a device
+  std::vector<py::tuple> settings;  // a dictionary, a key in it and the value there, which has to be the same
+  int device = -1;                  // none: not a call on a device
 
   // As `replay.in_steps` gives it, with the device's number.
   void take(const py::tuple& found);

@@ -15,7 +15,7 @@ from typing import Any
 from ulpgrad import settings
 from ulpgrad.errors import ArgumentError
 from ulpgrad.formats import bfloat16, float8_e4m3fn, float8_e5m2, float16, float32
-from ulpgrad.kernels import gpu
+from ulpgrad.kernels import gpu, replay
 from ulpgrad.kernels.matmul import spec, triton_configs as configs, triton_operands as operands
 from ulpgrad.kernels.matmul.triton_epilogue import write
 from ulpgrad.kernels.registry import Request, kernel
@@ -86,6 +86,7 @@ def multiply(
 
 def precision() -> str:
     """How float32 is multiplied, as the user has chosen."""
+    replay.hangs_on("ULPGRAD_FLOAT32_MATMUL")
     given = settings.get("ULPGRAD_FLOAT32_MATMUL")
     if given not in PRECISIONS:
         raise ArgumentError(f"ULPGRAD_FLOAT32_MATMUL={given!r}: expected one of {', '.join(PRECISIONS)}")
@@ -121,12 +122,12 @@ def _units(request: Request) -> str | None:
     return f"multiplies {form.name} from sm_89 on; this is sm_{gpu.capability()}" if lacks else None
 
 
-@kernel(spec.matmul, "cuda/triton-grouped", rank=45, formats=FORMATS, where=_units, build=True)
+@kernel(spec.matmul, "cuda/triton-grouped", rank=45, formats=FORMATS, where=_units, build=True, replays=True)
 def matmul(request: Request) -> Any:
     return operands.matmul_by(run, request)
 
 
-@kernel(spec.linear, "cuda/triton-grouped", rank=45, formats=FORMATS, where=_units, build=True)
+@kernel(spec.linear, "cuda/triton-grouped", rank=45, formats=FORMATS, where=_units, build=True, replays=True)
 def linear(request: Request) -> Any:
     return operands.linear_by(run, request)
 

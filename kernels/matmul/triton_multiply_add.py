@@ -67,6 +67,6 @@ def run(product: operands.Product) -> Any:
     return out
 
 
-@kernel(spec.matmul, "cuda/triton-multiply-add", rank=40, formats=INTEGERS, build=True)
+@kernel(spec.matmul, "cuda/triton-multiply-add", rank=40, formats=INTEGERS, build=True, replays=True)
 def matmul(request: Request) -> Any:
     return operands.matmul_by(run, request)

@@ -119,7 +119,7 @@ def refusal(facts: Facts | None, itemsize: int) -> str | None:
 
 
 @kernel(
-    spec.matmul, "cuda/triton-persistent", rank=60, formats=FORMATS, build=True,
+    spec.matmul, "cuda/triton-persistent", rank=60, formats=FORMATS, build=True, replays=True,
     where=lambda request: refusal(of_product(*request.arrays), request.arrays[0].itemsize),
 )  # fmt: skip
 def matmul(request: Request) -> Any:
@@ -131,7 +131,7 @@ def _layer(request: Request) -> str | None:
     return refusal(of_layer(*request.arrays), request.arrays[0].itemsize if dtype is None else dtype.storage.itemsize)
 
 
-@kernel(spec.linear, "cuda/triton-persistent", rank=60, formats=FORMATS, where=_layer, build=True)
+@kernel(spec.linear, "cuda/triton-persistent", rank=60, formats=FORMATS, where=_layer, build=True, replays=True)
 def linear(request: Request) -> Any:
     return operands.linear_by(run, request)
 

@@ -63,12 +63,12 @@ def run(product: operands.Product) -> Any:
     return out
 
 
-@kernel(spec.matmul, "cuda/triton-plain", rank=40, formats=FORMATS, build=True)
+@kernel(spec.matmul, "cuda/triton-plain", rank=40, formats=FORMATS, build=True, replays=True)
 def matmul(request: Request) -> Any:
     return operands.matmul_by(run, request)
 
 
-@kernel(spec.linear, "cuda/triton-plain", rank=40, formats=FORMATS, build=True)
+@kernel(spec.linear, "cuda/triton-plain", rank=40, formats=FORMATS, build=True, replays=True)
 def linear(request: Request) -> Any:
     return operands.linear_by(run, request)
 

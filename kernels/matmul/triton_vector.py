@@ -75,7 +75,7 @@ def run(product: operands.Product) -> Any:
 
 
 @kernel(
-    spec.matmul, "cuda/triton-vector", rank=65, formats=(*FORMATS, *INTEGERS), build=True,
+    spec.matmul, "cuda/triton-vector", rank=65, formats=(*FORMATS, *INTEGERS), build=True, replays=True,
     where=lambda request: refusal(of_product(*request.arrays)),
 )  # fmt: skip
 def matmul(request: Request) -> Any:
@@ -83,7 +83,7 @@ def matmul(request: Request) -> Any:
 
 
 @kernel(
-    spec.linear, "cuda/triton-vector", rank=65, formats=FORMATS, build=True,
+    spec.linear, "cuda/triton-vector", rank=65, formats=FORMATS, build=True, replays=True,
     where=lambda request: refusal(of_layer(*request.arrays)),
 )  # fmt: skip
 def linear(request: Request) -> Any:

@@ -95,7 +95,8 @@ def test_partitions(printed: list[str]) -> None:
         parameters[name] = [
             f"{n:x}" for n in (0, 2, heads, length, 64, batch, head, 64, 1)
         ]  # the map is the stub's: zeros
-    assert [line for line in printed if line.startswith("descriptor")][2:] == wanted
+    before = printed[: printed.index("calls")]
+    assert [line for line in before if line.startswith("descriptor")][2:] == wanted
     launch = launches(printed)[-1]
     assert launch[2:5] == ["24", "1", "1"], "three tiles of 128 queries, of eight heads"
     assert launch[6] == str(12 * 32), "two groups of four warps, and a third of which one warp loads"
@@ -125,6 +126,28 @@ def test_remembered_calls(printed: list[str], name: str) -> None:
     assert calls[5][2] != calls[0][2], "another stream"
     if native.missing() is None:
         assert [looked_up for *_, looked_up, _ in calls[3:]] == ["0"] * 3
+
+
+def test_remembered_descriptors(printed: list[str]) -> None:
+    """A remembered product describes its operands and its result to the copy unit as one does that is not."""
+    at = dict(line.split() for line in printed if line.split()[0] in ("rows", "columns") and line.count(" ") == 1)
+    lines = [i for i, line in enumerate(printed) if re.match(r"matmul \d ", line)]
+    assert len(lines) == 6
+    first = printed[lines[0] - 1]
+    for i in lines:
+        _, _, address, stream, *_ = printed[i].split()
+        out, x, y = sorted(
+            printed[i - 4 : i - 1], key=lambda line: [address, at["rows"], at["columns"]].index(line.split()[2])
+        )
+        assert out.startswith(f"descriptor address {address} shape 128 64 strides 256 box ")
+        assert x.startswith(f"descriptor address {at['rows']} shape 96 64 strides 192 box ")
+        assert y.startswith(f"descriptor address {at['columns']} shape 128 96 strides 256 box ")
+        assert [line.split()[-2:] for line in printed[i - 4 : i - 1]] == [
+            line.split()[-2:] for line in printed[lines[0] - 4 : lines[0] - 1]
+        ]
+        assert printed[i - 1] == first.replace("stream 0", f"stream {stream}")
+    if native.missing() is None:
+        assert [printed[i].split()[4] for i in lines[3:]] == ["0"] * 3
 
 
 def test_no_other_framework(printed: list[str]) -> None:
