@@ -15,7 +15,7 @@ import numpy as np
 
 from ulpgrad.errors import FormatError, KernelError
 from ulpgrad.formats import Array, Format
-from ulpgrad.kernels import triton_interpreter_cost
+from ulpgrad.kernels import triton_interpreter_cost, triton_interpreter_operators
 
 
 class Host:
@@ -106,6 +106,7 @@ def _adapt() -> None:
 
     interpreter._patch_lang_tensor = patch_bounds
     triton_interpreter_cost.adapt(interpreter, core)
+    triton_interpreter_operators.adapt(interpreter, core)
 
 
 def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: dict[str, Any]) -> None:

@@ -101,6 +101,10 @@ def many(floats, ints, bytes, out, counts, n, factor, ROWS: tl.constexpr, COLUMN
     narrow = (wraps.to(tl.int16) >> 3).to(tl.float16) * 0.5
     v = tl.where(x < narrow, x * factor - narrow, tl.math.exp2(x) / (1 + tl.abs(x)))
     v += tl.dot(v, tl.trans(v), input_precision="ieee") + (bits(i, 5) % 11) + (b // 2).to(tl.uint8)
+    odd = ((b ^ 5) | ((b & 3) << 1)) + (b >> 2) * (row[:, None] % 7).to(tl.uint8) - (row == n).to(tl.uint8)[:, None]
+    odd *= (b < column[None, :].to(tl.uint8)).to(tl.uint8) + (3 - b)
+    either = (odd <= 100) ^ (odd > b) | (narrow != 0) & (i >= n)
+    v += tl.where(either, odd / 3, row[:, None].to(tl.float32) / (1.5 + x * x)) + (narrow - narrow * x.to(tl.float16))
     best, place = tl.reduce((v, tl.broadcast_to(column[None, :], (ROWS, COLUMNS))), 1, earlier)
     j, part = 0, 1.0
     while j < n:
