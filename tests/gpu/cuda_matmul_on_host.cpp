@@ -1,11 +1,14 @@
 // The plain rungs of the matrix product on the host, for the sanitizers: every layout and size, checked against three
-// loops. With WITHOUT_BARRIERS the same kernels race, which the thread sanitizer must see.
+// loops. With WITHOUT_BARRIERS in the environment the same kernels race, which the thread sanitizer must see.
+#include <cstdio>
+#include <cstdlib>
+
 #include "host.h"
 
-#ifdef WITHOUT_BARRIERS
-#define __syncthreads() static_cast<void>(0)
-#endif
-#include <cstdio>
+namespace {
+const bool with_barriers = std::getenv("WITHOUT_BARRIERS") == nullptr;
+}
+#define __syncthreads() (with_barriers ? ulpgrad::host::wait_for_block() : static_cast<void>(0))
 
 #include "matmul_naive.cu"
 #include "matmul_registers.cu"

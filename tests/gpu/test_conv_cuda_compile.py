@@ -142,7 +142,7 @@ def test_instructions(kernel: Kernel, architecture: str, tmp_path: Path) -> None
         pytest.skip(f"is written for {kernel.only}")
     path = tmp_path / "kernel.cubin"
     path.write_bytes(kernel.compile(architecture).image)
-    text = subprocess.run([disassembler(), path], capture_output=True, text=True, check=True).stdout  # type: ignore[list-item]
+    text = subprocess.run([disassembler(), "-ndf", path], capture_output=True, text=True, check=True).stdout  # type: ignore[list-item]
     found = re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?\w+ )?([A-Z][A-Za-z0-9_.]+)", text, re.MULTILINE)
     missing = [w for w in of(INSTRUCTIONS, kernel) if not any(f.startswith(w) for f in found)]
     assert not missing, sorted(set(found))
@@ -192,7 +192,7 @@ def test_registers_change_hands(kernel: Kernel, tmp_path: Path) -> None:
     assert COPYING * GIVEN + MULTIPLYING * TAKEN <= cubin.registers * threads <= 65536
     path = tmp_path / "kernel.cubin"
     path.write_bytes(cubin.image)
-    text = subprocess.run([disassembler(), path], capture_output=True, text=True, check=True).stdout  # type: ignore[list-item]
+    text = subprocess.run([disassembler(), "-ndf", path], capture_output=True, text=True, check=True).stdout  # type: ignore[list-item]
     kept = reached(text, "USETMAXREG.DEALLOC")
     assert kept[0].endswith(f"{GIVEN:#x}")
     assert any(one.startswith("UTMALDG") for one in kept)
@@ -204,22 +204,25 @@ def test_registers_change_hands(kernel: Kernel, tmp_path: Path) -> None:
 
 
 @built
-@pytest.mark.parametrize(
-    ("flags", "fault"),
-    [
-        (("-fsanitize=address,undefined", "-fno-sanitize-recover=all"), None),
-        (("-fsanitize=thread", "-DULPGRAD_HOST_THREADS"), None),
-        (("-fsanitize=thread", "-DULPGRAD_HOST_THREADS", "-DWITHOUT_BARRIERS"), "ThreadSanitizer"),
-    ],
-    ids=["fibers", "threads", "without barriers"],
-)
-def test_tiled_rungs_on_the_host(flags: tuple[str, ...], fault: str | None, tmp_path: Path) -> None:
-    """Results are those of the direct rung, and threads race (or find nothing) only where barriers are taken away."""
+def test_tiled_rungs_on_the_host(tmp_path: Path) -> None:
+    """Results are those of the direct rung, and nothing is read or written that is not there. Not optimised, which compiles in a
+    third of the time and leaves more to be seen."""
+    done = run(tmp_path, "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    assert done.returncode == 0, done.stdout + done.stderr[:4000]
+
+
+@built
+def test_threads_race_only_without_barriers(tmp_path: Path) -> None:
+    done = run(tmp_path, "-O1", "-fsanitize=thread", "-DULPGRAD_HOST_THREADS")
+    assert done.returncode == 0, done.stdout + done.stderr[:4000]
+    env = {"TSAN_OPTIONS": "halt_on_error=1", "WITHOUT_BARRIERS": "1"}
+    again = subprocess.run(done.args, capture_output=True, text=True, env=env)
+    assert "ThreadSanitizer" in again.stderr
+
+
+def run(tmp_path: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """tests/gpu/cuda_conv_on_host.cpp, built with these flags."""
     program = tmp_path / "conv"
-    command = [*cuda_host.compiler(), "-std=c++17", "-O1", "-g1", "-pthread", "-Wno-unknown-pragmas", *flags]
+    command = [*cuda_host.compiler(), "-std=c++17", "-g1", "-pthread", "-Wno-unknown-pragmas", *flags]
     subprocess.run([*command, f"-I{cuda_compile.FOLDER}", HERE / "cuda_conv_on_host.cpp", "-o", program], check=True)
-    done = subprocess.run([program], capture_output=True, text=True, env={"TSAN_OPTIONS": "halt_on_error=1"})
-    if fault is None:
-        assert done.returncode == 0, done.stdout + done.stderr[:4000]
-    else:
-        assert fault in done.stderr
+    return subprocess.run([program], capture_output=True, text=True, env={"TSAN_OPTIONS": "halt_on_error=1"})
