@@ -15,7 +15,7 @@ from ulpgrad import settings
 from ulpgrad.kernels import capture, gpu
 from ulpgrad.kernels.triton_arguments import Described, Typed, Unknown, descriptor_of, typed
 
-TWO_31 = 2**31
+TWO_31, TWO_63 = 2**31, 2**63
 NUMBERS = {"constexpr", "fp32", "fp64", "i1", "u1", *(f"{kind}{bits}" for kind in "iu" for bits in (8, 16, 32, 64))}
 MOST_SHARED = 228 * 1024  # bytes, above which a launch says so in an attribute
 
@@ -125,7 +125,7 @@ def _look_up(
     """What launches the kernel, and the values of its arguments and its constants.
 
     What a compiled kernel hangs on is looked up by what Triton specialises on: of a pointer its type and whether it is a
-    multiple of 16, of an integer whether it is 1, a multiple of 16, or needs 64 bits.
+    multiple of 16, of an integer whether it is 1, a multiple of 16, or needs 64 bits, with a sign or without.
     """
     ndarray, device, _ = _array_library()
     key: list[Any] = [id(kernel), device()]  # Triton's own hash of a kernel takes as long as all the rest of this
@@ -137,7 +137,8 @@ def _look_up(
             key.append(number if address & 15 == 0 else -1 - number)
             values.append(address)
         elif kind is int:
-            key.append(1003 if a == 1 else (1001 if a & 15 == 0 else 1000) + (0 if -TWO_31 <= a < TWO_31 else 4))
+            width = 0 if -TWO_31 <= a < TWO_31 else 4 if a < TWO_63 else 8
+            key.append(1003 if a == 1 else (1001 if a & 15 == 0 else 1000) + width)
             values.append(a)
         elif kind is float or kind is bool or a is None:
             key.append(kind)

@@ -157,10 +157,11 @@ def masked(s, mask, rows, columns, length, keys, left, right, place, row_step, c
     """Scores of these queries and keys (both shaped to broadcast to them), minus infinity where one may not attend; the first
     query stands at `place` among the keys."""
     seen = (rows < length) & (columns < keys)
+    at = rows.to(tl.int64) * row_step + columns.to(tl.int64) * column_step
     if MASK == 1:
-        seen = seen & (tl.load(mask + rows.to(tl.int64) * row_step + columns * column_step, mask=seen, other=0) != 0)
+        seen = seen & (tl.load(mask + at, mask=seen, other=0) != 0)
     if MASK == 2:
-        s += tl.load(mask + rows.to(tl.int64) * row_step + columns * column_step, mask=seen, other=0).to(s.dtype)
+        s += tl.load(mask + at, mask=seen, other=0).to(s.dtype)
     if IS_CAUSAL:
         seen = seen & (rows + place >= columns)
     if WINDOW:

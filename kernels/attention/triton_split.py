@@ -138,6 +138,8 @@ def attention_split(
         tl.store(y + out[:, None] * e + j, result.to(y.dtype.element_ty), mask=used[:, None] & (j < e))
     else:
         out = (which * splits + split) * (share * length) + r
+        # Maxima pass NaN over: what met nothing else would seem to have met no keys.
+        top = tl.where(total == total, top, total)
         tl.store(tops + out, top, mask=used)
         tl.store(totals + out, total, mask=used)
         if begin < end:  # what saw nothing is not read

@@ -57,7 +57,7 @@ def over_keys(
         if MASKED:
             seen = (rows < length)[:, None] & here[None, :]
             if MASK:
-                seen = seen & (tl.load(mask + row_places[:, None] + at[None, :] * mask_column, seen, 0) != 0)
+                seen = seen & (tl.load(mask + row_places[:, None] + row[None, :] * mask_column, seen, 0) != 0)
             if IS_CAUSAL:
                 seen = seen & ((rows + place)[:, None] >= at[None, :])
             s = tl.where(seen, s, -float("inf"))

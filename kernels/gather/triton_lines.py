@@ -34,7 +34,7 @@ def _take(x, indices, out, failed, total, count, size, inner, BLOCK: tl.constexp
     if raw.dtype == tl.uint64:
         wrong = wrong | (index < 0)
     index = tl.where(index < 0, index + size, index)
-    source = (place // (count * inner) * size + index) * inner + place % inner
+    source = (place // inner // count * size + index) * inner + place % inner
     tl.store(out + place, tl.load(x + source, mask=mask & (wrong == 0), other=0), mask=mask)
     tl.store(failed, 1, mask=tl.max((wrong & mask).to(tl.int32), 0) != 0)
 

@@ -60,6 +60,7 @@ def as_float8(x, EXPONENT_BITS: tl.constexpr):
     shift: tl.constexpr = 23 - mantissa
     largest: tl.constexpr = 0x7E if EXPONENT_BITS == 4 else 0x7B
     beyond: tl.constexpr = 0x7F if EXPONENT_BITS == 4 else 0x7C
+    nan: tl.constexpr = 0x7F if EXPONENT_BITS == 4 else 0x7E
     # Below the least normal value: added to a power of two whose last place is the least subnormal, the sum rounds as it should.
     anchor: tl.constexpr = (127 + 23 + 1 - bias - mantissa) << 23
     bits = x.to(tl.int32, bitcast=True)
@@ -68,7 +69,7 @@ def as_float8(x, EXPONENT_BITS: tl.constexpr):
     moved = size.to(tl.float32, bitcast=True) + tl.full((1, 1), anchor, tl.int32).to(tl.float32, bitcast=True)
     code = tl.where(size < ((128 - bias) << 23), moved.to(tl.int32, bitcast=True) - anchor, normal)
     code = tl.where(code > largest, beyond, code)
-    code = tl.where(size > 0x7F800000, 0x7F, code)
+    code = tl.where(size > 0x7F800000, nan, code)
     return (code | ((bits >> 24) & 0x80)).to(tl.uint8)
 
 

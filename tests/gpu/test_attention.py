@@ -278,6 +278,19 @@ def test_keys_that_are_shared_out(
     check(spec.attention, arrays, formats, params, lambda *a, **p: run(spec.attention, SPLIT, a, formats, p))
 
 
+@pytest.mark.filterwarnings("ignore:All-NaN slice encountered")
+def test_nan_that_all_keys_of_a_share_give_is_joined() -> None:
+    """A query that is NaN makes every score so, and the largest of such, which passes NaN over, is that of no keys."""
+    rng = np.random.default_rng(11)
+    q, k, v = (rng.standard_normal((1, h, n, 16)).astype(np.float32) for h, n in ((2, 1), (2, 600), (2, 600)))
+    q[0, 0, 0, 3] = np.nan
+    params = {"is_causal": False, "scale": 0.2}
+    y, lse = run(spec.attention, SPLIT, (q, k, v, None), (float32, float32, float32, None), params)
+    assert np.isnan(y[0, 0]).all()
+    assert np.isnan(lse[0, 0]).all()
+    assert np.isfinite(y[0, 1]).all()
+
+
 @pytest.mark.parametrize("form", [float32, bfloat16, float16], ids=str)
 def test_memory_behind_a_length_changes_no_bit(form: Format) -> None:
     """Nor does it repeat otherwise: shares of keys are the same, and are joined in the same order."""

@@ -68,6 +68,14 @@ def test_results_overflow_as_their_format_does(form: Any, rung: str) -> None:
     np.testing.assert_array_equal(form.decode(called(spec.matmul, (form, form), a, b, rung=rung)), form.decode(want))
 
 
+@pytest.mark.parametrize("form", [float8_e4m3fn, float8_e5m2], ids=str)
+def test_nan_has_the_code_of_a_cast(form: Any) -> None:
+    """float8_e5m2 has several codes for it."""
+    a = form.encode(np.where(np.eye(16) > 0, np.nan, 1.0))
+    found = called(spec.matmul, (form, form), a, form.encode(np.ones((16, 16))), rung="cuda/triton-grouped")
+    np.testing.assert_array_equal(found & 0x7F, np.full((16, 16), form.nan_code & 0x7F))
+
+
 def test_factor_is_float64() -> None:
     """Triton passes floats as float32."""
     x, weight = np.ones((2, 1)), np.ones((3, 1))
