@@ -166,6 +166,13 @@ def on_device(index: int) -> Any:
     return contextlib.nullcontext() if cuda.runtime.getDevice() == index else cuda.Device(index)
 
 
+def queue() -> tuple[int, int]:
+    """The current device and its current stream, as numbers: what a cache of arrays that come from the host hangs on, since
+    another stream would not wait for their copies."""
+    cuda = xp().cuda
+    return int(cuda.runtime.getDevice()), int(cuda.get_current_stream().ptr)
+
+
 def count() -> int:
     """How many devices there are."""
     return int(xp().cuda.runtime.getDeviceCount())
@@ -200,6 +207,7 @@ __all__ = [
     "on_device",
     "pinned",
     "processors",
+    "queue",
     "state",
     "to_device",
     "to_host",

@@ -19,7 +19,7 @@ import numpy as np
 
 from ulpgrad.errors import CaptureError
 from ulpgrad.formats import float32, float64
-from ulpgrad.kernels import capture
+from ulpgrad.kernels import capture, gpu
 from ulpgrad.kernels.optimizer import spec
 from ulpgrad.kernels.registry import kernel
 from ulpgrad.kernels.spec import Op
@@ -233,7 +233,7 @@ LAUNCHED: dict[Op, Callable[..., Any]] = {
 
 @lru_cache(64)
 def table_of(
-    device: int, addresses: tuple[tuple[int, ...], ...], sizes: tuple[int, ...], itemsize: int, chunk: int
+    device: int, stream: int, addresses: tuple[tuple[int, ...], ...], sizes: tuple[int, ...], itemsize: int, chunk: int
 ) -> Any:
     """[arrays + 1, programs]: where each program's parts lie, and how many values they have."""
     count = np.asarray(sizes)
@@ -246,7 +246,7 @@ def table_of(
 
 
 @lru_cache(64)
-def _settings(device: int, values: tuple[float, ...], dtype: Any) -> Any:
+def _settings(device: int, stream: int, values: tuple[float, ...], dtype: Any) -> Any:
     return capture.constant(np.array(values, dtype), device)
 
 
@@ -267,14 +267,14 @@ def step_of(op: Op) -> Callable[..., None]:
 
 
 def _run(op: Op, parameters: list[list[Any]], has_buffer: bool, scaling: Any, params: dict[str, Any]) -> None:
-    dtype, device = parameters[0][0].dtype, parameters[0][0].device.id
+    dtype, queue = parameters[0][0].dtype, gpu.queue()
     chunk = CHUNK // dtype.itemsize
     addresses = tuple(tuple(a.data.ptr for a in arrays) for arrays in parameters)
-    table = capture.kept(table_of(device, addresses, tuple(a[0].size for a in parameters), dtype.itemsize, chunk))
+    table = capture.kept(table_of(*queue, addresses, tuple(a[0].size for a in parameters), dtype.itemsize, chunk))
     function, values, constants = LAUNCHED[op](has_buffer, **params)
     captured = capture.current()
     if captured is None:
-        settings = _settings(device, tuple(map(float, values)), dtype)
+        settings = _settings(*queue, tuple(map(float, values)), dtype)
     else:
         captured.reach(a for arrays in parameters for a in arrays)
         settings = captured.number(_renewed(op, has_buffer, dtype, (function, constants), captured.settings))

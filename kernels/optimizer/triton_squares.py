@@ -49,7 +49,7 @@ def _totals(pieces, starts, out, BLOCK: tl.constexpr):
 
 
 @lru_cache(64)
-def _starts(device: int, sizes: tuple[int, ...], chunk: int) -> Any:
+def _starts(device: int, stream: int, sizes: tuple[int, ...], chunk: int) -> Any:
     """int64[n + 1]: the first part of each gradient."""
     starts = np.concatenate([[0], np.cumsum(-(-np.asarray(sizes) // chunk))])
     return capture.constant(starts.astype(np.int64), device)
@@ -57,10 +57,10 @@ def _starts(device: int, sizes: tuple[int, ...], chunk: int) -> Any:
 
 def squares_of(gradients: Sequence[Any], scaling: Any) -> Any:
     """float64[n] on the current device: of each C-contiguous gradient of one format the sum of squares of its scaled values."""
-    dtype, device = gradients[0].dtype, gradients[0].device.id
+    dtype, queue = gradients[0].dtype, gpu.queue()
     chunk = CHUNK // dtype.itemsize
     addresses, sizes = tuple((g.data.ptr,) for g in gradients), tuple(g.size for g in gradients)
-    table = capture.kept(table_of(device, addresses, sizes, dtype.itemsize, chunk))
+    table = capture.kept(table_of(*queue, addresses, sizes, dtype.itemsize, chunk))
     captured = capture.current()
     if captured is not None:
         captured.reach(gradients)
@@ -70,7 +70,7 @@ def squares_of(gradients: Sequence[Any], scaling: Any) -> Any:
            KIND=tl.float64 if dtype.itemsize == 8 else tl.float32, ALIGNED=all(a % 16 == 0 for (a,) in addresses),
            CHUNK=chunk, num_warps=8)  # fmt: skip
     launch(
-        _totals, (len(gradients),), pieces, capture.kept(_starts(device, sizes, chunk)), out, BLOCK=BLOCK, num_warps=4
+        _totals, (len(gradients),), pieces, capture.kept(_starts(*queue, sizes, chunk)), out, BLOCK=BLOCK, num_warps=4
     )
     return out
 

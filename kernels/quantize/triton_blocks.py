@@ -8,7 +8,7 @@ Next limit: 64-bit integers, since the range of a moved element is not that of f
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -125,8 +125,8 @@ def block_quantize(x: Any, *, dtype: Block, axis: int, rounding: str, overflow: 
     return codes, scales
 
 
-@cache
-def _table(element: Any, index: int) -> Any:
+@lru_cache(64)
+def _table(element: Any, index: int, stream: int) -> Any:
     return capture.constant(table(element), index)
 
 
@@ -148,6 +148,6 @@ def unpacked(codes: Any, scales: Any, form: Block, axis: int, to: Format) -> Any
     codes, scales = gpu.contiguous(codes), gpu.contiguous(scales)
     out = xp.empty(codes.shape, to.storage)
     programs, sizes, tile = _tile(codes.shape, axis, form.size)
-    values = _table(form.element, int(xp.cuda.runtime.getDevice()))
+    values = capture.kept(_table(form.element, *gpu.queue()))
     launch(_values, (programs,), codes.view(np.uint8), scales, values, typed(out, to), *sizes, num_warps=4, **tile)
     return out

@@ -8,7 +8,7 @@ that a carry into the exponent is right by itself. Values of float32 to nearest 
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -66,11 +66,11 @@ def reading(form: Format) -> tuple[Any, ...]:
 
 def values_on_device(form: Format) -> Any:
     """The table that `value_of` looks values up in; of formats that are read otherwise, a single zero."""
-    return _values_on(form, int(gpu.xp().cuda.runtime.getDevice()))
+    return capture.kept(_values_on(form, *gpu.queue()))
 
 
-@cache
-def _values_on(form: Format, index: int) -> Any:
+@lru_cache(256)
+def _values_on(form: Format, index: int, stream: int) -> Any:
     looked_up = isinstance(form, Float) and reading(form)[0] == TABLE.value
     values: Array = table(form) if looked_up and isinstance(form, Float) else np.zeros(1, np.float32)
     return capture.constant(values, index)

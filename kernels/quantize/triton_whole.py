@@ -130,7 +130,7 @@ def _fits_affine(request: Request) -> str | None:
 
 
 @lru_cache(256)
-def _parameters(form: Affine, index: int) -> tuple[Any, Any]:
+def _parameters(form: Affine, index: int, stream: int) -> tuple[Any, Any]:
     """Scales and zero points of all channels in the memory of a GPU, as float64."""
     given = (np.atleast_1d(p).astype(np.float64) for p in (form.scale, form.zero_point))
     scale, zero = (capture.constant(np.ascontiguousarray(p), index) for p in given)
@@ -153,7 +153,7 @@ def _run(x: Any, source: Format, as_values: bool, *, dtype: Any, rounding: str, 
         )  # fmt: skip
     else:
         dtype.along(dtype.scale, x.ndim, x.shape)  # raises where the channels differ
-        scales, zeros = capture.kept(_parameters(dtype, int(xp.cuda.runtime.getDevice())))
+        scales, zeros = capture.kept(_parameters(dtype, *gpu.queue()))
         inner = 1 if dtype.axis is None else int(np.prod(x.shape[dtype.axis + 1 :], dtype=np.int64))
         launch(
             _affine, grid, row, out, scales, zeros, failed, row.size, scales.size, inner, *drawn,

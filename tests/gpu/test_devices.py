@@ -291,3 +291,18 @@ def test_namespace() -> None:
     devices = ug.__array_namespace_info__().devices()
     assert [str(d) for d in devices] == ["cpu", *(f"cuda:{i}" for i in range(ug.cuda.device_count()))]
     assert ops.to_device(ug.asarray(A), devices[1]).device == devices[1]
+
+
+def test_constants_of_the_host_belong_to_the_stream_that_copies_them() -> None:
+    """Another stream would read them without waiting for the copy."""
+    from ulpgrad.kernels.quantize import triton_round
+
+    form = ug.as_format("float8_e4m3fn")
+    here = triton_round.values_on_device(form)
+    assert triton_round.values_on_device(form) is here
+    with gpu.xp().cuda.Stream(non_blocking=True):
+        there = triton_round.values_on_device(form)
+        assert triton_round.values_on_device(form) is there
+        assert there is not here
+        np.testing.assert_array_equal(gpu.to_host(there), gpu.to_host(here))
+    assert triton_round.values_on_device(form) is here
