@@ -204,7 +204,7 @@ def whole(network: Network, form: str, over: str, found: Found) -> Outcome:
         """At a rate in TFLOP/s for each of the parts."""
         return rows.TERA / sum(2.0 * layer.products * times / rate(o) for layer, times, o in parts)
 
-    names = list(parts[0][2].peers)
+    names = [name for name in parts[0][2].peers if all(name in o.peers for *_, o in parts)]
     rate, peers = images(lambda o: o.rate), {name: images(lambda o, n=name: o.peers[n]) for name in names}  # type: ignore[misc]
     limit = None if any(o.limit is None for *_, o in parts) else images(lambda o: o.limit or 0.0)
     spread = {

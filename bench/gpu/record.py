@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,8 @@ class Record:
             name = work.name if isinstance(work, Work) else work.work
             if not wanted(name):
                 return None
+            if isinstance(work, Work):
+                work = self.running(work)
             found = measure(work) if isinstance(work, Work) else work
             told(found)
             return found
@@ -56,8 +60,20 @@ class Record:
         finally:
             work = None  # its operands go before the next row's come
             gc.collect()
-            if not gpu.mode():
-                gpu.xp().get_default_memory_pool().free_all_blocks()
+            _give_back()
+
+    def running(self, work: Work) -> Work:
+        """The row with the peers that run here. Why another does not is told: a library's refusal is no fault of the row."""
+        kept = []
+        for peer in work.peers:
+            try:
+                first = [peer.call()]
+            except Exception as error:
+                self.wrong += isinstance(error, UlpgradError)
+                self.left_out(f"{type(error).__name__}: {error}", f"{work.name}, {peer.name}")
+            else:
+                kept.append(replace(peer, call=_going_on(first, peer.call)))
+        return replace(work, peers=kept)
 
     def left_out(self, why: str, work: str | None = None) -> None:
         self.data["failed"].append({"error": why} if work is None else {"work": work, "error": why})
@@ -68,6 +84,21 @@ class Record:
         with atomic_write(self.out, text=True) as file:
             json.dump(self.data, file, indent=1)
             file.write("\n")
+
+
+def _going_on(first: list[Any], call: Callable[[], Any]) -> Callable[[], Any]:
+    """A call that was made once: first what it gave, for calls take their operands in turn."""
+    return lambda: first.pop() if first else call()
+
+
+def _give_back() -> None:
+    """Both pools give the device what they keep for later: neither can use what the other keeps."""
+    if gpu.mode():
+        return
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    gpu.xp().get_default_memory_pool().free_all_blocks()
 
 
 __all__ = ["Record", "measure", "told"]

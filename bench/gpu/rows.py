@@ -14,6 +14,7 @@ import numpy as np
 import ulpgrad as ug
 from ulpgrad import dispatch
 from ulpgrad.bench.gpu import ceilings, draw
+from ulpgrad.bench.gpu.turns import SETS, at_first, in_turn
 from ulpgrad.bench.peers.others import imported
 from ulpgrad.bench.peers.work import OURS, Contender, Target, Work
 from ulpgrad.formats import as_format, float16
@@ -29,7 +30,6 @@ MATRIX, WARPGROUP = "cuda/cuda-matrix", "cuda/cuda-warpgroup"  # rungs of conv2d
 TUNED, GLUON = "cuda/triton-tuned", "cuda/triton-gluon"  # rungs of attention
 SAME: dict[str, Any] = {"stride": (1, 1), "dilation": (1, 1), "groups": 1}
 LAYERS = ((32, 64, 56, 64), (32, 256, 14, 256), (8, 256, 112, 512))  # images, channels, side, results' channels
-SETS = 3  # sets of operands that calls go through in turn
 WITHIN = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1e-2, "float8_e4m3fn": 8e-2, "int8": 0.0}
 LIMITS = {
     "float32": ("tf32", 3),
@@ -51,12 +51,6 @@ def small(size: int, least: int = 32) -> int:
 def spread(count: int) -> slice:
     """Rows from all over a result, so that every part of the work is in what is checked."""
     return slice(0, count, max(1, count // CHECKED))
-
-
-def in_turn(make: Callable[[int], Callable[[], Any]], sets: int = SETS) -> Callable[[], Any]:
-    """A call that goes through several sets of operands."""
-    calls = itertools.cycle([make(s) for s in range(sets)])
-    return lambda: next(calls)()
 
 
 def limit(form: str) -> Callable[[], float | None]:
@@ -103,7 +97,7 @@ def product(form: str, side: int, *targets: Target) -> Work:
         return draw.host(draw.result(out)[rows])
 
     amount = 2.0 * side**3
-    peers = [] if t is None else [Contender("cuBLAS", in_turn(theirs), amount, values)]
+    peers = [] if t is None else [Contender("cuBLAS", at_first(lambda: in_turn(theirs)), amount, values)]
     return Work(f"matmul {form} {side}³", Contender(OURS, in_turn(ours), amount, values), peers, "TFLOP/s", TERA,
                 limit(form), targets, exact=exact, within=WITHIN[form])  # fmt: skip
 
@@ -211,7 +205,7 @@ def attention(
     if t is not None:
         backends = imported("torch.nn.attention").SDPBackend
         for name, backend in (("FlashAttention", backends.FLASH_ATTENTION), ("cuDNN", backends.CUDNN_ATTENTION)):
-            peers.append(Contender(name, theirs(backend), amount, values))
+            peers.append(Contender(name, at_first(partial(theirs, backend)), amount, values))
     name = f"attention {form} {'backward ' if backward else ''}{'causal ' if causal else ''}{batch}x{heads}x{length}x{size}"
     if rung:
         name = f"{name} by {rung}"
@@ -259,7 +253,7 @@ def decoding(form: str, keys: int, *targets: Target, heads: int = 32, groups: in
         return draw.host(draw.result(out)[0, :share, 0])
 
     amount = 2.0 * groups * keys * size * as_format(form).itemsize
-    peers = [] if t is None else [Contender("torch", in_turn(theirs), amount, values)]
+    peers = [] if t is None else [Contender("torch", at_first(lambda: in_turn(theirs)), amount, values)]
     return Work(f"attention {form} decoding, {heads} heads on {groups}x{keys}x{size}",
                 Contender(OURS, in_turn(ours), amount, values), peers, "GB/s", GIGA,
                 lambda: ceilings.copy_bandwidth() / GIGA, targets, exact=exact, within=WITHIN[form])  # fmt: skip
@@ -335,7 +329,7 @@ def rows_of(op: str, form: str, shape: tuple[int, int], *targets: Target, backwa
         return draw.host(draw.result(out)[rows])
 
     amount = float(math.prod(shape) * as_format(form).itemsize * (3 if backward else 2))
-    peers = [] if t is None else [Contender("torch", in_turn(theirs), amount, values)]
+    peers = [] if t is None else [Contender("torch", at_first(lambda: in_turn(theirs)), amount, values)]
     name = f"{op} {form} {'backward ' if backward else ''}{shape[0]}x{shape[1]}"
     return Work(name, Contender(OURS, in_turn(ours), amount, values), peers, "GB/s", GIGA,
                 lambda: ceilings.copy_bandwidth() / GIGA, targets,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ if gpu.mode() != "emulated":
 from ulpgrad.bench.gpu import check, events, layers, rows
 from ulpgrad.bench.gpu.networks import NETWORKS, Layer, Network
 from ulpgrad.bench.gpu.record import Record
+from ulpgrad.bench.gpu.turns import at_first
 from ulpgrad.bench.peers.work import Outcome, Work
 
 pytestmark = pytest.mark.filterwarnings("ignore::ulpgrad.errors.HostFallbackWarning")
@@ -57,6 +59,25 @@ def test_a_row_that_is_wrong_is_told_and_the_rest_goes_on(tmp_path: Path, monkey
     record = json.loads(out.read_text())
     assert "WrongResult" in record["failed"][0]["error"]
     assert [row["work"] for row in record["rows"]] == ["matmul float32 16³"]
+
+
+def test_a_peer_that_refuses_costs_the_row_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses() -> Callable[[], object]:
+        raise RuntimeError("no kernel for this card")
+
+    work = rows.product("float32", 16)
+    others = [
+        replace(work.ours, name="refuses", call=at_first(refuses)),
+        replace(work.ours, name="runs", call=at_first(lambda: rows.product("float32", 16).ours.call)),
+    ]
+    monkeypatch.setattr(events, "SAMPLES", 3)
+    out = tmp_path / "gpu.json"
+    found = Record(out, {})
+    check.run(found, [lambda: replace(work, peers=others)], "", 600)
+    assert found.wrong == 0
+    record = json.loads(out.read_text())
+    assert list(record["rows"][0]["peers"]) == ["runs"]
+    assert record["failed"] == [{"work": f"{work.name}, refuses", "error": "RuntimeError: no kernel for this card"}]
 
 
 def test_what_a_library_refuses_does_not_end_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
