@@ -188,6 +188,17 @@ def capability() -> int:
     return int(xp().cuda.Device().compute_capability)
 
 
+SMALL_FROM = (
+    120  # capabilities from here on are those of cards with 99 KiB of shared memory, and matrix units like sm_89's
+)
+
+
+def generation() -> int:
+    """The compute capability whose sizes of tiles fit the current device: its own, but 89 for small cards of newer ones."""
+    found = capability()
+    return 89 if found >= SMALL_FROM else found
+
+
 def processors() -> int:
     """How many multiprocessors the current device has."""
     return int(xp().cuda.Device().attributes["MultiProcessorCount"])
@@ -201,6 +212,7 @@ __all__ = [
     "count",
     "empty",
     "flat",
+    "generation",
     "is_array",
     "is_pinned",
     "mode",

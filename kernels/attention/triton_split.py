@@ -60,7 +60,7 @@ KEYS = {16: 256, 128: 512, 1 << 62: 1024}  # of a program, where there are up to
 def tile_for(q: Any, widest: int) -> Tile:
     """The row of the newest architecture that is not newer than the device's."""
     bits = 8 * q.dtype.itemsize
-    newest = max((arch for arch, wide in TILES if wide == bits and arch <= gpu.capability()), default=80)
+    newest = max((arch for arch, wide in TILES if wide == bits and arch <= gpu.generation()), default=80)
     rows = TILES[newest, bits]
     return rows[min(size for size in rows if size >= widest)]
 

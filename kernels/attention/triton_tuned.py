@@ -90,7 +90,7 @@ GRADIENT_DROPPING = {
 def blocks_for(table: dict[tuple[int, int], dict[int, Blocks]], q: Any, widest: int) -> Blocks:
     """The row of the newest architecture that is not newer than the device's."""
     bits = 8 * q.dtype.itemsize
-    newest = max((arch for arch, wide in table if wide == bits and arch <= gpu.capability()), default=80)
+    newest = max((arch for arch, wide in table if wide == bits and arch <= gpu.generation()), default=80)
     rows = table[newest, bits]
     return rows[min(size for size in rows if size >= widest)]
 

@@ -122,7 +122,7 @@ def attention_float8(
 
 def blocks_for(widest: int, widen: bool, masked: bool) -> dict[str, int]:
     """The sizes of blocks for heads of so many features on the current device, and Triton's options."""
-    arch = 90 if gpu.capability() >= 90 else 80
+    arch = 90 if gpu.generation() >= 90 else 80
     if arch == 90 and widen and widest > 128:
         return {"M": 64, "N": 32, "num_warps": 8, "num_stages": 1}  # operands in float16 leave registers for no more
     m, n, warps, stages = next(sizes for most, sizes in BLOCKS[arch] if widest <= most)

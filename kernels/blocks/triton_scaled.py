@@ -74,7 +74,7 @@ def run(
 
 
 def _units(request: Request) -> str | None:
-    if gpu.capability() < 100:
+    if gpu.generation() < 100:
         return f"multiplies scales on the units of sm_100; this is sm_{gpu.capability()}"
     if any(request.params[name].size != 32 for name in ("a_format", "b_format")):
         return "takes blocks of 32 elements"

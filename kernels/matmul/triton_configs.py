@@ -111,7 +111,7 @@ def kind(form: Format) -> str:
 
 def table(name: str) -> tuple[Config, ...]:
     """The configurations of a kind on the current device: those of the newest architecture that is not newer than it."""
-    newest = max((arch for arch, row in TABLE if row == name and arch <= gpu.capability()), default=80)
+    newest = max((arch for arch, row in TABLE if row == name and arch <= gpu.generation()), default=80)
     return TABLE[newest, name]
 
 
@@ -132,7 +132,7 @@ class Question(NamedTuple):
 
     def has_room(self, config: Config) -> bool:
         """Whether a thread's registers hold its sums, what follows them, and operands that do not stay in shared memory."""
-        from_shared = gpu.capability() >= 90 and self.kind != "single"
+        from_shared = gpu.generation() >= 90 and self.kind != "single"
         return not self.finished or config.m * config.n <= config.warps * (2048 if from_shared else 1024)
 
 

@@ -109,8 +109,8 @@ def run(product: operands.Product, imprecise: int | None = None, kind: str = "")
 
 def refusal(facts: Facts | None, itemsize: int) -> str | None:
     """Why this rung does not take a call, by how its operands lie and the size of a result."""
-    if gpu.capability() < 90:
-        return f"needs the tensor memory accelerator of sm_90; this is sm_{gpu.capability()}"
+    if gpu.generation() < 90:
+        return f"needs the tensor memory accelerator and the shared memory of sm_90; this is sm_{gpu.capability()}"
     if facts is None or facts.a is None or facts.b is None:
         return "moves matrices whose address and rows (or columns) lie at multiples of 16 bytes, and that are not empty"
     if facts.aligned * itemsize % 16:

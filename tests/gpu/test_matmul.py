@@ -10,8 +10,9 @@ import pytest
 
 from ulpgrad import dispatch
 from ulpgrad.errors import AccumulatorError, ArgumentError
-from ulpgrad.formats import float8_e4m3fn, float8_e5m2, float16, float32, float64, int8, int16
+from ulpgrad.formats import as_format, float8_e4m3fn, float8_e5m2, float16, float32, float64, int8, int16
 from ulpgrad.kernels import capabilities, gpu, registry
+from ulpgrad.kernels.blocks import spec as blocks
 from ulpgrad.kernels.integer import spec as integer
 from ulpgrad.kernels.integer.accumulator import Accumulator
 from ulpgrad.kernels.matmul import spec, strided
@@ -74,6 +75,26 @@ def test_nan_has_the_code_of_a_cast(form: Any) -> None:
     a = form.encode(np.where(np.eye(16) > 0, np.nan, 1.0))
     found = called(spec.matmul, (form, form), a, form.encode(np.ones((16, 16))), rung="cuda/triton-grouped")
     np.testing.assert_array_equal(found & 0x7F, np.full((16, 16), form.nan_code & 0x7F))
+
+
+@pytest.mark.parametrize(("capability", "rows"), [(86, 80), (89, 80), (90, 90), (103, 90), (120, 80), (121, 80)])
+def test_small_cards_of_new_architectures_get_small_tiles(
+    capability: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sm_120 has the shared memory of sm_89, in which no tile for sm_90 has room."""
+    from ulpgrad.kernels.attention import triton_split, triton_tuned
+    from ulpgrad.kernels.blocks import triton_scaled
+    from ulpgrad.kernels.matmul import triton_configs, triton_persistent
+
+    monkeypatch.setattr(gpu, "capability", lambda: capability)
+    assert triton_configs.table("half") == triton_configs.TABLE[rows, "half"]
+    q = np.zeros(1, np.uint16)
+    assert triton_tuned.blocks_for(triton_tuned.FORWARD, q, 128) == triton_tuned.FORWARD[rows, 16][128]
+    assert triton_split.tile_for(q, 128) == triton_split.TILES[rows, 16][128]
+    assert ("shared memory of sm_90" in triton_persistent.refusal(None, 2)) == (rows < 90)
+    form = as_format("mxfp8_e4m3")
+    request = Request(blocks.block_matmul, "cuda", (), (), {"a_format": form, "b_format": form})
+    assert (triton_scaled._units(request) is None) == (100 <= capability < 120)
 
 
 def test_factor_is_float64() -> None:
