@@ -28,7 +28,7 @@ LARGEST = 2**31  # numbers: a place and a step make one key of 63 bits
 @triton.jit
 def _drawn(i, span, attempt, k0, k1, c0, c1, c2, c3):
     """Step i's x from 0 to 2^64 - 1, as x span / 2^64 and x span mod 2^64; a later attempt's lies 2^96 blocks on."""
-    w0, w1, w2, w3 = block(i // 2, k0, k1, c0, c1, c2, c3 + 2 * attempt)  # see `stream`: one more in the highest word
+    w0, w1, w2, w3 = block(i // 2, k0, k1, c0, c1, c2, c3, attempt)
     odd = (i & 1) != 0
     low = tl.where(odd, w2, w0).to(tl.uint64) * span
     high = tl.where(odd, w3, w1).to(tl.uint64) * span + (low >> 32)  # span is below 2^32: nothing overflows

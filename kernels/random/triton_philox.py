@@ -33,11 +33,14 @@ def _word(argument):
 
 
 @triton.jit
-def block(j, k0, k1, c0, c1, c2, c3):
-    """The four words of block counter + j; j is int64 and not negative, the rest comes from `stream`."""
+def block(j, k0, k1, c0, c1, c2, c3, above=None):
+    """The four words of block counter + j, plus 2^96 times `above` if it is given; j is int64 and not negative, the rest but for
+    `above` comes from `stream`."""
     low = (_word(c1).to(tl.uint64) << 32 | _word(c0).to(tl.uint64)) + j.to(tl.uint64)
     carry = (low < j.to(tl.uint64)).to(tl.uint64)
     high = (_word(c3).to(tl.uint64) << 32 | _word(c2).to(tl.uint64)) + carry
+    if above is not None:
+        high += above.to(tl.uint64) << 32
     w0, w1 = low.to(tl.uint32), (low >> 32).to(tl.uint32)
     w2, w3 = high.to(tl.uint32), (high >> 32).to(tl.uint32)
     key0, key1 = _word(k0), _word(k1)

@@ -33,10 +33,14 @@ def test_permutations(size: int, key: int) -> None:
 
 
 @pytest.mark.parametrize(("i", "words"), [(2, (0, 0, 7, 7)), (5, (7, 7, 0, 0)), (6, (0, 0, 1, 2))])
-def test_permutation_draws_again(i: int, words: Any) -> None:
-    """x = 0 is one value too many for place 0 unless i + 1 divides 2^64: once in 2^64, here on purpose."""
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_permutation_draws_again(i: int, words: Any, in_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """x = 0 is one value too many for place 0 unless i + 1 divides 2^64: once in 2^64, here on purpose. Kernels read key and
+    counter from memory where a graph is going to be captured."""
     key = 0x0123456789ABCDEF
     start = (counter_of(words, key) - i // 2) % 2**128
+    if in_memory:
+        monkeypatch.setattr(gpu.state, "rehearsed", {(key, start)})
     again = bits(4, key, (start + i // 2 + philox.RETRY) % 2**128).reshape(2, 2)[i % 2].tolist()
     place = ((again[0] | again[1] << 32) * (i + 1)) >> 64
     found = gpu.to_host(SHUFFLE.run(key=key, counter=start, size=i + 1))
