@@ -215,11 +215,18 @@ def _reaches(word, least, DROPOUT: tl.constexpr):
 
 
 @triton.jit
+def to_tf32(x):
+    """float32 values to the 11 digits that units for TF32 read: these cut the rest off, which makes sums smaller."""
+    bits = x.to(tl.int32, bitcast=True)
+    return tl.where(x == x, ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True), x)
+
+
+@triton.jit
 def weighted(weights, x, total, PRECISION: tl.constexpr):
     """total + weights @ x, with weights in x's format; but of float16, whose range small weights leave, in TF32: the same
     number of digits, and float32's range."""
     if x.dtype == tl.float16:
-        total = tl.dot(weights, x.to(tl.float32), total, input_precision="tf32")
+        total = tl.dot(to_tf32(weights), x.to(tl.float32), total, input_precision="tf32")
     else:
         total = tl.dot(weights.to(x.dtype), x, total, input_precision=PRECISION)
     return total

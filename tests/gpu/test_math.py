@@ -153,3 +153,21 @@ def test_two(name: str, kind: Any) -> None:
     with np.errstate(all="ignore"):
         want = exact(x.astype(wide), y.astype(wide))
     compare(name, (x, y), want, allowed[kind is np.float64])
+
+
+def test_values_for_units_of_tf32_are_rounded() -> None:
+    """To 11 digits, which the units read of what they are given."""
+    from ulpgrad.kernels.attention.triton_operands import to_tf32
+
+    rng = np.random.default_rng(5)
+    edges = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, 1 + 2.0**-11, 1 + 2.0**-10, np.finfo(np.float32).max, 1e-45]
+    x = np.r_[np.float32(edges), rng.standard_normal(500).astype(np.float32)]
+    x = np.r_[x, np.array([0x7FFFFFFF, 0xFFFFFFFF], np.uint32).view(np.float32)]  # NaN as devices make it
+    given, out = gpu.to_device(x), gpu.xp().empty(x.size, np.float32)
+    launch(one, (cdiv(x.size, 256),), out, given, x.size, FUNCTION=to_tf32, BLOCK=256)
+    found = gpu.to_host(out)
+    assert np.array_equal(np.isnan(found), np.isnan(x))
+    plain = np.isfinite(x) & (np.abs(x) < 1e38) & (np.abs(x) > 1e-30)
+    assert not (found.view(np.uint32)[plain] & 0x1FFF).any()
+    assert (np.abs(found[plain] / x[plain].astype(np.float64) - 1) <= 2.0**-11).all()
+    np.testing.assert_array_equal(found[:6], x[:6])
