@@ -142,13 +142,21 @@ def largest(product: operands.Product) -> int:
 
 
 def launch_tiles(
-    kernel: Any, product: operands.Product, exact: bool, before: Any, after: Any = (), **constants: Any
+    kernel: Any,
+    product: operands.Product,
+    exact: bool,
+    before: Any,
+    after: Any = (),
+    *,
+    finished: bool = True,
+    **constants: Any,
 ) -> None:
-    """Launch a kernel over tiles: `before`, m, n, k, steps and strides, `after`; and the sizes of its tiles."""
+    """Launch a kernel over tiles: `before`, m, n, k, steps and strides, `after`; and the sizes of its tiles. finished: more is
+    done with a sum than to store it."""
     words = any(x.dtype == np.int16 for x in (product.a, product.b))
     chunked = product.k > CHUNK.value
     kind = "exact" if exact or chunked else "words" if words else "bytes"
-    config = configs.choose(product.question("triton-bytes", kind))
+    config = configs.choose(product.question("triton-bytes", kind)._replace(finished=finished))
     tiles = product.count * cdiv(product.m, config.m) * cdiv(product.n, config.n)
     launch(
         kernel, (tiles,), *before, *product.places(), *after, INDEX=product.index, SUM=tl.int64 if exact else tl.int32,
@@ -163,7 +171,7 @@ def run(product: operands.Product, chosen: Accumulator) -> Any:
     exact = chosen != INT32 and largest(product) >= 2**31
     launch_tiles(
         multiply, product, exact, (out, outside, product.a, product.b, chosen.low, chosen.high),
-        SHIFT=chosen.shift, ROUNDING=None if plain else chosen.rounding, WRAP=chosen.overflow == "wrap",
+        finished=not plain, SHIFT=chosen.shift, ROUNDING=None if plain else chosen.rounding, WRAP=chosen.overflow == "wrap",
     )  # fmt: skip
     if outside is not None and outside.any():
         at = gpu.xp().argwhere(outside)[0]

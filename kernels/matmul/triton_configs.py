@@ -74,7 +74,8 @@ TABLE: dict[tuple[int, str], tuple[Config, ...]] = {
         Config(16, 32, 32, 2, 3),
     ),
     (80, "words"): (
-        Config(64, 128, 32, 8, 3), Config(64, 64, 32, 4, 3), Config(32, 32, 64, 4, 3), Config(16, 32, 32, 2, 3),
+        Config(64, 128, 32, 8, 3), Config(64, 64, 32, 4, 3), Config(64, 64, 32, 8, 3), Config(32, 32, 64, 4, 3),
+        Config(16, 32, 32, 2, 3),
     ),
     (80, "exact"): (
         Config(64, 64, 32, 8, 3), Config(32, 64, 32, 4, 3), Config(32, 32, 32, 4, 3), Config(16, 32, 32, 2, 3),
@@ -125,16 +126,27 @@ class Question(NamedTuple):
     k: int
     matrices: int
     finished: bool = False  # whether an activation or a residual wants registers beside the sums
+    scattered: bool = False  # whether operands pass through registers, value by value, on their way to shared memory
 
     def __str__(self) -> str:
-        end = ", finished" if self.finished else ""
+        end = ", finished" * self.finished + ", scattered" * self.scattered
         return f"{self.rung}, {self.kind}, {self.matrices} x {self.m} x {self.n} x {self.k}{end}"
 
     def has_room(self, config: Config) -> bool:
         """Whether a thread's registers hold its sums, what follows them, and operands that do not stay in shared memory."""
         from_shared = gpu.generation() >= 90 and self.kind != "single"
-        return not self.finished or config.m * config.n <= config.warps * (2048 if from_shared else 1024)
+        if self.finished and config.m * config.n > config.warps * (2048 if from_shared else 1024):
+            return False
+        sums = 4 if self.kind == "words" else 1  # high and low bytes of both operands have sums of their own
+        operands = 2 * (config.m + config.n) * config.k  # each value with its address
+        most = SCATTERED_BYTES if self.kind in BY_BYTES else SCATTERED
+        return not self.scattered or sums * config.m * config.n + operands <= config.warps * 32 * most
 
+
+SHORT = 32  # steps of k at a time for operands that pass through registers
+# Registers of a thread for sums, values and their addresses: more were seen to spill. Packing bytes takes as many again.
+SCATTERED, SCATTERED_BYTES = 192, 96
+BY_BYTES = ("bytes", "words", "float8")
 
 _forced: ContextVar[Config | None] = ContextVar("forced configuration", default=None)
 _heard: ContextVar[list[Question] | None] = ContextVar("heard questions", default=None)
@@ -177,7 +189,10 @@ def _tuned(answer: list[int] | None) -> Config | None:
 def by_size(question: Question) -> Config:
     """The first configuration of the table whose tiles are not wider than the problem, and enough for all multiprocessors."""
     m, n, count = question.m, question.n, question.matrices
-    row = [c for c in table(question.kind) if question.has_room(c)]
+    row = list(table(question.kind))
+    if question.scattered:
+        row = [c._replace(k=min(c.k, SHORT)) for c in row]
+    row = [c for c in row if question.has_room(c)] or row[-1:]
     fitting = [c for c in row if c.m < 2 * max(m, 1) and c.n < 2 * max(n, 1)] or [row[-1]]
     enough = gpu.processors()
     return next((c for c in fitting if count * -(-m // c.m) * -(-n // c.n) >= enough), fitting[-1])

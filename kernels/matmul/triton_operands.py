@@ -138,7 +138,8 @@ class Product:
     def question(self, rung: str, kind: str) -> Question:
         """What is asked of the table of configurations."""
         finished = self.end.activation is not None or self.end.residual is not None or self.drawn is not None
-        return Question(rung, kind, self.m, self.n, self.k, self.count, finished)
+        scattered = not (_in_packets(self.a, self.a_steps) and _in_packets(self.b, self.b_steps))
+        return Question(rung, kind, self.m, self.n, self.k, self.count, finished, scattered)
 
     def constants(self) -> dict[str, Any]:
         """Constexprs that every kernel of this family has."""
@@ -163,6 +164,14 @@ class Product:
 def bits(value: float) -> int:
     """The bits of a float64 as a signed integer: Triton passes floats as float32."""
     return int(struct.unpack("<q", struct.pack("<d", value))[0])
+
+
+def _in_packets(x: Any, steps: tuple[int, int]) -> bool:
+    """Whether Triton knows that matrices can be copied in packets of 16 bytes: their lines lie without gaps between values, begin
+    at multiples of 16 values, and have as many."""
+    (rows, columns), (down, right) = x.shape[-2:], strides(x)[-2:]
+    along, across, length = (right, down, columns) if right == 1 else (down, right, rows)
+    return along == 1 and x.data.ptr % 16 == 0 and not any(s % 16 for s in (across, length, *steps))
 
 
 def _reach(x: Any) -> int:

@@ -81,11 +81,11 @@ def _backward(
         tl.store(dbiases + to, tl.sum(db, 0), mask=value < n)
 
 
-def shape_of(n: int, rows: int) -> dict[str, int]:
-    """Tiles of rows x values."""
+def shape_of(n: int, rows: int, registers: int = 1) -> dict[str, int]:
+    """Tiles of rows x values, of so many registers each."""
     values = power(n)
-    lines = min(max(TILE // values, 1), power(rows))
-    return {"LINES": lines, "VALUES": values, "num_warps": warps(lines * values)}
+    lines = min(max(TILE // registers // values, 1), power(rows))
+    return {"LINES": lines, "VALUES": values, "num_warps": warps(lines * values * registers)}
 
 
 def forward(rows: Rows, outs: list[Any], operands: list[Any], eps: float, is_centered: bool) -> None:
@@ -100,7 +100,7 @@ def forward(rows: Rows, outs: list[Any], operands: list[Any], eps: float, is_cen
 def backward(rows: Rows, dx: Any, operands: list[Any], is_centered: bool) -> list[Any]:
     if rows.n > LONGEST_BACK // (1 + rows.is_double):
         return sweep_back(rows, dx, operands, is_centered)
-    tile = shape_of(rows.n, rows.number)
+    tile = shape_of(rows.n, rows.number, 1 + rows.is_double)
     each = cdiv(cdiv(rows.number, tile["LINES"]), RUNS) * tile["LINES"]
     runs = cdiv(rows.number, each)
     sums = [rows.sums(runs) if wanted else None for wanted in (True, is_centered)]

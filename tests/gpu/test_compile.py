@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from ulpgrad import dispatch
-from ulpgrad.errors import FormatError
+from ulpgrad.errors import AccumulatorError, FormatError
 from ulpgrad.formats import Format, as_format
 from ulpgrad.kernels import gpu, registry, triton_compile
 from ulpgrad.kernels.attention.spec import Dropout
@@ -24,18 +24,24 @@ from ulpgrad.kernels.registry import Request, Rung
 from ulpgrad.kernels.spec import Op, Sample
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from test_kernels import OPS, claimed, meant, operands
+from test_kernels import OPS, claimed, meant, operands, samples_of
 
 SHARED = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10}  # bytes a block may have
 LARGE = "large"
-SAMPLES = 2  # of each op in the first format of a rung, beside its sizes below; one in the others
+SAMPLES = 2  # of each op in the first format of a rung, beside its sizes below; the most general one in the others
 SPILLS = {
-    "attention_product": 16,  # float64 on sm_80: fragments of 64-bit values leave few registers for addresses
+    "attention_product": 208,  # float32 of any strides, most on sm_90: three products for one; float64 on sm_80 16
     "conv_weights": 16,  # float64 on sm_90, the same
     "attention_keys_gradient_tuned": 64,  # causal, heads of 16: two loops over queries, in float32 with three products for one
     "attention_queries_gradient_tuned": 16,  # the same with its one loop, by Triton 3.6 for sm_90
+    "attention_softmax": 16,  # on sm_80, a dropped softmax of any sizes: two scalars
     "attention_split": 48,  # float32 heads of 256: three products for one; most by Triton 3.6 for sm_80
     "multiply": 16,  # for sm_90: float32 as three products, with random words behind them: two scalars
+    "pool_max": 16,  # on sm_80, of sizes that are no multiples of 16: two values
+    "_pool": 16,  # the same, of codes of 16 bits
+    "recurrent_step": 16,  # float64 on sm_90, of any sizes: a value
+    "_affine": 16,  # by Triton 3.6, to codes of 32 bits: a value
+    "attention_keys_gradient": 32,  # by Triton 3.6: dropped weights in float32, three products for one
     "multiply_add": 16,  # on sm_80: a scalar or two of a loop over k that is unrolled
 }  # bytes by kernel: an allowance, with the reason beside it
 
@@ -77,31 +83,55 @@ def zeros(sample: Sample, form: Format) -> tuple[tuple[Any, ...], tuple[Format |
     return arrays, tuple(None if a is None else form for a in arrays)
 
 
+def asked(op: Op, rung: Rung, form: Format, sample: Sample) -> list[tuple[Any, ...]]:
+    """What the rung would launch on a sample, as arguments of `triton_compile.run`; nothing where it does not take it."""
+    given = zeros(sample, form) if sample.name == LARGE else operands(op, sample, form, "contiguous")
+    if given is None or any(a is not None and np.size(a) == 0 for a in given[0]):
+        return []
+    arrays, formats = given
+    params = dict(sample.params)
+    if not meant(op, arrays, formats, params, form):
+        return []
+    common = dispatch._promoted(op, formats)
+    on_gpu = tuple(None if a is None else gpu.xp().asarray(a) for a in arrays)
+    request = Request(op, "cuda", common, on_gpu, params)
+    if any(c is not f for c, f in zip(common, formats, strict=True)) or rung.refusal(request):
+        return []
+    found: list[tuple[Any, ...]] = []
+    with pytest.MonkeyPatch.context() as patch, dispatch.use(**{op.name: rung.name}):
+        patch.setattr(triton_compile, "run", lambda *call: found.append(call))
+        with contextlib.suppress(FormatError, AccumulatorError):  # of values that were never computed
+            dispatch.make_plan(op, "cuda:0", formats, on_gpu, params).run(*on_gpu, **params)
+    return found
+
+
+def fixed(calls: list[tuple[Any, ...]]) -> tuple[int, int]:
+    """How many numbers Triton would take for a constant, as it does with 1, and how many for multiples of 16."""
+    numbers = [a for _, _, arguments, _ in calls for a in arguments if type(a) is int]
+    return sum(n == 1 for n in numbers), sum(n % 16 == 0 for n in numbers)
+
+
+def leaves_out(sample: Sample) -> tuple[Any, ...]:
+    """Which operands and parameters a sample does without: what leaves out the same goes the same way."""
+    return tuple(a is None for a in sample.arrays), {k for k, v in sample.params.items() if v is None or v is False}
+
+
 def launched(op: Op, rung: Rung, form: Format) -> list[triton_compile.Launch]:
-    """What the rung launches on some of the op's samples."""
-    triton_compile.launches.clear()
+    """What the rung launches on large samples, on the first of the others, and before it on the most general one of its kind, of
+    which Triton takes the fewest numbers for constants."""
     is_first = form is tried(op, rung)[0] and op.family != "elementwise"
-    taken, most = 0, (SAMPLES if is_first else 1) + len(list(large(op)))
-    for sample in [*large(op), *op.samples()]:
-        if taken == most:
-            break
-        given = zeros(sample, form) if sample.name == LARGE else operands(op, sample, form, "contiguous")
-        if given is None or any(a is not None and np.size(a) == 0 for a in given[0]):
-            continue
-        arrays, formats = given
-        params = dict(sample.params)
-        if not meant(op, arrays, formats, params, form):
-            continue
-        common = dispatch._promoted(op, formats)
-        on_gpu = tuple(None if a is None else gpu.xp().asarray(a) for a in arrays)
-        request = Request(op, "cuda", common, on_gpu, params)
-        if any(c is not f for c, f in zip(common, formats, strict=True)) or rung.refusal(request):
-            continue
-        with dispatch.use(**{op.name: rung.name}):
-            before = len(triton_compile.launches)
-            with contextlib.suppress(FormatError):  # of values that were never computed
-                dispatch.make_plan(op, "cuda:0", formats, on_gpu, params).run(*on_gpu, **params)
-        taken += len(triton_compile.launches) > before
+    most = (SAMPLES if is_first else 1) + len(list(large(op)))
+    chosen, others = (
+        [(sample, calls) for sample in samples if (calls := asked(op, rung, form, sample))]
+        for samples in (large(op), samples_of(op))
+    )
+    if others:
+        alike = [i for i, (sample, _) in enumerate(others) if leaves_out(sample) == leaves_out(others[0][0])]
+        others.insert(0, others.pop(min(alike, key=lambda i: fixed(others[i][1]))))
+    triton_compile.launches.clear()
+    for _, calls in (*chosen, *others)[:most]:
+        for call in calls:
+            triton_compile.run(*call)
     return list(triton_compile.launches)
 
 

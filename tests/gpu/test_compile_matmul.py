@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from ulpgrad.formats import Format, as_format, float32
+from ulpgrad.formats import Format, as_format, float32, int8
 from ulpgrad.kernels import gpu, triton_compile
 from ulpgrad.kernels.integer import triton_bytes
-from ulpgrad.kernels.integer.accumulator import INT32, INT64
+from ulpgrad.kernels.integer.accumulator import INT32, INT64, Accumulator
 from ulpgrad.kernels.matmul import (
     triton_configs as configs,
     triton_float8,
@@ -25,6 +26,7 @@ from ulpgrad.kernels.matmul import (
     triton_persistent,
     triton_plain,
 )  # fmt: skip
+from ulpgrad.kernels.requantize import triton_linear
 
 SHARED = {80: 163 << 10, 90: 227 << 10}
 STACK = 16  # bytes: a few scalars of three products of tf32, which no loop touches
@@ -107,6 +109,46 @@ def test_configuration(
     assert re.search(meant(kind, arch, config), text), re.findall(r"\S*mma\S*", text)[:3]
     by_blocks = run in (triton_persistent.run, triton_float8.promoted, triton_float8.unpromoted)
     assert ("cp.async.bulk.tensor" in text) == by_blocks, "whether the tensor memory accelerator copies"
+
+
+ODD = 4099  # nothing is a multiple of 16, so that operands pass through registers value by value
+
+
+def codes_of_linear(a: Any, b: Any, accumulator: str) -> None:
+    """integer_linear, which rounds its sums to codes where they were made."""
+    n, xp = len(b), gpu.xp()
+    ends = xp.empty(n, np.int32), xp.empty(n, np.int32), xp.empty(n, f"i{int(accumulator[3:]) // 8}")
+    triton_linear.integer_linear(
+        a, b, *ends, accumulator=accumulator, zero_point=3, low=-128, high=127, ties="even", dtype=int8
+    )
+
+
+@pytest.mark.parametrize("arch", [80, 90])
+@pytest.mark.parametrize("size", [ODD, 4096])
+@pytest.mark.parametrize(("form", "out", "accumulator"), [
+    ("bfloat16", "bfloat16", None), ("float32", "float32", None), ("float8_e5m2", "float16", None),
+    *[(form, f"int{bits}", accumulator) for form, bits in (("int8", 32), ("int16", 32), ("int16", 64))
+      for accumulator in ("plain", "rounded", "linear")],
+])  # fmt: skip
+def test_chosen_tiles_of_any_size(
+    form: str, out: str, accumulator: str | None, size: int, arch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is chosen for large products spills nothing, whether operands are copied in packets or value by value, and whatever is
+    done with the sums."""
+    monkeypatch.setenv("ULPGRAD_CUDA_ARCH", str(arch))
+    monkeypatch.setattr(gpu, "capability", lambda: arch)
+    a, b = (gpu.xp().empty((size, size), as_format(form).storage) for _ in range(2))
+    triton_compile.launches.clear()
+    if accumulator == "linear":
+        codes_of_linear(a, b, out)
+    else:
+        product = operands.folded(a, b, as_format(form), as_format(out))
+        bits = int(out[3:]) if accumulator else 0
+        chosen = Accumulator(3 * bits // 4, shift=4) if accumulator == "rounded" else INT64 if bits == 64 else INT32
+        triton_bytes.run(product, chosen) if accumulator else triton_grouped.run(product)
+    (launch,) = triton_compile.launches
+    needs = used(launch.compiled)
+    assert needs["STACK"] + needs["LOCAL"] <= STACK, (needs, launch.constants)
 
 
 def test_float32_is_multiplied_as_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
