@@ -120,26 +120,35 @@ def get_device_capability(device: Any = None) -> tuple[int, int]:
 
 
 class Event:
-    """A moment in a stream's work."""
+    """A moment in a stream's work. Made on the device of the stream that it is first recorded in, as the driver asks."""
 
     def __init__(self, enable_timing: bool = False, blocking: bool = False) -> None:
-        self.event = _on(None, lambda xp: xp.cuda.Event(block=blocking, disable_timing=not enable_timing))
+        _index(None)  # raises where there is no GPU
+        self.event: Any = None
+        self._kind = {"block": blocking, "disable_timing": not enable_timing}
 
     def record(self, stream: Stream | None = None) -> None:
         """Mark what has been asked of a stream (the current one) so far."""
-        self.event.record((stream or current_stream()).stream)
+        stream = stream or current_stream()
+        with stream.beside():
+            if self.event is None:
+                self.event = gpu.xp().cuda.Event(**self._kind)
+            self.event.record(stream.stream)
 
     def query(self) -> bool:
         """Whether all that was marked is done."""
-        return bool(self.event.done)
+        return self.event is None or bool(self.event.done)
 
     def synchronize(self) -> None:
         """Wait for it."""
-        self.event.synchronize()
+        if self.event is not None:
+            self.event.synchronize()
         deferred.look()
 
     def elapsed_time(self, end: Event) -> float:
-        """Milliseconds of the device from this event to another, both made with enable_timing=True."""
+        """Milliseconds of the device from this event to another, both made with enable_timing=True and recorded."""
+        if self.event is None or end.event is None:
+            raise ArgumentError("elapsed_time: expected two events that were recorded: call record() on both first")
         return float(gpu.xp().cuda.get_elapsed_time(self.event, end.event))
 
 
@@ -150,6 +159,10 @@ class Stream:
         self.device = Device("cuda", _index(device))
         self.stream = of if of is not None else _on(self.device, lambda xp: xp.cuda.Stream(non_blocking=True))
 
+    def beside(self) -> Any:
+        """A context in which its device is the current one: every device has a default stream, and all have the handle 0."""
+        return gpu.on_device(self.device.index)
+
     @property
     def cuda_stream(self) -> int:
         """Its handle, for other libraries."""
@@ -157,12 +170,14 @@ class Stream:
 
     def synchronize(self) -> None:
         """Wait for all of its work."""
-        self.stream.synchronize()
+        with self.beside():
+            self.stream.synchronize()
         deferred.look()
 
     def query(self) -> bool:
         """Whether all of its work is done."""
-        return bool(self.stream.done)
+        with self.beside():
+            return bool(self.stream.done)
 
     def record_event(self, event: Event | None = None) -> Event:
         """An event that marks what has been asked of it so far."""
@@ -172,7 +187,9 @@ class Stream:
 
     def wait_event(self, event: Event) -> None:
         """Have what comes later wait for an event."""
-        self.stream.wait_event(event.event)
+        if event.event is not None:
+            with self.beside():
+                self.stream.wait_event(event.event)
 
     def wait_stream(self, other: Stream) -> None:
         """Have what comes later wait for all that another stream has been asked so far."""

@@ -24,6 +24,20 @@ from ulpgrad.tensor import Tensor
 __all__ = ["CUDAGraph", "Graphed", "graph", "make_graphed"]
 
 
+class _Kept:
+    """Memory of the device for a pool, which stays as long as the pool. CuPy's pools give free blocks back when memory runs
+    short; in a graph's pool they are the results between its kernels, which every replay writes again."""
+
+    def __init__(self) -> None:
+        self._memory: list[Any] = []
+
+    def __call__(self, size: int) -> Any:
+        cuda = gpu.xp().cuda
+        made = cuda.MemoryPointer(cuda.Memory(size), 0)
+        self._memory.append(made.mem)
+        return made
+
+
 class CUDAGraph:
     """Captured work: `with ulpgrad.cuda.graph(g): ...`, then `g.replay()`.
 
@@ -40,7 +54,7 @@ class CUDAGraph:
     def pool(self) -> Any:
         """The memory pool of its results, for other captures that are never replayed at the same time: `graph(g, pool=...)`."""
         if self._pool is None:
-            self._pool = gpu.xp().cuda.MemoryPool()
+            self._pool = gpu.xp().cuda.MemoryPool(_Kept())
         return self._pool
 
     def replay(self) -> None:
@@ -53,6 +67,7 @@ class CUDAGraph:
         if gpu.state.capture is not None:
             raise CaptureError("CUDAGraph: a replay cannot be captured in another graph")
         deferred.look()
+        self._follow()
         with current(self._device):
             for prepare in self._capture.before:
                 prepare()
@@ -63,6 +78,12 @@ class CUDAGraph:
             self._capture.replayed(event)
             for note in self._capture.after:
                 note()
+
+    def _follow(self) -> None:
+        """Have the current stream wait for the last replay."""
+        if self._capture is not None:
+            with current(self._device):
+                self._capture.follow()
 
     def reset(self) -> None:
         """Forget what was captured, and let its memory go."""
@@ -176,6 +197,7 @@ class Graphed:
             with graph(captured, pool=self._pool):
                 known.outputs = self.function(*known.inputs)
             known.graph = captured
+        known.graph._follow()  # which may still read the values of the call before, in another stream
         for static, given in zip(known.inputs, tensors, strict=True):
             with current(device_of(static.storage)):
                 static.storage[...] = _there(given).storage

@@ -49,6 +49,7 @@ class Flag:
                 return
             event = gpu.xp().cuda.Event(disable_timing=True)
             event.record()
+            gpu.hold(self._told, event)
         self._wait = event.synchronize
 
     def __bool__(self) -> bool:

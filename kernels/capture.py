@@ -46,6 +46,11 @@ class Capture:
         """Note that a replay is under way, and the event behind it."""
         self._last = event
 
+    def follow(self) -> None:
+        """Have the current stream wait for the last replay, before what that one reads is written anew."""
+        if self._last is not None:
+            gpu.xp().cuda.get_current_stream().wait_event(self._last)
+
     @property
     def was_replayed(self) -> bool:
         return self._last is not None

@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -36,6 +37,7 @@ TYPES: Final = {
 _INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 _RESOURCES = tuple(map(re.compile, (r"Used (\d+) registers", r"(\d+) bytes smem", r"(\d+) bytes spill stores")))
 _declared: dict[tuple[str, str], Kernel] = {}
+_raising = threading.Lock()  # limits of shared memory: of two threads the one that asks for less must not be the last
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,14 @@ class Kernel:
 
         device = cupy.cuda.runtime.getDevice()
         function, allowed = self._functions.get(device) or (self._load(), 0)
-        if shared > allowed:
-            driver = cupy.cuda.driver
-            driver.funcSetAttribute(function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
-        self._functions[device] = function, max(shared, allowed)
+        if shared <= allowed and allowed:
+            return function
+        with _raising:
+            function, allowed = self._functions.get(device) or (function, 0)
+            if shared > allowed:
+                driver = cupy.cuda.driver
+                driver.funcSetAttribute(function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
+            self._functions[device] = function, max(shared, allowed)
         return function
 
     def _load(self) -> Any:

@@ -152,6 +152,9 @@ def get_elapsed_time(start: Event, end: Event) -> float:
 class MemoryPool:
     """CuPy's pool of blocks, of which nothing is kept here."""
 
+    def __init__(self, allocator: Callable[[int], Any] | None = None) -> None:
+        self._allocator = allocator
+
     def used_bytes(self) -> int:
         return 0
 
@@ -165,9 +168,13 @@ class MemoryPool:
     def get_limit(self) -> int:
         return 0
 
-    def malloc(self, size: int) -> bytearray:
+    def malloc(self, size: int) -> Any:
         """Memory from the pool, which arrays of NumPy do not take."""
-        return bytearray(size)
+        return bytearray(size) if self._allocator is None else self._allocator(size)
+
+
+class Memory(bytearray):
+    """Memory of the device, which goes back when nobody has it any more."""
 
 
 @contextlib.contextmanager

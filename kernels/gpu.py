@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -32,6 +33,8 @@ class _State(threading.local):
 
 
 state = _State()
+_held: deque[tuple[Any, Any]] = deque()  # events, and memory of the host that copies before them use
+_holding = threading.Lock()
 
 
 @cache
@@ -117,7 +120,10 @@ def to_device(array: Any, index: int = 0) -> Any:
             "would read what it holds now; make a tensor there before, and copy new values into it between replays"
         )
     with xp().cuda.Device(index):
-        return xp().asarray(array if isinstance(array, np.ndarray) or array.device.id == index else to_host(array))
+        there = xp().asarray(array if isinstance(array, np.ndarray) or array.device.id == index else to_host(array))
+        if is_pinned(array):
+            hold(array)
+        return there
 
 
 def to_host(array: Any) -> Any:
@@ -149,6 +155,18 @@ def pinned(array: Any) -> Any:
     out = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
     out[...] = array
     return out
+
+
+def hold(array: Any, event: Any = None) -> None:
+    """Keep page-locked memory until what the current stream has been asked so far, or `event` behind it, is done: copies run on
+    when the caller lets go of it, and CuPy's pool would give it to the next that asks."""
+    if event is None:
+        event = xp().cuda.Event(disable_timing=True)
+        event.record()
+    with _holding:
+        while _held and _held[0][0].done:
+            _held.popleft()
+        _held.append((event, array))
 
 
 def is_pinned(array: Any) -> bool:
@@ -213,6 +231,7 @@ __all__ = [
     "empty",
     "flat",
     "generation",
+    "hold",
     "is_array",
     "is_pinned",
     "mode",

@@ -6,6 +6,7 @@ import copy
 import pickle
 import sys
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,62 @@ def test_moving() -> None:
     assert ug.cuda.is_pinned(pinned)
     assert not ug.cuda.is_pinned(x)
     assert (pinned.to("cuda", non_blocking=True).numpy() == A).all()
+
+
+def test_pinned_memory_outlives_its_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool would give it to the next that asks, who writes there before the device has read it."""
+    if gpu.mode() != "emulated":
+        pytest.skip("needs an event whose end can be chosen")
+    from ulpgrad.kernels import emulated
+
+    gpu.hold(None)  # what earlier copies held is let go
+    ended = False
+    monkeypatch.setattr(emulated.Event, "done", property(lambda _: ended))
+    pinned = ug.cuda.pin_memory(ug.asarray(A))
+    memory = weakref.ref(pinned.storage)
+    moved = pinned.to("cuda", non_blocking=True)
+    del pinned
+    gpu.hold(None)
+    assert memory() is not None
+    ended = True
+    gpu.hold(None)
+    assert memory() is None
+    assert (moved.numpy() == A).all()
+
+
+def test_streams_and_events_of_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event belongs to its stream's device, and a default stream, which has the handle 0 everywhere, to the current one."""
+    cuda, places = gpu.xp().cuda, []
+    if gpu.mode() != "emulated":
+        pytest.skip("CuPy's classes cannot be watched")
+
+    def watch(kind: Any, name: str) -> None:
+        real = getattr(kind, name)
+        monkeypatch.setattr(
+            kind, name, lambda self, *a, **k: (places.append((name, cuda.runtime.getDevice())), real(self, *a, **k))[1]
+        )
+
+    watch(cuda.Event, "__init__")
+    watch(cuda.Event, "record")
+    watch(cuda.Stream, "wait_event")
+    watch(cuda.Stream, "synchronize")
+    here, there = ug.cuda.current_stream(0), ug.cuda.current_stream(1)
+    assert ug.cuda.current_device() == 0
+    here.wait_stream(there)
+    assert places == [("__init__", 1), ("record", 1), ("wait_event", 0)]
+    there.synchronize()
+    assert places[-1] == ("synchronize", 1)
+    event = ug.cuda.Event(enable_timing=True)
+    assert event.query()
+    event.synchronize()  # what was never recorded is done
+    there.wait_event(event)
+    with pytest.raises(ArgumentError, match="recorded"):
+        event.elapsed_time(event)
+    assert places[-1] == ("synchronize", 1)
+    event.record(there)
+    there.wait_event(event)
+    assert places[-3:] == [("__init__", 1), ("record", 1), ("wait_event", 1)]
+    assert ug.cuda.current_device() == 0
 
 
 def test_host_values() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import types
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -235,6 +236,47 @@ def test_memory_is_kept_and_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(ref() is not None for ref in kept)
 
 
+def test_a_pool_that_runs_short_keeps_what_replays_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CuPy's pool lets all free blocks go when the device has no memory left; a graph's results lie in such."""
+    from ulpgrad.kernels import emulated
+
+    if gpu.mode() != "emulated":
+        pytest.skip("needs memory that can be watched")
+    monkeypatch.setattr(emulated.cuda, "MemoryPointer", lambda memory, offset: types.SimpleNamespace(mem=memory))
+    g = ug.cuda.CUDAGraph()
+    block = g.pool().malloc(64)
+    assert len(block.mem) == 64
+    memory = weakref.ref(block.mem)
+    del block
+    g.pool().free_all_blocks()
+    gc.collect()
+    assert memory() is not None
+    g.reset()
+    gc.collect()
+    assert memory() is None
+
+
+def test_a_replay_waits_for_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another stream too: numbers of the host and a function's arguments are written where the last replay may still read."""
+    cuda, told = gpu.xp().cuda, []
+    if gpu.mode() != "emulated":
+        pytest.skip("CuPy's classes cannot be watched")
+    monkeypatch.setattr(cuda.Stream, "wait_event", lambda self, event: told.append((self, event)))
+    total = ug.cuda.make_graphed(lambda x: x + x, warmup=1)
+    first, second = ug.cuda.Stream(), ug.cuda.Stream()
+    x = ug.asarray(X, device="cuda")
+    with ug.cuda.stream(first):
+        total(x)
+        total(x)
+    assert not told
+    (known,) = total._known.values()
+    last = known.graph._capture._last
+    with ug.cuda.stream(second):
+        assert (total(x).numpy() == 2 * X).all()
+    assert told
+    assert all(one == (second.stream, last) for one in told)
+
+
 def test_make_graphed_knows_its_arguments() -> None:
     calls = []
 
@@ -296,5 +338,7 @@ def test_cupy_has_what_is_used() -> None:
         assert hasattr(cupy.cuda.Stream, name)
     assert hasattr(cupy.cuda.Graph, "launch")
     assert hasattr(cupy.cuda.MemoryPool, "malloc")
+    assert callable(cupy.cuda.Memory)
+    assert callable(cupy.cuda.MemoryPointer)
     assert callable(cupy.cuda.using_allocator)
     assert cupy.cuda.runtime.streamCaptureModeRelaxed == gpu.xp().cuda.runtime.streamCaptureModeRelaxed
