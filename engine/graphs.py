@@ -183,7 +183,9 @@ class Graphed:
                     "make_graphed: expected tensors that require no gradient as arguments; what else the function needs, it may "
                     "hold"
                 )
-        known = self._known.setdefault(tuple((x.shape, x.dtype) for x in tensors), _Known())
+        here = Device("cuda", int(gpu.xp().cuda.runtime.getDevice()))
+        kinds = ((x.shape, x.dtype, here if x.device == CPU else x.device) for x in tensors)
+        known = self._known.setdefault((here, *kinds), _Known())
         if known.calls < self.warmup:
             known.calls += 1
             gpu.state.rehearsed = set()  # kernels are compiled as the graph launches them

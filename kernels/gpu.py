@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -25,6 +25,7 @@ class _State(threading.local):
 
     capture: Any = None
     rehearsed: set[Any] | None = None  # draws of random numbers, where what runs is going to be captured
+    goes_on: bool = False  # while copies from page-locked memory run
     heard: list[Any] | None = None  # memory and launches, while somebody writes them down (`kernels/replay.py`)
     questions: list[Any]
 
@@ -122,7 +123,10 @@ def to_device(array: Any, index: int = 0) -> Any:
     with xp().cuda.Device(index):
         there = xp().asarray(array if isinstance(array, np.ndarray) or array.device.id == index else to_host(array))
         if is_pinned(array):
-            hold(array)
+            if state.goes_on:
+                hold(array)
+            else:  # the memory may be written to as soon as the caller has its copy
+                xp().cuda.get_current_stream().synchronize()
         return there
 
 
@@ -155,6 +159,16 @@ def pinned(array: Any) -> Any:
     out = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
     out[...] = array
     return out
+
+
+@contextlib.contextmanager
+def going_on(wanted: bool = True) -> Iterator[None]:
+    """A block in which the host does not wait for copies from page-locked memory, if that is `wanted`."""
+    before, state.goes_on = state.goes_on, wanted
+    try:
+        yield
+    finally:
+        state.goes_on = before
 
 
 def hold(array: Any, event: Any = None) -> None:
@@ -231,6 +245,7 @@ __all__ = [
     "empty",
     "flat",
     "generation",
+    "going_on",
     "hold",
     "is_array",
     "is_pinned",

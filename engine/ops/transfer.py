@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ulpgrad.device import CPU, Device
+from ulpgrad.device import Device
 from ulpgrad.differentiable import carried
 from ulpgrad.kernels import gpu
 from ulpgrad.ops.creation import copy as copy_of
@@ -18,8 +18,5 @@ def to_device(x: Tensor, device: Device, *, copy: bool = False, non_blocking: bo
     """
     if x.device == device:
         return copy_of(x) if copy else x
-    out = carried(x, device)
-    if x.device == CPU and not non_blocking and gpu.is_pinned(x.storage):
-        with gpu.on_device(device.index):
-            gpu.xp().cuda.get_current_stream().synchronize()
-    return out
+    with gpu.going_on(non_blocking):
+        return carried(x, device)

@@ -75,6 +75,26 @@ def test_pinned_memory_outlives_its_copy(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (moved.numpy() == A).all()
 
 
+def test_copies_from_pinned_memory_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whatever way they go, but for the one that is told to go on: the caller may write there next."""
+    if gpu.mode() != "emulated":
+        pytest.skip("CuPy's classes cannot be watched")
+    waits: list[int] = []
+    monkeypatch.setattr(gpu.xp().cuda.Stream, "synchronize", lambda _: waits.append(ug.cuda.current_device()))
+    pinned, there = ug.cuda.pin_memory(ug.asarray(A)), ug.zeros(A.shape, device="cuda", dtype=ug.asarray(A).dtype)
+    ug.asarray(A, device="cuda")
+    pinned.to("cuda", non_blocking=True)
+    assert not waits
+    for copy_there in (lambda: pinned.to("cuda:1"), lambda: ug.asarray(pinned, device="cuda:1")):
+        waits.clear()
+        copy_there()
+        assert waits == [1]
+    rows = ug.cuda.pin_memory(ug.asarray([1, 0]))
+    waits.clear()
+    there[rows]
+    assert waits == [0]
+
+
 def test_streams_and_events_of_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """An event belongs to its stream's device, and a default stream, which has the handle 0 everywhere, to the current one."""
     cuda, places = gpu.xp().cuda, []
