@@ -149,11 +149,11 @@ def together(arrays: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def constant(array: Array, index: int) -> Any:
     """A small array of the host in the memory of a GPU, where it is kept, and where nobody may write to it."""
-    return capture.kept(_on_gpu(array.tobytes(), array.dtype, array.shape, index))
+    return capture.kept(_on_gpu(array.tobytes(), array.dtype, array.shape, *gpu.queue(index)))
 
 
 @lru_cache(1024)
-def _on_gpu(values: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], index: int) -> Any:
+def _on_gpu(values: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], index: int, stream: int) -> Any:
     return capture.constant(np.frombuffer(values, dtype).reshape(shape), index)
 
 

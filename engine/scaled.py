@@ -86,7 +86,7 @@ def _numbers(values: tuple[Factor, ...], form: Format, index: int) -> Any:
         with np.errstate(all="ignore"):
             return np.array(values, form.storage)
     if all(isinstance(v, float) for v in values):
-        return capture.kept(_on_device(values, form, index))
+        return capture.kept(_on_device(values, form, *gpu.queue(index)))
     with gpu.on_device(index):
         numbers = gpu.xp().empty(len(values), form.storage)
         for i, value in enumerate(values):
@@ -95,7 +95,7 @@ def _numbers(values: tuple[Factor, ...], form: Format, index: int) -> Any:
 
 
 @lru_cache(256)
-def _on_device(values: tuple[float, ...], form: Format, index: int) -> Any:
+def _on_device(values: tuple[float, ...], form: Format, index: int, stream: int) -> Any:
     """Numbers in the memory of a GPU, where nobody may write to them."""
     with np.errstate(all="ignore"):
         return capture.constant(np.array(values, form.storage), index)

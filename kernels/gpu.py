@@ -198,11 +198,15 @@ def on_device(index: int) -> Any:
     return contextlib.nullcontext() if cuda.runtime.getDevice() == index else cuda.Device(index)
 
 
-def queue() -> tuple[int, int]:
-    """The current device and its current stream, as numbers: what a cache of arrays that come from the host hangs on, since
-    another stream would not wait for their copies."""
+def queue(index: int | None = None) -> tuple[int, int]:
+    """A device (the current one) and its current stream, as numbers: what a cache of arrays that come from the host hangs on,
+    since another stream would not wait for their copies."""
     cuda = xp().cuda
-    return int(cuda.runtime.getDevice()), int(cuda.get_current_stream().ptr)
+    here = int(cuda.runtime.getDevice())
+    if index is None or index == here:
+        return here, int(cuda.get_current_stream().ptr)
+    with cuda.Device(index):
+        return index, int(cuda.get_current_stream().ptr)
 
 
 def count() -> int:

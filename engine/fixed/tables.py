@@ -27,7 +27,7 @@ from ulpgrad.fixed.rules import Rule
 from ulpgrad.fixed.run import Outcome, generator_of, on_host, overflowed, run_exact
 from ulpgrad.formats import Array, Fixed, float64
 from ulpgrad.formats.rounding import whole_units
-from ulpgrad.kernels import capture
+from ulpgrad.kernels import capture, gpu
 from ulpgrad.kernels.quantize.spec import quantize
 from ulpgrad.tensor import Tensor
 
@@ -56,11 +56,11 @@ def table_on(device: Device, make: Callable[..., Tables], *args: Any) -> Any:
     """Tables that a function makes and keeps, where they are looked up: on a GPU they are kept once more."""
     if device.type == "cpu":
         return make(*args)
-    return tuple(capture.kept(table) for table in _tables_on(device.index, make, *args))
+    return tuple(capture.kept(table) for table in _tables_on(*gpu.queue(device.index), make, *args))
 
 
 @lru_cache(64)
-def _tables_on(index: int, make: Callable[..., Tables], *args: Any) -> Tables:
+def _tables_on(index: int, stream: int, make: Callable[..., Tables], *args: Any) -> Tables:
     return tuple(capture.constant(table, index) for table in make(*args))
 
 
