@@ -16,7 +16,7 @@ from ulpgrad import autograd, dispatch
 from ulpgrad.autograd import Saved
 from ulpgrad.differentiable import Movement, MoveNode, OpNode, PlainCall, plain_calls
 from ulpgrad.formats import Format
-from ulpgrad.kernels import native, replay
+from ulpgrad.kernels import gpu, native, replay
 from ulpgrad.tensor import Tensor
 
 MOST_TENSORS = 48  # of a lesson (csrc/cpu/remembered_lesson.h)
@@ -93,7 +93,9 @@ def _moved(place: Any, index: int) -> Any:
     """The place of an operand; a number of the host is moved to the device of that number."""
     if not isinstance(place, Tensor) or place.storage.__class__ is not np.ndarray:
         return place
-    return Tensor(dispatch.constant(place.storage, index), place.dtype)
+    there = dispatch.constant(place.storage, index)
+    gpu.xp().cuda.get_current_stream().synchronize()  # once, for calls on all streams to come: they do not wait for the copy
+    return Tensor(there, place.dtype)
 
 
 def _script(
