@@ -224,9 +224,7 @@ def capability() -> int:
     return int(xp().cuda.Device().compute_capability)
 
 
-SMALL_FROM = (
-    120  # capabilities from here on are those of cards with 99 KiB of shared memory, and matrix units like sm_89's
-)
+SMALL_FROM = 120  # the capability from which on cards have 99 KiB of shared memory, and matrix units like sm_89's
 
 
 def generation() -> int:

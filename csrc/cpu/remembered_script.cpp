@@ -74,8 +74,24 @@ void launch(const Script::Launch& step, PyObject* const* arrays, const uint64_t*
   call_python(step.call.ptr(), all.data(), all.size(), nullptr);
 }
 
+// A number as a parameter of Triton's type; of a whole number the driver reads as many low bytes as it needs.
+uint64_t word_of(const py::object& value, const std::string& type) {
+  uint64_t word = 0;
+  if (type == "fp32") {
+    const auto single = static_cast<float>(value.cast<double>());
+    std::memcpy(&word, &single, sizeof single);
+  } else if (type == "fp64") {
+    const auto wide = value.cast<double>();
+    std::memcpy(&word, &wide, sizeof wide);
+  } else {
+    word = PyLong_AsUnsignedLongLongMask(value.ptr());
+    if (PyErr_Occurred()) throw py::error_already_set();
+  }
+  return word;
+}
+
 // What the driver's function is called with: where to find it, the kernel, threads, shared memory, and types of the
-// parameters. Of a whole number it reads as many of the word's low bytes as it needs.
+// parameters.
 void take_packed(Script::Launch& step, const py::tuple& packed, const py::tuple& maps) {
   for (int i = 0; i < 3; ++i) step.sizes[i] = step.grid[i].cast<unsigned>();
   step.function = reinterpret_cast<void*>(packed[1].cast<uint64_t>());
@@ -94,19 +110,7 @@ void take_packed(Script::Launch& step, const py::tuple& packed, const py::tuple&
         step.words.push_back(one.cast<uint64_t>()), step.places.push_back(-1);
       continue;
     }
-    uint64_t word = 0;
-    if (number >= 0) {
-    } else if (name == "fp32") {
-      const auto single = static_cast<float>(value.cast<double>());
-      std::memcpy(&word, &single, sizeof single);
-    } else if (name == "fp64") {
-      const auto wide = value.cast<double>();
-      std::memcpy(&word, &wide, sizeof wide);
-    } else {
-      word = PyLong_AsUnsignedLongLongMask(value.ptr());
-      if (PyErr_Occurred()) throw py::error_already_set();
-    }
-    step.words.push_back(word), step.places.push_back(number);
+    step.words.push_back(number < 0 ? word_of(value, name) : 0), step.places.push_back(number);
   }
   for (int scratch = 0; scratch < 2; ++scratch) step.words.push_back(0), step.places.push_back(-1);
   step.describe = reinterpret_cast<decltype(step.describe)>(packed[5].cast<uint64_t>());
