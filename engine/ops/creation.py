@@ -217,7 +217,8 @@ def _dlpack_on_gpu(obj: Any) -> tuple[Any, Format]:
 
 def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
     """A Tensor on the memory of any object that speaks DLPack, on its device or a copy on another (read-only memory of
-    the host is copied; on a GPU CuPy does not tell it from other memory). Raises ArgumentError where `copy=False` cannot be kept."""
+    the host is copied; on a GPU CuPy does not tell it from other memory). Raises ArgumentError where `copy=False` cannot be
+    kept."""
     target = None if device is None else as_device(device)
     if isinstance(x, Tensor):
         if x.requires_grad:
