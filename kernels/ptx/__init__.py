@@ -1,0 +1,1 @@
+"""A machine that executes compiled PTX on the host, instruction by instruction."""
