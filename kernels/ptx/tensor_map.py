@@ -10,11 +10,12 @@ says only "DHW", and both CUTLASS and Triton hand W over first.
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,6 +180,20 @@ def encode_im2col(
     )
 
 
+class Driver:
+    """The two functions of libcuda as `ctypes` calls them: they write `as_bytes` of the map, and raise where it would refuse."""
+
+    @staticmethod
+    def cuTensorMapEncodeTiled(image: Any, *given: Any) -> int:
+        _write(image, encode_tiled(*map(_plain, given)))
+        return 0
+
+    @staticmethod
+    def cuTensorMapEncodeIm2col(image: Any, *given: Any) -> int:
+        _write(image, encode_im2col(*map(_plain, given)))
+        return 0
+
+
 def load(map: TensorMap, coordinates: Sequence[int], offsets: Sequence[int] = (), destination: int = 0) -> Transfer:
     """`cp.async.bulk.tensor` from global to shared memory at the shared address `destination`.
 
@@ -276,6 +291,17 @@ def from_bytes(image: bytes) -> TensorMap:
         SPANS[span],
         bool(nan),
     )
+
+
+def _plain(value: Any) -> Any:
+    """A number, or a tuple of numbers, of what ctypes holds."""
+    return tuple(value) if isinstance(value, ctypes.Array) else value.value
+
+
+def _write(image: Any, made: TensorMap) -> None:
+    if image.value % 64:
+        raise KernelError(f"tensorMap is {image.value:#x}, expected a multiple of 64")
+    ctypes.memmove(image.value, as_bytes(made), 128)
 
 
 def _tile(map: TensorMap, coordinates: Sequence[int], shared: int) -> Transfer:
