@@ -108,7 +108,7 @@ def _encode(values: Array, form: Format) -> Array:
 
 def default_format(op: Op) -> Format:
     """float32, else int32, else the first one that the op takes: codes or floats, not what stands beside them."""
-    if op.name == "integer_linear":
+    if op.name in ("integer_linear", "integer_conv2d_requantized", "fixed_conv2d"):
         return FORMATS["int8"]
     usual: list[Format] = [float32] if op.formats[0].kind == "float" else [float32, FORMATS["int32"]]
     return next(f for f in (*usual, *op.formats) if f in op.formats)
@@ -171,6 +171,15 @@ def codes(rng: np.random.Generator, n: int, op: Op) -> Sample:
         return Sample((g, weight), {"size": (32, 32), **params})
     if op.name == "integer_conv2d_weight_gradient":
         return Sample((g, x), {"size": (3, 3), **params})
+    if op.name == "fixed_conv2d":
+        half = 2**7 * 2**7 * 16 * 9
+        bias, cut = rng.integers(-128, 128, 32, np.int8), cut_to(Q(3, 4), 8, -half - 2**11, half + 2**11)
+        return Sample((rng.standard_normal(x.shape), weight, bias, None), {**params, "left": 0, "right": 4, "cut": cut})
+    if op.name == "integer_conv2d_requantized":
+        multiplier, bias = (rng.integers(low, high, 32).astype(np.int32) for low, high in ((2**30, 2**31), (-999, 999)))
+        how = {"zero_point": 0, "low": 0, "high": 127, "ties": "up", "dtype": FORMATS["int8"], "accumulator": "int32"}
+        arrays = rng.standard_normal(x.shape), weight, multiplier, np.full(32, 40, np.int32), bias
+        return Sample(arrays, {**params, **how})
     return Sample((rng.standard_normal(x.shape), weight), params)
 
 
@@ -400,6 +409,8 @@ SHAPES: dict[str, Shape] = {
     "matmul": Shape(square_matrices, 512, "rows and columns of square matrices"),
     "integer_matmul": Shape(codes, 512, "rows and columns of square matrices"),
     "integer_conv2d": Shape(codes, 8, "images of 16 channels, 32 x 32, through 32 filters 3 x 3"),
+    "fixed_conv2d": Shape(codes, 8, "images of 16 channels of Q3.4, 32 x 32, through 32 filters 3 x 3"),
+    "integer_conv2d_requantized": Shape(codes, 8, "images of 16 channels, 32 x 32, through 32 filters 3 x 3, to int8"),
     "integer_gradients": Shape(codes, 8, "images of 16 channels, 32 x 32, through 32 filters 3 x 3"),
     "blocks": Shape(matrices_in_blocks, 512, "rows and columns of square matrices of mxfp8_e4m3"),
     "linear_stochastic": Shape(layer, 64, "rows through a layer 784-512 with bias and ReLU, to bfloat16"),

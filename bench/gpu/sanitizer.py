@@ -30,8 +30,9 @@ SUMMARIES = {
 }
 PASSED = re.compile(r"\b(\d+) passed\b")
 # One of each kernel of convolution and pooling, in small.
-TESTS = ("tests/gpu/test_conv_cuda.py", "tests/gpu/test_pool_cuda.py", "tests/gpu/test_integer_conv_cuda.py")
-SMALL = "bits or lie or every_pair or places or finite"
+TESTS = ("tests/gpu/test_conv_cuda.py", "tests/gpu/test_pool_cuda.py", "tests/gpu/test_integer_conv_cuda.py",
+         "tests/gpu/test_conv_codes.py")  # fmt: skip
+SMALL = "bits or lie or every_pair or places or finite or every_cut"
 PLUGIN = "ulpgrad.bench.gpu.unpooled"
 
 

@@ -1,5 +1,6 @@
 """Convolution, its transpose and its gradients on integer units: sums exact or in an accumulator of one's choice, in which a bias
-joins them, then cut once to the result. Words that the integer kernels do not read become products of matrices."""
+joins them, then cut once to the result: on a GPU by the kernel that sums, where there is one. Words that the integer kernels do
+not read become products of matrices."""
 
 from __future__ import annotations
 
@@ -8,16 +9,19 @@ from functools import partial
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from ulpgrad import dispatch
 from ulpgrad.device import module_of
-from ulpgrad.fixed.products import Product, finished, result_of, wide
+from ulpgrad.fixed.products import Product, finished, joined, result_of, wide
 from ulpgrad.fixed.routing import implements, operands
 from ulpgrad.fixed.rules import Rule
-from ulpgrad.fixed.run import Outcome, stored
-from ulpgrad.formats import Array
+from ulpgrad.fixed.run import Outcome, cut_of, run_cut, stored
+from ulpgrad.formats import Array, Fixed
 from ulpgrad.kernels.conv import axes
 from ulpgrad.kernels.conv.columns import patches
 from ulpgrad.kernels.conv.geometry import IMAGES, Pair, output_size
+from ulpgrad.kernels.fixed import spec as spec_of_cuts
 from ulpgrad.kernels.integer.spec import integer_conv2d
 from ulpgrad.kernels.integer_gradients import spec
 from ulpgrad.kernels.spec import Op
@@ -38,6 +42,9 @@ def _summed(
     form = result_of(product, bias_form)
     accumulator = product.accumulator(a.storage, b.storage)
     if accumulator is not None:
+        whole = _cut_at_once(product, form, op, a, b, bias, bias_form, shape, {**params, "accumulator": accumulator})
+        if whole is not None:
+            return whole
         arrays = a.storage, b.storage
         how = {**params, "accumulator": accumulator}
         codes = dispatch.call(op, tuple(stored(codes) for codes in arrays), arrays, how)[0]
@@ -49,6 +56,29 @@ def _summed(
     placed = (a if a is None else a.swapaxes(-1, -2).reshape(shape) for a in (out.tensor.storage, out.outside))
     codes, outside = placed
     return Outcome(Tensor(codes, form), outside)
+
+
+def _cut_at_once(
+    product: Product, form: Fixed, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None, bias_form: Fixed | None,
+    shape: tuple[int, ...], params: dict[str, Any],
+) -> Outcome | None:  # fmt: skip
+    """The same by a kernel that writes codes instead of sums. None where there is none: on the CPU, whose sums stay in its cache,
+    and where an error has to say what a sum was."""
+    name, rule = product.name, product.rule
+    if op is not integer_conv2d or x.storage.__class__ is np.ndarray or rule.overflow == "raise":
+        return None
+    fraction, bounds = product.extent(params["accumulator"])
+    left = right = 0
+    if bias_form is not None:
+        fraction, bounds, left, right = joined(fraction, bounds, bias_form)
+    cut = cut_of(rule, form, fraction, bounds)
+    arrays = x.storage, weight.storage, None if bias is None else bias.storage
+    params = {**params, "left": left, "right": right}
+    formats = tuple(None if array is None else stored(array) for array in arrays)
+    plan = dispatch.plan(spec_of_cuts.conv2d, (*formats, None), (*arrays, None), {**params, "cut": cut})
+    if plan.rung.device == "cpu" or dispatch.is_pinned(op.name):
+        return None
+    return run_cut(name, spec_of_cuts.conv2d, rule, form, fraction, cut, arrays, shape, params)
 
 
 @implements("conv2d")

@@ -99,14 +99,18 @@ class Product:
             )
         return None if not narrow else "int32" if low >= -(2**31) and high < 2**31 else "int64"
 
-    def sums(self, codes: Array, accumulator: Any) -> Sums:
-        """What an integer kernel gave."""
+    def extent(self, accumulator: Any) -> tuple[int, Bounds]:
+        """Fraction bits and bounds of what an integer kernel gives."""
         if isinstance(accumulator, Accumulator):
             half = 1 << (accumulator.bits - 1)
-            return Sums(codes, self.fraction - accumulator.shift, (-half, half - 1))
+            return self.fraction - accumulator.shift, (-half, half - 1)
         if self.rule.accumulator == "int32":
-            return Sums(codes, self.fraction, (-(2**31), 2**31 - 1))
-        return Sums(codes, self.fraction, self.bounds)
+            return self.fraction, (-(2**31), 2**31 - 1)
+        return self.fraction, self.bounds
+
+    def sums(self, codes: Array, accumulator: Any) -> Sums:
+        """What an integer kernel gave."""
+        return Sums(codes, *self.extent(accumulator))
 
 
 def result_of(product: Product, bias: Fixed | None) -> Fixed:
@@ -115,15 +119,20 @@ def result_of(product: Product, bias: Fixed | None) -> Fixed:
     return rules.result_of(product.name, product.rule, forms, lambda: product.full(bias))
 
 
+def joined(fraction: int, bounds: Bounds, bias_form: Fixed) -> tuple[int, Bounds, int, int]:
+    """Fraction bits and bounds of sums with a bias, and the zeros that sums and bias gain before they are added."""
+    whole = max(fraction, bias_form.fraction_bits)
+    left, right = whole - fraction, whole - bias_form.fraction_bits
+    first, second = shifted(bounds, left), shifted(bounds_of(bias_form), right)
+    return whole, hull(first, second, (first[0] + second[0], first[1] + second[1])), left, right
+
+
 def finished(product: Product, form: Fixed, sums: Sums, bias: Array | None, bias_form: Fixed | None) -> Outcome:
     """Sums, with their bias, cut to the result."""
     name, rule = product.name, product.rule
     if bias is None or bias_form is None:
         return rescaled(name, rule, form, sums.fraction, sums.bounds, sums.codes)
-    fraction = max(sums.fraction, bias_form.fraction_bits)
-    left, right = fraction - sums.fraction, fraction - bias_form.fraction_bits
-    first, second = shifted(sums.bounds, left), shifted(bounds_of(bias_form), right)
-    bounds = hull(first, second, (first[0] + second[0], first[1] + second[1]))
+    fraction, bounds, left, right = joined(sums.fraction, sums.bounds, bias_form)
     shape = sums.codes.shape
     return run(name, spec.add, rule, form, fraction, bounds, (sums.codes, bias), shape, left=left, right=right,
                subtract=False)  # fmt: skip

@@ -117,12 +117,12 @@ def run_cut(
     form: Fixed,
     fraction: int,
     cut: Cut,
-    arrays: Sequence[Array],
+    arrays: Sequence[Array | None],
     shape: tuple[int, ...],
     params: dict[str, Any],
 ) -> Outcome:
     """The same with a cut that is known."""
-    formats = (*(stored(a) for a in arrays), None)
+    formats = (*(None if a is None else stored(a) for a in arrays), None)
     words = None if rule.rounding != "stochastic" else words_for(rule, shape, device_of(arrays[0]))
     result, _ = dispatch.call(op, formats, (*arrays, words), {**params, "cut": cut})
     return _outcome(name, rule, form, result, cut, lambda place: _value(op, arrays, place, params, fraction), fraction)
@@ -192,17 +192,17 @@ def overflowed(name: str, form: Fixed, outside: Array, text: Callable[[tuple[int
 
 
 def _value(
-    op: Op, arrays: Sequence[Array], place: tuple[int, ...], params: dict[str, Any], fraction: int
+    op: Op, arrays: Sequence[Array | None], place: tuple[int, ...], params: dict[str, Any], fraction: int
 ) -> int | float:
     """What an operation came to at one place, before it was cut, in units of 2^-fraction; of a quotient the value."""
-    arrays = [gpu.to_host(a) for a in arrays]
+    given = [gpu.to_host(a) for a in arrays if a is not None]
     if op is spec.matmul:
         i, j = place[-2:]
-        lead = np.broadcast_shapes(*(a.shape[:-2] for a in arrays))
-        left, right = (np.broadcast_to(a, (*lead, *a.shape[-2:]))[place[:-2]] for a in arrays)
+        lead = np.broadcast_shapes(*(a.shape[:-2] for a in given))
+        left, right = (np.broadcast_to(a, (*lead, *a.shape[-2:]))[place[:-2]] for a in given)
         return int(np.dot(left[i].astype(object), right[:, j].astype(object)))
-    shape = np.broadcast_shapes(*(a.shape for a in arrays))
-    x, *rest = (int(np.broadcast_to(a, shape)[place]) for a in arrays)
+    shape = np.broadcast_shapes(*(a.shape for a in given))
+    x, *rest = (int(np.broadcast_to(a, shape)[place]) for a in given)
     if op is spec.rescale:
         return -x if params["sign"] == "negate" else abs(x) if params["sign"] == "absolute" else x
     y = rest[0]

@@ -3,6 +3,8 @@
     sums  = sum over inputs of weight_code * input_code            int8 x uint8 -> int32, exact
     codes = clamp(round((sums + bias) * M / 2^s) + zero_point)     kernels/requantize; low = zero point where a ReLU is fused
 
+Linear layers are one kernel for both, on a GPU convolutions too.
+
 The integer bias is round(b / (s_in * s_w)) - z_in * sum(weight_code), so that the input's zero point costs nothing at run time;
 padding is filled with the input's zero point, which stands for 0. Source: Jacob et al. 2018, section 2.2 and 2.3.
 """
@@ -13,14 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from ulpgrad.device import module_of
 from ulpgrad.formats import Affine, Array, Fixed, Format, as_format
 from ulpgrad.kernels import native
 from ulpgrad.kernels.integer import spec as integer
 from ulpgrad.kernels.integer_pool import spec as pool
-from ulpgrad.kernels.requantize.spec import integer_linear, requantize
+from ulpgrad.kernels.requantize.spec import integer_conv2d_requantized, integer_linear, requantize
+from ulpgrad.kernels.spec import Op
 from ulpgrad.nn import Module
 from ulpgrad.ops import flatten
 from ulpgrad.ops.pooling import to_output_size
+from ulpgrad.ops.quantize import beside_codes
 from ulpgrad.quantization.calls import padded, run
 from ulpgrad.quantization.scale import fixed_multiplier
 from ulpgrad.tensor import Tensor
@@ -38,10 +43,10 @@ class Sums:
         return self.name
 
     def decode(self, storage: Any) -> Array:
-        """Values in float32, rounded once."""
-        codes = np.asarray(storage)
-        shape = [-1 if i == self.axis % codes.ndim else 1 for i in range(codes.ndim)]
-        return np.asarray((codes * self.scale.reshape(shape)).astype(np.float32))
+        """Values in float32, rounded once, where the codes lie."""
+        shape = [-1 if i == self.axis % storage.ndim else 1 for i in range(storage.ndim)]
+        values: Array = (storage * beside_codes(self.scale.reshape(shape), storage)).astype(np.float32)
+        return values
 
 
 Codes = Affine | Fixed | Sums
@@ -133,11 +138,24 @@ class Product(IntegerLayer):
         )  # fmt: skip
         return out
 
-    def forward(self, codes: Array) -> Array:
+    def clamp(self) -> tuple[int, int]:
+        """The smallest and the largest code that it gives."""
         low, high = code_range(self.target)
-        if self.relu:
-            low = zero_code(self.target)
-        return self._codes(self.sums(codes), low, high, as_format(self.target.storage))
+        return (zero_code(self.target) if self.relu else low), high
+
+    def forward(self, codes: Array) -> Array:
+        return self._codes(self.sums(codes), *self.clamp(), as_format(self.target.storage))
+
+    def _at_once(self, op: Op, codes: Array, **settings: Any) -> Array:
+        """By a kernel that writes codes instead of sums."""
+        low, high = self.clamp()
+        out: Array = run(
+            op, codes, self.weight.storage, None if self.multiplier is None else self.multiplier.storage,
+            self.shift.storage, self.bias.storage, accumulator=self.accumulator, zero_point=zero_code(self.target),
+            low=low, high=high, ties="up" if isinstance(self.source, Affine) else "even",
+            dtype=as_format(self.target.storage), **settings,
+        )  # fmt: skip
+        return out
 
     def saturated(self, codes: Array) -> int:
         low, high = code_range(self.target)
@@ -166,14 +184,7 @@ class IntegerLinear(Product):
     def forward(self, codes: Array) -> Array:
         if native.missing() is not None or codes.ndim < 2:
             return super().forward(codes)
-        low, high = code_range(self.target)
-        out: Array = run(
-            integer_linear, codes, self.weight.storage, None if self.multiplier is None else self.multiplier.storage,
-            self.shift.storage, self.bias.storage, accumulator=self.accumulator, zero_point=zero_code(self.target),
-            low=zero_code(self.target) if self.relu else low, high=high,
-            ties="up" if isinstance(self.source, Affine) else "even", dtype=as_format(self.target.storage),
-        )  # fmt: skip
-        return out
+        return self._at_once(integer_linear, codes)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}, {self.source} -> {self.target}"
@@ -191,10 +202,17 @@ class IntegerConv2d(Product):
 
     def sums(self, codes: Array) -> Array:
         settings, value = self.settings, zero_code(self.source)
-        if value and settings["padding"] != (0, 0):
+        if codes.__class__ is not np.ndarray:
+            settings = {**settings, "pad": value}
+        elif value and settings["padding"] != (0, 0):
             codes, settings = padded(codes, settings["padding"], value), {**settings, "padding": (0, 0)}
         out: Array = run(integer.integer_conv2d, codes, self.weight.storage, accumulator=self.accumulator, **settings)
         return out
+
+    def forward(self, codes: Array) -> Array:
+        if codes.__class__ is np.ndarray:
+            return super().forward(codes)
+        return self._at_once(integer_conv2d_requantized, codes, pad=zero_code(self.source), **self.settings)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, {self.source} -> {self.target}"
@@ -217,7 +235,8 @@ class IntegerReLU(Passing):
     label = "relu"
 
     def forward(self, codes: Array) -> Array:
-        return np.asarray(np.maximum(codes, codes.dtype.type(zero_code(self.source))))
+        out: Array = module_of(codes).maximum(codes, codes.dtype.type(zero_code(self.source)))
+        return out
 
 
 class IntegerFlatten(Passing):

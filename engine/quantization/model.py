@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from ulpgrad import io
+from ulpgrad.device import moved_to
 from ulpgrad.errors import ArgumentError, DataError, UlpgradError
 from ulpgrad.formats import Affine, Array, Fixed, Q, float32
+from ulpgrad.kernels import gpu
 from ulpgrad.nn import Module, ModuleList
 from ulpgrad.ops.common import as_tensor
-from ulpgrad.ops.quantize import quantize
+from ulpgrad.ops.quantize import quantize, to_format
 from ulpgrad.quantization.calls import Call, logged
-from ulpgrad.quantization.layers import PASSING, PRODUCTS, Codes, IntegerLayer, Passing, Product
+from ulpgrad.quantization.layers import PASSING, PRODUCTS, Codes, IntegerLayer, Passing, Product, Sums
 from ulpgrad.tensor import Tensor
 
 METADATA = "ulpgrad.quantized"
@@ -61,7 +63,10 @@ class QuantizedModel(Module):
         return codes
 
     def forward(self, x: Any) -> Tensor:
-        return Tensor(np.asarray(self.target.decode(self.run(self.encode(x))), dtype=np.float32), float32)
+        codes, target = self.run(self.encode(x)), self.target
+        if isinstance(target, Sums):
+            return Tensor(target.decode(codes), float32)
+        return to_format(Tensor(codes, target), float32)
 
     def trace(self, x: Any) -> list[tuple[str, IntegerLayer, Array, Array]]:
         """Each layer's name, itself, the codes that it gets and those that it gives."""
@@ -73,7 +78,8 @@ class QuantizedModel(Module):
 
     def kernels(self, batch: int = 1) -> list[tuple[str, list[Call]]]:
         """The kernel calls of each layer for a batch of that size: which op, which rung, operands of which formats."""
-        codes = np.zeros((batch, *self.input_shape), self.source.storage)
+        place = next(iter(self.state_dict().values())).device
+        codes = moved_to(np.zeros((batch, *self.input_shape), self.source.storage), place)
         found = []
         for name, layer in zip(self.names, self.parts, strict=True):
             with logged() as calls:
@@ -101,10 +107,10 @@ class QuantizedModel(Module):
 
 def _scaling(layer: Product) -> str:
     """What sums are multiplied by to become codes."""
-    shifts = layer.shift.storage
+    shifts = gpu.to_host(layer.shift.storage)
     if layer.multiplier is None:
         return f"2^-{int(shifts[0])}" if shifts.any() else "1"
-    factors = np.ldexp(layer.multiplier.storage.astype(np.float64), -shifts.astype(np.int64))
+    factors = np.ldexp(gpu.to_host(layer.multiplier.storage).astype(np.float64), -shifts.astype(np.int64))
     low, high = f"{factors.min():.3g}", f"{factors.max():.3g}"
     return f"M/2^s = {low}" if low == high else f"M/2^s = {low} .. {high}"
 

@@ -15,8 +15,10 @@ import numpy as np
 from ulpgrad.errors import ShapeError
 from ulpgrad.formats import INTEGERS, Array, Format, bool_, int8, int16, int32
 from ulpgrad.formats.rounding import ROUNDINGS
+from ulpgrad.kernels.conv.geometry import output_size
 from ulpgrad.kernels.elementwise.spec import check_broadcast
 from ulpgrad.kernels.fixed.cut import Cut, applied, limited, quotient
+from ulpgrad.kernels.integer import spec as integer
 from ulpgrad.kernels.spec import Op, Sample
 
 SIGNS = ("keep", "negate", "absolute")
@@ -67,6 +69,15 @@ def _matmul(a: Array, b: Array, words: Array | None, *, cut: Cut) -> Any:
     return shaped(applied(product.reshape(-1), cut, _row(words)), product.shape)
 
 
+def _conv2d(
+    x: Array, weight: Array, bias: Array | None, words: Array | None, *, left: int, right: int, cut: Cut, **how: Any
+) -> Any:
+    sums = integer.integer_conv2d.reference(x, weight, **how).astype(object) << left
+    if bias is not None:
+        sums = sums + (bias.astype(object) << right)[:, None, None]
+    return shaped(applied(sums.reshape(-1), cut, _row(words)), sums.shape)
+
+
 def _check_words(name: str, shape: tuple[int, ...], words: Array | None, cut: Cut) -> None:
     if cut.rounding == "stochastic" and (words is None or words.shape != shape):
         given = "none" if words is None else f"shape {words.shape}"
@@ -99,6 +110,17 @@ def _check_matmul(a: Array, b: Array, words: Array | None, *, cut: Cut) -> None:
 def matmul_shape(a: Array, b: Array) -> tuple[int, ...]:
     """The shape of a @ b."""
     return (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+
+
+def _check_conv2d(
+    x: Any, weight: Any, bias: Any, words: Any, *, left: int, right: int, cut: Cut, accumulator: Any = None, pad: int = 0,
+    groups: int, **geometry: Any,
+) -> None:  # fmt: skip
+    integer.check_conv2d("fixed_conv2d", x, weight, accumulator=accumulator, pad=pad, groups=groups, **geometry)
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(f"fixed_conv2d: bias has shape {bias.shape}: expected {weight.shape[:1]}, one for each filter")
+    positions = output_size(x.shape[2:], weight.shape[2:], **geometry)
+    _check_words("fixed_conv2d", (x.shape[0], weight.shape[0], *positions), words, cut)
 
 
 def _result(*_: Any, cut: Cut, **__: Any) -> Any:
@@ -167,6 +189,40 @@ def _samples(name: str) -> Iterator[Sample]:
         yield Sample((A, np.array([[7], [-9], [11]], np.int16), None), params, "mixed words, columns")
 
 
+def _conv2d_samples() -> Iterator[Sample]:
+    rng = np.random.default_rng(0)
+    (small, strided, *_), first = integer.CASES, True
+    for cut, what in _cuts(9, 2**26):
+        shape, filters, stride, padding, dilation, groups, pad, name = small if first else strided
+        how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "pad": pad}
+        x, weight = rng.integers(-200, 300, shape) / 1.0, rng.integers(-128, 128, filters, np.int8)
+        bias = rng.integers(-(2**15), 2**15, filters[0]).astype(np.int16) if first or cut.report else None
+        positions = output_size(shape[2:], filters[2:], stride, padding, dilation)
+        words = rng.integers(0, 2**32, (shape[0], filters[0], *positions), dtype=np.uint32)
+        drawn = words if cut.rounding == "stochastic" else None
+        zeros = {"left": 0 if bias is None else 1, "right": 0 if bias is None else 5}
+        yield Sample((x, weight, bias, drawn), {**how, **zeros, "cut": cut}, f"{name}, {what}")
+        first = not first
+    full = rng.integers(-(2**15), 2**15, (4, 17, 3, 2)).astype(np.int16)
+    exact = {"stride": (1, 1), "padding": (1, 0), "dilation": (1, 1), "groups": 1, "left": 0, "right": 3}
+    for rounding in ROUNDINGS:
+        x = rng.integers(-(2**15), 2**15, (2, 17, 4, 5)) / 1.0
+        words = rng.integers(0, 2**32, (2, 4, 4, 4), dtype=np.uint32)
+        cut = Cut(19, -(2**15), 2**15 - 1, int16, rounding, rounding in ("up", "down"), 17, least=-(2**42), most=2**42)
+        arrays = (x, full, np.array([2**30, -(2**31), 0, 77], np.int32), words if rounding == "stochastic" else None)
+        yield Sample(arrays, {**exact, "accumulator": "int64", "cut": cut}, f"sums of 64 bits, {rounding}")
+    plain = {
+        **exact,
+        "left": 0,
+        "right": 0,
+        "padding": (0, 0),
+        "cut": Cut(2, -128, 127, int8, least=-(2**20), most=2**20),
+    }
+    for shape, filters in (((0, 3, 5, 5), (2, 3, 3, 3)), ((2, 3, 5, 5), (0, 3, 3, 3)), ((2, 0, 5, 5), (2, 0, 3, 3))):
+        arrays = (np.ones(shape), np.ones(filters, np.int8), np.arange(7, 7 + filters[0]).astype(np.int8), None)
+        yield Sample(arrays, plain, f"{shape} through {filters}")
+
+
 def _op(
     name: str,
     signature: str,
@@ -227,6 +283,23 @@ matmul = _op(
     _check_matmul,
     "Exact sums of products, each cut once.",
 )
+conv2d = Op(
+    "fixed_conv2d",
+    "(x: [n, c, h, w], weight: [o, c/groups, kh, kw], bias: [o] | None, words: [n, o, oh, ow] | None, *, stride, padding, "
+    f"dilation, groups, accumulator=None, pad=0, left: int, right: int, {TAIL}",
+    _conv2d,
+    doc="A convolution of int8, uint8 and int16 codes (integer_conv2d), and its sums 2^left + bias 2^right, cut.",
+    check=_check_conv2d,
+    result=_result,
+    formats=INTEGERS,
+    promote=(0,),
+    flops=lambda x, weight, bias, words, *, left, right, cut, **how: integer.integer_conv2d.flops(x, weight, **how),
+    samples=_conv2d_samples,
+    key=lambda x, weight, bias, words, *, left, right, cut, **how: (
+        *_kind(cut=cut),
+        integer.conv2d_key(x, weight, **how),
+    ),
+)
 
 
 def int_format(dtype: Any) -> Format:
@@ -234,4 +307,4 @@ def int_format(dtype: Any) -> Format:
     return next(f for f in INTEGERS if f.storage == dtype)
 
 
-__all__ = ["SIGNS", "add", "divide", "int_format", "matmul", "matmul_shape", "multiply", "rescale"]
+__all__ = ["SIGNS", "add", "conv2d", "divide", "int_format", "matmul", "matmul_shape", "multiply", "rescale"]

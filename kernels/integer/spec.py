@@ -116,11 +116,15 @@ def _check_matmul(a: Any, b: Any, *, accumulator: Any = None) -> None:
         raise ShapeError(f"{op}: stacks do not broadcast: {a.shape} @ {b.shape}") from None
 
 
-def _check_conv2d(
-    x: Any, weight: Any, *, stride: Pair, padding: Pair, dilation: Pair, groups: int, accumulator: Any = None,
+def _check_conv2d(x: Any, weight: Any, **how: Any) -> None:
+    check_conv2d("integer_conv2d", x, weight, **how)
+
+
+def check_conv2d(
+    op: str, x: Any, weight: Any, *, stride: Pair, padding: Pair, dilation: Pair, groups: int, accumulator: Any = None,
     pad: int = 0,
 ) -> None:  # fmt: skip
-    op = "integer_conv2d"
+    """FormatError, ShapeError or ArgumentError for what is no convolution of codes."""
     as_accumulator(accumulator)
     check_codes(op, x=x, weight=weight)
     check_axes(op, "x", x.shape)
@@ -259,7 +263,7 @@ def _needs_wide(k: int, x1: Any, x2: Any, accumulator: Any) -> tuple[Accumulator
     return chosen, not plain and not fits_int64(chosen, k, x1.dtype, x2.dtype), chosen.chunk < k
 
 
-def _conv2d_key(x: Any, weight: Any, *, accumulator: Any = None, **geometry: Any) -> Any:
+def conv2d_key(x: Any, weight: Any, *, accumulator: Any = None, **geometry: Any) -> Any:
     """Rungs of a GPU choose by sizes too."""
     wide = _needs_wide(taps(weight), x, weight, accumulator)
     return wide if x.__class__ is np.ndarray else (wide, x.shape, weight.shape, tuple(geometry.items()))
@@ -294,10 +298,10 @@ integer_conv2d = Op(
     promote=(0,),
     flops=_conv2d_flops,
     samples=_conv2d_samples,
-    key=_conv2d_key,
+    key=conv2d_key,
 )
 
 __all__ = [
-    "EXACT_BYTES", "FORMATS", "check_codes", "conv2d_by_matmul", "fits_int64", "integer_conv2d", "integer_matmul",
-    "largest_product", "overflowed", "reference", "result_dtype", "result_format", "taps",
+    "EXACT_BYTES", "FORMATS", "check_codes", "check_conv2d", "conv2d_by_matmul", "conv2d_key", "fits_int64", "integer_conv2d",
+    "integer_matmul", "largest_product", "overflowed", "reference", "result_dtype", "result_format", "taps",
 ]  # fmt: skip

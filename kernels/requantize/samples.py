@@ -1,4 +1,4 @@
-"""Examples for requantize: channels first and last, ties, and the edges of 32 and 64 bits."""
+"""Examples for requantize, and for products that end in it: channels first and last, ties, and the edges of 32 and 64 bits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.formats import Array, Format, int8, int16, int32, uint8
+from ulpgrad.kernels.integer.spec import CASES
 from ulpgrad.kernels.spec import Sample
 
 TIES = ("up", "even")
@@ -94,3 +95,31 @@ def linear_samples() -> Iterator[Sample]:
     x, weight = rng.integers(-100, 200, (2, 3, 17)) / 1.0, rng.integers(-128, 128, (5, 17)).astype(np.int8)
     how = {"accumulator": "int32", "zero_point": 0, "low": -128, "high": 127, "ties": "even", "dtype": int8}
     yield Sample((x, weight, None, np.full(5, 5, np.int32), None), how, "leading axes, shifted")
+
+
+def conv2d_samples() -> Iterator[Sample]:
+    """Convolutions of every kind of code to every kind of result, with padding that is a zero point, groups and strides; and
+    32-bit sums that wrap with their bias."""
+    rng = np.random.default_rng(2)
+    for i, (x, weight, stride, padding, dilation, groups, pad, name) in enumerate(CASES[:8] + CASES[9:14]):
+        weight_type = (np.int8, np.uint8, np.int16)[i % 3]
+        limits = np.iinfo(weight_type)
+        filters = rng.integers(max(limits.min, -200), min(limits.max, 200) + 1, weight).astype(weight_type)
+        for wide in (False, True):
+            results = RESULTS[(i + wide) % 4]
+            shift = rng.integers(5, 14, weight[0]).astype(np.int32)
+            multiplier = None if wide or i % 4 == 3 else rng.integers(2**30, 2**31, weight[0]).astype(np.int32)
+            most = 2**31 - 2**14 if not wide and i % 5 == 0 else 0
+            bias = rng.integers(most - 5000, most + 5000, weight[0]).astype(np.int64 if wide else np.int32)
+            how = {
+                "accumulator": "int64" if wide else "int32",
+                "zero_point": 3,
+                "low": 3 if i % 2 else int(results.min),
+                "high": 120 if i % 3 else int(results.max),
+                "ties": TIES[(i + wide) % 2],
+                "dtype": results,
+            }
+            geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "pad": pad}
+            moved = shift if multiplier is None else (shift + 30).astype(np.int32)
+            arrays = (rng.integers(-100, 200, x) / 1.0, filters, multiplier, moved, None if i % 7 == 6 else bias)
+            yield Sample(arrays, {**geometry, **how}, f"{name}, {how['accumulator']} to {results}")

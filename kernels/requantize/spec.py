@@ -17,7 +17,7 @@ import numpy as np
 from ulpgrad.errors import ArgumentError, AxisError, FormatError, ShapeError
 from ulpgrad.formats import Array, Format, int32, int64
 from ulpgrad.kernels.integer import spec as integer
-from ulpgrad.kernels.requantize.samples import RESULTS, TIES, linear_samples, samples
+from ulpgrad.kernels.requantize.samples import RESULTS, TIES, conv2d_samples, linear_samples, samples
 from ulpgrad.kernels.spec import Op
 
 RANGES = {form: (form.min, form.max) for form in RESULTS}
@@ -153,6 +153,53 @@ integer_linear = Op(
     ),
 )
 
+GEOMETRY = ("stride", "padding", "dilation", "groups", "accumulator", "pad")
+
+
+def parts(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters of the convolution, and those of what follows it."""
+    of_sums = {name: params[name] for name in GEOMETRY if name in params}
+    return of_sums, {name: value for name, value in params.items() if name not in of_sums}
+
+
+def _conv2d_reference(
+    x: Array, weight: Array, multiplier: Array | None, shift: Array, bias: Array | None, **params: Any
+) -> Array:
+    of_sums, how = parts(params)
+    return _reference(integer.integer_conv2d.reference(x, weight, **of_sums), multiplier, shift, bias, axis=1, **how)
+
+
+def _check_conv2d(x: Any, weight: Any, multiplier: Any, shift: Any, bias: Any, **params: Any) -> None:
+    op, (of_sums, how) = "integer_conv2d_requantized", parts(params)
+    if of_sums.get("accumulator") not in ("int32", "int64"):
+        raise ArgumentError(f"{op}: accumulator={of_sums.get('accumulator')!r}: expected 'int32' or 'int64'")
+    integer.check_conv2d(op, x, weight, **of_sums)
+    sums = np.broadcast_to(np.zeros((), of_sums["accumulator"]), (1, len(weight)))  # a view of one value
+    _check(sums, multiplier, shift, bias, axis=1, **how)
+
+
+integer_conv2d_requantized = Op(
+    "integer_conv2d_requantized",
+    "(x: [n, c, h, w], weight: [o, c/groups, kh, kw], multiplier: [o] | None, shift: [o], bias: [o] | None, *, stride, padding, "
+    "dilation, groups, accumulator, pad=0, zero_point, low, high, ties, dtype) -> [n, o, oh, ow]",
+    _conv2d_reference,
+    doc="A convolution of integers from codes to codes: integer_conv2d, on sums of 32 or 64 bits, and requantize. `pad` is the "
+    "code that padding holds.",
+    check=_check_conv2d,
+    result=lambda *_, dtype, **__: dtype,
+    promote=(0,),
+    formats=LINEAR_FORMATS,
+    flops=lambda x, weight, *_, **params: integer.integer_conv2d.flops(x, weight, **parts(params)[0]),
+    samples=conv2d_samples,
+    key=lambda x, weight, multiplier, shift, bias, **params: (
+        multiplier is None,
+        params["dtype"],
+        params["ties"],
+        integer.conv2d_key(x, weight, **parts(params)[0]),
+    ),
+)
+
 __all__ = [
-    "LARGEST_SHIFT", "LINEAR_FORMATS", "RESULTS", "TIES", "along", "integer_linear", "requantize", "round_shift", "wrapped",
+    "LARGEST_SHIFT", "LINEAR_FORMATS", "RESULTS", "TIES", "along", "integer_conv2d_requantized", "integer_linear", "parts",
+    "requantize", "round_shift", "wrapped",
 ]  # fmt: skip

@@ -153,9 +153,26 @@ void check_integers() {
         }
   const auto images = static_cast<long long>(x.size()), filters = static_cast<long long>(w.size());
   const Passes passes = {4, {{images, filters, 1, 1, 0}, {images, 0, 1, 0, 8}, {0, filters, 0, 1, 0}, {0, 0, 0, 0, 8}}};
-  launch(conv_integer<64>, {1, 1, 1}, 128, 4 * 64 * (128 + 64), y.data(), x_planes.data(), w_planes.data(), CONVOLUTION,
-         X, BY_OUTPUT, G, passes);
+  const long long* const no_bias = nullptr;
+  const int* const no_factor = nullptr;
+  const unsigned* const no_words = nullptr;
+  long long* const no_room = nullptr;
+  Rule rule = {};
+  rule.bytes = 4, rule.is_sum = 1;
+  void* const sums = y.data();
+  launch(conv_integer<64>, {1, 1, 1}, 128, 4 * 64 * (128 + 64), sums, x_planes.data(), w_planes.data(), CONVOLUTION, X,
+         BY_OUTPUT, G, passes, no_room, no_bias, no_factor, no_factor, no_words, static_cast<unsigned char*>(nullptr),
+         rule);
   expect_same("integers, matrix units", y, wanted);
+
+  // Exact sums as codes of 64 bits that are the sums again, and what leaves 32 bits.
+  std::vector<long long> wide(y.size()), room(128 * 64);
+  std::vector<unsigned char> outside(y.size());
+  rule.bytes = 8, rule.is_sum = 0, rule.low = -(1ll << 31), rule.high = (1ll << 31) - 1, rule.wraps = 1;
+  launch(conv_integer<64>, {1, 1, 1}, 128, 4 * 64 * (128 + 64), static_cast<void*>(wide.data()), x_planes.data(),
+         w_planes.data(), CONVOLUTION, X, BY_OUTPUT, G, passes, room.data(), no_bias, no_factor, no_factor, no_words,
+         outside.data(), rule);
+  expect_same("exact sums as codes", std::vector<int>(wide.begin(), wide.end()), wanted);
 }
 
 // Images of 13 channels, which come first, laid with their channels last and filled up to 16.

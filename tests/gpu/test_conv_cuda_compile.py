@@ -33,7 +33,8 @@ LIMITS = {
     "conv_finish": (64, 64),
     "conv_forward_direct": (56, 192),
     "conv_input_gradient_direct": (80, 64),
-    "conv_integer": (160, 1024),
+    "conv_integer<64>": (168, 1024),  # exact sums are read in many at a time; still three blocks of 128 threads
+    "conv_integer<128>": (216, 1024),  # and one of 256, as with 140 registers
     "conv_matrix": (160, 1024),
     "conv_matrix<Bfloat16, false, 128>": (128, 1024),
     "conv_matrix<Bfloat16, true, 128>": (128, 1024),
