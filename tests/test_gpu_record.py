@@ -4,6 +4,7 @@ what compute-sanitizer says. Every time here is made up."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 import sys
@@ -16,8 +17,9 @@ import pytest
 
 pytest.importorskip("rich", reason="the table needs the extra `lab`")
 
-from ulpgrad.bench.gpu import check, layers, sanitizer, shown
+from ulpgrad.bench.gpu import check, draw, layers, lost, sanitizer, shown, suites
 from ulpgrad.bench.gpu.networks import NETWORKS, Layer, shrunk
+from ulpgrad.bench.gpu.record import Record
 from ulpgrad.bench.peers import recorded
 from ulpgrad.bench.peers.work import Outcome
 from ulpgrad.errors import DataError
@@ -200,7 +202,8 @@ def program(tmp_path: Path, last: str) -> Path:
     return path
 
 
-def test_tests_run_under_the_sanitizer(tmp_path: Path) -> None:
+def test_tests_run_under_the_sanitizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For so long that the sanitizer comes to its end within its time."""
     suite = tmp_path / "test_it.py"
     suite.write_text(
         "import time\ndef test_one():\n    pass\ndef test_two():\n    time.sleep(60)\ndef test_bad():\n    assert False\n"
@@ -214,6 +217,108 @@ def test_tests_run_under_the_sanitizer(tmp_path: Path) -> None:
     found = sanitizer.check(path, "memcheck", 60, *where, "one or bad")
     assert found["is_clean"] is None
     assert "tests failed under it" in found["outcome"]
+    monkeypatch.setattr(sanitizer, "TESTING", 0.0)
+    found = sanitizer.check(path, "memcheck", 60, *where, "one or two")
+    assert (found["passed"], found["status"]) == (0, 0), "tests that come too late are skipped"
+    assert "no test has passed" in found["outcome"]
+
+
+def names(failed: list[str]) -> list[str]:
+    """Of the tests in lines of pytest's summary."""
+    return [line.partition(" - ")[0].rpartition("::")[2] for line in failed]
+
+
+def test_tests_that_take_too_long_tell_what_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite, log = tmp_path / "test_it.py", tmp_path / "log"
+    suite.write_text("import time\ndef test_bad():\n    assert 1 == 2\ndef test_long():\n    time.sleep(600)\n")
+    monkeypatch.setattr(suites, "GRACE", 6)
+    for seconds in (12, 30, 90):  # as many as the machine takes to come to the tests
+        found = suites.run(seconds, 1, "--rootdir", str(tmp_path), str(suite), log=log)
+        if found["failed"]:
+            break
+    assert found["status"] == -1
+    assert names(found["failed"]) == ["test_bad"]
+    assert found["last"] == [f"stopped after {seconds} s"]
+    assert "assert 1 == 2" in log.read_text()
+
+
+LOSING = """import os, pytest, state
+def test_before():
+    pass
+def test_bad():
+    state.lost = True
+    assert False
+@pytest.mark.parametrize("i", range(6))
+def test_after(i):
+    assert not state.lost
+"""
+# Stands for a device: it is lost where a test says so.
+DEVICE = "import state\nfrom ulpgrad.bench.gpu import lost\nlost.error = lambda: 'an illegal address' if state.lost else None\n"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_test_that_loses_the_device_takes_no_other_along(
+    jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state.py").write_text("lost = False\n")
+    (tmp_path / "device.py").write_text(DEVICE)
+    suite, log = tmp_path / "test_it.py", tmp_path / "log"
+    suite.write_text(LOSING)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    found = suites.run(120, jobs, "--rootdir", str(tmp_path), "-p", "device", str(suite), log=log)
+    if jobs == 1:
+        assert found["status"] == lost.ENDED
+        assert "test_it.py::test_bad: an illegal address" in log.read_text()
+        assert "1 failed, 1 passed" in log.read_text()
+    else:
+        assert set(names(found["failed"])) == {"test_bad"}
+        assert "7 passed" in log.read_text()
+
+
+def test_a_part_goes_on_behind_a_row_that_loses_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "python"  # in the place of the process that measures: its second row is the last one
+    program.write_text(
+        f"#!{sys.executable}\nimport json, sys\nfirst = int(sys.argv[sys.argv.index('--first') + 1])\n"
+        "rows, failed = [[{'work': 'a'}], [{'work': 'c'}]][first > 0], [[{'work': 'b', 'error': 'lost'}], []][first > 0]\n"
+        "found = {'rows': rows, 'failed': failed, 'begun': 3 if first else 2, 'wrong': len(failed)}\n"
+        "json.dump(found, open(sys.argv[sys.argv.index('--json') + 1], 'w'))\n"
+        f"sys.exit(0 if first == 2 else {lost.ENDED})\n"
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(check.sys, "executable", str(program))
+    found = Record(tmp_path / "gpu.json", {})
+    check.apart(found, check.TABLE, 60)
+    record = json.loads((tmp_path / "gpu.json").read_text())
+    assert [row["work"] for row in record["rows"]] == ["a", "c"]
+    assert record["failed"] == [{"work": "b", "error": "lost"}]
+    assert found.wrong == 1
+
+
+def test_files_of_tests_are_there() -> None:
+    root = Path(__file__).parents[1]
+    for file in (*check.FIRST.values(), *check.ELSEWHERE, check.ALL):
+        assert (root / file).exists(), file
+
+
+def test_torch_that_cannot_be_imported_is_a_peer_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: str) -> None:
+        raise ImportError("libcudnn.so: no such file")
+
+    monkeypatch.setattr(draw.gpu, "mode", lambda: "")
+    monkeypatch.setattr(draw, "imported", broken)
+    draw.torch.cache_clear()
+    assert draw.torch() is None
+    assert "torch is left out: ImportError: libcudnn.so" in capsys.readouterr().out
+    draw.torch.cache_clear()
+
+
+def test_facts_need_no_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("COMMIT", "abc")
+    monkeypatch.setattr(draw, "torch", lambda: None)
+    assert check.facts()["commit"] == "abc"
 
 
 def test_where_the_sanitizer_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,11 @@
 and small tests under compute-sanitizer, into one JSON file.
 
 Rungs that have run on no GPU so far are tested before all others, each in a process of its own and for a limited time; where
-that fails, neither the other tests nor the table touch the rung, and the status says so. Rows of one whose barriers wait without
-end come last, in such a process too.
+that fails, neither the other tests nor the table touch the rung, and the status says so.
 
-Each part has a time of its own; together they stay within ten minutes. The layers of all networks take longer: `--networks all`.
+Each part has a process and a time of its own, with which it ends: a kernel that waits without end, or takes the device from its
+process, takes no other part along, and a row that loses the device no other row. Together the parts stay within ten minutes. The
+layers of all networks take longer: `--networks all`.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ulpgrad.bench import machine
-from ulpgrad.bench.gpu import ceilings, events, layers, rows, sanitizer
+from ulpgrad.bench.gpu import ceilings, draw, events, layers, lost, rows, sanitizer, suites
 from ulpgrad.bench.gpu.networks import NETWORKS
-from ulpgrad.bench.gpu.record import Record
+from ulpgrad.bench.gpu.record import LostDevice, Record
 from ulpgrad.bench.peers.work import Outcome, Target, Work, judge
 from ulpgrad.errors import DataError, DeviceError
 from ulpgrad.kernels import capabilities, gpu
@@ -39,21 +40,24 @@ FIRST = {
     WEIGHTS: "tests/gpu/test_warpgroup_weight.py",
     "gluon": "tests/gpu/test_gluon.py",
 }
-ALONE, APART = 90, 45  # seconds for each of these, and for rows in a process of their own
+# What needs no device: compilers, the host, the stub of a driver. Processors would be busy with it for minutes.
+ELSEWHERE = ("tests/gpu/test_cuda_compile.py", "tests/gpu/test_conv_cuda_compile.py", "tests/gpu/test_stub_driver.py")
+ALONE, APART = 90, 45  # seconds for each of the first, and for rows of a rung that may wait without end
+STARTING = 60  # seconds that a process may take beyond its part's: to import and compile, and for its last row
+TABLE, UNVERIFIED, LAYERS = "table", "unverified", "layers"
 NETWORK = "ResNet-50"
 
 
 def facts() -> dict[str, Any]:
     """The device, the versions, the commit."""
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     found: dict[str, Any] = {
         "gpu": machine.gpu(),
         "versions": machine.versions(),
-        "commit": git.stdout.strip() or os.environ.get("COMMIT"),
+        "commit": machine.commit() or os.environ.get("COMMIT"),  # a copy without a history is told it
     }
-    t = rows.torch()
+    t = draw.torch()
     if t is not None:
-        found["versions"]["torch"] = t.__version__
+        found["versions"]["torch"] = str(t.__version__)
         found["versions"]["cudnn"] = t.backends.cudnn.version()
     return found
 
@@ -61,9 +65,8 @@ def facts() -> dict[str, Any]:
 def launch_cost() -> Outcome:
     """What a small op takes of the host, in thousands of calls a second: at most 5 us are wanted."""
     import ulpgrad as ug
-    from ulpgrad.bench.gpu import draw
 
-    x, t = draw.tensor((8,), "float32", 1), rows.torch()
+    x, t = draw.tensor((8,), "float32", 1), draw.torch()
     repeats = 2000 if not gpu.mode() else 20
     ours = 1e-3 / events.host_seconds(lambda: ug.add(x, x), repeats)
     peers = {}
@@ -74,28 +77,16 @@ def launch_cost() -> Outcome:
                    (judge(Target(1, "limit"), ours, peers, 200.0, {}),))  # fmt: skip
 
 
-def tests(seconds: int, jobs: int, files: str, *how: str) -> dict[str, Any]:
-    """Tests of tests/gpu, in processes of their own."""
-    start = time.perf_counter()
-    command = [sys.executable, "-m", "pytest", files, "-q", "--maxfail=20", "-p", "no:cacheprovider", *how]
-    command += ["-n", str(jobs)] if jobs > 1 else []
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
-        status, text = done.returncode, done.stdout + done.stderr
-    except subprocess.TimeoutExpired as error:
-        printed: bytes | str = error.stdout or b""  # bytes, in spite of text=True, where it has come in part
-        text = printed if isinstance(printed, str) else printed.decode(errors="replace")
-        status, text = -1, f"{text}\nstopped after {seconds} s"
-    print(text[-6000:], flush=True)
-    return {"status": status, "seconds": time.perf_counter() - start, "last": text.strip().splitlines()[-1:]}
-
-
-def run(record: Record, works: Iterable[Callable[[], Work | Outcome]], only: str, limit: float) -> None:
-    """Measure rows into the record. What goes wrong between them is a row that failed, and the last one."""
-    end, left = time.perf_counter() + limit, iter(works)
+def run(record: Record, works: Iterable[Callable[[], Work | Outcome]], only: str, limit: float, first: int = 0) -> None:
+    """Measure rows into the record, from the `first` on, which counts from 0. What goes wrong between them is a row that failed,
+    and the last one."""
+    end, left = time.perf_counter() + limit, islice(works, first, None)
+    record.data["begun"] = first
     while True:
         try:
             make = next(left)
+            record.data["begun"] += 1
+            record.write()
         except StopIteration:
             break
         except Exception as error:  # other parts of the check are to come
@@ -117,32 +108,36 @@ def verified() -> Iterator[Callable[[], Work | Outcome]]:
 
 
 def unverified(networks: Sequence[str], failed: Sequence[str] = ()) -> Iterator[Callable[[], Work]]:
-    """Rows of a rung that has run on no GPU, but of those whose tests `failed`. They come last: what goes wrong there takes no
-    other row along."""
+    """Rows of a rung that has run on no GPU, but of those whose tests `failed`."""
     passes = [name for name in layers.PASSES if (WEIGHTS if name == "weight gradient" else WARPGROUP) not in failed]
     if WARPGROUP not in failed:
         yield from rows.unverified()
     yield from layers.unverified(networks, passes)
 
 
-def apart(record: Record, rung: str, only: str, seconds: float) -> None:
-    """Rows of a rung that may wait without end, measured in a process of their own, which ends with its time."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "rows.json"
-        command = [sys.executable, "-m", "ulpgrad.bench.gpu.check", "--rung", rung, "--json", str(out), "--only", only]
-        why = ""
+def apart(record: Record, part: str, seconds: float, *how: str) -> None:
+    """A part of the check, measured in a process of its own, which ends soon after its time. Where a row loses the device or ends
+    the process, another one goes on with the rows behind it. Until it has ended, what it has found lies beside the record."""
+    end, first, out = time.perf_counter() + seconds, 0, record.out.with_suffix(f".{part}.json")
+    command = [sys.executable, "-m", "ulpgrad.bench.gpu.check", "--part", part, "--json", str(out), *how]
+    while True:
+        left, why = end - time.perf_counter(), ""
+        out.unlink(missing_ok=True)
         try:
-            status = subprocess.run([*command, "--rows", str(seconds)], timeout=seconds).returncode
+            given = ("--rows", f"{left:.3g}", "--first", str(first))
+            status = subprocess.run([*command, *given], timeout=left + STARTING).returncode
         except subprocess.TimeoutExpired:
-            status, why = -1, f"stopped after {seconds:g} s"
-        found = json.loads(out.read_text()) if out.exists() else {"rows": [], "failed": []}
-    record.data["rows"] += found["rows"]
-    record.data["failed"] += found["failed"]
-    record.wrong += len(found["failed"])
-    if why or (status and not found["failed"]):
-        record.wrong += 1
-        record.left_out(why or f"its process ended with {status}", rung)
-    record.write()
+            status, why = -1, f"stopped after {left + STARTING:.3g} s"
+        found = json.loads(out.read_text()) if out.exists() else {}
+        record.take(found)
+        out.unlink(missing_ok=True)
+        if why or status not in (0, 1, lost.ENDED):
+            record.wrong += 1
+            record.left_out(why or f"its process ended with {status}", part)
+        before, first = first, found.get("begun", 0)
+        has_died = status == lost.ENDED or (status < 0 and not why)
+        if not has_died or first <= before or time.perf_counter() > end:
+            return
 
 
 def limits(record: Record) -> None:
@@ -196,39 +191,42 @@ def main() -> int:
     parser.add_argument("--sanitizer", type=float, default=60, metavar="SECONDS", help="for compute-sanitizer; 0: none")
     parser.add_argument("--jobs", type=int, default=8, help="processes that run tests")
     parser.add_argument(
-        "--rung", choices=[*rows.WAITING], help="a rung that may wait without end: its rows, and nothing else"
+        "--part", choices=[TABLE, UNVERIFIED, LAYERS, *rows.WAITING], help="in this process, and no other"
     )
+    parser.add_argument("--first", type=int, default=0, metavar="ROW", help="of a part, from 0")
+    parser.add_argument("--failed", action="append", default=[], choices=[*FIRST], help="tests, in an earlier run")
     given = parser.parse_args()
     reason = capabilities.missing("cuda") or capabilities.missing("triton")
     if reason:
         raise DeviceError(f"gpu-check: {reason}")
     networks = chosen(given.networks or ("none" if given.only else NETWORK))
-    record, failed, statuses = Record(given.json, facts()), list[str](), []
-    if given.rung:
-        record.write()
-        run(record, rows.WAITING[given.rung](), given.only, given.rows)
-        return min(1, record.wrong)
+    if given.part:
+        return measured(Record(given.json, {}), given, networks)
+    record, failed, statuses = Record(given.json, facts()), list[str](given.failed), []
+    how = ("--only", given.only, "--networks", ",".join(networks) or "none")
+    record.write()
     if given.tests:
-        left, alone = given.tests, []
+        left, alone, log = given.tests, [], given.json.with_suffix(".tests.log")
+        log.unlink(missing_ok=True)
         for name, file in FIRST.items():
-            alone.append(tests(min(left, ALONE), 1, file))
+            alone.append(suites.run(min(left, ALONE), 1, file, log=log))
             left = max(1, left - int(alone[-1]["seconds"]))
             failed += [name] if alone[-1]["status"] else []
+            record.data["tests"] = alone
+            record.write()
         without = ("-k", " and ".join(f"not ({name})" for name in failed)) if failed else ()
-        others = tests(left, given.jobs, ALL, *(f"--ignore={file}" for file in FIRST.values()), *without)
-        record.data["tests"] = [*alone, others]
-        statuses += [found["status"] for found in record.data["tests"]]
-    record.write()
+        ignored = (f"--ignore={file}" for file in (*FIRST.values(), *ELSEWHERE))
+        alone.append(suites.run(left, given.jobs, ALL, *ignored, *without, log=log))
+        statuses += [found["status"] for found in alone]
+        record.write()
     if given.rows:
-        run(record, verified(), given.only, given.rows)
+        apart(record, TABLE, given.rows, *how)
     if networks:
-        layers.run(record, networks, given.layers)
-    if given.rows or networks:
-        limits(record)
+        apart(record, LAYERS, given.layers, *how)
     if given.unverified:
         for name in (name for name in (WARPGROUP, WEIGHTS) if name in failed):
             record.left_out(f"{FIRST[name]} failed: its rows are left out", rows.WARPGROUP)
-        run(record, unverified(networks, failed), given.only, given.unverified)
+        apart(record, UNVERIFIED, given.unverified, *how, *(f"--failed={name}" for name in failed))
     if given.sanitizer:
         passed = [FIRST[name] for name in (WARPGROUP, WEIGHTS) if name not in failed]
         found = record.data["sanitizer"] = sanitizer.run(given.sanitizer, passed)
@@ -238,8 +236,28 @@ def main() -> int:
         if name in failed:
             record.left_out(f"{FIRST[name]} failed: its rows are left out", name)
         else:
-            apart(record, name, given.only, APART)
+            apart(record, name, APART, *how)
     return 1 if record.wrong else next((status for status in statuses if status), 0)
+
+
+def measured(record: Record, given: argparse.Namespace, networks: Sequence[str]) -> int:
+    """A part of the check, in this process."""
+    record.write()
+    try:
+        if given.part == LAYERS:
+            layers.run(record, networks, given.rows)
+        else:
+            works: Iterable[Callable[[], Work | Outcome]]
+            if given.part == TABLE:
+                works = verified()
+            else:
+                works = unverified(networks, given.failed) if given.part == UNVERIFIED else rows.WAITING[given.part]()
+            run(record, works, given.only, given.rows, given.first)
+        if given.part in (TABLE, LAYERS):
+            limits(record)
+    except LostDevice:
+        return lost.ENDED
+    return min(1, record.wrong)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 import ulpgrad as ug
+from ulpgrad.bench.peers.others import imported
 from ulpgrad.formats import Integer, as_format
 from ulpgrad.kernels import gpu
 from ulpgrad.tensor import Tensor
+
+
+@cache
+def torch() -> Any:
+    """torch where it sees a GPU, else None. One that cannot be imported is a peer that is missing, which is told."""
+    if gpu.mode():
+        return None
+    try:
+        found = imported("torch")
+        return found if found is not None and found.cuda.is_available() else None
+    except Exception as error:  # a library's of its own
+        print(f"torch is left out: {type(error).__name__}: {error}", flush=True)
+        return None
 
 
 def normal(shape: tuple[int, ...], seed: int) -> Any:

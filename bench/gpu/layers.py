@@ -162,7 +162,7 @@ def row(network: Network, form: str, layer: Layer, name: str, rung: str = "") ->
     """A pass of a layer. A `rung` that is named is also beside the one that is taken otherwise."""
     title = f"{network.name} {form} {name}, {layer}{f' by {rung}' if rung else ''}"
     given, images = at_hand(layer), 2 if gpu.mode() else network.images
-    problem, op, t = Problem(given, images, form), op_of(layer, name), rows.torch()
+    problem, op, t = Problem(given, images, form), op_of(layer, name), draw.torch()
     amount, values = 2.0 * given.products * images, partial(problem.values, op)
     ours, taken = problem.ours(op, rung)
     peers: list[Contender] = []

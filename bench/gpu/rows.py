@@ -14,6 +14,7 @@ import numpy as np
 import ulpgrad as ug
 from ulpgrad import dispatch
 from ulpgrad.bench.gpu import ceilings, draw
+from ulpgrad.bench.gpu.draw import torch
 from ulpgrad.bench.gpu.turns import SETS, at_first, in_turn
 from ulpgrad.bench.peers.others import imported
 from ulpgrad.bench.peers.work import OURS, Contender, Target, Work
@@ -35,12 +36,6 @@ LIMITS = {
     "float32": ("tf32", 3),
     "float8_e5m2": ("float8_e4m3fn", 1),
 }  # the unit, and its products for each one of ours
-
-
-def torch() -> Any:
-    """torch where it sees a GPU, else None."""
-    found = imported("torch")
-    return found if found is not None and not gpu.mode() and found.cuda.is_available() else None
 
 
 def small(size: int, least: int = 32) -> int:

@@ -33,6 +33,7 @@ PASSED = re.compile(r"\b(\d+) passed\b")
 TESTS = ("tests/gpu/test_conv_cuda.py", "tests/gpu/test_pool_cuda.py", "tests/gpu/test_integer_conv_cuda.py",
          "tests/gpu/test_conv_codes.py")  # fmt: skip
 SMALL = "bits or lie or every_pair or places or finite or every_cut"
+TESTING = 0.6  # of a tool's time, after which no test begins: the tool is to come to its end
 PLUGIN = "ulpgrad.bench.gpu.unpooled"
 
 
@@ -72,7 +73,8 @@ def read(tool: str, output: str) -> dict[str, Any]:
 def check(path: Path, tool: str, seconds: float, *tests: str) -> dict[str, Any]:
     """One tool over tests, in a process of its own, which CuPy gives memory array by array."""
     command = [str(path), "--tool", tool, *(("--report-api-errors", "no") if tool == "memcheck" else ()),
-               sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", PLUGIN, *tests]  # fmt: skip
+               sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", PLUGIN,
+               f"--run-for={TESTING * seconds:g}", *tests]  # fmt: skip
     start = time.perf_counter()
     found: dict[str, Any] = {"tool": tool, "tests": " ".join(tests)}
     with subprocess.Popen(
@@ -82,6 +84,7 @@ def check(path: Path, tool: str, seconds: float, *tests: str) -> dict[str, Any]:
             output = process.communicate(timeout=seconds)[0]
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # the tests as well, which it has started
+            found["last"] = process.communicate()[0].strip().splitlines()[-40:]
             return {**found, "is_clean": None, "outcome": f"stopped after {seconds:.0f} s", "seconds": seconds}
     found |= {**read(tool, output), "status": process.returncode, "seconds": time.perf_counter() - start}
     if not found["is_clean"]:

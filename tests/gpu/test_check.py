@@ -16,9 +16,9 @@ pytest.importorskip("rich", reason="the table needs the extra `lab`")
 if gpu.mode() != "emulated":
     pytest.skip("on a device this is `make gpu-check` itself", allow_module_level=True)
 
-from ulpgrad.bench.gpu import check, events, layers, rows
+from ulpgrad.bench.gpu import check, events, layers, lost, rows
 from ulpgrad.bench.gpu.networks import NETWORKS, Layer, Network
-from ulpgrad.bench.gpu.record import Record
+from ulpgrad.bench.gpu.record import LostDevice, Record
 from ulpgrad.bench.gpu.turns import at_first
 from ulpgrad.bench.peers.work import Outcome, Work
 
@@ -80,6 +80,55 @@ def test_a_peer_that_refuses_costs_the_row_nothing_else(tmp_path: Path, monkeypa
     assert record["failed"] == [{"work": f"{work.name}, refuses", "error": "RuntimeError: no kernel for this card"}]
 
 
+def test_a_peer_or_a_limit_that_is_wrong_costs_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses() -> float:
+        raise RuntimeError("no such unit")
+
+    work = rows.product("float32", 16)
+    values = work.ours.values
+    assert values is not None
+    others = [
+        replace(
+            work.ours, name="wrong", call=rows.product("float32", 16).ours.call, values=lambda out: 2 * values(out)
+        ),
+        replace(work.ours, name="right", call=rows.product("float32", 16).ours.call),
+    ]
+    monkeypatch.setattr(events, "SAMPLES", 3)
+    out = tmp_path / "gpu.json"
+    found = Record(out, {})
+    check.run(found, [lambda: replace(work, peers=others, limit=refuses)], "", 600)
+    record = json.loads(out.read_text())
+    (row,) = record["rows"]
+    assert list(row["peers"]) == ["right"]
+    assert list(row["errors"]) == ["ulpgrad", "right"]
+    assert row["limit"] is None
+    (wrong, limit) = record["failed"]
+    assert wrong["work"] == f"{work.name}, wrong"
+    assert "is off by 1" in wrong["error"]
+    assert limit == {"work": f"{work.name}, its limit", "error": "RuntimeError: no such unit"}
+    assert record["wrong"] == found.wrong == 2
+
+
+def test_a_row_that_loses_the_device_is_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> Work:
+        raise RuntimeError("an illegal address")
+
+    out = tmp_path / "gpu.json"
+    found = Record(out, {})
+    makes = [check.launch_cost, fails, check.launch_cost]
+    check.run(found, makes, "", 600)
+    assert len(found.data["rows"]) == 2, "the device still answers"
+    monkeypatch.setattr(lost, "error", lambda: "an illegal address was accessed")
+    with pytest.raises(LostDevice, match="since a row: an illegal address"):
+        check.run(found, makes, "", 600)
+    record = json.loads(out.read_text())
+    assert record["begun"] == 2
+    assert len(record["rows"]) == 3
+    monkeypatch.undo()
+    check.run(found, makes, "", 600, first=2)
+    assert json.loads(out.read_text())["begun"] == 3
+
+
 def test_what_a_library_refuses_does_not_end_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(*_: object) -> float:
         raise RuntimeError("no such unit")
@@ -101,11 +150,11 @@ def test_what_a_library_refuses_does_not_end_the_check(tmp_path: Path, monkeypat
     assert all("no such unit" in failed["error"] for failed in record["failed"])
 
 
-def test_rows_of_a_rung_that_may_wait_without_end(tmp_path: Path) -> None:
+def test_rows_of_a_rung_that_may_wait_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They come from another process, which is ended when its time is over, and what it left is kept."""
     out = tmp_path / "gpu.json"
     found = Record(out, {})
-    check.apart(found, "gluon", "64 causal", 300)
+    check.apart(found, "gluon", 300, "--only", "64 causal")
     assert found.wrong == 0
     record = json.loads(out.read_text())
     assert record["failed"] == []
@@ -113,7 +162,8 @@ def test_rows_of_a_rung_that_may_wait_without_end(tmp_path: Path) -> None:
     for row in record["rows"]:
         assert row["work"].endswith("by cuda/triton-gluon")
         assert set(row["errors"]) == {"ulpgrad", "cuda/triton-tuned"}
-    check.apart(found, "gluon", "", 0.01)
+    monkeypatch.setattr(check, "STARTING", 0.0)
+    check.apart(found, "gluon", 0.01)
     assert found.wrong == 1
     assert json.loads(out.read_text())["failed"] == [{"work": "gluon", "error": "stopped after 0.01 s"}]
 
