@@ -127,7 +127,7 @@ def apart(record: Record, part: str, seconds: float, *how: str) -> None:
             given = ("--rows", f"{left:.3g}", "--first", str(first))
             status = subprocess.run([*command, *given], timeout=left + STARTING).returncode
         except subprocess.TimeoutExpired:
-            status, why = -1, f"stopped after {left + STARTING:.3g} s"
+            status, why = -1, f"stopped after {left + STARTING:.2f} s"
         found = json.loads(out.read_text()) if out.exists() else {}
         record.take(found)
         out.unlink(missing_ok=True)

@@ -293,12 +293,13 @@ def test_make_graphed_knows_its_arguments() -> None:
             assert (doubled.numpy() == 2 * i).all()
             assert (summed.numpy() == shape[0] * i).all()
     assert calls == [(2, 3)] * 3 + [(4, 3)] * 3, "two calls as they are, and one that is captured"
-    with ug.cuda.device(1):  # where another graph is captured: arguments of the host go there
-        for i in range(4):
-            doubled, _ = total(ug.asarray(np.full((2, 3), i, np.float32)))
-            assert str(doubled.device) == "cuda:1"
-            assert (doubled.numpy() == 2 * i).all()
-    assert calls[6:] == [(2, 3)] * 3
+    if gpu.count() > 1:  # where another graph is captured: arguments of the host go there
+        with ug.cuda.device(1):
+            for i in range(4):
+                doubled, _ = total(ug.asarray(np.full((2, 3), i, np.float32)))
+                assert str(doubled.device) == "cuda:1"
+                assert (doubled.numpy() == 2 * i).all()
+        assert calls[6:] == [(2, 3)] * 3
     with pytest.raises(ArgumentError, match="require no gradient"):
         total(ug.ones(3, requires_grad=True))
     with pytest.raises(ArgumentError, match="at least one call"):

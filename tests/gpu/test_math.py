@@ -91,11 +91,12 @@ def function(name: str) -> Any:
 
 
 def run(name: str, *arrays: Any) -> Any:
-    """A function of triton_math on arrays of the host."""
+    """A function of triton_math on arrays of the host. An interpreter wants many values in each operation; a compiler would take
+    minutes for as many."""
     xp, n = gpu.xp(), arrays[0].size
     out = xp.empty(arrays[0].shape, arrays[0].dtype)
-    kernel = one if len(arrays) == 1 else two
-    launch(kernel, (cdiv(n, 1 << 14),), out, *map(xp.asarray, arrays), n, FUNCTION=function(name), BLOCK=1 << 14)
+    kernel, block = one if len(arrays) == 1 else two, 1 << 14 if gpu.mode() == "emulated" else 256
+    launch(kernel, (cdiv(n, block),), out, *map(xp.asarray, arrays), n, FUNCTION=function(name), BLOCK=block)
     return out.get()
 
 
