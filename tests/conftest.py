@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
 
 import ulpgrad as ug
 from ulpgrad import dispatch
+
+
+gc.set_threshold(20_000)  # with thousands of tests in memory, and compilers at work, 700 cost a twentieth of the time
 
 
 @pytest.fixture(autouse=True)
