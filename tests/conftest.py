@@ -10,7 +10,6 @@ import pytest
 import ulpgrad as ug
 from ulpgrad import dispatch
 
-
 gc.set_threshold(20_000)  # with thousands of tests in memory, and compilers at work, 700 cost a twentieth of the time
 
 
