@@ -37,7 +37,7 @@ def run(seconds: float, jobs: int, *what: str, log: Path | None = None) -> dict[
     command += ["-p", LOST, "-o", f"faulthandler_timeout={STUCK // 2}"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     if jobs > 1:
-        command += ["-q", "-n", str(jobs)]
+        command += ["-q", "-n", str(jobs), "--dist", "worksteal"]  # neighbours need the same kernels compiled
         environment = dict.fromkeys(ONE_THREAD, "1") | environment
         if importlib.util.find_spec("pytest_timeout") is not None:
             command += [f"--timeout={STUCK}", "--timeout-method=thread"]

@@ -384,7 +384,7 @@ def test_constants_of_the_host_belong_to_the_stream_that_copies_them() -> None:
         np.testing.assert_array_equal(gpu.to_host(there), gpu.to_host(here))
     assert triton_round.values_on_device(form) is here
     three = np.asarray(3.0)
-    for index in (0, 1):  # numbers in expressions; of another device than the current one by its own stream
+    for index in range(gpu.count()):  # numbers in expressions; of another device than the current one by its own stream
         number = dispatch.constant(three, index)
         assert dispatch.constant(three, index) is number
         assert number.device.id == index

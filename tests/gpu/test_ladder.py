@@ -49,6 +49,6 @@ def test_sources() -> None:
 
 
 def test_only_a_device_by_its_kind() -> None:
-    done = call("ladder", "matmul", "--device", "cuda:1")
+    done = call("ladder", "matmul", "--device", "cuda:0")
     assert done.exit_code == 1
     assert "expected cpu or cuda" in done.stderr
