@@ -175,7 +175,7 @@ def commit() -> str | None:
     try:
         head = _git(folder, "rev-parse", "--short=10", "HEAD")
         return head + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no", "..") else "")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return None
 
 

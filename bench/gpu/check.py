@@ -43,6 +43,10 @@ FIRST = {
 # What needs no device: compilers, the host, the stub of a driver. Processors would be busy with it for minutes.
 ELSEWHERE = ("tests/gpu/test_cuda_compile.py", "tests/gpu/test_conv_cuda_compile.py", "tests/gpu/test_stub_driver.py")
 ALONE, APART = 90, 45  # seconds for each of the first, and for rows of a rung that may wait without end
+FEW, HANGS = (
+    4,
+    40,
+)  # processes for each of the first, and seconds after which a test of theirs is taken to wait without end
 STARTING = 60  # seconds that a process may take beyond its part's: to import and compile, and for its last row
 TABLE, UNVERIFIED, LAYERS = "table", "unverified", "layers"
 NETWORK = "ResNet-50"
@@ -208,8 +212,9 @@ def main() -> int:
     if given.tests:
         left, alone, log = given.tests, [], given.json.with_suffix(".tests.log")
         log.unlink(missing_ok=True)
+        few = min(FEW, given.jobs) if suites.can_end_tests() else 1
         for name, file in FIRST.items():
-            alone.append(suites.run(min(left, ALONE), 1, file, log=log))
+            alone.append(suites.run(min(left, ALONE), few, file, log=log, stuck=HANGS))
             left = max(1, left - int(alone[-1]["seconds"]))
             failed += [name] if alone[-1]["status"] else []
             record.data["tests"] = alone

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 MOST_FAILED = 100  # tests, after which the others are let be
-STUCK = 150  # seconds for one test among many, where pytest-timeout is there to end it
+STUCK = 150  # seconds for one test among many, where pytest-timeout is there to end its process
 GRACE = 15  # seconds for what is stopped to say what has failed so far
 LOST = "ulpgrad.bench.gpu.lost"  # a plugin
 # Many processes: each with one thread, else they wait for each other's.
@@ -22,25 +22,22 @@ ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 FAILED = re.compile(r"^(?:FAILED|ERROR) .*$", re.MULTILINE)
 
 
-def run(seconds: float, jobs: int, *what: str, log: Path | None = None) -> dict[str, Any]:
-    """The files and options of pytest that are asked for, on so many processes. All that they print goes to the end of `log`."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        *what,
-        "--tb=short",
-        f"--maxfail={MOST_FAILED}",
-        "-p",
-        "no:cacheprovider",
-    ]
-    command += ["-p", LOST, "-o", f"faulthandler_timeout={STUCK // 2}"]
+def can_end_tests() -> bool:
+    """Whether one test that does not end can be ended, and others go on."""
+    return all(importlib.util.find_spec(name) is not None for name in ("pytest_timeout", "xdist"))
+
+
+def run(seconds: float, jobs: int, *what: str, log: Path | None = None, stuck: int = STUCK) -> dict[str, Any]:
+    """The files and options of pytest that are asked for, on so many processes. All that they print goes to the end of `log`.
+    `stuck`: seconds for one test, where it can be ended."""
+    command = [sys.executable, "-m", "pytest", *what, "--tb=short", f"--maxfail={MOST_FAILED}"]
+    command += ["-p", "no:cacheprovider", "-p", LOST, "-o", f"faulthandler_timeout={stuck // 2}"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     if jobs > 1:
         command += ["-q", "-n", str(jobs), "--dist", "worksteal"]  # neighbours need the same kernels compiled
         environment = dict.fromkeys(ONE_THREAD, "1") | environment
-        if importlib.util.find_spec("pytest_timeout") is not None:
-            command += [f"--timeout={STUCK}", "--timeout-method=thread"]
+        if can_end_tests():
+            command += [f"--timeout={stuck}", "--timeout-method=thread"]
     else:
         command += ["-vvv"]  # the last name is that of a test which does not end
     start = time.perf_counter()
@@ -78,4 +75,4 @@ def _rest(process: subprocess.Popen[str]) -> str:
     return process.communicate()[0]
 
 
-__all__ = ["run"]
+__all__ = ["can_end_tests", "run"]
