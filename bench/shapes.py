@@ -201,6 +201,8 @@ def images(rng: np.random.Generator, n: int, op: Op) -> Sample:
     if op.name == "conv2d_max_pool":
         del params["groups"]
         params |= {"window": (2, 2), "activation": "relu"}
+    if op.name == "conv2d_stochastic":
+        return Sample((x, weight, rng.standard_normal(32), None), {**params, **STOCHASTIC})
     if op.name == "conv2d_finished":
         params |= {"activation": "relu", "residual_first": True}
         return Sample((x, weight, rng.standard_normal(32), rng.standard_normal(32), g), params)

@@ -234,3 +234,26 @@ def test_batch_norm_in_inference_is_a_scale_and_a_shift() -> None:
     assert ops_of(lambda: net(x))[0] == "conv2d"  # whose gradient is recorded
     with pytest.raises(ArgumentError, match="running statistics"):
         nn.BatchNorm2d(4, track_running_stats=False).scale_and_shift()
+
+
+@pytest.mark.parametrize("options", [
+    {"activation": "gelu"}, {"padding": "same", "bias": ug.asarray([1.0, -2.0, 0.5, 3.0])}, {"groups": 2, "stride": 2},
+    {"residual": ug.full((2, 4, 5, 4), 0.3), "residual_first": True, "activation": "relu"},
+    {"scale": ug.asarray([3.0, 0.1, -1.0, 7.0]), "accumulate": "float16"},
+], ids=lambda o: "-".join(o))  # fmt: skip
+@pytest.mark.parametrize("to", ["bfloat16", "float8_e4m3fn", "e6m9"])
+def test_stochastic_results(options: dict[str, Any], to: str) -> None:
+    """Those of `quantize` on the result in float32, whose gradient they have."""
+    x, w = ug.rand(2, 4, 7, 6, dtype="float16"), ug.rand(4, 2 if "groups" in options else 4, 3, 3, requires_grad=True)
+    wide = ug.conv2d(x.to(ug.float32), w, **options, dtype=ug.float32)
+    wanted = ug.quantize(wide.detach(), to, rounding="stochastic", generator=ug.Generator(4), random_bits=13)
+    for recorded in (True, False):
+        w.requires_grad = recorded
+        drawn = {"dtype": to, "rounding": "stochastic", "generator": ug.Generator(4), "random_bits": 13}
+        y = ug.conv2d(x, w, **options, **drawn)
+        assert y.dtype is wanted.dtype
+        assert y.storage.tobytes() == wanted.storage.tobytes()
+        if recorded:
+            (found,) = ug.autograd.grad(y.sum(), [w])
+            (same,) = ug.autograd.grad(wide.sum(), [w])
+            np.testing.assert_allclose(found.numpy(), same.numpy(), rtol=1e-5)

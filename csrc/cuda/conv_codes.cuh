@@ -8,6 +8,7 @@
 #pragma once
 
 #include "conv_index.cuh"
+#include "stochastic.cuh"
 
 namespace ulpgrad {
 
@@ -37,15 +38,6 @@ struct Codes {
 
 __device__ inline long long shifted_left(long long v, int by) {
   return static_cast<long long>(static_cast<unsigned long long>(v) << by);
-}
-
-// Whether stochastic rounding goes up at a fraction part / 2^drop, which is taken to `bits` bits, ties to even.
-__device__ inline bool goes_up(long long part, int drop, int bits, unsigned word) {
-  const long long one = 1ll << drop, scaled = part << bits;
-  long long count = scaled >> drop;
-  const long long rest = 2 * (scaled - (count << drop));
-  if (rest > one || (rest == one && (count & 1))) ++count;
-  return count + (word >> (32 - bits)) >= 1ll << bits;
 }
 
 // v / 2^drop as a whole number. Nothing is added before the shift, since that could overflow.

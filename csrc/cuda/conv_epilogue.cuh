@@ -6,15 +6,19 @@
 #include "conv_index.cuh"
 #include "float8.cuh"
 #include "packet.cuh"
+#include "stochastic.cuh"
 
 namespace ulpgrad {
 
 // What a result holds: the operands' type, or another that a float32 sum is rounded to.
 enum Stored { OWN, FLOAT32, FLOAT16, BFLOAT16, FLOAT8_E4M3FN, FLOAT8_E5M2 };
 
+// Results that are rounded by random words have no residual. What is given as one is not read then, and its strides
+// number results in the order of the words: who asks where a residual lies has the place of a word for it.
 struct After {
   Strides residual;
   int activation, residual_first, stored;
+  Drawn drawn;
 };
 
 // In shared memory, one for a block: a thread's registers are for sums. Each of the arrays may be left out.
@@ -27,12 +31,16 @@ struct Epilogue {
   __device__ inline bool is_nothing() const { return !bias && !scale && !residual && !after.activation; }
 };
 
-// `at`: where the residual lies. A call: a thread with many results would have its code as many times.
+// `at`: where the residual lies, or the result's random word. A call: a thread
+// with many results would have its code as many times.
 template <class T>
 __device__ __attribute__((noinline)) Wide<T> scaled_and_joined(const Epilogue<T>& e, int channel, long long at,
                                                                Wide<T> sum) {
   if (e.scale) sum *= widen(e.scale[channel]);
   if (e.bias) sum += widen(e.bias[channel]);
+  if constexpr (sizeof(sum) == sizeof(float)) {
+    if (e.after.drawn.random_bits) return rounded_by_word(e.after.drawn, activated(sum, e.after.activation), at);
+  }
   const Wide<T> other = e.residual ? widen(e.residual[at]) : Wide<T>(0);
   if (e.residual && e.after.residual_first) sum += other;
   sum = activated(sum, e.after.activation);

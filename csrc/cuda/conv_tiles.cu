@@ -3,8 +3,9 @@
 
 namespace ulpgrad {
 
+// Forwards eight blocks of a processor at once: all the threads that it holds.
 template <class T, bool GRADIENT>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, !GRADIENT && sizeof(Wide<T>) == 4 ? 8 : 0)
     conv_tiles(T* y, const T* x, const T* w, const T* bias, const T* scale, const T* residual, Convolution c,
                Strides xs, Strides ws, Strides ys, After after) {
   constexpr int SIDE = 16;

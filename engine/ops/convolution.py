@@ -9,13 +9,15 @@ from ulpgrad.autograd import is_grad_enabled
 from ulpgrad.differentiable import Primitive
 from ulpgrad.errors import ArgumentError, ShapeError
 from ulpgrad.formats import Format, as_format, float32, float64
+from ulpgrad.formats.rounding import RANDOM_BITS
+from ulpgrad.generator import Generator
 from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.conv.geometry import output_size
 from ulpgrad.ops import accumulate as acc, elementwise as ew
 from ulpgrad.ops.common import as_tensor, pair
 from ulpgrad.ops.convolution_gradients import primitives
 from ulpgrad.ops.creation import astype
-from ulpgrad.ops.linalg import ACTIVATIONS
+from ulpgrad.ops.linalg import ACTIVATIONS, Rounding, asked_rounding
 from ulpgrad.ops.manipulation import permute_dims, reshape
 from ulpgrad.ops.pooling import max_pool2d, max_pool2d_gradient
 from ulpgrad.ops.reduction import sum as total
@@ -85,6 +87,7 @@ def _pooled_steps(x: Tensor, weight: Tensor, bias: Tensor | None, *, window: tup
 
 _activated: Primitive = Primitive(spec.conv2d, "x weight bias", joint=_through_relu, composite=_steps)
 _finished: Primitive = Primitive(spec.conv2d_finished, "x weight bias scale residual")  # while no gradient is recorded
+_drawn: Primitive = Primitive(spec.conv2d_stochastic, "x weight bias scale")
 _pooled: Primitive = Primitive(
     spec.conv2d_max_pool, "x weight bias", "y places", joint=_through_pool, composite=_pooled_steps
 )
@@ -108,6 +111,9 @@ def conv2d(
     dtype: Any = None,
     accumulate: Any = None,
     accumulate_backward: Any = None,
+    rounding: str = "nearest_even",
+    generator: Generator | None = None,
+    random_bits: int = RANDOM_BITS,
 ) -> Tensor:
     """Slide filters over images (cross-correlation: filters are not flipped).
 
@@ -125,6 +131,9 @@ def conv2d(
     format. While no gradient is recorded, activation(sums * scale + bias) + residual is one kernel on floats, rounded once (on
     a CPU without the C++ extension the convolution's, and steps on its result) to 32, 16 or 8 bits (float8_e4m3fn and
     float8_e5m2, as `astype` rounds); elsewhere each is a step of its own. Not together with `max_pool`.
+
+    `rounding="stochastic"`: results, as they are in float32, are rounded to `dtype` by random words, as in `matmul`; in the
+    convolution's kernel on a GPU, while no gradient is recorded and without a residual.
 
     `accumulate` and `accumulate_backward`: as in `matmul`, for sums over (c, kh, kw) in that order
     and, in the gradients, over the outputs and over (n, oh, ow); overlapping windows add up plainly. Raises ShapeError and
@@ -145,6 +154,21 @@ def conv2d(
             "conv2d: max_pool= goes with activation= alone: pool the result of scale=, residual= or dtype="
         )
     steps, spread = pair("conv2d", "stride", stride, 1), pair("conv2d", "dilation", dilation, 1)
+    drawn = asked_rounding("conv2d", dtype, rounding, generator, random_bits)
+    if drawn is not None:
+        if residual is None and accumulate is None and padding != "same":
+            around = (0, 0) if isinstance(padding, str) else pair("conv2d", "padding", padding)
+            whole = _drawn_in_one(
+                (x, w, bias, scale), drawn, stride=steps, padding=around, dilation=spread, groups=groups,
+                activation=activation,
+            )  # fmt: skip
+            if whole is not None:
+                return whole
+        x, w = (t if t.dtype is float64 or t.dtype.routed else astype(t, float32, copy=False) for t in (x, w))
+        return drawn.of(conv2d(
+            x, w, bias, stride, padding, dilation, groups, activation=activation, scale=scale, residual=residual,
+            residual_first=residual_first, dtype=float32, accumulate=accumulate, accumulate_backward=accumulate_backward,
+        ))  # fmt: skip
 
     def run(around: tuple[int, int]) -> Tensor:
         geometry = {"stride": steps, "padding": around, "dilation": spread, "groups": groups}
@@ -214,6 +238,21 @@ def _in_one(operands: tuple[Tensor | None, ...], out: Format | None, accumulate:
     x = astype(given[0], float64, copy=False) if out is float64 else given[0]
     y = _finished(x, *operands[1:], dtype=out if out in spec.RESULTS and not own else None if own else float32, **how)
     return y if out is None else astype(y, out, copy=False)
+
+
+def _drawn_in_one(operands: tuple[Tensor | None, ...], drawn: Rounding, **how: Any) -> Tensor | None:
+    """Convolution, scale, bias, activation and rounding by random words in one kernel of a GPU, or None: as in `_in_one`."""
+    given = [t for t in operands if t is not None]
+    if drawn.dtype not in spec.RESULTS[1:] or any(t.dtype is float64 for t in given) or given[0].device.type == "cpu":
+        return None
+    if dispatch.state.policies or any(t.dtype.routed or t.dtype.kind != "float" for t in given):
+        return None
+    if dispatch.is_pinned("conv2d") or (is_grad_enabled() and any(t.requires_grad for t in given)):
+        return None
+    x, w = given[0], given[1]
+    spec.conv2d.check(x, w, operands[2], **how)  # type: ignore[misc]
+    positions = output_size(x.shape[2:], w.shape[2:], how["stride"], how["padding"], how["dilation"])
+    return _drawn(*operands, **how, **drawn.words(x.shape[0] * w.shape[0] * positions[0] * positions[1]))
 
 
 def _fused(

@@ -112,7 +112,7 @@ class Rounding(NamedTuple):
         return {"dtype": self.dtype, "key": key, "counter": counter, "random_bits": self.random_bits}
 
 
-def _rounding(name: str, dtype: Any, rounding: str, generator: Any, random_bits: int) -> Rounding | None:
+def asked_rounding(name: str, dtype: Any, rounding: str, generator: Any, random_bits: int) -> Rounding | None:
     """What `rounding=` asks for; None for a product's own, to nearest even."""
     if rounding == "nearest_even":
         return None
@@ -181,7 +181,7 @@ def matmul(
     a, b = operands("matmul", x1, x2)
     if a.ndim == 0 or b.ndim == 0:
         raise ShapeError(f"matmul: expected at least one dimension each, got {a.shape} @ {b.shape}; use * for scalars")
-    drawn = _rounding("matmul", dtype, rounding, generator, random_bits)
+    drawn = asked_rounding("matmul", dtype, rounding, generator, random_bits)
     if dtype is not None and drawn is None:
         raise ArgumentError(f"matmul: dtype={dtype!r} goes with rounding='stochastic'; convert the result with .to()")
     how = accumulate, accumulate_backward, drawn
@@ -227,7 +227,7 @@ def linear(
     float32, are rounded to `dtype` by random words, as in `matmul`.
     """
     x = as_tensor(x)
-    drawn = _rounding("linear", dtype, rounding, generator, random_bits)
+    drawn = asked_rounding("linear", dtype, rounding, generator, random_bits)
     if drawn is not None:
         weight = weight.tensor if isinstance(weight, PackedWeight) else weight
         return _drawn_linear(x, weight, bias, activation, scale, residual, accumulate, accumulate_backward, drawn)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ulpgrad.formats import Format, bfloat16, float8_e4m3fn, float8_e5m2, float16, float32, float64
+from ulpgrad.formats import Float, Format, bfloat16, float8_e4m3fn, float8_e5m2, float16, float32, float64
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.conv.geometry import LARGEST, output_size
@@ -19,6 +19,7 @@ from ulpgrad.kernels.registry import Request
 from ulpgrad.kernels.spec import Op
 
 FORMATS = (float32, float64, float16, bfloat16)
+DRAWN_FORMATS = (float32, float16, bfloat16)  # whose sums, in float32, random words round
 FEWEST = 8  # channels of a group's results: columns of a tile
 MOST_BLOCKS = 65535  # along the second and third axis of a grid
 MOST_NUMBERED = LARGEST - 256  # positions, and values of a filter, as csrc/cuda/conv_index.cuh says
@@ -29,9 +30,17 @@ CONVOLUTION = np.dtype(
 )
 STRIDES = np.dtype([(n, np.int64) for n in ("image", "channel", "y", "x")], align=True)
 
-AFTER = np.dtype(
-    [("residual", STRIDES), *((n, np.int32) for n in ("activation", "residual_first", "stored"))], align=True
+DRAWN = np.dtype(
+    [("low", np.uint64), ("high", np.uint64), ("key", np.uint32, 2)]
+    + [(n, np.int32) for n in ("random_bits", "mantissa", "least")],
+    align=True,
 )
+AFTER = np.dtype(
+    [("residual", STRIDES), *((n, np.int32) for n in ("activation", "residual_first", "stored")), ("drawn", DRAWN)],
+    align=True,
+)
+UNDRAWN = (0, 0, (0, 0), 0, 0, 0)
+_LOW = 2**64 - 1
 STORED: tuple[Format, ...] = (
     float32,
     float16,
@@ -69,13 +78,48 @@ def after(
     residual_first: bool = False,
     dtype: Format | None = None,
     own: Any = None,
+    words: Words | None = None,
+    size: tuple[int, ...] = (),
 ) -> After:
-    """`dtype`: the format of the result, None for the operands' own, whose storage `own` is."""
+    """`dtype`: the format of the result, None for the operands' own, whose storage `own` is. `words`: what rounds to it, in the
+    order of a result of that `size`; `residual` is then any array, which is not read."""
     stored = 0 if dtype is None or dtype.storage == own else 1 + STORED.index(dtype)
-    apart = (0, 0, 0, 0) if residual is None else tuple(s // residual.itemsize for s in residual.strides)
     number = activation_number(activation)
+    apart = (0, 0, 0, 0) if residual is None else tuple(s // residual.itemsize for s in residual.strides)
     bias, scale = (None if a is None else gpu.contiguous(a) for a in (bias, scale))
-    return After(bias, scale, residual, _structure(AFTER, (apart, int(number), residual_first, stored)), number)
+    if words is None:
+        argument = _structure(AFTER, (apart, int(number), residual_first, stored, UNDRAWN))
+    else:
+        in_order = prod(size[1:]), prod(size[2:]), size[3], 1
+        argument = np.array((in_order, int(number), 0, stored, words.argument(dtype)), AFTER)  # no two calls alike
+    return After(bias, scale, residual, argument, number)
+
+
+class Words(NamedTuple):
+    """The stream of random words that results are rounded by: result i by word i."""
+
+    key: int
+    counter: int
+    random_bits: int
+
+    def argument(self, form: Format | None) -> tuple[Any, ...]:
+        """The kernels' `Drawn`, for results in a float format."""
+        assert isinstance(form, Float)
+        low, high = self.counter & _LOW, self.counter >> 64
+        key = self.key & 0xFFFFFFFF, self.key >> 32
+        return low, high, key, self.random_bits, form.mantissa_bits, form.min_exponent
+
+
+def drawing(where: Callable[[Request], str | None]) -> Callable[[Request], str | None]:
+    """A refusal of results that are rounded by random words: where `where` refuses, and formats that kernels do not store."""
+
+    def refusal(request: Request) -> str | None:
+        dtype = request.params["dtype"]
+        if dtype not in STORED[1:]:
+            return f"rounds by random words to {', '.join(f.name for f in STORED[1:])}, not to {dtype}"
+        return where(request)
+
+    return refusal
 
 
 def rounds_doubles(request: Request) -> str | None:
@@ -205,16 +249,19 @@ def activation_number(name: str | None) -> np.int32:
 NOTHING = after().argument
 
 __all__ = [
+    "DRAWN_FORMATS",
     "FORMATS",
     "MOST_BLOCKS",
     "MOST_NUMBERED",
     "NOTHING",
     "After",
     "Shape",
+    "Words",
     "activation_number",
     "after",
     "cdiv",
     "channels_last",
+    "drawing",
     "finishing",
     "images_like",
     "is_channels_last",

@@ -11,10 +11,12 @@ from typing import Any
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.conv.cuda_arguments import (
+    DRAWN_FORMATS,
     FORMATS,
     After,
     Shape,
     cdiv,
+    drawing,
     kernels,
     rounds_doubles,
     strides,
@@ -42,6 +44,7 @@ def launch(chosen: Kernel, out: Any, *arguments: Any) -> Any:
     return out
 
 
+@kernel(spec.conv2d_stochastic, "cuda/cuda-direct", rank=30, formats=DRAWN_FORMATS, where=drawing(too_long), build=True)
 @kernel(spec.conv2d_finished, "cuda/cuda-direct", rank=30, formats=FORMATS, where=refusal, build=True)
 @kernel(spec.conv2d, "cuda/cuda-direct", rank=30, formats=FORMATS, where=too_long, build=True)
 def conv2d(request: Request) -> Callable[..., Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ulpgrad.formats import Format, bfloat16, float16
 from ulpgrad.kernels.conv import cuda_units as units, spec
+from ulpgrad.kernels.conv.cuda_arguments import drawing
 from ulpgrad.kernels.registry import Request, kernel
 
 FORMATS = (float16, bfloat16)
@@ -34,6 +35,7 @@ def refusal(request: Request) -> str | None:
     return units.refusal(request, FORWARD[float16][64])
 
 
+@kernel(spec.conv2d_stochastic, "cuda/cuda-matrix", rank=90, formats=FORMATS, where=drawing(refusal), build=True)
 @kernel(spec.conv2d_finished, "cuda/cuda-matrix", rank=90, formats=FORMATS, where=refusal, build=True)
 @kernel(spec.conv2d, "cuda/cuda-matrix", rank=90, formats=FORMATS, where=refusal, build=True)
 def conv2d(request: Request) -> Callable[..., Any]:

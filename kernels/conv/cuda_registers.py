@@ -15,12 +15,14 @@ import numpy as np
 from ulpgrad.kernels import gpu
 from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.conv.cuda_arguments import (
+    DRAWN_FORMATS,
     FORMATS,
     NOTHING,
     After,
     Shape,
     cdiv,
     channels_last,
+    drawing,
     finishing,
     is_channels_last,
     kernels,
@@ -46,6 +48,8 @@ def packets(images: Any, weight: Any, channels: int) -> np.int32:
     return np.int32(is_channels_last(images) and channels % PACKET == 0 and aligned)
 
 
+@kernel(spec.conv2d_stochastic, "cuda/cuda-registers", rank=70, formats=DRAWN_FORMATS,
+        where=drawing(sparse_or_too_large), build=True)  # fmt: skip
 @kernel(spec.conv2d_finished, "cuda/cuda-registers", rank=70, formats=FORMATS, where=finishing, build=True)
 @kernel(spec.conv2d, "cuda/cuda-registers", rank=70, formats=FORMATS, where=sparse_or_too_large, build=True)
 def conv2d(request: Request) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ from typing import Any
 from ulpgrad import settings
 from ulpgrad.formats import float32
 from ulpgrad.kernels.conv import cuda_units as units, spec
+from ulpgrad.kernels.conv.cuda_arguments import drawing
 from ulpgrad.kernels.registry import Request, kernel
 
 FORWARD = units.kernels(float32, "conv_matrix.cu", "conv_matrix", "false")
@@ -28,6 +29,7 @@ def refusal(request: Request) -> str | None:
     return units.refusal(request, FORWARD[64])
 
 
+@kernel(spec.conv2d_stochastic, "cuda/cuda-tf32", rank=80, formats=(float32,), where=drawing(refusal), build=True)
 @kernel(spec.conv2d_finished, "cuda/cuda-tf32", rank=80, formats=(float32,), where=refusal, build=True)
 @kernel(spec.conv2d, "cuda/cuda-tf32", rank=80, formats=(float32,), where=refusal, build=True)
 def conv2d(_: Request) -> Callable[..., Any]:

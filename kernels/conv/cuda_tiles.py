@@ -11,11 +11,13 @@ from typing import Any
 
 from ulpgrad.kernels.conv import spec
 from ulpgrad.kernels.conv.cuda_arguments import (
+    DRAWN_FORMATS,
     FORMATS,
     NOTHING,
     After,
     Shape,
     cdiv,
+    drawing,
     finishing,
     kernels,
     sparse_or_too_large,
@@ -30,6 +32,8 @@ FORWARD = kernels("conv_tiles.cu", "conv_tiles", "false")
 INPUT_GRADIENT = kernels("conv_tiles.cu", "conv_tiles", "true")
 
 
+@kernel(spec.conv2d_stochastic, "cuda/cuda-tiles", rank=50, formats=DRAWN_FORMATS, where=drawing(sparse_or_too_large),
+        build=True)  # fmt: skip
 @kernel(spec.conv2d_finished, "cuda/cuda-tiles", rank=50, formats=FORMATS, where=finishing, build=True)
 @kernel(spec.conv2d, "cuda/cuda-tiles", rank=50, formats=FORMATS, where=sparse_or_too_large, build=True)
 def conv2d(request: Request) -> Callable[..., Any]:

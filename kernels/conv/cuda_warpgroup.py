@@ -31,6 +31,7 @@ from ulpgrad.kernels.conv.cuda_arguments import (
     Shape,
     cdiv,
     channels_last,
+    drawing,
     shape_of,
     strides,
 )
@@ -178,6 +179,7 @@ def launch(chosen: units.Kernels, form: Format, shape: Shape, columns: int, y: A
                             shared=shared_bytes(wide))  # fmt: skip
 
 
+@kernel(spec.conv2d_stochastic, "cuda/cuda-warpgroup", rank=85, formats=FORMATS, where=drawing(refusal), build=True)
 @kernel(spec.conv2d_finished, "cuda/cuda-warpgroup", rank=85, formats=FORMATS, where=refusal, build=True)
 @kernel(spec.conv2d, "cuda/cuda-warpgroup", rank=85, formats=FORMATS, where=refusal, build=True)
 def conv2d(request: Request) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from ulpgrad.formats import Array, Format, float32, float64
 from ulpgrad.kernels.cast import convert
 from ulpgrad.kernels.conv import spec
+from ulpgrad.kernels.matmul.numpy_stochastic import rounded
 from ulpgrad.kernels.registry import Request, kernel
 from ulpgrad.kernels.steps import best
 
@@ -43,3 +44,14 @@ def conv2d_finished(request: Request) -> Callable[..., Any]:
         return y if dtype is None else convert(y, form, dtype)
 
     return run
+
+
+@kernel(spec.conv2d_stochastic, "cpu/numpy-steps", rank=20, formats=(float32,))
+def conv2d_stochastic(
+    x: Array, weight: Array, bias: Array | None, scale: Array | None = None, *, dtype: Format, key: int, counter: int,
+    random_bits: int, **how: Any,
+) -> Array:  # fmt: skip
+    """The same in float32, then each result rounded by a random word of its own."""
+    given = x, weight, bias, scale, None
+    y: Array = best("conv2d_finished", float32, *given, **how)(*given, **how)
+    return rounded(y, dtype, {"key": key, "counter": counter, "random_bits": random_bits})

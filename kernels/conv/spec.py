@@ -62,6 +62,27 @@ def _conv2d_finished(
     return activate(y + other, activation) if residual_first else activate(y, activation) + other
 
 
+def _conv2d_stochastic(
+    x: Array, weight: Array, bias: Array | None, scale: Array | None = None, *, activation: str | None = None, dtype: Format,
+    key: int, counter: int, random_bits: int, **geometry: Any,
+) -> Array:  # fmt: skip
+    y = _conv2d_finished(x, weight, bias, scale, None, activation=activation, **geometry)
+    return matmul.drawn(y, dtype, key=key, counter=counter, random_bits=random_bits)
+
+
+def _check_conv2d_stochastic(
+    x: Any, weight: Any, bias: Any, scale: Any = None, *, dtype: Format, key: int, counter: int, random_bits: int, **how: Any
+) -> None:  # fmt: skip
+    _check_conv2d_finished(x, weight, bias, scale, None, **how)
+    matmul.check_drawn("conv2d_stochastic", dtype, key, counter, random_bits)
+
+
+def _stochastic_magnitude(
+    *arrays: Array | None, dtype: Format, key: int, counter: int, random_bits: int, **how: Any
+) -> Array:
+    return _finished_magnitude(*arrays, *[None] * (5 - len(arrays)), **how)
+
+
 def _finished_magnitude(*arrays: Array | None, **params: Any) -> Array:
     """The terms' sizes; and the result's, which may be larger (sigmoid(0) = 0.5)."""
     return of_absolutes(_conv2d_finished)(*arrays, **{**params, "activation": None}) + abs(
@@ -224,6 +245,13 @@ def _conv2d_finished_samples() -> Iterator[Sample]:
     yield sample((3, 20, 3, 2), (9, 20, 3, 2), "bias scale residual", "one position", activation="silu", padding=(0, 0))
 
 
+def _conv2d_stochastic_samples() -> Iterator[Sample]:
+    for i, sample in enumerate(_conv2d_finished_samples()):
+        stream = matmul.STREAMS[i % len(matmul.STREAMS)]
+        how = {name: value for name, value in sample.params.items() if name not in ("dtype", "residual_first")}
+        yield Sample(sample.arrays[:4], {**how, **stream}, f"{sample.name}, to {stream['dtype']}")
+
+
 def _weight_gradient_samples() -> Iterator[Sample]:
     yield from axes.weight_gradient_samples(CASES)
     random = np.random.default_rng(1)
@@ -312,7 +340,24 @@ conv2d_weight_gradient = Op(
     magnitude=of_absolutes(axes.weight_gradient),
 )
 
-FORWARD = (conv2d, conv2d_finished)
+conv2d_stochastic = Op(
+    "conv2d_stochastic",
+    "(x: [n, c, h, w], weight: [o, c/groups, kh, kw], bias: [o] | None, scale: [o] | None, *, stride, padding, dilation, groups, "
+    "activation=None, dtype, key, counter, random_bits) -> [n, o, oh, ow] in dtype",
+    _conv2d_stochastic,
+    doc="activation(conv2d(x, weight) * scale + bias) in float32, each result rounded to dtype stochastically, as "
+    "matmul_stochastic does it.",
+    check=_check_conv2d_stochastic,
+    result=lambda *_, dtype, **__: dtype,
+    formats=FLOATS,
+    flops=lambda x, weight, bias, *_, dtype, key, counter, random_bits, **how: axes.flops(x, weight, bias, **how),
+    samples=_conv2d_stochastic_samples,
+    key=lambda *arrays, dtype, key, counter, random_bits, **params: (dtype, _key(*arrays, **params)),
+    ulps=axes.ULPS,
+    magnitude=_stochastic_magnitude,
+)
+
+FORWARD = (conv2d, conv2d_finished, conv2d_stochastic)
 
 __all__ = [
     "FORWARD",
@@ -321,5 +366,6 @@ __all__ = [
     "conv2d_finished",
     "conv2d_input_gradient",
     "conv2d_max_pool",
+    "conv2d_stochastic",
     "conv2d_weight_gradient",
 ]

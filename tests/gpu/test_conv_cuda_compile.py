@@ -44,7 +44,7 @@ LIMITS = {
     "conv_registers": (128, 13312),
     "conv_registers<double, ": (216, 26112),
     "conv_tiles": (112, 2560),
-    "conv_tiles<double, ": (112, 4608),
+    "conv_tiles<double, ": (112, 4672),
     "conv_unfold": (64, 64),
     "conv_warpgroup": (168, 1024),  # 384 threads; those that multiply take 232 of those that the copying ones give back
     "conv_weight_gradient_direct": (64, 64),
