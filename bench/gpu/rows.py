@@ -200,7 +200,8 @@ def attention(
     if t is not None:
         backends = imported("torch.nn.attention").SDPBackend
         for name, backend in (("FlashAttention", backends.FLASH_ATTENTION), ("cuDNN", backends.CUDNN_ATTENTION)):
-            peers.append(Contender(name, at_first(partial(theirs, backend)), amount, values))
+            note = f"as torch {t.__version__} has it"  # of FlashAttention, the second version if it has not been told otherwise
+            peers.append(Contender(name, at_first(partial(theirs, backend)), amount, values, note=note))
     name = f"attention {form} {'backward ' if backward else ''}{'causal ' if causal else ''}{batch}x{heads}x{length}x{size}"
     if rung:
         name = f"{name} by {rung}"
