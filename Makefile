@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 CXX_SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CODE   := engine kernels bench tests examples setup.py
 
-.PHONY: demo test test-suite dev bench bench-report lint format types types-links test-gpu gpu-check test-kernels test-isas \
+.PHONY: demo test test-suite dev bench bench-report lint format types types-links test-gpu test-ptx gpu-check test-kernels test-isas \
         test-portable test-sanitize clean
 
 demo: $(VENV)/.lab  ## train a network in a dozen number systems, and show what each brings and costs
@@ -67,6 +67,11 @@ test-gpu: $(TRITON:%=test-triton-%)  ## what can be said of GPU code without a G
 # The oldest Triton is asked for one format of each kernel, and for none in CUDA C++, which do not know it. One thread for each
 # worker: NumPy's products of small blocks would wait for a second one that the other worker has, three times as long as they take.
 ONLY-3.6.0 = -k "(float32 or int32 or launch or driver) and not cuda/cuda- and not _cuda.py and not warpgroup"
+# What kernels compile to is executed for some of each kind; `make test-ptx` has the rest.
+IN_PTX = bfloat16 and (softmax-cuda or layer_norm-cuda or conv2d-cuda or attention-cuda or attention_gradient or sum-cuda or fused-cuda \
+  or matmul-cuda) or mistake
+PTX-3.6.0 = tests/gpu/test_kernels.py -k "softmax-cuda/triton-row-float32"
+PTX-3.9.0 = tests/gpu/test_kernels.py tests/gpu/test_warpgroup.py tests/gpu/test_warpgroup_weight.py -k "$(IN_PTX)"
 ARCH-3.6.0 = 90
 ARCH-3.9.0 = 80,90
 test-triton-%: $(VENV)/.dev build/cupy  # a version by its number
@@ -76,7 +81,12 @@ test-triton-%: $(VENV)/.dev build/cupy  # a version by its number
 	export PYTHONPATH=build/triton-$*:build/cupy LD_LIBRARY_PATH=$(CURDIR)/build/cupy/nvidia/cu13/lib; \
 	ULPGRAD_CUDA=emulated $(BIN)/python -m pytest -n 2 --dist worksteal tests/gpu $(ONLY-$*) && \
 	ULPGRAD_CUDA=compile ULPGRAD_CUDA_ARCH=$(ARCH-$*) $(BIN)/python -m pytest -n 2 --dist worksteal tests/gpu $(ONLY-$*) && \
+	ULPGRAD_CUDA=ptx ULPGRAD_CUDA_ARCH=90 $(BIN)/python -m pytest -n 2 --dist worksteal $(PTX-$*) && \
 	$(BIN)/python -m pytest -n 2 tests/test_triton_launch.py tests/test_exercises.py -k triton
+
+test-ptx: test-triton-3.9.0  ## all of what GPU kernels compile to, executed on the host (hours)
+	PYTHONPATH=build/triton-3.9.0:build/cupy LD_LIBRARY_PATH=$(CURDIR)/build/cupy/nvidia/cu13/lib ULPGRAD_CUDA=ptx \
+	  ULPGRAD_CUDA_ARCH=90 $(BIN)/python -m pytest -n 2 --dist worksteal tests/gpu
 
 build/cupy:
 	@$(BIN)/python -m pip install -q --no-deps --target $@ $(CUPY) || { rm -rf $@; mkdir -p $@; \

@@ -28,9 +28,12 @@ VARIABLES: Final = {
     ),
     "ULPGRAD_CUDA": (
         "",
-        "'emulated' runs GPU code on the host (slow, for tests and study), 'compile' compiles its kernels and runs none",
+        "'emulated' runs GPU code on the host (for tests and study), 'ptx' what it is compiled to, 'compile' only compiles it",
     ),
-    "ULPGRAD_CUDA_ARCH": ("90", "architectures that ULPGRAD_CUDA=compile compiles for, as in 80,90"),
+    "ULPGRAD_CUDA_ARCH": (
+        "90",
+        "architectures that ULPGRAD_CUDA=compile and ptx compile for, as in 80,90 (ptx: the first)",
+    ),
     "ULPGRAD_HOST_FALLBACK": (
         "1",
         "0 refuses calls on a GPU that only the CPU has a kernel for, instead of copying there and back",

@@ -8,6 +8,7 @@ are compiled only.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -76,7 +77,7 @@ class Kernel:
 
     def refusal(self) -> str | None:
         """Why it cannot be launched here, for the `where` of a rung; None if it can."""
-        if gpu.mode() == "emulated":
+        if gpu.mode() == "emulated" and not gpu.runs_ptx():
             return None if self.host else "uses instructions that only a GPU has"
         for architecture in architectures():
             if not self.suits(architecture):
@@ -105,9 +106,11 @@ class Kernel:
         match gpu.mode():
             case "emulated":
                 from ulpgrad.kernels import cuda_host, emulated_streams
+                from ulpgrad.kernels.ptx import launch as ptx
 
+                run = ptx.cuda if gpu.runs_ptx() else cuda_host.launch
                 given = [a.host for a in arguments if gpu.is_array(a)]
-                emulated_streams.record(given, lambda: cuda_host.launch(self, grid, block, arguments, shared))
+                emulated_streams.record(given, lambda: run(self, grid, block, arguments, shared))
             case "compile":
                 for architecture in architectures():
                     self.compile(architecture)
@@ -150,7 +153,22 @@ class Kernel:
         parts += [path.read_text() for path in texts(FOLDER / self.source, _system_folders())]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
+    def ptx(self, architecture: str) -> tuple[str, str]:
+        """What it is called in PTX, and the text. KernelError if it does not compile."""
+        with self._compiled(architecture) as (program, nvrtc):
+            text = nvrtc.getPTX(program)
+            return nvrtc.getLoweredName(program, self.name), text if isinstance(text, str) else text.decode()
+
     def _compile(self, architecture: str) -> Cubin:
+        with self._compiled(architecture) as (program, nvrtc):
+            image = nvrtc.getCUBIN(program) + b"\0"  # CuPy takes the last byte for the end of a string
+            log = nvrtc.getProgramLog(program)
+            registers, shared, spills = (sum(map(int, pattern.findall(log))) for pattern in _RESOURCES)
+            return Cubin(nvrtc.getLoweredName(program, self.name), image, registers, shared, spills)
+
+    @contextlib.contextmanager
+    def _compiled(self, architecture: str) -> Iterator[tuple[Any, Any]]:
+        """NVRTC's program for an architecture, and NVRTC."""
         nvrtc = _nvrtc()
         path = FOLDER / self.source
         text = f'#include "{path.name}"\nusing namespace ulpgrad;\n'
@@ -159,10 +177,7 @@ class Kernel:
             nvrtc.addNameExpression(program, self.name)
             folders = [path.parent, FOLDER, *_system_folders()]
             nvrtc.compileProgram(program, [f"-arch={architecture}", *OPTIONS, *(f"-I{folder}" for folder in folders)])
-            image = nvrtc.getCUBIN(program) + b"\0"  # CuPy takes the last byte for the end of a string
-            log = nvrtc.getProgramLog(program)
-            registers, shared, spills = (sum(map(int, pattern.findall(log))) for pattern in _RESOURCES)
-            return Cubin(nvrtc.getLoweredName(program, self.name), image, registers, shared, spills)
+            yield program, nvrtc
         except nvrtc.NVRTCError as error:
             log = "\n".join((nvrtc.getProgramLog(program).strip() or str(error)).splitlines()[:12])
             raise KernelError(f"{self.source}: {self.name} does not compile for {architecture}:\n{log}") from None
@@ -191,7 +206,7 @@ def architectures() -> tuple[str, ...]:
 
 def missing() -> str | None:
     """Why CUDA C++ can be neither compiled nor, under ULPGRAD_CUDA=emulated, run on the host; None if it can."""
-    if gpu.mode() == "emulated":
+    if gpu.mode() == "emulated" and not gpu.runs_ptx():
         from ulpgrad.kernels import cuda_host
 
         return cuda_host.missing()

@@ -122,7 +122,7 @@ def argument(told: Tiles | Pixels, array: Any, form: Format) -> Any:
         reason = f"takes arrays whose address is a multiple of {ALIGNED}, not {address:#x}"
     if reason is not None:
         raise ArgumentError(f"a tensor map {reason}")
-    return (_plain if gpu.mode() else _encoded)(told, address, CODES[form.name])
+    return (_plain if gpu.mode() and not gpu.runs_ptx() else _encoded)(told, address, CODES[form.name])
 
 
 def _plain(told: Tiles | Pixels, address: int, _: int) -> Any:
@@ -172,6 +172,10 @@ def encode(driver: Any, told: Tiles | Pixels, address: int, code: int) -> Any:
 
 @lru_cache(1)
 def _driver() -> Any:
+    if gpu.runs_ptx():
+        from ulpgrad.kernels.ptx import tensor_map
+
+        return tensor_map.Driver
     return ctypes.CDLL("libcuda.so.1")
 
 

@@ -16,7 +16,7 @@ from ulpgrad import settings
 from ulpgrad.errors import ArgumentError, CaptureError
 from ulpgrad.kernels import native
 
-MODES = ("", "emulated", "compile")
+MODES = ("", "emulated", "ptx", "compile")
 
 
 class _State(threading.local):
@@ -43,8 +43,14 @@ def mode() -> str:
     """How GPU code runs: "" on a device, "emulated" on the host, "compile" not at all (kernels are compiled only)."""
     given = settings.get("ULPGRAD_CUDA")
     if given not in MODES:
-        raise ArgumentError(f"ULPGRAD_CUDA={given!r}: expected nothing (the device), 'emulated' or 'compile'")
-    return given
+        raise ArgumentError(f"ULPGRAD_CUDA={given!r}: expected nothing (the device), 'emulated', 'ptx' or 'compile'")
+    return "emulated" if given == "ptx" else given
+
+
+@cache
+def runs_ptx() -> bool:
+    """Whether the emulated device runs what kernels compile to (`kernels/ptx`), instead of their source."""
+    return settings.get("ULPGRAD_CUDA") == "ptx"
 
 
 @cache
@@ -54,6 +60,10 @@ def xp() -> Any:
         from ulpgrad.kernels import emulated
 
         found: Any = emulated.module
+        if runs_ptx():
+            from ulpgrad.kernels.ptx import launch
+
+            launch.watch(emulated.ndarray)
     else:
         import cupy
 
@@ -256,6 +266,7 @@ __all__ = [
     "pinned",
     "processors",
     "queue",
+    "runs_ptx",
     "state",
     "to_device",
     "to_host",

@@ -43,6 +43,14 @@ def architectures() -> list[int]:
 
 def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: dict[str, Any]) -> None:
     """Compile a kernel as a launch with these arguments would, for each architecture."""
+    for arch in architectures():
+        signature, made = compiled(kernel, arguments, constants, arch)
+        shown = {name: value for name, value in constants.items() if name not in OPTIONS}
+        launches.append(Launch(kernel.__name__, arch, tuple(grid), shown, signature, made))
+
+
+def compiled(kernel: Any, arguments: Sequence[Any], constants: dict[str, Any], arch: int) -> tuple[dict[str, str], Any]:
+    """The signature that such arguments give a kernel, and what Triton makes of it for an architecture."""
     from triton import compile as triton_compile
     from triton.backends.compiler import GPUTarget
 
@@ -63,13 +71,11 @@ def run(kernel: Any, grid: Sequence[int], arguments: Sequence[Any], constants: d
             fixed[i,] = arguments[i]
         elif even:
             attributes[i,] = [["tt.divisibility", 16]]
-    for arch in architectures():
-        key = (kernel, arch, *signature.values(), *map(str, (fixed, attributes, options)))
-        if key not in _known:
-            source = _source(kernel)(kernel, signature=signature, constexprs=fixed, attrs=attributes)
-            _known[key] = triton_compile(source, target=GPUTarget("cuda", arch, 32), options=options)
-        shown = {name: value for name, value in constants.items() if name not in OPTIONS}
-        launches.append(Launch(kernel.__name__, arch, tuple(grid), shown, signature, _known[key]))
+    key = (kernel, arch, *signature.values(), *map(str, (fixed, attributes, options)))
+    if key not in _known:
+        source = _source(kernel)(kernel, signature=signature, constexprs=fixed, attrs=attributes)
+        _known[key] = triton_compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    return signature, _known[key]
 
 
 def _source(kernel: Any) -> Any:

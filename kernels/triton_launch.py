@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Any:
     """`triton` and `tl`, imported when a file of kernels first asks for them."""
     if name not in ("triton", "tl"):
         raise AttributeError(name)
-    if gpu.mode() == "emulated":
+    if gpu.mode() == "emulated" and not gpu.runs_ptx():
         os.environ["TRITON_INTERPRET"] = "1"
     import triton
     import triton.language
@@ -74,6 +74,13 @@ def launch(kernel: Any, grid: Sequence[int], *arguments: Any, **constants: Any) 
 
         constants.setdefault("enable_fp_fusion", True)
         return triton_compile.run(kernel, sizes, arguments, constants)
+    if on_device and gpu.runs_ptx() and hasattr(kernel, "params"):
+        from ulpgrad.kernels import emulated_streams
+        from ulpgrad.kernels.ptx import launch as ptx
+
+        arrays = [a.host for a in (getattr(a, "array", a) for a in arguments) if gpu.is_array(a)]
+        constants.setdefault("enable_fp_fusion", True)
+        return emulated_streams.record(arrays, lambda: ptx.triton(kernel, sizes, arguments, constants))
     in_gluon = on_device and is_gluon(kernel)
     if not in_gluon:
         interpreter.check_interpreted(kernel)

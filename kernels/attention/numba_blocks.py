@@ -31,16 +31,11 @@ NO_MASK, ALLOWED, ADDED = range(3)
 
 
 @jit()
-def _turn_into(out, x):  # type: ignore[no-untyped-def]
+def _turned(x):  # type: ignore[no-untyped-def]
+    out = np.empty((x.shape[1], x.shape[0]), x.dtype)
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
             out[j, i] = x[i, j]
-
-
-@jit()
-def _turned(x):  # type: ignore[no-untyped-def]
-    out = np.empty((x.shape[1], x.shape[0]), x.dtype)
-    _turn_into(out, x)
     return out
 
 
@@ -78,8 +73,7 @@ def _scores(a, b, out, mask, row, lane, begin, end, scale, how):  # type: ignore
 def _soften(s, out, top, total, factor, begin):  # type: ignore[no-untyped-def]
     """Scores become weights against the largest so far of their lane, and what was summed before follows."""
     top, total, factor = top[begin:], total[begin:], factor[begin:]
-    for j in range(len(top)):
-        factor[j] = top[j]
+    factor[:] = top
     for i in range(len(s)):
         row = s[i, begin:]
         for j in range(len(row)):
@@ -220,8 +214,7 @@ def _backward(  # type: ignore[no-untyped-def]
                 _go_back(g[h, :n], q[h, :n], k[own, j0:j1], keys, values, mask[of_head[h]], middle[h], lse[h], dq[part, h],
                          dk_block, dv_block, j0, place[h], scale, is_causal, how, drops, stream, share,
                          h * q.shape[1] * k.shape[1], k.shape[1])  # fmt: skip
-            _turn_into(dk[own, j0:j1], dk_block)
-            _turn_into(dv[own, j0:j1], dv_block)
+            dk[own, j0:j1], dv[own, j0:j1] = dk_block.T, dv_block.T
 
 
 def _heads(*arrays: Array) -> list[Array]:

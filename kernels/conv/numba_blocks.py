@@ -47,9 +47,7 @@ def _unfold(x, columns, row, rows, per_row, size, stride, padding, dilation):  #
                     line[:first], line[end:] = ZERO, ZERO
                     source = x[c, h]
                     if stride[1] == 1:
-                        inner, given = line[first:end], source[left + first : left + end]
-                        for q in range(len(inner)):
-                            inner[q] = given[q]
+                        line[first:end] = source[left + first : left + end]
                     else:
                         for q in range(first, end):
                             line[q] = source[left + q * stride[1]]
@@ -132,10 +130,7 @@ def _forward(x, filters, bias, y, rows, per_row, size, stride, padding, dilation
             out[o] = bias[group, o]
         _unfold(x[n, group], columns, row, count, per_row, size, stride, padding, dilation)
         add_product(filters[group], columns, out, 0, taps, 0, count * per_row)
-        for o in range(outputs):
-            result, made = y[n, group, o, row * per_row : (row + count) * per_row], out[o]
-            for q in range(len(result)):
-                result[q] = made[q]
+        y[n, group, :, row * per_row : (row + count) * per_row] = out
 
 
 @jit(parallel=True)

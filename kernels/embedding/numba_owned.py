@@ -30,8 +30,7 @@ def _add(g, indices, out, parts):  # type: ignore[no-untyped-def]
 @kernel(spec.embedding_gradient, "cpu/numba-owned", rank=20, formats=[float32, float64, *INTEGERS], contiguous=True)
 def embedding_gradient(g: Array, indices: Array, *, rows: int) -> Array:
     spec.validate("embedding_gradient", indices, rows)
-    words = g.view(f"u{g.itemsize}") if g.dtype.kind == "i" else g  # which wrap alike: one kernel adds both
-    out = np.zeros((rows, g.shape[-1]), words.dtype)
+    out = np.zeros((rows, g.shape[-1]), g.dtype)
     flat = indices.reshape(-1).astype(np.int64, copy=False)
-    _add(words.reshape(flat.size, g.shape[-1]), flat, out, PARTS if g.shape[-1] >= WIDE else 1)
-    return out.view(g.dtype)
+    _add(g.reshape(flat.size, g.shape[-1]), flat, out, PARTS if g.shape[-1] >= WIDE else 1)
+    return out

@@ -29,8 +29,7 @@ def _add(g, indices, out):  # type: ignore[no-untyped-def]
 def scatter_add(g: Array, indices: Array, *, axis: int, size: int) -> Array:
     spec.validate("scatter_add", indices, size)
     outer, inner = math.prod(g.shape[:axis]), math.prod(g.shape[axis + 1 :])
-    words = g.view(f"u{g.itemsize}") if g.dtype.kind == "i" else g  # which wrap alike: one kernel adds both
-    sums = np.zeros((outer, size, inner), words.dtype)
+    sums = np.zeros((outer, size, inner), g.dtype)
     shape = (outer, g.shape[axis], inner)
-    _add(words.reshape(shape), indices.astype(np.int64, copy=False).reshape(shape), sums)
-    return sums.view(g.dtype).reshape(*g.shape[:axis], size, *g.shape[axis + 1 :])
+    _add(g.reshape(shape), indices.astype(np.int64, copy=False).reshape(shape), sums)
+    return sums.reshape(*g.shape[:axis], size, *g.shape[axis + 1 :])

@@ -267,9 +267,14 @@ def as_bytes(map: TensorMap) -> bytes:
     return image.ljust(128, b"\0")
 
 
+def is_map(image: bytes) -> bool:
+    """Whether 128 bytes are what `as_bytes` makes."""
+    return len(image) == 128 and image[:8] == _MAGIC
+
+
 def from_bytes(image: bytes) -> TensorMap:
     """The map of `as_bytes`. Raises `KernelError` for bytes that are none."""
-    if len(image) != 128 or image[:8] != _MAGIC:
+    if not is_map(image):
         raise KernelError(f"{len(image)} bytes beginning {bytes(image[:8])!r} are no tensor map of this machine")
     values = list(_IMAGE.unpack(image[: _IMAGE.size]))[1:]
     column, kind, rank, span, nan, _ = values[:6]

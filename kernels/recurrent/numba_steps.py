@@ -63,8 +63,8 @@ def gru_step(x, terms, h_before, y, gates):  # type: ignore[no-untyped-def]
         r, z, new, kept = out[:size], out[size : 2 * size], out[2 * size : 3 * size], out[3 * size :]
         _sigmoids(row[: 2 * size], own[: 2 * size], out[: 2 * size])
         given = row[2 * size :]
+        kept[:] = own[2 * size :]
         for j in range(size):
-            kept[j] = own[2 * size + j]
             new[j] = tanh(given[j] + r[j] * kept[j])
         for j in range(size):
             result[j] = (ONE - z[j]) * new[j] + z[j] * before[j]

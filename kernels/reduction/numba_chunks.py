@@ -105,16 +105,14 @@ def _extreme_columns(x, sign, parts, out):  # type: ignore[no-untyped-def]
     chunks = parts.shape[1]
     for t in prange(outer * chunks):
         i, k = t // chunks, t % chunks
-        best, first = parts[i, k], x[i, k * ROWS]
-        for j in range(inner):
-            best[j] = T(sign) * first[j]
+        best = parts[i, k]
+        best[:] = T(sign) * x[i, k * ROWS]
         for row in range(k * ROWS + 1, min((k + 1) * ROWS, n)):
             a = x[i, row]
             for j in range(inner):
                 best[j] = maximum(best[j], T(sign) * a[j])
     for i in range(outer):
-        for j in range(inner):
-            out[i, j] = parts[i, 0, j]
+        out[i] = parts[i, 0]
         for k in range(1, chunks):
             for j in range(inner):
                 out[i, j] = maximum(out[i, j], parts[i, k, j])

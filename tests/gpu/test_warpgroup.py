@@ -134,7 +134,11 @@ def test_an_input_gradient_of_too_many_phases_is_refused() -> None:
         run(op, NAME, bfloat16, tuple(stored(bfloat16, a, True) for a in arrays), params)
 
 
-FAULTS = r"off by|nobody went on|than it was made for"
+FAULTS = (
+    r"off by|no thread can go on|nobody has written|arrive at the mbarrier|before the product was waited for|outside of"
+    if gpu.runs_ptx()
+    else r"off by|nobody went on|than it was made for"
+)
 SHARED = ("warpgroup_tile.cuh", "warpgroup.cuh")  # headers that mistakes are made in
 
 
@@ -164,5 +168,5 @@ def test_mistakes_in_the_pipeline_are_seen(mistake: str, tmp_path: Path, monkeyp
     monkeypatch.setattr(cuda_compile, "_declared", {})
     kernel = Kernel(str(source), "conv_warpgroup<Bfloat16, false, 64>")
     monkeypatch.setitem(cuda_warpgroup.FORWARD[bfloat16], 64, kernel)
-    with pytest.raises((AssertionError, ArgumentError), match=FAULTS):
+    with pytest.raises((AssertionError, ArgumentError, KernelError), match=FAULTS):
         held(spec.conv2d, bfloat16, *problem(spec.conv2d, (1, 64, 8, 16), (64, 64, 3, 3)))

@@ -1,0 +1,342 @@
+"""The threads of some blocks of a launch: their registers, and the memory that they read and write."""
+
+from __future__ import annotations
+
+import contextlib
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ulpgrad.errors import KernelError
+from ulpgrad.kernels.ptx import tensor_map, text
+from ulpgrad.kernels.ptx.beside import Barriers, Bulk, Copies, Products
+from ulpgrad.kernels.ptx.compiled import Compiled
+from ulpgrad.kernels.ptx.memory import LOCAL, PARAM, SHARED, TYPES, Fault, Global, Own, Races
+from ulpgrad.kernels.ptx.warp import loaded_matrices, stored_matrices
+
+ENDED = -1
+
+
+class Group:
+    """Threads that run a block of instructions together: their numbers, and whether these are all."""
+
+    __slots__ = ("count", "index", "lanes")
+
+    def __init__(self, lanes: Any, everyone: bool) -> None:
+        self.lanes, self.count = lanes, len(lanes)
+        self.index = None if everyone else lanes
+
+
+class Threads:
+    """The state of some blocks of a launch."""
+
+    def __init__(
+        self, compiled: Compiled, memory: Global, parameters: bytes, blocks: Any, grid: Any, block: Any, dynamic: int
+    ) -> None:
+        self.compiled, self.memory, self.grid, self.block = compiled, memory, grid, block
+        self.parameters = np.frombuffer(parameters + bytes(16), np.uint8).copy()
+        threads = block[0] * block[1] * block[2]
+        padded = -(-threads // 32) * 32  # the last warp is whole: threads that are not there have ended
+        self.lanes, self.threads = padded * len(blocks), padded
+        self.owner = np.repeat(np.arange(len(blocks)), padded)
+        inside = np.tile(np.arange(padded), len(blocks))
+        ids = np.asarray(blocks)[self.owner]
+        self.values = {
+            **{f"%tid.{a}": inside // s % n for a, s, n in zip("xyz", (1, block[0], block[0] * block[1]), block, strict=True)},
+            **{f"%ctaid.{a}": ids[:, n] for n, a in enumerate("xyz")},
+            **{f"%ntid.{a}": np.uint32(n) for a, n in zip("xyz", block, strict=True)},
+            **{f"%nctaid.{a}": np.uint32(n) for a, n in zip("xyz", grid, strict=True)},
+            "%laneid": inside % 32, "%warpid": inside // 32, "%smid": self.owner, "%nsmid": np.uint32(132),
+            "%clock": np.uint32(0), "%clock64": np.uint64(0), "%globaltimer": np.uint64(0), "%cluster_ctarank": np.uint32(0),
+            "%cluster_nctarank": np.uint32(1), "%lanemask_lt": (1 << inside % 32) - 1, "%lanemask_le": (2 << inside % 32) - 1,
+            "%cluster_ctaid.x": np.uint32(0), "%dynamic_smem_size": np.uint32(dynamic),
+        }  # fmt: skip
+        if len(blocks) == 1:
+            self.values.update({f"%ctaid.{a}": np.uint32(ids[0, n]) for n, a in enumerate("xyz")})
+        self.registers: list[Any] = [
+            np.bool_(False) if kind == "pred" else np.dtype(f"u{text.SIZES[kind]}").type(0)
+            for kind in compiled.program.kinds.values()
+        ]  # fmt: skip
+        self.shared = Own(len(blocks), compiled.static + dynamic, "the block's shared memory")
+        self.local = Own(self.lanes, compiled.local, "the thread's own memory") if compiled.local else None
+        self.at = np.zeros(self.lanes, np.int64)
+        self.at[inside >= threads] = ENDED
+        self.waiting = np.zeros(self.lanes, bool)
+        self.arrivals: dict[tuple[int, int], list[Any]] = {}  # threads at a barrier, by block and its number
+        # Bytes of shared memory that the asynchronous units cannot see yet, by the thread that wrote them.
+        self.hidden: Any = np.full(self.shared.written.shape, -1) if compiled.has_units else None
+        self.phases = np.ones(len(blocks), np.int32)  # barriers of the whole block, counted
+        self.races = None if compiled.has_partial_barriers else Races(len(self.shared.written))
+        self.copies, self.barriers, self.products, self.bulk = Copies(self), Barriers(self), Products(self), Bulk(self)
+
+    # Registers.
+
+    def take(self, register: int, c: Group) -> Any:
+        value: Any = self.registers[register]
+        return value if c.index is None or np.ndim(value) == 0 else value[c.index]
+
+    def put(self, register: int, value: Any, c: Group) -> None:
+        if c.index is None:
+            self.registers[register] = value
+            return
+        old = self.registers[register]
+        kind = old.dtype if old.dtype.itemsize == value.dtype.itemsize else value.dtype
+        new = np.empty(self.lanes, kind)
+        new[...] = old.view(kind)
+        new[c.index] = value.view(kind)
+        self.registers[register] = new
+
+    def full(self, value: Any, c: Group) -> Any:
+        """A value for each of the threads."""
+        return value if np.ndim(value) and len(value) == c.count else np.full(c.count, value)
+
+    def special(self, c: Group, name: str) -> Any:
+        value = self.values.get(name)
+        if value is None:
+            raise Fault(f"{name} is not known to the machine")
+        return value if c.index is None or np.ndim(value) == 0 else value[c.index]
+
+    def lane(self, c: Group) -> Any:
+        return self.special(c, "%laneid")
+
+    # Errors.
+
+    @contextlib.contextmanager
+    def within(self, at: int, c: Group, on: Any) -> Iterator[None]:
+        try:
+            yield
+        except (Fault, KernelError) as fault:
+            raise self.error(fault, at, c.lanes if on is None else c.lanes[on]) from None
+
+    @contextlib.contextmanager
+    def within_lanes(self, at: int, lanes: Any) -> Iterator[None]:
+        try:
+            yield
+        except (Fault, KernelError) as fault:
+            raise self.error(fault, at, lanes) from None
+
+    def error(self, fault: Fault | KernelError, at: int, lanes: Any) -> KernelError:
+        which, wrong = lanes, getattr(fault, "lanes", None)
+        if wrong is not None and np.ndim(wrong) and len(wrong) == len(lanes):
+            which = lanes[np.asarray(wrong)]
+        ids = [self.values[f"%ctaid.{a}"] for a in "xyz"]
+        block = tuple(int(v if np.ndim(v) == 0 else v[which[0]]) for v in ids)
+        who = f"thread {int(which[0]) % self.threads} of block {block}"
+        if len(which) > 1:
+            who += f", and {len(which) - 1} more"
+        text = textwrap.shorten(self.compiled.instructions[at].text, 120)
+        return KernelError(f"{self.compiled.program.name}: {fault} ({who}) in: {text}")
+
+    # Memory.
+
+    def _on(self, value: Any, where: Any, c: Group) -> tuple[Any, Any]:
+        """Addresses of those whose guard is true, and their places (None: all)."""
+        if where is None or (np.ndim(where) == 0 and where):
+            return value, None
+        on = np.flatnonzero(np.broadcast_to(where, c.count))
+        return (self.full(value, c)[on], on) if len(on) < c.count else (value, None)
+
+    def _spread(self, found: list[Any], on: Any, c: Group) -> list[Any]:
+        if on is None:
+            return found
+        out = [np.zeros(c.count, f.dtype) for f in found]
+        for o, f in zip(out, found, strict=True):
+            o[on] = f
+        return out
+
+    def _load(self, space: str, at: int, address: Any, width: int, count: int, c: Group, where: Any) -> list[Any]:
+        address, on = self._on(address, where, c)
+        if on is not None and not len(on):
+            return [np.zeros(c.count, TYPES[width])] * count
+        with self.within(at, c, on):
+            if space == "global":
+                found = self.memory.load(address, width, count)
+            else:
+                own, places = self._places(space, address, width * count, c, on)
+                found = own.load(places, width, count)
+                if space == "shared":
+                    self.read_by(places, width * count, c.lanes if on is None else c.lanes[on])
+        return self._spread(found, on, c)
+
+    def _places(self, space: str, address: Any, size: int, c: Group, on: Any) -> tuple[Own, Any]:
+        lanes = c.lanes if on is None else c.lanes[on]
+        own = self.shared if space == "shared" else self.local
+        if own is None:
+            raise Fault("the kernel has no memory of threads")
+        return own, own.places(address, self.owner[lanes] if space == "shared" else lanes, size)
+
+    def load_global(self, at: int, address: Any, width: int, count: int, c: Group, where: Any) -> list[Any]:
+        return self._load("global", at, address, width, count, c, where)
+
+    def load_shared(self, at: int, address: Any, width: int, count: int, c: Group, where: Any) -> list[Any]:
+        return self._load("shared", at, address, width, count, c, where)
+
+    def load_local(self, at: int, address: Any, width: int, count: int, c: Group, where: Any) -> list[Any]:
+        return self._load("local", at, address, width, count, c, where)
+
+    def load_param(self, at: int, address: Any, width: int, count: int, c: Group, where: Any) -> list[Any]:
+        first = np.asarray(address).astype(np.int64) - (PARAM if np.ravel(address)[0] >= PARAM else 0)
+        if np.any(first < 0) or np.any(first + width * count > self.compiled.parameters):
+            raise self.error(Fault("reads behind the kernel's parameters"), at, c.lanes)
+        found = []
+        for i in range(count):
+            places = np.asarray(first + i * width)[..., None] + np.arange(width)
+            found.append(np.ascontiguousarray(self.parameters[places]).view(f"u{width}")[..., 0])
+        return found
+
+    def generic(self, address: Any) -> tuple[str, Any]:
+        first = int(np.ravel(address)[0])
+        for start, space in ((PARAM, "param"), (LOCAL, "local"), (SHARED, "shared")):
+            if first >= start:
+                return space, address - np.uint64(start)
+        return "global", address
+
+    def load_generic(self, at: int, address: Any, width: int, count: int, c: Group, where: Any) -> list[Any]:
+        chosen, on = self._on(address, where, c)
+        if on is not None and not len(on):
+            return [np.zeros(c.count, TYPES[width])] * count
+        space, _ = self.generic(chosen)
+        if space == "param":
+            return self.load_param(at, address, width, count, c, where)
+        base = {"global": 0, "shared": SHARED, "local": LOCAL}[space]
+        return self._load(space, at, address - np.uint64(base), width, count, c, where)
+
+    def _store(self, space: str, at: int, address: Any, width: int, values: list[Any], c: Group, where: Any) -> None:
+        address, on = self._on(address, where, c)
+        if on is not None:
+            if not len(on):
+                return
+            values = [v[on] if np.ndim(v) and len(v) == c.count else v for v in values]
+        with self.within(at, c, on):
+            if space == "global":
+                self.memory.store(address, width, values)
+                return
+            own, places = self._places(space, address, width * len(values), c, on)
+            own.store(places, width, values)
+            lanes = c.lanes if on is None else c.lanes[on]
+            if space == "shared":
+                self.written_by(places, width * len(values), lanes)
+            if space == "shared" and self.hidden is not None:
+                for i in range(width * len(values)):
+                    self.hidden[places + i] = lanes
+
+    def store_global(self, at: int, address: Any, width: int, values: list[Any], c: Group, where: Any) -> None:
+        self._store("global", at, address, width, values, c, where)
+
+    def store_shared(self, at: int, address: Any, width: int, values: list[Any], c: Group, where: Any) -> None:
+        self._store("shared", at, address, width, values, c, where)
+
+    def store_local(self, at: int, address: Any, width: int, values: list[Any], c: Group, where: Any) -> None:
+        self._store("local", at, address, width, values, c, where)
+
+    def store_generic(self, at: int, address: Any, width: int, values: list[Any], c: Group, where: Any) -> None:
+        chosen, on = self._on(address, where, c)
+        if on is not None and not len(on):
+            return
+        space, _ = self.generic(chosen)
+        base = {"global": 0, "shared": SHARED, "local": LOCAL}[space]
+        self._store(space, at, address - np.uint64(base), width, values, c, where)
+
+    def is_in(self, space: str, address: Any) -> Any:
+        low, top = {"shared": (SHARED, LOCAL), "local": (LOCAL, PARAM), "global": (0, SHARED)}.get(
+            space, (PARAM, 2 * PARAM)
+        )
+        return (address >= np.uint64(low)) & (address < np.uint64(top))
+
+    def atomic(
+        self, at: int, space: str, op: str, address: Any, view: str, values: list[Any], c: Group, where: Any
+    ) -> Any:
+        """One thread after the other."""
+        width = int(view[1:])
+        where = np.broadcast_to(True if where is None else where, c.count)
+        given = [self.full(v, c) for v in values]
+        addresses, out = self.full(address, c), np.zeros(c.count, view)
+        for i in np.flatnonzero(where):
+            one = np.arange(c.count) == i
+            old = self._load(space, at, addresses, width, 1, c, one)[0].view(view)[i]
+            new = given[0][i]
+            out[i] = old
+            match op:
+                case "cas":
+                    new = given[1][i] if old == new else old
+                case "exch":
+                    pass
+                case _:
+                    ufunc = {
+                        "add": np.add,
+                        "min": np.minimum,
+                        "max": np.maximum,
+                        "and": np.bitwise_and,
+                        "or": np.bitwise_or,
+                    }
+                    new = ufunc.get(op, np.bitwise_xor)(old, new)
+            self._store(space, at, addresses, width, [np.full(c.count, new, view).view(f"u{width}")], c, one)
+        return out
+
+    def load_matrices(self, at: int, address: Any, count: int, turned: bool, c: Group) -> Any:
+        def read(rows: Any) -> Any:
+            owners = self.owner[c.lanes].reshape(-1, 32)[:, : rows.shape[1]]
+            places = self.shared.places(rows, owners, 16)
+            self.shared.load(places, 1, 16)  # that somebody wrote them
+            self.read_by(places, 16, np.repeat(c.lanes[::32], rows.shape[1]))
+            return self.shared.words[2][places[..., None] // 2 + np.arange(8)]
+
+        with self.within(at, c, None):
+            return loaded_matrices(self.full(address, c), count, turned, read)
+
+    def store_matrices(self, at: int, address: Any, registers: list[Any], turned: bool, c: Group, where: Any) -> None:
+        rows = stored_matrices(registers, turned)
+        asked = np.broadcast_to(True if where is None else where, c.count).reshape(-1, 32)
+        on = asked.all(1)
+        if not (on == asked.any(1)).all():
+            raise self.error(Fault("part of a warp runs it"), at, c.lanes)
+        with self.within(at, c, None):
+            owners = self.owner[c.lanes].reshape(-1, 32)[:, : rows.shape[1]][on]
+            to = self.full(address, c).reshape(-1, 32)[:, : rows.shape[1]][on]
+            places = self.shared.places(to, owners, 16)
+            for i in range(8):
+                self.shared.store(places + 2 * i, 2, [rows[on][..., i]])
+            self.written_by(places, 16, np.repeat(c.lanes.reshape(-1, 32)[on][:, 0], rows.shape[1]))
+            if self.hidden is not None:
+                self.hidden[places[..., None] + np.arange(16)] = c.lanes.reshape(-1, 32)[on][:, :1, None]
+
+    def read_by(self, places: Any, size: int, lanes: Any) -> None:
+        if self.races is not None:
+            self.races.loaded(np.ravel(places), size, lanes // 32, self.phases[self.owner[lanes]])
+
+    def written_by(self, places: Any, size: int, lanes: Any) -> None:
+        if self.races is not None:
+            self.races.stored(np.ravel(places), size, lanes // 32, self.phases[self.owner[lanes]])
+
+    def fence(self, at: int, c: Group, where: Any) -> None:
+        """What these threads wrote, the asynchronous units see from now on."""
+        if self.hidden is not None:
+            mine = np.zeros(self.lanes + 1, bool)
+            mine[c.lanes] = True
+            self.hidden[mine[self.hidden]] = -1
+
+    def check_shown(self, places: Any) -> None:
+        if self.hidden is not None and (self.hidden[places] >= 0).any():
+            raise Fault(
+                "an asynchronous unit reads shared memory that threads wrote without fence.proxy.async behind it"
+            )
+
+    def tensor_map(self, pointer: int) -> Any:
+        if not PARAM <= pointer <= PARAM + self.compiled.parameters - 128:
+            raise Fault(f"a description of an array at {pointer:#x}, which is no parameter of the kernel")
+        return tensor_map.from_bytes(self.parameters[pointer - PARAM : pointer - PARAM + 128].tobytes())
+
+    def wait(self, at: int, address: Any, parity: Any, c: Group, where: Any) -> Any:
+        """mbarrier.try_wait: for those that may go on; the others are left waiting. None where these are all."""
+        with self.within(at, c, None):
+            passed = self.barriers.passed(address, parity, c)
+        if where is not None:
+            passed = passed | ~np.broadcast_to(where, c.count)
+        if passed.all():
+            return passed
+        self.waiting[c.lanes] = True
+        if passed.any():  # these come again, by themselves
+            self.waiting[c.lanes[passed]] = False
+        return None
