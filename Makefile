@@ -5,16 +5,13 @@ BIN    := $(VENV)/bin
 CXX_SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CODE   := engine kernels bench tests examples setup.py
 
-.PHONY: demo test test-suite dev bench bench-report lint format types types-links test-gpu test-ptx gpu-check test-kernels test-isas \
+.PHONY: demo test dev bench bench-report lint format types types-links test-gpu test-ptx gpu-check test-kernels test-isas \
         test-portable test-sanitize clean
 
 demo: $(VENV)/.lab  ## train a network in a dozen number systems, and show what each brings and costs
 	$(BIN)/ulpgrad study tradeoff --quick
 
-test: lint types  ## every check: lint, types, tests
-	@$(MAKE) --no-print-directory test-suite
-
-test-suite: $(VENV)/.dev  ## the tests of `make test`
+test: $(VENV)/.dev lint types  ## every check: lint, types, tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal # of neighbouring tests, which need the same kernels compiled
 	@$(MAKE) --no-print-directory test-gpu
 
