@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ulpgrad import formats
+from ulpgrad.errors import KernelError
 
 F4, F8 = np.float32, np.float64
 
@@ -34,8 +35,53 @@ def _sum(a: Any, b: Any) -> tuple[Any, Any]:
 
 def fma(a: Any, b: Any, c: Any) -> Any:
     """a * b + c rounded once, in float16 or float32."""
-    total, error = _sum(a.astype(F8) * b.astype(F8), c.astype(F8))
-    return _odd(total, error).astype(a.dtype)
+    return fma_wide(a, b, c).astype(a.dtype)
+
+
+def fma_wide(a: Any, b: Any, c: Any) -> Any:
+    """a * b + c of float16 or float32 in float64, rounded to odd: the next rounding is the only one."""
+    return _odd(*_sum(a.astype(F8) * b.astype(F8), c.astype(F8)))
+
+
+def towards(name: str, how: str, a: Any, b: Any, c: Any = None) -> Any:
+    """add, sub, mul and fma of float32 towards zero (rz), down (rm) or up (rp)."""
+    a, b = a.astype(F8), b.astype(F8)
+    match name:
+        case "add" | "sub":
+            exact = _odd(*_sum(a, b if name == "add" else -b))
+        case "mul":
+            exact = a * b
+        case "fma" | "mad":
+            exact = _odd(*_sum(a * b, c.astype(F8)))
+        case _:
+            raise KernelError(f"PTX's {name}.{how}.f32 is not known to the machine")
+    return directed(exact, F4, how)
+
+
+def above_zero(x: Any) -> Any:
+    """.relu: what is below zero as zero; NaN stays."""
+    return np.where((x > 0) | np.isnan(x), x, x.dtype.type(0))
+
+
+def _halves(x: Any) -> tuple[Any, Any]:
+    """64-bit integers as the sum of two float64."""
+    return _sum((x >> x.dtype.type(32)).astype(F8) * F8(2.0**32), (x & x.dtype.type(0xFFFFFFFF)).astype(F8))
+
+
+def to_odd(x: Any) -> Any:
+    """64-bit integers to float64, rounded to odd."""
+    return _odd(*_halves(x))
+
+
+def from_long(x: Any, how: str) -> Any:
+    """64-bit integers to float64."""
+    near, error = _halves(x)
+    if how == "rn":
+        return near
+    down, up = (
+        np.where(wrong, np.nextafter(near, F8(to)), near) for wrong, to in ((error < 0, -np.inf), (error > 0, np.inf))
+    )
+    return {"rm": down, "rp": up, "rz": np.where(near < 0, up, down)}[how]
 
 
 def fma64(a: Any, b: Any, c: Any) -> Any:
@@ -200,10 +246,13 @@ def leading_zeros(a: Any) -> Any:
     return found
 
 
-def highest_bit(a: Any) -> Any:
-    """bfind: the place of the highest bit that is not the sign; all ones where there is none."""
+def highest_bit(a: Any, shift: bool = False) -> Any:
+    """bfind: the place of the highest bit that is not the sign, or how far it is from the top; all ones where there is none."""
     word = np.where(a < 0, ~a, a).view(f"u{a.dtype.itemsize}") if a.dtype.kind == "i" else a
-    return np.uint32(8 * a.dtype.itemsize - 1) - leading_zeros(word)
+    zeros = leading_zeros(word)
+    if shift:
+        return np.where(word == 0, ~np.uint32(0), zeros)
+    return np.uint32(8 * a.dtype.itemsize - 1) - zeros
 
 
 def byte_dot(a: Any, b: Any, c: Any, kinds: tuple[str, str]) -> Any:
@@ -269,8 +318,8 @@ def whole(x: Any, how: str) -> Any:
     return _ROUND[how](x)
 
 
-def to_integer(x: Any, how: str, kind: Any) -> Any:
-    """Float to integer: rounded, cut off at the type's limits, NaN as 0 (in 64 bits as 2^63)."""
+def to_integer(x: Any, how: str, kind: Any, from_double: bool = False) -> Any:
+    """Float to integer: rounded, cut off at the type's limits, NaN as 0 (from or to 64 bits as the type's highest bit)."""
     kind = np.dtype(kind)
     limits = np.iinfo(kind)
     rounded = _ROUND[how](np.asarray(x, F8))
@@ -278,7 +327,8 @@ def to_integer(x: Any, how: str, kind: Any) -> Any:
     found = np.where(inside, rounded, 0).astype(kind)
     found = np.where(rounded >= float(limits.max) + (limits.bits < 53), kind.type(limits.max), found)
     found = np.where(rounded < float(limits.min), kind.type(limits.min), found)
-    empty = np.uint64(1 << 63).view(kind) if limits.bits == 64 else kind.type(0)
+    top = np.dtype(f"u{kind.itemsize}").type(1 << limits.bits - 1).view(kind)
+    empty = top if limits.bits == 64 or from_double else kind.type(0)
     return np.where(np.isnan(x), empty, found).astype(kind)
 
 

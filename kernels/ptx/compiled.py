@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ulpgrad.errors import KernelError
 from ulpgrad.kernels.ptx import expressions, instructions, text
 
 STUCK = object()  # what a block gives whose threads all have to wait
@@ -33,6 +34,13 @@ class Compiled:
             for i in b
         )
         self.together = [any(i.name in instructions.TOGETHER for i in block) for block in blocks]
+        self.stops = [  # of each block, the instruction that threads may have to wait at
+            next(
+                (i.text for i in block if instructions.waits(i) or i.name in instructions.TOGETHER),
+                block[0].text if block else "",
+            )
+            for block in blocks
+        ]
         self.ends = [self._end(block, n) for n, block in enumerate(blocks)]
         self.functions = self._functions(blocks)
 
@@ -81,12 +89,16 @@ class Compiled:
                 return ("branch", there, n + 1) if last.guard else ("go", there)
             case "brx":
                 names = self.program.tables[last.operands[1]]
-                return ("table", [self.labels[name] for name in names])
+                if last.guard:
+                    raise KernelError(f"PTX's instruction is not known to the machine: {last.text}")
+                return ("table", [self.labels[name] for name in names], last.text)
             case "ret" | "exit":
                 return ("end", last.guard != "", n + 1)
             case "trap":
                 return ("trap", last.guard != "", n + 1)
             case "bar" | "barrier":
+                if {"red", "cluster"} & set(last.op):
+                    raise KernelError(f"PTX's instruction is not known to the machine: {last.text}")
                 return ("bar", last, n + 1)
         return ("go", n + 1)
 
@@ -106,6 +118,8 @@ class Compiled:
             at = len(self.instructions)
             self.instructions.append(i)
             if instructions.waits(i):
+                if "parity" not in i.op:
+                    raise KernelError(f"PTX's instruction is not known to the machine: {i.text}")
                 barrier, parity = writer.pointed(i.operands[1]), writer.read(i.operands[2], "u4")
                 asked = f"m.wait({at}, {barrier}, {parity}, c, {writer.guard(i.guard)})"
                 found = writer.named(asked)
@@ -117,7 +131,7 @@ class Compiled:
                 result = writer.read(i.operands[0], "u4")
             elif i.name in ("bar", "barrier"):
                 numbers = [writer.read(o, "u4") for o in i.operands]
-                result = f"({', '.join(numbers)},)"
+                result = f"(({', '.join(numbers)},), {writer.guard(i.guard)})"
             else:
                 writer.instruction(i, at)
         writer.flush()

@@ -16,7 +16,7 @@ from ulpgrad.kernels.ptx.write import Writer, listed, view_of
 
 NOTHING = frozenset((
     "membar", "fence", "griddepcontrol", "nanosleep", "setmaxnreg", "prefetch", "prefetchu", "discard", "applypriority", "pragma",
-    "fns", "pmevent",
+    "pmevent",
 ))  # fmt: skip
 STOPS = ("bar", "barrier", "mbarrier")  # after (a wait: before) which threads may have to wait for others
 COMPARISONS = {
@@ -130,6 +130,8 @@ class Block(Writer):
 
     def op_setp(self, i: Instruction, at: int) -> None:
         compare, kind = i.op[1], i.op[-1]
+        if kind in ("f16x2", "bf16x2"):
+            raise KernelError(f"PTX's instruction is not known to the machine: {i.text}")
         view = "b1" if kind == "pred" else view_of(kind)
         a, b = (self.read(o, view) for o in i.operands[1:3])
         if kind == "bf16":
@@ -223,7 +225,9 @@ class Block(Writer):
 
     def op_atom(self, i: Instruction, at: int) -> None:
         kind = i.op[-1]
-        op = next(o for o in i.op if o in ("add", "min", "max", "and", "or", "xor", "exch", "cas"))
+        op = next((o for o in i.op if o in ("add", "min", "max", "and", "or", "xor", "exch", "cas")), None)
+        if op is None or kind in ("f16x2", "bf16x2", "bf16", "b128") or i.op[-2] in ("v2", "v4", "v8"):
+            raise KernelError(f"PTX's instruction is not known to the machine: {i.text}")
         values = ", ".join(self.read(o, view_of(kind)) for o in i.operands[2:])
         where = f"{self.pointed(i.operands[1])}, '{view_of(kind)}'"
         found = self.named(f"m.atomic({at}, '{self.space(i)}', '{op}', {where}, [{values}], c, {self.guard(i.guard)})")
@@ -241,12 +245,13 @@ class Block(Writer):
         )
 
     def op_activemask(self, i: Instruction, at: int) -> None:
-        self.write(i.operands[0], "voted('ballot', m.full(np.bool_(True), c))", "u4", i.guard)
+        self.write(i.operands[0], "m.active(c)", "u4", i.guard)
 
     # Warps.
 
     def op_shfl(self, i: Instruction, at: int) -> None:
         mode = i.op[2] if i.op[1] == "sync" else i.op[1]
+        self.lines.append(f"m.check_whole({at}, c, None)")
         a, by, bounds = (f"m.full({self.read(o, 'u4')}, c)" for o in i.operands[1:4])
         found = self.named(f"shuffled('{mode}', {a}, {by}, {bounds})")
         to, _, inside = i.operands[0].partition("|")
@@ -256,10 +261,12 @@ class Block(Writer):
 
     def op_redux(self, i: Instruction, at: int) -> None:
         view = view_of(i.op[-1])
+        self.lines.append(f"m.check_whole({at}, c, None)")
         self.write(i.operands[0], f"reduced('{i.op[2]}', m.full({self.read(i.operands[1], view)}, c))", view, i.guard)
 
     def op_vote(self, i: Instruction, at: int) -> None:
         view = "u4" if i.op[2] == "ballot" else "b1"
+        self.lines.append(f"m.check_whole({at}, c, None)")
         self.write(i.operands[0], f"voted('{i.op[2]}', m.full({self.read(i.operands[1], 'b1')}, c))", view, i.guard)
 
     def op_elect(self, i: Instruction, at: int) -> None:
@@ -270,6 +277,9 @@ class Block(Writer):
     def op_mma(self, i: Instruction, at: int) -> None:
         shape = next(o for o in i.op if re.fullmatch(r"m\d+n\d+k\d+", o))
         kinds = tuple(o for o in i.op if o in warp._WIDTHS)
+        if not set(i.op[1:]) <= {"sync", "aligned", "row", "col", "satfinite", shape, *kinds} or len(kinds) != 4:
+            raise KernelError(f"PTX's instruction is not known to the machine: {i.text}")
+        self.lines.append(f"m.check_whole({at}, c, {self.guard(i.guard)})")
         d, a, b, c = (listed(o) for o in i.operands[:4])
         given = [
             "["
@@ -286,12 +296,16 @@ class Block(Writer):
 
     def op_ldmatrix(self, i: Instruction, at: int) -> None:
         count = int(next(o for o in i.op if re.fullmatch(r"x\d", o))[1:])
+        if "m8n8" not in i.op or i.op[-1] != "b16":
+            raise KernelError(f"PTX's instruction is not known to the machine: {i.text}")
+        self.lines.append(f"m.check_whole({at}, c, {self.guard(i.guard)})")
         found = self.named(f"m.load_matrices({at}, {self.pointed(i.operands[1])}, {count}, {'trans' in i.op}, c)")
         for n, register in enumerate(listed(i.operands[0])):
             self.write(register, f"{found}[{n}]", "u4", i.guard)
 
     def op_stmatrix(self, i: Instruction, at: int) -> None:
         registers = ", ".join(f"m.full({self.read(r, 'u4')}, c)" for r in listed(i.operands[1]))
+        self.lines.append(f"m.check_whole({at}, c, {self.guard(i.guard)})")
         self.lines.append(
             f"m.store_matrices({at}, {self.pointed(i.operands[0])}, [{registers}], {'trans' in i.op}, c, {self.guard(i.guard)})"
         )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.errors import KernelError
+from ulpgrad.kernels.ptx.beside import chosen
 from ulpgrad.kernels.ptx.compiled import STUCK, Compiled
 from ulpgrad.kernels.ptx.memory import Fault, Global
 from ulpgrad.kernels.ptx.threads import ENDED, Group, Threads
@@ -81,7 +82,8 @@ class Machine(Threads):
             if progress or self.bulk.arrive_one():
                 return
         stuck = np.flatnonzero(self.at >= 0)
-        places = {int(n): int((self.at[stuck] == n).sum()) for n in np.unique(self.at[stuck])}
+        at = np.where(self._at_barriers(), self.at - 1, self.at)[stuck]  # the barrier ends the block before
+        places = {int(n): int((at == n).sum()) for n in np.unique(at)}
         told = "; ".join(f"{count} threads at: {self._first(n)}" for n, count in places.items())
         raise KernelError(f"{self.compiled.program.name}: no thread can go on, each waits for another: {told}")
 
@@ -97,10 +99,8 @@ class Machine(Threads):
         return True
 
     def _first(self, block: int) -> str:
-        function = self.compiled.ends[block]
-        if function[0] == "bar":
-            return str(function[1].text)
-        return f"block {block} of its instructions"
+        end = self.compiled.ends[block]
+        return str(end[1].text if end[0] == "bar" else self.compiled.stops[block])
 
     def _at_barriers(self) -> Any:
         found = np.zeros(self.lanes, bool)
@@ -116,6 +116,10 @@ class Machine(Threads):
             case "branch":
                 self.at[c.lanes] = np.where(found, end[1], end[2])
             case "table":
+                if np.any(found >= len(end[1])):
+                    raise KernelError(
+                        f"{self.compiled.program.name}: jumps behind its table of {len(end[1])} labels in: {end[2]}"
+                    )
                 self.at[c.lanes] = np.asarray(end[1])[found.astype(np.int64)]
             case "end":
                 self.at[c.lanes] = np.where(found, ENDED, end[2]) if end[1] else ENDED
@@ -127,8 +131,12 @@ class Machine(Threads):
             case "bar":
                 self._arrive(end, found, c)
 
-    def _arrive(self, end: tuple[Any, ...], numbers: Any, c: Group) -> None:
-        instruction, after = end[1], end[2]
+    def _arrive(self, end: tuple[Any, ...], found: Any, c: Group) -> None:
+        instruction, after, (numbers, where) = end[1], end[2], found
+        if where is not None:  # the others go on
+            self.at[c.lanes] = after
+            c = Group(c.lanes[chosen(c, where)], False)
+            numbers = [n if np.ndim(n) == 0 else n[np.flatnonzero(where)] for n in numbers]
         arrives_only = "arrive" in instruction.op
         warp_only = "warp" in instruction.op
         if warp_only:

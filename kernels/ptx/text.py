@@ -127,6 +127,8 @@ def _variable(text: str) -> Variable | None:
     count = 1
     for n in re.findall(r"\[(\d*)\]", sizes or ""):
         count *= int(n or 0)
+    if given and "[]" in sizes:
+        count = len([v for v in given.split(",") if v.strip("{} \n\t")])
     values = b"".join(_bytes(v.strip(), SIZES[kind]) for v in (given or "").strip("{} \n\t").split(",") if v.strip())
     return Variable(space, name, count * SIZES[kind], int(align or SIZES[kind]), values)
 

@@ -218,6 +218,14 @@ class Threads:
             lanes = c.lanes if on is None else c.lanes[on]
             if space == "shared":
                 self.written_by(places, width * len(values), lanes)
+                if self.races is not None:
+                    for i, value in enumerate(values):
+                        at_word = places + i * width
+                        lost = (own.words[width][at_word // width] != value) & (
+                            self.races.writer[at_word] != lanes // 32
+                        )
+                        if lost.any():
+                            raise Fault("writes shared memory that another warp wrote since the last barrier", lost)
             if space == "shared" and self.hidden is not None:
                 for i in range(width * len(values)):
                     self.hidden[places + i] = lanes
@@ -249,6 +257,15 @@ class Threads:
         self, at: int, space: str, op: str, address: Any, view: str, values: list[Any], c: Group, where: Any
     ) -> Any:
         """One thread after the other."""
+        races, self.races = self.races, None  # atomic operations meet in any order, and are no races
+        try:
+            return self._one_by_one(at, space, op, address, view, values, c, where)
+        finally:
+            self.races = races
+
+    def _one_by_one(
+        self, at: int, space: str, op: str, address: Any, view: str, values: list[Any], c: Group, where: Any
+    ) -> Any:
         width = int(view[1:])
         where = np.broadcast_to(True if where is None else where, c.count)
         given = [self.full(v, c) for v in values]
@@ -301,6 +318,23 @@ class Threads:
             self.written_by(places, 16, np.repeat(c.lanes.reshape(-1, 32)[on][:, 0], rows.shape[1]))
             if self.hidden is not None:
                 self.hidden[places[..., None] + np.arange(16)] = c.lanes.reshape(-1, 32)[on][:, :1, None]
+
+    def active(self, c: Group) -> Any:
+        """Of each thread's warp, the threads that run this, as bits."""
+        warps = np.zeros(self.lanes // 32, np.uint32)
+        np.bitwise_or.at(warps, c.lanes // 32, np.uint32(1) << (c.lanes % 32).astype(np.uint32))
+        return warps[c.lanes // 32]
+
+    def check_whole(self, at: int, c: Group, where: Any) -> None:
+        """That whole warps run an instruction, all threads of one or none (a guard)."""
+        lanes = c.lanes
+        whole = len(lanes) % 32 == 0 and bool((lanes.reshape(-1, 32) == lanes[::32, None] + np.arange(32)).all())
+        whole = whole and not bool((lanes[::32] % 32).any())
+        if whole and where is not None and np.ndim(where):
+            asked = where.reshape(-1, 32)
+            whole = bool((asked.all(1) == asked.any(1)).all())
+        if not whole:
+            raise self.error(Fault("part of a warp runs what a warp does together"), at, lanes)
 
     def read_by(self, places: Any, size: int, lanes: Any) -> None:
         if self.races is not None:
