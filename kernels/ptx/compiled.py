@@ -33,10 +33,10 @@ class Compiled:
             for b in blocks
             for i in b
         )
-        self.together = [any(i.name in instructions.TOGETHER for i in block) for block in blocks]
+        self.together = [any(instructions.is_of_warps(i) for i in block) for block in blocks]
         self.stops = [  # of each block, the instruction that threads may have to wait at
             next(
-                (i.text for i in block if instructions.waits(i) or i.name in instructions.TOGETHER),
+                (i.text for i in block if instructions.waits(i) or instructions.is_of_warps(i)),
                 block[0].text if block else "",
             )
             for block in blocks

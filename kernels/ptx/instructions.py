@@ -18,7 +18,6 @@ NOTHING = frozenset((
     "membar", "fence", "griddepcontrol", "nanosleep", "setmaxnreg", "prefetch", "prefetchu", "discard", "applypriority", "pragma",
     "pmevent",
 ))  # fmt: skip
-STOPS = ("bar", "barrier", "mbarrier")  # after (a wait: before) which threads may have to wait for others
 COMPARISONS = {
     "eq": "==",
     "ne": "!=",
@@ -37,6 +36,11 @@ TOGETHER = ("mma", "ldmatrix", "stmatrix", "shfl", "redux", "vote", "elect", "wg
 def waits(i: Instruction) -> bool:
     """Whether threads may have to wait at an instruction until it is true."""
     return i.name == "mbarrier" and i.op[1] in ("try_wait", "test_wait")
+
+
+def is_of_warps(i: Instruction) -> bool:
+    """Whether the threads of a warp run an instruction together."""
+    return i.name in TOGETHER or (i.name == "bar" and "warp" in i.op)
 
 
 def divided(program: Program) -> tuple[list[list[Instruction]], dict[int, int]]:

@@ -38,7 +38,8 @@ class Writer:
 
     # What operands are.
 
-    def named(self, text: str, kind: str = "") -> str:
+    def named(self, text: str) -> str:
+        """A name for an expression's value."""
         self.count += 1
         name = f"v{self.count}"
         self.lines.append(f"{name} = {text}")
