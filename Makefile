@@ -66,9 +66,9 @@ test-gpu: $(TRITON:%=test-triton-%)  ## what can be said of GPU code without a G
 ONLY-3.6.0 = -k "(float32 or int32 or launch or driver) and not cuda/cuda- and not _cuda.py and not warpgroup"
 # What kernels compile to is executed for some of each kind; `make test-ptx` has the rest.
 IN_PTX = bfloat16 and (softmax-cuda or layer_norm-cuda or conv2d-cuda or attention-cuda or attention_gradient or sum-cuda or fused-cuda \
-  or matmul-cuda) or mistake
+  or matmul-cuda) or mistake or counted
 PTX-3.6.0 = tests/gpu/test_kernels.py -k "softmax-cuda/triton-row-float32"
-PTX-3.9.0 = tests/gpu/test_kernels.py tests/gpu/test_warpgroup.py tests/gpu/test_warpgroup_weight.py -k "$(IN_PTX)"
+PTX-3.9.0 = tests/gpu/test_kernels.py tests/gpu/test_counted.py tests/gpu/test_warpgroup.py tests/gpu/test_warpgroup_weight.py -k "$(IN_PTX)"
 ARCH-3.6.0 = 90
 ARCH-3.9.0 = 80,90
 test-triton-%: $(VENV)/.dev build/cupy  # a version by its number

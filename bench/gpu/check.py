@@ -43,10 +43,7 @@ FIRST = {
 # What needs no device: compilers, the host, the stub of a driver. Processors would be busy with it for minutes.
 ELSEWHERE = ("tests/gpu/test_cuda_compile.py", "tests/gpu/test_conv_cuda_compile.py", "tests/gpu/test_stub_driver.py")
 ALONE, APART = 90, 45  # seconds for each of the first, and for rows of a rung that may wait without end
-FEW, HANGS = (
-    4,
-    40,
-)  # processes for each of the first, and seconds after which a test of theirs is taken to wait without end
+FEW, HANGS = 4, 40  # processes for each of the first; seconds after which a test of theirs is taken to wait without end
 STARTING = 60  # seconds that a process may take beyond its part's: to import and compile, and for its last row
 TABLE, UNVERIFIED, LAYERS = "table", "unverified", "layers"
 NETWORK = "ResNet-50"

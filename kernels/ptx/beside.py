@@ -72,7 +72,9 @@ class Copies:
             same = count == n
             to = places[same]
             with m.within_lanes(at, lanes[same]):
-                m.written_by(to, size, lanes[same])
+                m.written_by(to, size, lanes[same], copied=True)
+                if n:
+                    m.count_memory(sources[same], lanes[same])
                 if n == size:
                     words = m.memory.load(sources[same], width, size // width)
                     m.shared.store(to, width, words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from ulpgrad.errors import KernelError
 from ulpgrad.kernels.ptx import expressions, instructions, text
 
+WITH_SPACE = ("ld", "st", "atom", "cp", "wgmma")  # instructions whose name alone says little
 STUCK = object()  # what a block gives whose threads all have to wait
 
 
@@ -42,6 +44,10 @@ class Compiled:
             for block in blocks
         ]
         self.ends = [self._end(block, n) for n, block in enumerate(blocks)]
+        self.ends[-1] = ("end", False, 0)  # the last block is empty: where a kernel ends that does not say so
+        self.names = [
+            Counter(".".join(i.op[:2]) if i.name in WITH_SPACE else i.name for i in block) for block in blocks
+        ]
         self.functions = self._functions(blocks)
 
     def _place(self) -> None:

@@ -45,6 +45,10 @@ class Machine(Threads):
                 raise KernelError(f"{self.compiled.program.name}: {fault}") from None
             if found is STUCK:
                 continue
+            if self.counts is not None:
+                warps = len(np.unique(group.lanes // 32))
+                for name, count in self.compiled.names[now].items():
+                    self.counts.instructions[name] += count * warps
             self._go(ends[now], found, group)
         with self.within_lanes(0, everyone):
             self.bulk.finish()

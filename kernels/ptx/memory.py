@@ -49,6 +49,12 @@ class Global:
             elif size:
                 merged.append((start, size, name))
         self.regions = [Region(*span) for span in merged]
+        self._starts = np.array([span[0] for span in merged], np.int64)
+
+    def within(self, addresses: Any) -> tuple[Any, Any]:
+        """Of addresses in arrays, the number of the array, and how far behind its beginning each is."""
+        found = np.searchsorted(self._starts, addresses.astype(np.int64), "right") - 1
+        return found, addresses.astype(np.int64) - self._starts[found]
 
     def _parts(self, addresses: Any, size: int) -> list[tuple[Region, Any]]:
         """The arrays that addresses lie in, each with the places of those that do (None: all)."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ulpgrad.errors import KernelError
-from ulpgrad.kernels.ptx import tensor_map, text
+from ulpgrad.kernels.ptx import counts, tensor_map, text
 from ulpgrad.kernels.ptx.beside import Barriers, Bulk, Copies, Products
 from ulpgrad.kernels.ptx.compiled import Compiled
 from ulpgrad.kernels.ptx.memory import LOCAL, PARAM, SHARED, TYPES, Fault, Global, Own, Races
@@ -69,6 +69,7 @@ class Threads:
         self.hidden: Any = np.full(self.shared.written.shape, -1) if compiled.has_units else None
         self.phases = np.ones(len(blocks), np.int32)  # barriers of the whole block, counted
         self.races = None if compiled.has_partial_barriers else Races(len(self.shared.written))
+        self.counts = counts.now()
         self.copies, self.barriers, self.products, self.bulk = Copies(self), Barriers(self), Products(self), Bulk(self)
 
     # Registers.
@@ -150,14 +151,16 @@ class Threads:
         address, on = self._on(address, where, c)
         if on is not None and not len(on):
             return [np.zeros(c.count, TYPES[width])] * count
+        lanes = c.lanes if on is None else c.lanes[on]
         with self.within(at, c, on):
             if space == "global":
                 found = self.memory.load(address, width, count)
+                self.count_memory(address, lanes)
             else:
                 own, places = self._places(space, address, width * count, c, on)
                 found = own.load(places, width, count)
                 if space == "shared":
-                    self.read_by(places, width * count, c.lanes if on is None else c.lanes[on])
+                    self.read_by(places, width * count, lanes)
         return self._spread(found, on, c)
 
     def _places(self, space: str, address: Any, size: int, c: Group, on: Any) -> tuple[Own, Any]:
@@ -210,12 +213,13 @@ class Threads:
                 return
             values = [v[on] if np.ndim(v) and len(v) == c.count else v for v in values]
         with self.within(at, c, on):
+            lanes = c.lanes if on is None else c.lanes[on]
             if space == "global":
                 self.memory.store(address, width, values)
+                self.count_memory(address, lanes)
                 return
             own, places = self._places(space, address, width * len(values), c, on)
             own.store(places, width, values)
-            lanes = c.lanes if on is None else c.lanes[on]
             if space == "shared":
                 self.written_by(places, width * len(values), lanes)
                 if self.races is not None:
@@ -297,7 +301,7 @@ class Threads:
             owners = self.owner[c.lanes].reshape(-1, 32)[:, : rows.shape[1]]
             places = self.shared.places(rows, owners, 16)
             self.shared.load(places, 1, 16)  # that somebody wrote them
-            self.read_by(places, 16, np.repeat(c.lanes[::32], rows.shape[1]))
+            self.read_by(places, 16, c.lanes.reshape(-1, 32)[:, : rows.shape[1]].ravel(), True)
             return self.shared.words[2][places[..., None] // 2 + np.arange(8)]
 
         with self.within(at, c, None):
@@ -315,7 +319,7 @@ class Threads:
             places = self.shared.places(to, owners, 16)
             for i in range(8):
                 self.shared.store(places + 2 * i, 2, [rows[on][..., i]])
-            self.written_by(places, 16, np.repeat(c.lanes.reshape(-1, 32)[on][:, 0], rows.shape[1]))
+            self.written_by(places, 16, c.lanes.reshape(-1, 32)[on][:, : rows.shape[1]].ravel())
             if self.hidden is not None:
                 self.hidden[places[..., None] + np.arange(16)] = c.lanes.reshape(-1, 32)[on][:, :1, None]
 
@@ -336,13 +340,28 @@ class Threads:
         if not whole:
             raise self.error(Fault("part of a warp runs what a warp does together"), at, lanes)
 
-    def read_by(self, places: Any, size: int, lanes: Any) -> None:
+    def read_by(self, places: Any, size: int, lanes: Any, matrices: bool = False) -> None:
+        """Threads have read shared memory (or their rows of matrices, numbered like threads)."""
+        self.count_shared(places, size, lanes, matrices)
         if self.races is not None:
             self.races.loaded(np.ravel(places), size, lanes // 32, self.phases[self.owner[lanes]])
 
-    def written_by(self, places: Any, size: int, lanes: Any) -> None:
+    def written_by(self, places: Any, size: int, lanes: Any, copied: bool = False) -> None:
+        """Likewise written; `copied`: by cp.async, beside the threads."""
+        if not copied:
+            self.count_shared(places, size, lanes)
         if self.races is not None:
             self.races.stored(np.ravel(places), size, lanes // 32, self.phases[self.owner[lanes]])
+
+    def count_memory(self, addresses: Any, lanes: Any) -> None:
+        if self.counts is not None:
+            array, offset = self.memory.within(np.broadcast_to(addresses, lanes.shape))
+            self.counts.at_memory(array, offset, lanes // 32)
+
+    def count_shared(self, places: Any, size: int, lanes: Any, matrices: bool = False) -> None:
+        if self.counts is not None:
+            places = np.broadcast_to(np.ravel(places) % self.shared.size, lanes.shape)
+            self.counts.at_shared(places, size, lanes, matrices)
 
     def fence(self, at: int, c: Group, where: Any) -> None:
         """What these threads wrote, the asynchronous units see from now on."""
