@@ -99,7 +99,7 @@ def gpu() -> dict[str, Any]:
         "devices": [],
     }
     if gpu_arrays.mode():
-        info["cuda"] = f"ULPGRAD_CUDA={gpu_arrays.mode()}: no device is used"
+        info["cuda"] = f"{gpu_arrays.setting()}: no device is used"
     elif capabilities.missing("cuda") is None:
         runtime = gpu_arrays.xp().cuda.runtime
         for i in range(runtime.getDeviceCount()):

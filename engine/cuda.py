@@ -106,7 +106,7 @@ def get_device_name(device: Any = None) -> str:
     """What the device is called."""
     index = _index(device)
     if gpu.mode():
-        return f"emulated device {index} (ULPGRAD_CUDA={gpu.mode()})"
+        return f"emulated device {index} ({gpu.setting()})"
     return str(gpu.xp().cuda.runtime.getDeviceProperties(index)["name"].decode())
 
 

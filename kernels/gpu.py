@@ -47,6 +47,11 @@ def mode() -> str:
     return "emulated" if given == "ptx" else given
 
 
+def setting() -> str:
+    """How GPU code runs where no device is used, as one sets it."""
+    return f"ULPGRAD_CUDA={settings.get('ULPGRAD_CUDA')}"
+
+
 @cache
 def runs_ptx() -> bool:
     """Whether the emulated device runs what kernels compile to (`kernels/ptx`), instead of their source."""
@@ -267,6 +272,7 @@ __all__ = [
     "processors",
     "queue",
     "runs_ptx",
+    "setting",
     "state",
     "to_device",
     "to_host",
