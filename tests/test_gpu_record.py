@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import stat
 import sys
 from dataclasses import asdict
@@ -228,14 +229,22 @@ def names(failed: list[str]) -> list[str]:
     return [line.partition(" - ")[0].rpartition("::")[2] for line in failed]
 
 
-def test_tests_that_take_too_long_tell_what_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("heard", [signal.default_int_handler, signal.SIG_IGN])
+def test_tests_that_take_too_long_tell_what_has_failed(
+    heard: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the background, where shells have processes ignore what they are interrupted by."""
     suite, log = tmp_path / "test_it.py", tmp_path / "log"
     suite.write_text("import time\ndef test_bad():\n    assert 1 == 2\ndef test_long():\n    time.sleep(600)\n")
     monkeypatch.setattr(suites, "GRACE", 6)
-    for seconds in (12, 30, 90):  # as many as the machine takes to come to the tests
-        found = suites.run(seconds, 1, "--rootdir", str(tmp_path), str(suite), log=log)
-        if found["failed"]:
-            break
+    before = signal.signal(signal.SIGINT, heard)
+    try:
+        for seconds in (12, 30, 90):  # as many as the machine takes to come to the tests
+            found = suites.run(seconds, 1, "--rootdir", str(tmp_path), str(suite), log=log)
+            if found["failed"]:
+                break
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert found["status"] == -1
     assert names(found["failed"]) == ["test_bad"]
     assert found["last"] == [f"stopped after {seconds} s"]

@@ -16,7 +16,7 @@ from typing import Any
 MOST_FAILED = 100  # tests, after which the others are let be
 STUCK = 150  # seconds for one test among many, where pytest-timeout is there to end its process
 GRACE = 15  # seconds for what is stopped to say what has failed so far
-LOST = "ulpgrad.bench.gpu.lost"  # a plugin
+PLUGINS = ("ulpgrad.bench.gpu.lost", "ulpgrad.bench.gpu.interrupted")
 # Many processes: each with one thread, else they wait for each other's.
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 FAILED = re.compile(r"^(?:FAILED|ERROR) .*$", re.MULTILINE)
@@ -31,7 +31,13 @@ def run(seconds: float, jobs: int, *what: str, log: Path | None = None, stuck: i
     """The files and options of pytest that are asked for, on so many processes. All that they print goes to the end of `log`.
     `stuck`: seconds for one test, where it can be ended."""
     command = [sys.executable, "-m", "pytest", *what, "--tb=short", f"--maxfail={MOST_FAILED}"]
-    command += ["-p", "no:cacheprovider", "-p", LOST, "-o", f"faulthandler_timeout={stuck // 2}"]
+    command += [
+        "-p",
+        "no:cacheprovider",
+        *(f"-p{name}" for name in PLUGINS),
+        "-o",
+        f"faulthandler_timeout={stuck // 2}",
+    ]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     if jobs > 1:
         command += ["-q", "-n", str(jobs), "--dist", "worksteal"]  # neighbours need the same kernels compiled
