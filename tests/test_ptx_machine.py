@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ulpgrad.errors import KernelError
+from ulpgrad.errors import ArgumentError, KernelError
 from ulpgrad.kernels.ptx.launch import run_text
 
 REGISTERS = ".reg .pred %p, %q, %r; .reg .b16 %h<8>; .reg .b32 %t<24>, %i; .reg .b64 %d<16>, %in, %out, %at;"
@@ -429,3 +429,26 @@ def test_arguments_are_the_kernels() -> None:
     run_text(text, (1, 1, 1), (1, 1, 1), [out, 7, 0.5, np.int32(-3), math.pi])
     assert out[0] == np.float32(np.float32(4.5) + np.float32(math.pi))
     assert a[3] == 3
+
+
+@pytest.mark.parametrize(
+    ("grid", "block", "arguments", "expected"),
+    [
+        ((1, 1, 1), (0, 1, 1), [np.zeros(1), 1], "block .0, 1, 1.: expected three sizes, 1 to 1024"),
+        ((1, 1), (32, 1, 1), [np.zeros(1), 1], "grid .1, 1.: expected three sizes"),
+        ((1, 1, 1), (32, 1, 1), [np.zeros(1)], "1 arguments: expected 2"),
+        ((1, 1, 1), (32, 1, 1), [np.zeros(1), np.uint64(1)], "argument 1 has 8 bytes: expected 4 for n"),
+        ((1, 1, 1), (32, 1, 1), [np.zeros(1), np.zeros(1)], "argument 1 has 8 bytes: expected 4 for n"),
+    ],
+)
+def test_what_a_launch_refuses(grid: Any, block: Any, arguments: Any, expected: str) -> None:
+    with pytest.raises(ArgumentError, match=expected):
+        run_text(f"{HEAD} .visible .entry k(.param .u64 at, .param .u32 n) {{ ret; }}", grid, block, arguments)
+
+
+def test_addresses_that_do_not_say_their_space() -> None:
+    """Generic ones, of which a kernel's parameters may be read, and not written to."""
+    body = "mov.u64 %d0, k_in; cvta.param.u64 %d1, %d0; ld.u64 %d2, [%d1]; setp.eq.u64 %p, %d2, %in; selp.u32 %t0, 1, 0, %p; "
+    assert run(body + "st.u32 [%at], %t0;", words(32)).all()
+    with pytest.raises(KernelError, match="writes to the kernel's parameters"):
+        run(body + "st.u32 [%d1], 1;", words(32))

@@ -312,7 +312,7 @@ NAMES: dict[str, Any] = {
     "np": np, "where": np.where, "absolute": np.abs, "minimum": np.minimum, "maximum": np.maximum, "pairs": pairs,
     "paired": paired, "ex2": _by(np.exp2), "lg2": _by(np.log2), "sqrt": np.sqrt, "rsqrt": _by(lambda x: 1 / np.sqrt(x)),
     "rcp": _by(lambda x: 1 / x), "sin": _by(np.sin), "cos": _by(np.cos), "tanh": _by(np.tanh),
-    "fma_wide": arithmetic.fma_wide, "asbool": lambda x: x, "shuffled": warp.shuffled, "reduced": warp.reduced,
+    "fma_wide": arithmetic.fma_wide, "shuffled": warp.shuffled, "reduced": warp.reduced,
     "voted": warp.voted,
     "multiplied": warp.multiplied,
     **{f.__name__: f for f in (

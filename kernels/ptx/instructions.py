@@ -152,7 +152,7 @@ class Block(Writer):
         else:
             value = f"({a} {COMPARISONS[compare]} {b})"
         to, _, other = i.operands[0].partition("|")
-        found = self.named(f"asbool({value})")
+        found = self.named(value)
         results = [found, f"(~{found})"]
         combine = next((o for o in i.op[2:-1] if o in ("and", "or", "xor")), None)
         if combine:
@@ -280,7 +280,7 @@ class Block(Writer):
 
     def op_mma(self, i: Instruction, at: int) -> None:
         shape = next(o for o in i.op if re.fullmatch(r"m\d+n\d+k\d+", o))
-        kinds = tuple(o for o in i.op if o in warp._WIDTHS)
+        kinds = tuple(o for o in i.op if o in warp.WIDTHS)
         if not set(i.op[1:]) <= {"sync", "aligned", "row", "col", "satfinite", shape, *kinds} or len(kinds) != 4:
             raise KernelError(f"PTX's instruction is not known to the machine: {i.text}")
         self.lines.append(f"m.check_whole({at}, c, {self.guard(i.guard)})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import weakref
@@ -79,6 +80,17 @@ def run_text(
     wanted = compiled.program.parameters
     if len(arguments) != len(wanted):
         raise ArgumentError(f"{compiled.program.name}: {len(arguments)} arguments: expected {len(wanted)}")
+    for called, sizes, most in (("grid", grid, 1 << 31), ("block", block, 1024)):
+        if len(sizes) != 3 or min(sizes) < 1 or math.prod(sizes) > most:
+            raise ArgumentError(
+                f"{compiled.program.name}: {called} {sizes}: expected three sizes, 1 to {most} together"
+            )
+    for n, (a, p) in enumerate(zip(arguments, wanted, strict=True)):
+        size = 8 if isinstance(a, np.ndarray) else a.nbytes if isinstance(a, np.generic) else p.size
+        if size != p.size:
+            raise ArgumentError(
+                f"{compiled.program.name}: argument {n} has {size} bytes: expected {p.size} for {p.name}"
+            )
     given = [_plain(a, p.size) for a, p in zip(arguments, wanted, strict=True)]
     spans = []
     for n, a in enumerate(arguments):

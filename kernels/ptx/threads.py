@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import textwrap
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ulpgrad.kernels.ptx import counts, tensor_map, text
 from ulpgrad.kernels.ptx.beside import Barriers, Bulk, Copies, Products
 from ulpgrad.kernels.ptx.compiled import Compiled
 from ulpgrad.kernels.ptx.memory import LOCAL, PARAM, SHARED, TYPES, Fault, Global, Own, Races
-from ulpgrad.kernels.ptx.warp import loaded_matrices, stored_matrices
+from ulpgrad.kernels.ptx.warp import OPERATIONS, loaded_matrices, stored_matrices
 
 ENDED = -1
 
@@ -35,7 +36,7 @@ class Threads:
     def __init__(
         self, compiled: Compiled, memory: Global, parameters: bytes, blocks: Any, grid: Any, block: Any, dynamic: int
     ) -> None:
-        self.compiled, self.memory, self.grid, self.block = compiled, memory, grid, block
+        self.compiled, self.memory = compiled, memory
         self.parameters = np.frombuffer(parameters + bytes(16), np.uint8).copy()
         threads = block[0] * block[1] * block[2]
         padded = -(-threads // 32) * 32  # the last warp is whole: threads that are not there have ended
@@ -189,22 +190,23 @@ class Threads:
             found.append(np.ascontiguousarray(self.parameters[places]).view(f"u{width}")[..., 0])
         return found
 
-    def generic(self, address: Any) -> tuple[str, Any]:
-        first = int(np.ravel(address)[0])
+    def _generic(self, address: Any, c: Group, where: Any) -> tuple[str, Any]:
+        """The space that generic addresses lie in (that of the first thread's), or "" where no thread asks, and where there."""
+        chosen, on = self._on(address, where, c)
+        if on is not None and not len(on):
+            return "", address
+        first = int(np.ravel(chosen)[0])
         for start, space in ((PARAM, "param"), (LOCAL, "local"), (SHARED, "shared")):
             if first >= start:
                 return space, address - np.uint64(start)
         return "global", address
 
     def load_generic(self, at: int, address: Any, width: int, count: int, c: Group, where: Any) -> list[Any]:
-        chosen, on = self._on(address, where, c)
-        if on is not None and not len(on):
+        space, address = self._generic(address, c, where)
+        if not space:
             return [np.zeros(c.count, TYPES[width])] * count
-        space, _ = self.generic(chosen)
-        if space == "param":
-            return self.load_param(at, address, width, count, c, where)
-        base = {"global": 0, "shared": SHARED, "local": LOCAL}[space]
-        return self._load(space, at, address - np.uint64(base), width, count, c, where)
+        load = self.load_param if space == "param" else partial(self._load, space)
+        return load(at, address, width, count, c, where)
 
     def _store(self, space: str, at: int, address: Any, width: int, values: list[Any], c: Group, where: Any) -> None:
         address, on = self._on(address, where, c)
@@ -244,12 +246,11 @@ class Threads:
         self._store("local", at, address, width, values, c, where)
 
     def store_generic(self, at: int, address: Any, width: int, values: list[Any], c: Group, where: Any) -> None:
-        chosen, on = self._on(address, where, c)
-        if on is not None and not len(on):
-            return
-        space, _ = self.generic(chosen)
-        base = {"global": 0, "shared": SHARED, "local": LOCAL}[space]
-        self._store(space, at, address - np.uint64(base), width, values, c, where)
+        space, address = self._generic(address, c, where)
+        if space == "param":
+            raise self.error(Fault("writes to the kernel's parameters"), at, c.lanes)
+        if space:
+            self._store(space, at, address, width, values, c, where)
 
     def is_in(self, space: str, address: Any) -> Any:
         low, top = {"shared": (SHARED, LOCAL), "local": (LOCAL, PARAM), "global": (0, SHARED)}.get(
@@ -285,14 +286,7 @@ class Threads:
                 case "exch":
                     pass
                 case _:
-                    ufunc = {
-                        "add": np.add,
-                        "min": np.minimum,
-                        "max": np.maximum,
-                        "and": np.bitwise_and,
-                        "or": np.bitwise_or,
-                    }
-                    new = ufunc.get(op, np.bitwise_xor)(old, new)
+                    new = OPERATIONS[op](old, new)
             self._store(space, at, addresses, width, [np.full(c.count, new, view).view(f"u{width}")], c, one)
         return out
 

@@ -44,17 +44,14 @@ def shuffled(mode: str, x: Any, by: Any, bounds: Any) -> tuple[Any, Any]:
     return np.take_along_axis(warps, source, 1).ravel(), inside.ravel()
 
 
+OPERATIONS = {
+    "add": np.add, "min": np.minimum, "max": np.maximum, "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
+}  # fmt: skip
+
+
 def reduced(op: str, x: Any) -> Any:
     """redux: one value of the whole warp."""
-    ufunc = {
-        "add": np.add,
-        "min": np.minimum,
-        "max": np.maximum,
-        "and": np.bitwise_and,
-        "or": np.bitwise_or,
-        "xor": np.bitwise_xor,
-    }
-    return np.repeat(ufunc[op].reduce(_warps(x), 1, dtype=x.dtype), 32)
+    return np.repeat(OPERATIONS[op].reduce(_warps(x), 1, dtype=x.dtype), 32)
 
 
 def voted(how: str, p: Any) -> Any:
@@ -71,7 +68,7 @@ def voted(how: str, p: Any) -> Any:
 
 # Matrices in registers. A fragment is (warps, rows, columns) of values.
 
-_WIDTHS = {"f16": 16, "bf16": 16, "tf32": 32, "s8": 8, "u8": 8, "e4m3": 8, "e5m2": 8, "f64": 64, "f32": 32, "s32": 32}
+WIDTHS = {"f16": 16, "bf16": 16, "tf32": 32, "s8": 8, "u8": 8, "e4m3": 8, "e5m2": 8, "f64": 64, "f32": 32, "s32": 32}
 
 
 def values(words: Any, kind: str) -> Any:
@@ -112,8 +109,8 @@ def multiplied(
     rows, depth = int(m), int(rest.split("k")[1])
     of_d, of_a, of_b, of_c = kinds
     if rows == 16:
-        left = _left(_pieces(a, _WIDTHS[of_a]), len(a), depth)
-        right = _right(_pieces(b, _WIDTHS[of_b]), len(b), depth)
+        left = _left(_pieces(a, WIDTHS[of_a]), len(a), depth)
+        right = _right(_pieces(b, WIDTHS[of_b]), len(b), depth)
         where_rows, where_columns = _results()
     elif shape == "m8n8k4" and of_a == "f64":
         left = _pieces(a, 64).reshape(-1, 8, 4)
@@ -121,7 +118,7 @@ def multiplied(
         where_rows, where_columns = LANES[:, None] // 4 + np.zeros((1, 2), int), LANES[:, None] % 4 * 2 + np.arange(2)
     else:
         raise Fault(f"mma.sync {shape} of {of_a} is not known")
-    given = values(np.ascontiguousarray(_pieces(c, _WIDTHS[of_c])), of_c)
+    given = values(np.ascontiguousarray(_pieces(c, WIDTHS[of_c])), of_c)
     total = values(np.ascontiguousarray(left), of_a) @ values(np.ascontiguousarray(right), of_b)
     sums = total[:, where_rows, where_columns] + given
     return _written(sums, of_d, cut)
