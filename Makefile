@@ -68,7 +68,8 @@ ONLY-3.6.0 = -k "(float32 or int32 or launch or driver) and not cuda/cuda- and n
 IN_PTX = bfloat16 and (softmax-cuda or layer_norm-cuda or conv2d-cuda or attention-cuda or attention_gradient or sum-cuda or fused-cuda \
   or matmul-cuda) or mistake or counted
 PTX-3.6.0 = tests/gpu/test_kernels.py -k "softmax-cuda/triton-row-float32"
-PTX-3.9.0 = tests/gpu/test_kernels.py tests/gpu/test_counted.py tests/gpu/test_warpgroup.py tests/gpu/test_warpgroup_weight.py -k "$(IN_PTX)"
+PTX = $(addprefix tests/gpu/test_,kernels.py counted.py warpgroup.py warpgroup_weight.py)
+PTX-3.9.0 = $(PTX) -k "$(IN_PTX)"
 ARCH-3.6.0 = 90
 ARCH-3.9.0 = 80,90
 test-triton-%: $(VENV)/.dev build/cupy  # a version by its number
@@ -81,9 +82,9 @@ test-triton-%: $(VENV)/.dev build/cupy  # a version by its number
 	ULPGRAD_CUDA=ptx ULPGRAD_CUDA_ARCH=90 $(BIN)/python -m pytest -n 2 --dist worksteal $(PTX-$*) && \
 	$(BIN)/python -m pytest -n 2 tests/test_triton_launch.py tests/test_exercises.py -k triton
 
-test-ptx: test-triton-3.9.0  ## all of what GPU kernels compile to, executed on the host (hours)
+test-ptx: test-triton-3.9.0  ## what kernels of every rung compile to for sm_90, executed on the host (hours)
 	PYTHONPATH=build/triton-3.9.0:build/cupy LD_LIBRARY_PATH=$(CURDIR)/build/cupy/nvidia/cu13/lib ULPGRAD_CUDA=ptx \
-	  ULPGRAD_CUDA_ARCH=90 $(BIN)/python -m pytest -n 2 --dist worksteal tests/gpu
+	  ULPGRAD_CUDA_ARCH=90 $(BIN)/python -m pytest -n 2 --dist worksteal $(PTX) $(addprefix tests/gpu/test_,conv_codes.py conv_stochastic.py)
 
 build/cupy:
 	@$(BIN)/python -m pip install -q --no-deps --target $@ $(CUPY) || { rm -rf $@; mkdir -p $@; \
